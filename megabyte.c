@@ -423,6 +423,33 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
     return MEGABYTE_OK;
 }
 
+/* Writing, for mbconvert (which includes this file) and the self-test: all of the header but its two hashes, with the
+ * stage descriptors; and an entry of the tensor table. */
+static void put_header(u8 *file, const struct sizes *z, u32 tensors, u32 metadata_bytes, u64 data, u64 bytes) {
+    memcpy(file, model_magic, 8);
+    put32(file + 8, MEGABYTE_FORMAT_VERSION);
+    put32(file + 12, HEADER_BYTES);
+    put64(file + 16, bytes);
+    put64(file + 24, data);
+    const u32 fields[] = { z->vocabulary, z->family, z->n_stages, tensors, metadata_bytes, z->pad_id };
+    for (u32 i = 0; i < 6; i++) put32(file + 32 + 4 * i, fields[i]);
+    for (u32 s = 0; s < z->n_stages; s++) {
+        const struct stage_sizes *g = &z->stage[s];
+        const u32 sizes[] = { g->dim, g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, g->flags };
+        for (u32 i = 0; i < 7; i++) put32(file + HEADER_BYTES + s * STAGE_BYTES + 4 * i, sizes[i]);
+    }
+}
+
+static void put_entry(u8 *entry, const struct tensor *t, u64 data) {
+    put16(entry, t->role);
+    put16(entry + 2, t->stage);
+    put32(entry + 4, t->layer);
+    put32(entry + 8, t->type);
+    put32(entry + 12, t->rows);
+    put32(entry + 16, t->cols);
+    put64(entry + 24, t->offset - data);
+}
+
 /* The limits that everything below relies on. Widths up to 2^16 keep an int8 dot product exact:
  * 255 * 127 * 65536 < 2^31. */
 #define MAX_WIDTH 65536u
@@ -459,4 +486,2753 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
                     (unsigned long long)wide, z->stage[z->n_stages - 1].dim);
     return MEGABYTE_OK;
 }
+
+/* What the file's tensors become: pointers into the mapping. */
+struct matrix {
+    const u8 *data;     /* tiles, see tensor_data_bytes */
+    const float *scale; /* q8: [tiles * 16] */
+    u32 rows, cols, tiles, type;
+};
+struct layer {
+    const float *attention_norm, *ff_norm; /* [dim] */
+    const float *up_bias, *down_bias;      /* [ff_dim], [dim] */
+    struct matrix qkv;  /* [3 * heads * head_dim, dim]: queries, keys, values */
+    struct matrix out;  /* [dim, heads * head_dim] */
+    struct matrix up;   /* [ff_dim, dim] */
+    struct matrix down; /* [dim, ff_dim] */
+};
+struct stage {
+    struct stage_sizes size;
+    u32 inner;            /* heads * head_dim */
+    u32 v_tiles;          /* tiles of 16 channels in a head, the last one filled up */
+    u32 wide;             /* width of an embedded token before `patch`: token_bytes * fine dim */
+    u64 bytes;            /* token_bytes */
+    u64 parameters, macs; /* macs: per token, of its matrices */
+    const float *start;   /* [dim] */
+    const float *position; /* [positions, dim] or NULL */
+    const float *rotary;  /* inverse frequencies [head_dim / 2] or NULL */
+    const float *embed;   /* [vocabulary, fine dim] */
+    const float *in_weight, *in_bias;   /* LayerNorm over [wide] */
+    struct matrix patch;                /* [dim, wide] */
+    const float *patch_bias;            /* [dim] */
+    const float *out_weight, *out_bias; /* LayerNorm over [dim] */
+    struct layer *layers;
+    const float *norm;    /* [dim] */
+    struct matrix next;   /* [positions * dim of stage s+1, dim]; finest: [vocabulary, dim] */
+    const float *next_bias;
+};
+struct megabyte_model {
+    megabyte_allocator allocator;
+    size_t allocated;
+    const u8 *file;
+    u64 file_bytes, data_offset;
+    void *mapping;    /* to unmap, or NULL */
+    u8 *copy;         /* allocated copy of the file (no mmap, or big-endian host), or NULL */
+    const u8 *metadata;
+    u32 n_metadata;
+    int data_holds;   /* big-endian hosts: the data matched its hash when the file was opened */
+    int quantized;    /* bit 0: f32 matrices occur, bit 1: q8 */
+    u8 id[16];
+    struct sizes sizes;
+    struct stage stage[MEGABYTE_MAX_STAGES];
+};
+
+struct open_walk {
+    megabyte_model *m;
+    megabyte_error *error;
+    u64 at, expected; /* next entry of the table; next tensor's offset */
+    u32 index;
+    int bind;         /* 0: check against the table; 1: set the model's pointers */
+};
+
+static status open_tensor(void *context, struct tensor *t) {
+    struct open_walk *w = (struct open_walk *)context;
+    megabyte_model *m = w->m;
+    const u8 *entry = m->file + w->at;
+    t->type = get32(entry + 8);
+    t->offset = w->expected;
+    if (get16(entry) != t->role || get16(entry + 2) != t->stage || get32(entry + 4) != t->layer ||
+        get32(entry + 12) != t->rows || get32(entry + 16) != t->cols || get32(entry + 20) ||
+        get64(entry + 24) != t->offset - m->data_offset)
+        return fail(w->error, MEGABYTE_CORRUPT, w->at, "tensor %u should be '%s' of stage %u layer %u, %u x %u at offset "
+                    "%llu, but the table says otherwise; convert the checkpoint again", w->index, role_names[t->role],
+                    t->stage, t->layer, t->rows, t->cols, (unsigned long long)(t->offset - m->data_offset));
+    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED : t->type != TYPE_F32)
+        return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8, "tensor %u ('%s'): storage type %u is not known to this "
+                    "version; update megabyte", w->index, role_names[t->role], t->type);
+    u64 bytes = tensor_data_bytes(t);
+    if (t->offset > m->file_bytes || bytes > m->file_bytes - t->offset)
+        return fail(w->error, MEGABYTE_TRUNCATED, t->offset, "tensor %u ('%s', %llu bytes) reaches beyond the file's end",
+                    w->index, role_names[t->role], (unsigned long long)bytes);
+    w->expected = round_up(t->offset + bytes, ALIGN);
+    w->at += TENSOR_BYTES;
+    w->index++;
+    if (!w->bind) return MEGABYTE_OK;
+
+    struct stage *g = &m->stage[t->stage];
+    struct layer *l = g->layers + t->layer;
+    const float *vector = (const float *)(const void *)(m->file + t->offset);
+    struct matrix x = { m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type };
+    if (t->type == TYPE_Q8_TILED)
+        x.scale = (const float *)(const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
+    switch ((enum role)t->role) {
+    case ROLE_START: g->start = vector; break;
+    case ROLE_POSITION: g->position = vector; break;
+    case ROLE_ROTARY: g->rotary = vector; break;
+    case ROLE_EMBED: g->embed = vector; break;
+    case ROLE_PATCH_NORM_IN_WEIGHT: g->in_weight = vector; break;
+    case ROLE_PATCH_NORM_IN_BIAS: g->in_bias = vector; break;
+    case ROLE_PATCH: g->patch = x; break;
+    case ROLE_PATCH_BIAS: g->patch_bias = vector; break;
+    case ROLE_PATCH_NORM_OUT_WEIGHT: g->out_weight = vector; break;
+    case ROLE_PATCH_NORM_OUT_BIAS: g->out_bias = vector; break;
+    case ROLE_ATTENTION_NORM: l->attention_norm = vector; break;
+    case ROLE_QKV: l->qkv = x; break;
+    case ROLE_ATTENTION_OUT: l->out = x; break;
+    case ROLE_FF_NORM: l->ff_norm = vector; break;
+    case ROLE_FF_UP: l->up = x; break;
+    case ROLE_FF_UP_BIAS: l->up_bias = vector; break;
+    case ROLE_FF_DOWN: l->down = x; break;
+    case ROLE_FF_DOWN_BIAS: l->down_bias = vector; break;
+    case ROLE_NORM: g->norm = vector; break;
+    case ROLE_NEXT: g->next = x; break;
+    case ROLE_NEXT_BIAS: g->next_bias = vector; break;
+    case ROLE_COUNT: break;
+    }
+    if (t->role != ROLE_ROTARY) g->parameters += (u64)t->rows * t->cols;
+    if (is_matrix(t->role)) {
+        g->macs += (u64)t->rows * t->cols;
+        m->quantized |= t->type == TYPE_Q8_TILED ? 2 : 1;
+    }
+    return MEGABYTE_OK;
+}
+
+static status count_tensor(void *context, struct tensor *t) {
+    (void)t;
+    ++*(u32 *)context;
+    return MEGABYTE_OK;
+}
+
+/* Metadata entries: u32 key bytes, u32 value bytes, key, NUL, value, NUL. Returns the next entry or NULL if this one
+ * does not lie in [p, end). */
+static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, const char **value) {
+    if (end - p < 10) return NULL;
+    u64 k = get32(p), v = get32(p + 4), left = (u64)(end - p) - 10;
+    if (k > left || v > left - k) return NULL;
+    const u8 *text = p + 8;
+    if (memchr(text, 0, k) || text[k] || memchr(text + k + 1, 0, v) || text[k + 1 + v]) return NULL;
+    if (key) *key = (const char *)text;
+    if (value) *value = (const char *)text + k + 1;
+    return text + k + v + 2;
+}
+
+/* Everything that can be known without touching the weights. On success *z and the table's place are right. */
+static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megabyte_error *e) {
+    const u8 *f = m->file;
+    u64 size = m->file_bytes;
+    u8 digest[32];
+    if (size < 8 || memcmp(f, model_magic, 8))
+        return fail(e, MEGABYTE_BAD_MAGIC, 0, "not a megabyte model (.mb) file; checkpoints are converted by mbconvert");
+    if (size < HEADER_BYTES)
+        return fail(e, MEGABYTE_TRUNCATED, size, "the file ends inside its header; copy or download it again");
+    if (get32(f + 8) != MEGABYTE_FORMAT_VERSION || get32(f + 12) != HEADER_BYTES)
+        return fail(e, MEGABYTE_BAD_VERSION, 8, "format version %u; this library reads version %d", get32(f + 8),
+                    MEGABYTE_FORMAT_VERSION);
+    u64 stated = get64(f + 16), data = get64(f + 24);
+    if (stated != size)
+        return fail(e, stated > size ? MEGABYTE_TRUNCATED : MEGABYTE_CORRUPT, 16, "the file should have %llu bytes but "
+                    "has %llu; copy or download it again", (unsigned long long)stated, (unsigned long long)size);
+    z->vocabulary = get32(f + 32);
+    z->family = get32(f + 36);
+    z->n_stages = get32(f + 40);
+    u32 tensors = get32(f + 44), metadata_bytes = get32(f + 48);
+    z->pad_id = get32(f + 52);
+    u64 end = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES + (u64)tensors * TENSOR_BYTES + metadata_bytes;
+    if (data > size || data % ALIGN || end > data || round_up(end, ALIGN) != data)
+        return fail(e, MEGABYTE_CORRUPT, 24, "the tables end at %llu but the data begins at %llu in a file of %llu bytes",
+                    (unsigned long long)end, (unsigned long long)data, (unsigned long long)size);
+    sha256(f, 96, f + HEADER_BYTES, data - HEADER_BYTES, digest);
+    if (memcmp(digest, f + 96, 32))
+        return fail(e, MEGABYTE_CORRUPT, 96, "the checksum of the header and tables is wrong; copy or download the file "
+                    "again");
+    if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES) return check_sizes(z, e);
+    for (u32 s = 0; s < z->n_stages; s++) {
+        const u8 *d = f + HEADER_BYTES + s * STAGE_BYTES;
+        struct stage_sizes g = { get32(d), get32(d + 4), get32(d + 8), get32(d + 12), get32(d + 16), get32(d + 20),
+                                 get32(d + 24) };
+        z->stage[s] = g;
+        for (u32 i = 28; i < STAGE_BYTES; i++)
+            if (d[i])
+                return fail(e, MEGABYTE_UNSUPPORTED, (u64)(d + i - f), "stage %u uses an option that this version does "
+                            "not know; update megabyte", s);
+    }
+    status r = check_sizes(z, e);
+    if (r) return r;
+    /* Layers are bounded by the table that lists their tensors before anything is allocated for them. */
+    u64 layers = 0;
+    for (u32 s = 0; s < z->n_stages; s++) layers += z->stage[s].layers;
+    u32 count = 0;
+    if (layers * 8 <= tensors) each_tensor(z, count_tensor, &count);
+    if (count != tensors)
+        return fail(e, MEGABYTE_CORRUPT, 44, "%u tensors are listed, but a model of these sizes has another number", tensors);
+    if (get64(f + 56) || (z->pad_id != UINT32_MAX && z->pad_id >= z->vocabulary))
+        return fail(e, MEGABYTE_CORRUPT, 52, "the header's pad id or reserved field is wrong");
+    *table = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES;
+    const u8 *p = f + *table + (u64)tensors * TENSOR_BYTES, *stop = p + metadata_bytes;
+    if (metadata_bytes < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
+    m->n_metadata = get32(p);
+    m->metadata = p += 4;
+    for (u32 i = 0; i < m->n_metadata; i++)
+        if (!(p = metadata_entry(p, stop, NULL, NULL)))
+            return fail(e, MEGABYTE_CORRUPT, (u64)(stop - f), "metadata entry %u is malformed", i);
+    if (p != stop) return fail(e, MEGABYTE_CORRUPT, (u64)(p - f), "bytes are left over after the metadata");
+    return MEGABYTE_OK;
+}
+
+/* Big-endian hosts: floats of the copied file are turned round, in place, once. */
+static status swap_tensor(void *context, struct tensor *t) {
+    struct open_walk *w = (struct open_walk *)context;
+    u64 offset = w->m->data_offset + get64(w->m->file + w->at + 24);
+    t->type = get32(w->m->file + w->at + 8);
+    u64 bytes = tensor_data_bytes(t), skip = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+    w->at += TENSOR_BYTES;
+    for (u64 i = skip; i < bytes; i += 4) {
+        u8 *p = w->m->copy + offset + i;
+        u32 v = get32(p);
+        memcpy(p, &v, 4);
+    }
+    return MEGABYTE_OK;
+}
+
+/* m (on the stack) knows its file, which has been mapped or copied; on success *out is the finished model. */
+static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_error *e) {
+    struct sizes *z = &m->sizes;
+    u64 table = 0;
+    status r = check_tables(m, z, &table, e);
+    if (r) return r;
+    m->data_offset = get64(m->file + 24);
+    struct open_walk walk = { m, e, table, m->data_offset, 0, 0 };
+    r = each_tensor(z, open_tensor, &walk);
+    if (r) return r;
+    if (walk.expected != m->file_bytes)
+        return fail(e, MEGABYTE_CORRUPT, walk.expected, "bytes are left over after the last tensor");
+
+    u64 layers = 0;
+    for (u32 s = 0; s < z->n_stages; s++) layers += z->stage[s].layers;
+    struct arena a = { NULL, 0, 0 };
+    carve(&a, 1, sizeof *m);
+    carve(&a, layers, sizeof(struct layer));
+    u8 *memory = arena_fits(&a) ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN) : NULL;
+    if (!memory) return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for the model's tables (%llu bytes)",
+                             (unsigned long long)a.used);
+    m->allocated = (size_t)a.used;
+    a.base = memory;
+    a.used = 0;
+    megabyte_model *model = (megabyte_model *)carve(&a, 1, sizeof *m);
+    struct layer *layer = (struct layer *)carve(&a, layers, sizeof *layer);
+    memset(memory, 0, m->allocated);
+    *model = *m;
+    for (u32 s = 0; s < z->n_stages; s++) {
+        struct stage *g = &model->stage[s];
+        g->size = z->stage[s];
+        g->inner = g->size.heads * g->size.head_dim;
+        g->v_tiles = (g->size.head_dim + 15) / 16;
+        g->bytes = token_bytes(z, s);
+        g->wide = (u32)g->bytes * z->stage[z->n_stages - 1].dim;
+        g->layers = layer;
+        layer += g->size.layers;
+    }
+    walk.m = model;
+    walk.at = table;
+    walk.expected = m->data_offset;
+    walk.bind = 1;
+    each_tensor(z, open_tensor, &walk);
+
+    /* The id names what decides the logits: sizes, tensors and their hash; not the metadata. */
+    u8 named[52], digest[32];
+    memcpy(named, m->file + 32, 16);
+    memcpy(named + 16, m->file + 52, 4);
+    memcpy(named + 20, m->file + 64, 32);
+    sha256(named, sizeof named, m->file + HEADER_BYTES, walk.at - HEADER_BYTES, digest);
+    memcpy(model->id, digest, sizeof model->id);
+    if (BIG_ENDIAN_HOST) {
+        sha256(m->file + m->data_offset, m->file_bytes - m->data_offset, NULL, 0, digest);
+        model->data_holds = !memcmp(digest, m->file + 64, 32);
+        walk.at = table;
+        each_tensor(z, swap_tensor, &walk);
+    }
+    *out = model;
+    return MEGABYTE_OK;
+}
+
+static void release_file(megabyte_model *m) {
+    if (m->copy) m->allocator.free(m->allocator.context, m->copy, (size_t)m->file_bytes);
+#if HAVE_MMAP
+    if (m->mapping) munmap(m->mapping, (size_t)m->file_bytes);
 #endif
+}
+
+static status copy_file(megabyte_model *m, megabyte_error *e) {
+    m->copy = m->file_bytes <= SIZE_MAX / 2
+                  ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)(m->file_bytes ? m->file_bytes : 1), ALIGN) : NULL;
+    if (m->copy) return MEGABYTE_OK;
+    return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a copy of the file (%llu bytes)",
+                (unsigned long long)m->file_bytes);
+}
+
+megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *data, size_t size,
+                                           const megabyte_allocator *allocator, megabyte_error *error) {
+    megabyte_model m;
+    clear_error(error);
+    if (model) *model = NULL;
+    if (!model || !data) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and data must not be NULL");
+    if ((uintptr_t)data % ALIGN)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the model's bytes must be aligned to 64 (say _Alignas(64))");
+    memset(&m, 0, sizeof m);
+    status r = choose_allocator(&m.allocator, allocator, error);
+    if (r) return r;
+    m.file = (const u8 *)data;
+    m.file_bytes = size;
+    if (BIG_ENDIAN_HOST) {
+        if ((r = copy_file(&m, error))) return r;
+        memcpy(m.copy, data, size);
+        m.file = m.copy;
+    }
+    if ((r = finish_opening(model, &m, error))) release_file(&m);
+    return r;
+}
+
+#if !defined(MEGABYTE_NO_FILE)
+/* The file's bytes: mapped where possible, else read into a copy. */
+static status load_file(megabyte_model *m, const char *path, megabyte_error *e) {
+#if HAVE_MMAP
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 0) {
+        close(fd);
+        return fail(e, MEGABYTE_IO, 0, "%.120s: not a regular file", path);
+    }
+    m->file_bytes = (u64)st.st_size;
+    if (m->file_bytes < 8 || m->file_bytes > SIZE_MAX / 2) {
+        close(fd);
+        return fail(e, MEGABYTE_BAD_MAGIC, 0, "%.120s: not a megabyte model (.mb) file: %llu bytes", path,
+                    (unsigned long long)m->file_bytes);
+    }
+    m->mapping = mmap(NULL, (size_t)m->file_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    close(fd);
+    if (m->mapping == MAP_FAILED) {
+        m->mapping = NULL;
+        return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be mapped into memory", path);
+    }
+    m->file = (const u8 *)m->mapping;
+    if (!BIG_ENDIAN_HOST) return MEGABYTE_OK;
+    status r = copy_file(m, e);
+    if (!r) {
+        memcpy(m->copy, m->mapping, (size_t)m->file_bytes);
+        m->file = m->copy;
+    }
+    return r;
+#else
+    FILE *f = fopen(path, "rb");
+    status r = MEGABYTE_OK;
+    long size = -1;
+    if (!f) return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
+    if (!fseek(f, 0, SEEK_END)) size = ftell(f);
+    m->file_bytes = (u64)size;
+    if (size < 0 || fseek(f, 0, SEEK_SET)) r = fail(e, MEGABYTE_IO, 0, "%.120s: cannot be read", path);
+    if (!r) r = copy_file(m, e);
+    m->file = m->copy;
+    if (!r && fread(m->copy, 1, (size_t)size, f) != (size_t)size)
+        r = fail(e, MEGABYTE_IO, 0, "%.120s: cannot be read", path);
+    fclose(f);
+    return r;
+#endif
+}
+#endif
+
+megabyte_status megabyte_model_open(megabyte_model **model, const char *path, const megabyte_allocator *allocator,
+                                    megabyte_error *error) {
+    megabyte_model m;
+    clear_error(error);
+    if (model) *model = NULL;
+    if (!model || !path) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and path must not be NULL");
+    memset(&m, 0, sizeof m);
+    status r = choose_allocator(&m.allocator, allocator, error);
+    if (r) return r;
+#if defined(MEGABYTE_NO_FILE)
+    return fail(error, MEGABYTE_UNSUPPORTED, 0, "built with MEGABYTE_NO_FILE: use megabyte_model_open_memory");
+#else
+    if (!(r = load_file(&m, path, error))) r = finish_opening(model, &m, error);
+    if (r) release_file(&m);
+    return r;
+#endif
+}
+
+void megabyte_model_close(megabyte_model *model) {
+    if (!model) return;
+    megabyte_allocator a = model->allocator;
+    release_file(model);
+    a.free(a.context, model, model->allocated);
+}
+
+megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_error *error) {
+    u8 digest[32];
+    clear_error(error);
+    if (!model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model must not be NULL");
+    int holds = model->data_holds; /* big-endian hosts looked before they turned the floats round */
+    if (!BIG_ENDIAN_HOST) {
+        sha256(model->file + model->data_offset, model->file_bytes - model->data_offset, NULL, 0, digest);
+        holds = !memcmp(digest, model->file + 64, 32);
+    }
+    if (!holds)
+        return fail(error, MEGABYTE_CORRUPT, model->data_offset, "the weights do not match their checksum; copy or "
+                    "download the file again");
+    return MEGABYTE_OK;
+}
+
+/* ============================================================================================== 5 scalar numerics */
+
+/* Double precision from + - * / and integers; each rounds once per operation on every machine. */
+
+/* log2(x) for finite x > 0, error below 1e-15: x = 2^e m, log m = 2 atanh((m-1)/(m+1)). */
+static double log2_exact(double x) {
+    u64 bits;
+    int e = 0;
+    if (x < DBL_MIN) { x *= 18014398509481984.0; e = -54; } /* 2^54 */
+    memcpy(&bits, &x, 8);
+    e += (int)(bits >> 52) - 1023;
+    bits = (bits & 0xfffffffffffffULL) | 1023ULL << 52;
+    memcpy(&x, &bits, 8);
+    if (x > 1.4142135623730951) { x *= 0.5; e++; }
+    double s = (x - 1) / (x + 1), z = s * s, sum = 0; /* |s| <= 0.1716: z^11 < 1e-16 */
+    for (int i = 21; i >= 1; i -= 2) {
+        sum *= z;
+        ROUNDED(sum);
+        sum += 1.0 / i;
+    }
+    double t = 2 * s * sum * 1.4426950408889634;
+    ROUNDED(t);
+    return e + t;
+}
+
+/* sin and cos of an angle >= 0; what is not a reasonable angle counts as 0. Reduced by pi/2 in three parts of 33 bits
+ * (exact for the 2^20 first quarter turns), then Taylor series on |r| <= pi/4. */
+static void sin_cos(double angle, double *sine, double *cosine) {
+    if (!(angle >= 0 && angle < 1e9)) angle = 0;
+    int64_t n = (int64_t)(angle * 0.63661977236758134 + 0.5);
+    static const double part[3] = { 1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21 };
+    double r = angle;
+    for (int i = 0; i < 3; i++) {
+        double p = (double)n * part[i];
+        ROUNDED(p);
+        r -= p;
+    }
+    double z = r * r, s = 0, c = 0;
+    ROUNDED(z);
+    for (int i = 17; i >= 3; i -= 2) { /* s = 1 - z/6 (1 - z/20 (...)) */
+        s = (1 - s) * z / (double)(i * (i - 1));
+        c = (1 - c) * z / (double)((i - 1) * (i - 2));
+    }
+    s = (1 - s) * r;
+    c = 1 - c;
+    switch (n & 3) {
+    case 0: *sine = s, *cosine = c; break;
+    case 1: *sine = c, *cosine = -s; break;
+    case 2: *sine = -s, *cosine = -c; break;
+    default: *sine = -c, *cosine = s; break;
+    }
+}
+
+/* A sum over lanes by one fixed tree. */
+static float lane_sum(const float lane[16]) {
+    float t[8];
+    for (int i = 0; i < 8; i++) t[i] = lane[i] + lane[i + 8];
+    for (int i = 0; i < 4; i++) t[i] = t[i] + t[i + 4];
+    return (t[0] + t[2]) + (t[1] + t[3]);
+}
+static float lane_max(const float lane[16]) {
+    float m = lane[0];
+    for (int i = 1; i < 16; i++) m = lane[i] > m ? lane[i] : m;
+    return m;
+}
+
+/* ============================================================================================== 6 kernels */
+
+/* What every instruction set provides. Rows of activations are float[round_up(n, 16)]; readers never rely on what
+ * lies beyond n. `tiles` count 16 output rows each. Matrix products:
+ *     y[i][r] = sum over k of x[i][k] * w[r][k]   (+ bias[r])   (+ what y held, if add)        for i < m, r < 16 tiles */
+struct kernels {
+    /* w: [tiles][k][16], tiles `stride` floats apart; k runs in order, product and sum rounded separately. */
+    void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y, u64 ldy,
+                     const float *bias, int add);
+    /* w: [tiles][k4/4][16][4] bytes of weight + 128; x: quantized rows, ldx elements apart; sum[i] = sum of row i;
+     * the exact integer product times (x_scale[i] * w_scale[r]). */
+    void (*gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx, const i32 *sum,
+                    const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add);
+    /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the scale. */
+    void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
+    void (*rms_norm)(float *x, const float *g, u32 n);                       /* x / max(|x| n^-1/2, 1e-8) * g */
+    void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n); /* eps 1e-5 */
+    void (*gelu)(float *x, u32 n);                                           /* x Phi(x), to round_up(n, 16) */
+    void (*rotate)(float *x, const float *cosine, const float *sine, u32 half); /* x[i], x[i + half] by angle i */
+    void (*scale)(float *x, float by, u32 n);                                /* and clamp to +-1e15: finite ever after */
+    float (*softmax)(float *x, u32 n); /* x := exp(x - max), zeros to round_up(n, 16); returns the sum */
+    megabyte_isa isa;
+    u32 q_bytes; /* of a quantized element */
+};
+
+#define MAGIC 12582912.0f    /* 1.5 * 2^23: adding it rounds |v| < 2^22 to the nearest even integer, in the low bits */
+#define MAGIC_BITS 0x4b400000
+
+/* Each pass defines the dialect (F: 16 floats, I: 16 int32, Q: a quantized activation, A: int8 accumulators) and then
+ * compiles the kernels below in it. MEGABYTE_SELF is this file's name, should you have renamed it. */
+#ifndef MEGABYTE_SELF
+#  define MEGABYTE_SELF "megabyte.c"
+#endif
+
+#define MEGABYTE_PASS 1
+#define NAME(x) x##_plain
+#define TGT
+#include MEGABYTE_SELF
+#undef MEGABYTE_PASS
+#undef NAME
+#undef TGT
+#if HAVE_X86
+#  define MEGABYTE_PASS 2
+#  define NAME(x) x##_avx2
+#  define TGT TARGET("avx2")
+#  include MEGABYTE_SELF
+#  undef MEGABYTE_PASS
+#  undef NAME
+#  undef TGT
+#  define MEGABYTE_PASS 3
+#  define NAME(x) x##_avx512
+#  define TGT TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#  include MEGABYTE_SELF
+#  undef MEGABYTE_PASS
+#  undef NAME
+#  undef TGT
+#endif
+#if HAVE_NEON
+#  define MEGABYTE_PASS 4
+#  define NAME(x) x##_neon
+#  define TGT
+#  include MEGABYTE_SELF
+#  undef MEGABYTE_PASS
+#  undef NAME
+#  undef TGT
+#  define MEGABYTE_PASS 5
+#  define NAME(x) x##_neon_dot
+#  if defined(__clang__)
+#    define TGT TARGET("dotprod")
+#  else
+#    define TGT TARGET("+dotprod")
+#  endif
+#  include MEGABYTE_SELF
+#  undef MEGABYTE_PASS
+#  undef NAME
+#  undef TGT
+#endif
+
+#else /* MEGABYTE_PASS: one dialect, then the kernels ---------------------------------------------------------- */
+
+#define F NAME(F)
+#define I NAME(I)
+#define Q NAME(Q)
+#define A NAME(A)
+#define f_load NAME(f_load)
+#define f_store NAME(f_store)
+#define f_set NAME(f_set)
+#define f_add NAME(f_add)
+#define f_sub NAME(f_sub)
+#define f_mul NAME(f_mul)
+#define f_div NAME(f_div)
+#define f_max NAME(f_max)
+#define f_min NAME(f_min)
+#define f_abs NAME(f_abs)
+#define f_exponent NAME(f_exponent)
+#define f_round NAME(f_round)
+#define f_from_i NAME(f_from_i)
+#define i_add NAME(i_add)
+#define i_sum NAME(i_sum)
+#define q_store NAME(q_store)
+#define a_zero NAME(a_zero)
+#define a_dot NAME(a_dot)
+#define a_total NAME(a_total)
+#define V INLINE TGT
+
+/* The dialect: f_* and i_* work lane by lane.
+ *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b
+ *   f_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
+ *   f_round(v): nearest integer, |v| < 2^22;   q_store: 16 of them as Q
+ *   a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact; a_total: the 16 sums, corrected by
+ *   the activations' sum where the dialect's products took weights as weight + 128 */
+#if MEGABYTE_PASS == 1 /* plain C */
+typedef struct { float v[16]; } F;
+typedef struct { i32 v[16]; } I;
+typedef i8 Q;
+typedef I A;
+#define LANES for (int i = 0; i < 16; i++)
+#define GEMM_Q8_SHAPES SHAPE(1, 1)
+V F f_load(const float *p) { F r; memcpy(r.v, p, sizeof r.v); return r; }
+V void f_store(float *p, F a) { memcpy(p, a.v, sizeof a.v); }
+V F f_set(float a) { F r; LANES r.v[i] = a; return r; }
+V F f_add(F a, F b) { LANES a.v[i] = a.v[i] + b.v[i]; return a; }
+V F f_sub(F a, F b) { LANES a.v[i] = a.v[i] - b.v[i]; return a; }
+V F f_mul(F a, F b) { LANES { a.v[i] = a.v[i] * b.v[i]; ROUNDED(a.v[i]); } return a; }
+V F f_div(F a, F b) { LANES a.v[i] = a.v[i] / b.v[i]; return a; }
+V F f_max(F a, F b) { LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
+V F f_min(F a, F b) { LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+V F f_abs(F a) { LANES a.v[i] = bits_to_f32(f32_to_bits(a.v[i]) & 0x7fffffffu); return a; }
+V F f_exponent(F p, F t) { LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23)); return p; }
+V I f_round(F a) { I r; LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS); return r; }
+V F f_from_i(I a) { F r; LANES r.v[i] = (float)a.v[i]; return r; }
+V I i_add(I a, I b) { LANES a.v[i] += b.v[i]; return a; }
+V i32 i_sum(I a) { i32 s = 0; LANES s += a.v[i]; return s; }
+V void q_store(Q *p, I a) { LANES p[i] = (i8)a.v[i]; }
+V A a_zero(void) { A r; LANES r.v[i] = 0; return r; }
+V A a_dot(A a, const u8 *w, const Q *x) {
+    LANES a.v[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] + w[4 * i + 3] * x[3];
+    return a;
+}
+V I a_total(A a, i32 sum) { LANES a.v[i] -= 128 * sum; return a; }
+#undef LANES
+
+#elif MEGABYTE_PASS == 2 /* AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
+typedef struct { __m256 a, b; } F;
+typedef struct { __m256i a, b; } I;
+typedef int16_t Q;
+typedef struct { __m256i a, b, c, d; } A; /* rows 4i .. 4i+3, two partial sums each */
+#define GEMM_Q8_SHAPES SHAPE(1, 2) SHAPE(2, 1) SHAPE(1, 1)
+V F f_load(const float *p) { F r = { _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; return r; }
+V void f_store(float *p, F a) { _mm256_storeu_ps(p, a.a); _mm256_storeu_ps(p + 8, a.b); }
+V F f_set(float a) { F r = { _mm256_set1_ps(a), _mm256_set1_ps(a) }; return r; }
+V F f_add(F a, F b) { a.a = _mm256_add_ps(a.a, b.a); a.b = _mm256_add_ps(a.b, b.b); return a; }
+V F f_sub(F a, F b) { a.a = _mm256_sub_ps(a.a, b.a); a.b = _mm256_sub_ps(a.b, b.b); return a; }
+V F f_mul(F a, F b) {
+    a.a = _mm256_mul_ps(a.a, b.a); a.b = _mm256_mul_ps(a.b, b.b);
+    ROUNDED(a.a); ROUNDED(a.b);
+    return a;
+}
+V F f_div(F a, F b) { a.a = _mm256_div_ps(a.a, b.a); a.b = _mm256_div_ps(a.b, b.b); return a; }
+V F f_max(F a, F b) { a.a = _mm256_max_ps(a.a, b.a); a.b = _mm256_max_ps(a.b, b.b); return a; }
+V F f_min(F a, F b) { a.a = _mm256_min_ps(a.a, b.a); a.b = _mm256_min_ps(a.b, b.b); return a; }
+V F f_abs(F a) {
+    __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    a.a = _mm256_and_ps(a.a, m); a.b = _mm256_and_ps(a.b, m);
+    return a;
+}
+V F f_exponent(F p, F t) {
+    p.a = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.a), _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
+    p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b), _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
+    return p;
+}
+V I f_round(F a) {
+    __m256 m = _mm256_set1_ps(MAGIC);
+    __m256i o = _mm256_set1_epi32(MAGIC_BITS);
+    I r = { _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.a, m)), o),
+            _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.b, m)), o) };
+    return r;
+}
+V F f_from_i(I a) { F r = { _mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b) }; return r; }
+V I i_add(I a, I b) { a.a = _mm256_add_epi32(a.a, b.a); a.b = _mm256_add_epi32(a.b, b.b); return a; }
+V i32 i_sum(I a) {
+    i32 t[8], s = 0;
+    _mm256_storeu_si256((__m256i *)(void *)t, _mm256_add_epi32(a.a, a.b));
+    for (int i = 0; i < 8; i++) s += t[i];
+    return s;
+}
+V void q_store(Q *p, I a) {
+    __m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.a, a.b), 0xd8);
+    _mm256_storeu_si256((__m256i *)(void *)p, s);
+}
+V A a_zero(void) { __m256i z = _mm256_setzero_si256(); A r = { z, z, z, z }; return r; }
+V A a_dot(A s, const u8 *w, const Q *x) {
+    int64_t four;
+    memcpy(&four, x, 8);
+    __m256i b = _mm256_set1_epi64x(four);
+    const __m128i *p = (const __m128i *)(const void *)w;
+    s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p)), b));
+    s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1)), b));
+    s.c = _mm256_add_epi32(s.c, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 2)), b));
+    s.d = _mm256_add_epi32(s.d, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 3)), b));
+    return s;
+}
+V I a_total(A s, i32 sum) {
+    __m256i c = _mm256_set1_epi32(128 * sum);
+    I r = { _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.a, s.b), 0xd8), c),
+            _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.c, s.d), 0xd8), c) };
+    return r;
+}
+
+#elif MEGABYTE_PASS == 3 /* AVX-512 with VNNI: one register is 16 lanes */
+typedef __m512 F;
+typedef __m512i I;
+typedef i8 Q;
+typedef __m512i A;
+#if defined(__clang__)
+#  define ROUNDED_512(x) __asm__("" : "+v"(x))
+#else
+#  define ROUNDED_512(x) ((void)0)
+#endif
+V F f_load(const float *p) { return _mm512_loadu_ps(p); }
+V void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
+V F f_set(float a) { return _mm512_set1_ps(a); }
+V F f_add(F a, F b) { return _mm512_add_ps(a, b); }
+V F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
+V F f_mul(F a, F b) { F r = _mm512_mul_ps(a, b); ROUNDED_512(r); return r; }
+V F f_div(F a, F b) { return _mm512_div_ps(a, b); }
+V F f_max(F a, F b) { return _mm512_max_ps(a, b); }
+V F f_min(F a, F b) { return _mm512_min_ps(a, b); }
+V F f_abs(F a) { return _mm512_abs_ps(a); }
+V F f_exponent(F p, F t) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+V I f_round(F a) {
+    return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))), _mm512_set1_epi32(MAGIC_BITS));
+}
+V F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
+V I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
+V i32 i_sum(I a) { return _mm512_reduce_add_epi32(a); }
+V void q_store(Q *p, I a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
+V I a_total(A a, i32 sum) { return _mm512_sub_epi32(a, _mm512_set1_epi32(128 * sum)); }
+
+#else /* NEON: four registers of 4 lanes */
+typedef struct { float32x4_t a, b, c, d; } F;
+typedef struct { int32x4_t a, b, c, d; } I;
+typedef i8 Q;
+#define EACH(r, f) F r = { f(a), f(b), f(c), f(d) }
+V F f_load(const float *p) { F r = { vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) }; return r; }
+V void f_store(float *p, F x) { vst1q_f32(p, x.a); vst1q_f32(p + 4, x.b); vst1q_f32(p + 8, x.c); vst1q_f32(p + 12, x.d); }
+V F f_set(float v) { float32x4_t q = vdupq_n_f32(v); F r = { q, q, q, q }; return r; }
+#define EACH_OF(m) vaddq_f32(x.m, y.m)
+V F f_add(F x, F y) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vsubq_f32(x.m, y.m)
+V F f_sub(F x, F y) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vmulq_f32(x.m, y.m)
+V F f_mul(F x, F y) { EACH(r, EACH_OF); ROUNDED(r.a); ROUNDED(r.b); ROUNDED(r.c); ROUNDED(r.d); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vdivq_f32(x.m, y.m)
+V F f_div(F x, F y) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vbslq_f32(vcgtq_f32(x.m, y.m), x.m, y.m)
+V F f_max(F x, F y) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vbslq_f32(vcltq_f32(x.m, y.m), x.m, y.m)
+V F f_min(F x, F y) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vabsq_f32(x.m)
+V F f_abs(F x) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p.m), vshlq_n_s32(vreinterpretq_s32_f32(t.m), 23)))
+V F f_exponent(F p, F t) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vcvtq_f32_s32(x.m)
+V F f_from_i(I x) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#undef EACH
+#define EACH(r, f) I r = { f(a), f(b), f(c), f(d) }
+#define EACH_OF(m) vsubq_s32(vreinterpretq_s32_f32(vaddq_f32(x.m, vdupq_n_f32(MAGIC))), vdupq_n_s32(MAGIC_BITS))
+V I f_round(F x) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#define EACH_OF(m) vaddq_s32(x.m, y.m)
+V I i_add(I x, I y) { EACH(r, EACH_OF); return r; }
+#undef EACH_OF
+#undef EACH
+V i32 i_sum(I x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d))); }
+V void q_store(Q *p, I x) {
+    vst1q_s8(p, vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b))),
+                            vmovn_s16(vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d)))));
+}
+#if MEGABYTE_PASS == 4 /* products of 8 bit in 16 bit, added pairwise: two partial sums a row */
+typedef struct { I lo, hi; } A;
+#define GEMM_Q8_SHAPES SHAPE(1, 2) SHAPE(1, 1)
+V A a_zero(void) { int32x4_t z = vdupq_n_s32(0); A r = { { z, z, z, z }, { z, z, z, z } }; return r; }
+V A a_dot(A s, const u8 *w, const Q *x) {
+    i32 four;
+    memcpy(&four, x, 4);
+    int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    uint8x16_t flip = vdupq_n_u8(128); /* weight + 128 -> signed weight */
+#define ROWS(m, i)                                                               \
+    do {                                                                         \
+        int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * i), flip)); \
+        s.lo.m = vpadalq_s16(s.lo.m, vmull_s8(vget_low_s8(v), vget_low_s8(b)));  \
+        s.hi.m = vpadalq_s16(s.hi.m, vmull_high_s8(v, b));                       \
+    } while (0)
+    ROWS(a, 0); ROWS(b, 1); ROWS(c, 2); ROWS(d, 3);
+#undef ROWS
+    return s;
+}
+V I a_total(A s, i32 sum) {
+    (void)sum;
+    I r = { vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c), vpaddq_s32(s.lo.d, s.hi.d) };
+    return r;
+}
+#else /* the dot-product extension: four products a lane */
+typedef I A;
+#define GEMM_Q8_SHAPES SHAPE(1, 4) SHAPE(4, 1) SHAPE(1, 1)
+V A a_zero(void) { int32x4_t z = vdupq_n_s32(0); A r = { z, z, z, z }; return r; }
+V A a_dot(A s, const u8 *w, const Q *x) {
+    i32 four;
+    memcpy(&four, x, 4);
+    int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    uint8x16_t flip = vdupq_n_u8(128);
+    s.a = vdotq_s32(s.a, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w), flip)), b);
+    s.b = vdotq_s32(s.b, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16), flip)), b);
+    s.c = vdotq_s32(s.c, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 32), flip)), b);
+    s.d = vdotq_s32(s.d, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 48), flip)), b);
+    return s;
+}
+V I a_total(A s, i32 sum) { (void)sum; return s; }
+#endif
+#endif
+
+/* From here on no intrinsics: the kernels, in the dialect. --------------------------------------------------- */
+
+/* The last, partial block of a row: zeros beyond n < 16. */
+V F NAME(f_part)(const float *p, u32 n) {
+    float t[16] = { 0 };
+    memcpy(t, p, n * sizeof *t);
+    return f_load(t);
+}
+#define f_part NAME(f_part)
+
+V void NAME(finish)(F y, float *to, const float *bias, int add) {
+    if (bias) y = f_add(y, f_load(bias));
+    if (add) y = f_add(f_load(to), y);
+    f_store(to, y);
+}
+#define finish NAME(finish)
+
+/* One tile for four rows of x, or four tiles for one: four independent chains either way. */
+static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
+                               u64 ldy, const float *bias, int add) {
+    u32 i = 0;
+    for (; i + 4 <= m; i += 4) {
+        const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
+        for (u32 t = 0; t < tiles; t++) {
+            const float *p = w + t * stride;
+            F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0;
+            for (u32 j = 0; j < k; j++, p += 16) {
+                F v = f_load(p);
+                a0 = f_add(a0, f_mul(v, f_set(x0[j])));
+                a1 = f_add(a1, f_mul(v, f_set(x1[j])));
+                a2 = f_add(a2, f_mul(v, f_set(x2[j])));
+                a3 = f_add(a3, f_mul(v, f_set(x3[j])));
+            }
+            float *to = y + i * ldy + 16 * t;
+            const float *b = bias ? bias + 16 * t : NULL;
+            finish(a0, to, b, add);
+            finish(a1, to + ldy, b, add);
+            finish(a2, to + 2 * ldy, b, add);
+            finish(a3, to + 3 * ldy, b, add);
+        }
+    }
+    for (; i < m; i++) {
+        const float *x0 = x + i * ldx;
+        u32 t = 0;
+        for (; t + 4 <= tiles; t += 4) {
+            const float *p = w + t * stride;
+            F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0;
+            for (u32 j = 0; j < k; j++, p += 16) {
+                F v = f_set(x0[j]);
+                a0 = f_add(a0, f_mul(f_load(p), v));
+                a1 = f_add(a1, f_mul(f_load(p + stride), v));
+                a2 = f_add(a2, f_mul(f_load(p + 2 * stride), v));
+                a3 = f_add(a3, f_mul(f_load(p + 3 * stride), v));
+            }
+            float *to = y + i * ldy + 16 * t;
+            finish(a0, to, bias ? bias + 16 * t : NULL, add);
+            finish(a1, to + 16, bias ? bias + 16 * t + 16 : NULL, add);
+            finish(a2, to + 32, bias ? bias + 16 * t + 32 : NULL, add);
+            finish(a3, to + 48, bias ? bias + 16 * t + 48 : NULL, add);
+        }
+        for (; t < tiles; t++) {
+            const float *p = w + t * stride;
+            F a0 = f_set(0);
+            for (u32 j = 0; j < k; j++, p += 16) a0 = f_add(a0, f_mul(f_load(p), f_set(x0[j])));
+            finish(a0, y + i * ldy + 16 * t, bias ? bias + 16 * t : NULL, add);
+        }
+    }
+}
+
+/* y for one tile and one row, from its accumulators. */
+V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, float *to, const float *bias, int add) {
+    finish(f_mul(f_from_i(a_total(acc, sum)), f_mul(f_set(x_scale), f_load(w_scale))), to, bias, add);
+}
+#define q8_finish NAME(q8_finish)
+
+#if MEGABYTE_PASS == 3
+/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies them about unless
+ * each is a variable of its own and pinned once per turn (measured: 260 against 470 GMAC/s), hence the macros. */
+#define EACH_ROW_1(f) f(0)
+#define EACH_ROW_2(f) f(0) f(1)
+#define EACH_ROW_3(f) f(0) f(1) f(2)
+#define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
+#define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
+#define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
+#define BEGIN(i) A a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
+#define PRODUCT(i)                                 \
+    {                                              \
+        i32 four;                                  \
+        memcpy(&four, x + i * ldx + j, 4);         \
+        __m512i v = _mm512_set1_epi32(four);       \
+        a##i = _mm512_dpbusd_epi32(a##i, wa, v);   \
+        b##i = _mm512_dpbusd_epi32(b##i, wb, v);   \
+        c##i = _mm512_dpbusd_epi32(c##i, wc, v);   \
+        d##i = _mm512_dpbusd_epi32(d##i, wd, v);   \
+    }
+#define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
+#define END(i)                                                                                          \
+    q8_finish(a##i, sum[i], x_scale[i], w_scale, y + i * ldy, bias, add);                               \
+    q8_finish(b##i, sum[i], x_scale[i], w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, add);  \
+    q8_finish(c##i, sum[i], x_scale[i], w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, add);  \
+    q8_finish(d##i, sum[i], x_scale[i], w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, add);
+#define FOUR_TILES(rows)                                                                                          \
+    static TGT void four_tiles_##rows(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx,             \
+                                      const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, \
+                                      int add) {                                                                  \
+        u64 stride = (u64)k4 * 16;                                                                                \
+        EACH_ROW_##rows(BEGIN)                                                                                    \
+        for (u32 j = 0; j < k4; j += 4, w += 64) {                                                                \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);                              \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride), wd = _mm512_loadu_si512(w + 3 * stride);             \
+            EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                                         \
+        }                                                                                                         \
+        EACH_ROW_##rows(END)                                                                                      \
+    }
+FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES(6)
+#undef BEGIN
+#undef PRODUCT
+#undef PIN
+#undef END
+#undef FOUR_TILES
+
+/* What is left of a matrix's tiles modulo 4. */
+static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,
+                         const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add) {
+    for (u32 i = 0; i < m; i++) {
+        A acc = _mm512_setzero_si512();
+        for (u32 j = 0; j < k4; j += 4) {
+            i32 four;
+            memcpy(&four, x + i * ldx + j, 4);
+            acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)j * 16), _mm512_set1_epi32(four));
+        }
+        q8_finish(acc, sum[i], x_scale[i], w_scale, y + i * ldy, bias, add);
+    }
+}
+
+static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
+                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                              int add) {
+    u32 t = 0;
+    for (; t + 4 <= tiles; t += 4) {
+        const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
+        const u8 *p = w + (u64)t * 16 * k4;
+        float *to = y + 16 * t;
+        for (u32 i = 0; i < m;) {
+            const Q *x = (const Q *)x_ + i * ldx;
+            float *yi = to + i * ldy;
+            u32 rows = m - i < 6 ? m - i : 6;
+            switch (rows) {
+            case 6: four_tiles_6(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 5: four_tiles_5(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 4: four_tiles_4(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 3: four_tiles_3(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 2: four_tiles_2(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            default: four_tiles_1(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            }
+            i += rows;
+        }
+    }
+    for (; t < tiles; t++)
+        one_tile(w + (u64)t * 16 * k4, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m, y + 16 * t, ldy,
+                 bias ? bias + 16 * t : NULL, add);
+}
+#else
+/* Elsewhere: shapes of (tiles x rows) that the registers hold, in order of preference. */
+#define SHAPE(T, M)                                                                                                \
+    V void NAME(shape_##T##_##M)(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,   \
+                                 const float *x_scale, float *y, u64 ldy, const float *bias, int add) {            \
+        A acc[T][M];                                                                                               \
+        u64 stride = (u64)k4 * 16;                                                                                 \
+        for (u32 t = 0; t < T; t++)                                                                                \
+            for (u32 i = 0; i < M; i++) acc[t][i] = a_zero();                                                      \
+        for (u32 j = 0; j < k4; j += 4, w += 64)                                                                   \
+            for (u32 t = 0; t < T; t++)                                                                            \
+                for (u32 i = 0; i < M; i++) acc[t][i] = a_dot(acc[t][i], w + t * stride, x + i * ldx + j);         \
+        for (u32 t = 0; t < T; t++)                                                                                \
+            for (u32 i = 0; i < M; i++)                                                                            \
+                q8_finish(acc[t][i], sum[i], x_scale[i], w_scale + 16 * t, y + i * ldy + 16 * t,                   \
+                          bias ? bias + 16 * t : NULL, add);                                                       \
+    }
+GEMM_Q8_SHAPES
+#undef SHAPE
+static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
+                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                              int add) {
+    for (u32 t = 0; t < tiles;) {
+        u32 step = 1;
+        for (u32 i = 0; i < m;) {
+            const u8 *p = w + (u64)t * 16 * k4;
+            const Q *x = (const Q *)x_ + i * ldx;
+#define SHAPE(T, M)                                                                                                \
+    if (m - i >= M && (T == 1 || (m == M && tiles - t >= T))) {                                                    \
+        NAME(shape_##T##_##M)(p, w_scale + 16 * t, k4, x, ldx, sum + i, x_scale + i, y + i * ldy + 16 * t, ldy,    \
+                              bias ? bias + 16 * t : NULL, add);                                                   \
+        i += M;                                                                                                    \
+        step = T;                                                                                                  \
+        continue;                                                                                                  \
+    }
+            GEMM_Q8_SHAPES
+#undef SHAPE
+        }
+        t += step;
+    }
+}
+#undef GEMM_Q8_SHAPES
+#endif
+
+static TGT void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
+    F most = f_set(0), low = f_set(-127), high = f_set(127);
+    u32 i = 0, whole = n / 16 * 16;
+    for (; i < whole; i += 16) most = f_max(f_abs(f_load(x + i)), most);
+    if (i < n) most = f_max(f_abs(f_part(x + i, n - i)), most);
+    float lane[16];
+    f_store(lane, most);
+    float top = lane_max(lane), by = top > 1e-30f ? 127.0f / top : 0;
+    F times = f_set(by);
+    I total = f_round(f_set(0));
+    for (i = 0; i < n; i += 16) {
+        F v = i < whole ? f_load(x + i) : f_part(x + i, n - i);
+        I r = f_round(f_min(f_max(f_mul(v, times), low), high));
+        q_store((Q *)q + i, r);
+        total = i_add(total, r);
+    }
+    *sum = i_sum(total);
+    *scale = top / 127.0f;
+}
+
+/* The sum over 16 lanes of x[i] * x[i]. */
+V float NAME(sum_of_squares)(const float *x, u32 n) {
+    F s = f_set(0);
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) { F v = f_load(x + i); s = f_add(s, f_mul(v, v)); }
+    if (i < n) { F v = f_part(x + i, n - i); s = f_add(s, f_mul(v, v)); }
+    float lane[16];
+    f_store(lane, s);
+    return lane_sum(lane);
+}
+
+static TGT void NAME(rms_norm)(float *x, const float *g, u32 n) {
+    float norm = sqrtf(NAME(sum_of_squares)(x, n)) * (1.0f / sqrtf((float)n));
+    F by = f_set(1.0f / (norm > 1e-8f ? norm : 1e-8f));
+    for (u32 i = 0; i < n; i += 16) f_store(x + i, f_mul(f_mul(f_load(x + i), by), f_load(g + i)));
+}
+
+static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n) {
+    F s = f_set(0);
+    float lane[16];
+    u32 i = 0, whole = n / 16 * 16;
+    for (; i < whole; i += 16) s = f_add(s, f_load(x + i));
+    if (i < n) s = f_add(s, f_part(x + i, n - i));
+    f_store(lane, s);
+    F mean = f_set(lane_sum(lane) / (float)n);
+    for (i = 0; i < n; i += 16) f_store(x + i, f_sub(f_load(x + i), mean));
+    F by = f_set(1.0f / sqrtf(NAME(sum_of_squares)(x, n) / (float)n + 1e-5f));
+    for (i = 0; i < n; i += 16)
+        f_store(x + i, f_add(f_mul(f_mul(f_load(x + i), by), f_load(weight + i)), f_load(bias + i)));
+}
+
+/* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative error 1e-7.
+ * Coefficients here and in gelu: tests/fit_constants.py. */
+V F NAME(f_exp)(F x) {
+    x = f_min(f_max(x, f_set(-87.0f)), f_set(88.0f));
+    F t = f_add(f_mul(x, f_set(1.44269504f)), f_set(MAGIC)), n = f_sub(t, f_set(MAGIC));
+    F r = f_sub(f_sub(x, f_mul(n, f_set(0.693359375f))), f_mul(n, f_set(-2.12194440e-4f)));
+    F p = f_set(1.395171159e-3f);
+    p = f_add(f_mul(p, r), f_set(8.369599469e-3f));
+    p = f_add(f_mul(p, r), f_set(4.166618735e-2f));
+    p = f_add(f_mul(p, r), f_set(1.666651219e-1f));
+    p = f_add(f_mul(p, r), f_set(5.0e-1f));
+    p = f_add(f_add(f_mul(f_mul(p, r), r), r), f_set(1.0f));
+    return f_exponent(p, t);
+}
+
+/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92 and +-1 beyond, absolute error 4e-7. */
+static TGT void NAME(gelu)(float *x, u32 n) {
+    for (u32 i = 0; i < n; i += 16) {
+        F v = f_load(x + i);
+        F z = f_min(f_max(f_mul(v, f_set(0.707106781f)), f_set(-3.92f)), f_set(3.92f)), u = f_mul(z, z);
+        F p = f_set(2.034712452e-6f), q = f_set(3.806825043e-5f);
+        p = f_add(f_mul(p, u), f_set(2.874386846e-4f));
+        q = f_add(f_mul(q, u), f_set(1.187819289e-3f));
+        p = f_add(f_mul(p, u), f_set(3.867238760e-3f));
+        q = f_add(f_mul(q, u), f_set(1.517015789e-2f));
+        p = f_add(f_mul(p, u), f_set(5.305714160e-2f));
+        q = f_add(f_mul(q, u), f_set(1.150747761e-1f));
+        p = f_add(f_mul(p, u), f_set(1.927408725e-1f));
+        q = f_add(f_mul(q, u), f_set(5.041438341e-1f));
+        p = f_add(f_mul(p, u), f_set(1.128378987f));
+        q = f_add(f_mul(q, u), f_set(1.0f));
+        F erf = f_min(f_max(f_div(f_mul(z, p), q), f_set(-1.0f)), f_set(1.0f));
+        f_store(x + i, f_mul(f_mul(v, f_set(0.5f)), f_add(f_set(1.0f), erf)));
+    }
+}
+
+static TGT void NAME(rotate)(float *x, const float *cosine, const float *sine, u32 half) {
+    u32 i = 0;
+    for (; i + 16 <= half; i += 16) {
+        F a = f_load(x + i), b = f_load(x + half + i), c = f_load(cosine + i), s = f_load(sine + i);
+        f_store(x + i, f_sub(f_mul(a, c), f_mul(b, s)));
+        f_store(x + half + i, f_add(f_mul(b, c), f_mul(a, s)));
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[half + i], ac = a * cosine[i], bs = b * sine[i], bc = b * cosine[i], as = a * sine[i];
+        ROUNDED(ac); ROUNDED(bs); ROUNDED(bc); ROUNDED(as);
+        x[i] = ac - bs;
+        x[half + i] = bc + as;
+    }
+}
+
+static TGT void NAME(scale)(float *x, float by, u32 n) {
+    F low = f_set(-1e15f), high = f_set(1e15f), f = f_set(by);
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) f_store(x + i, f_min(f_max(f_mul(f_load(x + i), f), low), high));
+    if (i < n) {
+        float t[16];
+        f_store(t, f_min(f_max(f_mul(f_part(x + i, n - i), f), low), high));
+        memcpy(x + i, t, (n - i) * sizeof *t);
+    }
+}
+
+static TGT float NAME(softmax)(float *x, u32 n) {
+    u32 end = (n + 15) / 16 * 16;
+    for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
+    F most = f_load(x), s = f_set(0);
+    for (u32 i = 16; i < end; i += 16) most = f_max(f_load(x + i), most);
+    float lane[16];
+    f_store(lane, most);
+    most = f_set(lane_max(lane));
+    for (u32 i = 0; i < end; i += 16) f_store(x + i, NAME(f_exp)(f_sub(f_load(x + i), most)));
+    for (u32 i = n; i < end; i++) x[i] = 0;
+    for (u32 i = 0; i < end; i += 16) s = f_add(s, f_load(x + i));
+    f_store(lane, s);
+    return lane_sum(lane);
+}
+
+static const struct kernels NAME(kernels) = {
+    NAME(gemm_f32), NAME(gemm_q8), NAME(quantize), NAME(rms_norm), NAME(layer_norm), NAME(gelu), NAME(rotate),
+    NAME(scale), NAME(softmax), (megabyte_isa)MEGABYTE_PASS, sizeof(Q)
+};
+
+#undef F
+#undef I
+#undef Q
+#undef A
+#undef V
+#undef f_load
+#undef f_store
+#undef f_set
+#undef f_add
+#undef f_sub
+#undef f_mul
+#undef f_div
+#undef f_max
+#undef f_min
+#undef f_abs
+#undef f_part
+#undef f_exponent
+#undef f_round
+#undef f_from_i
+#undef i_add
+#undef i_sum
+#undef q_store
+#undef a_zero
+#undef a_dot
+#undef a_total
+#undef finish
+#undef q8_finish
+#endif /* a pass */
+#ifndef MEGABYTE_PASS
+
+/* ============================================================================================== 7 dispatch */
+
+#if HAVE_X86
+static u64 xgetbv(void) {
+    u32 low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (u64)high << 32 | low;
+}
+/* Bits: 1 AVX2, 2 AVX-512 F, BW, DQ, VL and VNNI; each only if the system saves its registers too. */
+static u32 x86_features(void) {
+    u32 a, b, c, d, found = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0; /* OSXSAVE */
+    u64 saved = xgetbv();
+    if ((saved & 6) != 6 || !(c >> 28 & 1)) return 0; /* XMM and YMM state; AVX */
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if (b >> 5 & 1) found |= 1;
+    if ((saved & 0xe6) == 0xe6 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1))
+        found |= 2;
+    return found;
+}
+#endif
+#if HAVE_NEON
+static int neon_has_dot(void) {
+#if defined(__ARM_FEATURE_DOTPROD)
+    return 1;
+#elif defined(__linux__)
+    return (int)(getauxval(AT_HWCAP) >> 20 & 1); /* HWCAP_ASIMDDP */
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return !sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, NULL, 0) && has;
+#else
+    return 0;
+#endif
+}
+#endif
+
+/* The kernels of an instruction set, NULL if this build or CPU lacks it. */
+static const struct kernels *find_kernels(megabyte_isa isa) {
+    if (isa == MEGABYTE_ISA_PLAIN) return &kernels_plain;
+#if HAVE_X86
+    u32 has = x86_features();
+    if (isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO)
+        if (has & 2) return &kernels_avx512;
+    if (isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO)
+        if (has & 1) return &kernels_avx2;
+#endif
+#if HAVE_NEON
+    if (isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO)
+        if (neon_has_dot()) return &kernels_neon_dot;
+    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_AUTO) return &kernels_neon;
+#endif
+    return isa == MEGABYTE_ISA_AUTO ? &kernels_plain : NULL;
+}
+
+int megabyte_isa_available(megabyte_isa isa) { return find_kernels(isa) != NULL; }
+
+const char *megabyte_isa_name(megabyte_isa isa) {
+    static const char *const names[] = { "auto", "plain", "avx2", "avx512-vnni", "neon", "neon-dot" };
+    return (unsigned)isa < sizeof names / sizeof *names ? names[isa] : "?";
+}
+
+/* A build or machine whose arithmetic is not IEEE single (fused, re-ordered, extended or flushed) computes other bits
+ * here. Cheap enough for every engine; megabyte_self_test does more. */
+static u32 arithmetic_print(const struct kernels *k) {
+    enum { N = 40, M = 5 };
+    float x[48], w[3 * N * 16], y[M * 48], bias[48], g[48];
+    u8 tiles[3 * N * 16];
+    u64 q[M][48 / 4]; /* room for 48 elements of 2 bytes, aligned for anything */
+    u32 seed = 1, print = 2166136261u;
+    i32 sum[M];
+    float scale[M];
+    for (u32 i = 0; i < 3 * N * 16; i++) {
+        seed = seed * 1664525 + 1013904223;
+        tiles[i] = (u8)(seed >> 24);
+        w[i] = (float)((i32)(seed >> 8) - (1 << 23)) * 1.1920929e-7f;
+    }
+    memset(x, 0, sizeof x);
+    for (u32 i = 0; i < 48; i++) { bias[i] = w[i + 99]; g[i] = w[i + 200]; if (i < N) x[i] = w[i] * 3; }
+    for (u32 i = 0; i < M; i++) {
+        k->quantize(x, N - i, q[i], &sum[i], &scale[i]);
+        memcpy(y + i * 48, x, sizeof x);
+    }
+    k->gemm_q8(tiles, g, 3, N, q, 48 * 2 / k->q_bytes, sum, scale, M, y, 48, bias, 1);
+    k->gemm_f32(w, N * 16, 3, N, x, 1, M, y, 48, bias, 1); /* rows overlap: x[i..i+N) */
+    k->layer_norm(y, g, bias, 37);
+    k->rms_norm(y + 48, g, 37);
+    k->gelu(y + 96, N);
+    k->rotate(y + 144, w, w + 50, 20);
+    k->scale(y + 144, 0.3f, N);
+    y[192] = 1e-39f; /* a denormal must survive */
+    y[193] = y[192] * 3.0f + y[0] * 1e-39f;
+    scale[0] = k->softmax(y + 96, N);
+    y[194] = scale[0];
+    for (u32 i = 0; i < M * 48; i++)
+        if (i % 48 < 37) print = (print ^ f32_to_bits(y[i])) * 16777619u;
+    return print;
+}
+#define ARITHMETIC_PRINT 0xeb580fb4u
+
+/* ============================================================================================== 8 threads */
+
+/* A pool runs one function on all its threads at once; inside, barrier() makes them wait for each other. Waiting spins
+ * (a futex costs as much as half a local step), then yields, and between runs finally sleeps. */
+struct pool {
+    u32 threads;
+#if HAVE_THREADS
+    u32 started, quit;
+    u32 generation; /* of runs; workers wait for it to move */
+    u32 finished;   /* workers done with it */
+    u32 arrived;    /* at barriers, ever */
+    u32 sleepers;
+    void (*work)(void *context, u32 thread);
+    void *context;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    pthread_t *handle;    /* [threads] */
+    struct pool_worker *worker; /* [threads] */
+#endif
+};
+struct pool_worker { struct pool *pool; u32 index, passed; u8 pad[ALIGN - 2 * sizeof(u32) - sizeof(struct pool *)]; };
+
+#if HAVE_THREADS
+#define SPINS 3000 /* about 30 us: longer than the gaps inside a step, shorter than a time slice */
+static void spin_pause(u32 turn) {
+    if (turn < SPINS) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
+#endif
+    } else {
+        sched_yield();
+    }
+}
+
+static void *pool_thread(void *argument) {
+    struct pool_worker *me = (struct pool_worker *)argument;
+    struct pool *p = me->pool;
+    u32 seen = 0;
+    fp_state fp;
+    fp_enter(&fp);
+    for (;;) {
+        for (u32 turn = 0; __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen; turn++) {
+            if (turn < 2 * SPINS) { spin_pause(turn); continue; }
+            pthread_mutex_lock(&p->mutex);
+            __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST); /* before looking again: see pool_run */
+            while (__atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen) pthread_cond_wait(&p->wake, &p->mutex);
+            __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
+            pthread_mutex_unlock(&p->mutex);
+        }
+        seen++;
+        if (p->quit) return NULL;
+        p->work(p->context, me->index);
+        __atomic_add_fetch(&p->finished, 1, __ATOMIC_RELEASE);
+    }
+}
+
+/* The generation is moved before the sleepers are counted, and a worker counts itself before it looks at the
+ * generation again: one of the two sees the other. */
+static void pool_wake(struct pool *p) {
+    __atomic_store_n(&p->finished, 0, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&p->generation, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST)) {
+        pthread_mutex_lock(&p->mutex);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->mutex);
+    }
+}
+#endif
+
+static void pool_run(struct pool *p, void (*work)(void *, u32), void *context) {
+#if HAVE_THREADS
+    if (p->threads > 1) {
+        p->work = work;
+        p->context = context;
+        pool_wake(p);
+        work(context, 0);
+        for (u32 turn = 0; __atomic_load_n(&p->finished, __ATOMIC_ACQUIRE) < p->threads - 1; turn++) spin_pause(turn);
+        return;
+    }
+#endif
+    (void)p;
+    work(context, 0);
+}
+
+/* Every thread of a run passes the same barriers; the count of arrivals says which one is complete. */
+static void barrier(struct pool *p, u32 thread) {
+#if HAVE_THREADS
+    if (p->threads > 1) {
+        u32 target = ++p->worker[thread].passed * p->threads;
+        __atomic_add_fetch(&p->arrived, 1, __ATOMIC_ACQ_REL);
+        for (u32 turn = 0; (i32)(__atomic_load_n(&p->arrived, __ATOMIC_ACQUIRE) - target) < 0; turn++) spin_pause(turn);
+    }
+#endif
+    (void)p; (void)thread;
+}
+
+static void pool_stop(struct pool *p) {
+#if HAVE_THREADS
+    if (p->threads < 2) return;
+    p->quit = 1;
+    pool_wake(p);
+    for (u32 i = 1; i < p->started; i++) pthread_join(p->handle[i], NULL);
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->mutex);
+#endif
+    (void)p;
+}
+
+/* handle and worker are set, all else is zero. */
+static int pool_start(struct pool *p) {
+#if HAVE_THREADS
+    if (p->threads < 2) return 1;
+    if (pthread_mutex_init(&p->mutex, NULL)) return p->threads = 1, 0;
+    if (pthread_cond_init(&p->wake, NULL)) return pthread_mutex_destroy(&p->mutex), p->threads = 1, 0;
+    for (u32 i = 0; i < p->threads; i++) { p->worker[i].pool = p; p->worker[i].index = i; }
+    for (p->started = 1; p->started < p->threads; p->started++)
+        if (pthread_create(&p->handle[p->started], NULL, pool_thread, &p->worker[p->started])) {
+            pool_stop(p);
+            p->threads = 1;
+            return 0;
+        }
+    return 1;
+#else
+    return p->threads < 2;
+#endif
+}
+
+/* Thread t's share of n things: [share(n, t), share(n, t + 1)). */
+static u32 share(u32 n, u32 thread, u32 threads) { return (u32)((u64)n * thread / threads); }
+
+/* ============================================================================================== 9 stages */
+
+/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as gemm_f32 reads matrices, so that
+ * q.k and p.v are matrix products whose bits do not depend on how many queries are computed together:
+ *     k   [heads][cap / 16, rounded up][head_dim][16]     rows = positions, columns = channels
+ *     v   [heads][v_tiles][cap][16]                       rows = channels,  columns = positions */
+struct cache {
+    float *k, *v;
+    u64 k_layer, v_layer; /* floats from one layer to the next, */
+    u64 k_head, v_tile;   /* one head to the next, one tile of 16 channels to the next */
+};
+
+static struct cache cache_sizes(const struct stage *g, u64 cap) {
+    struct cache c = { NULL, NULL, 0, 0, round_up(cap, 16) * g->size.head_dim, cap * 16 };
+    c.k_layer = g->size.heads * c.k_head;
+    c.v_layer = g->size.heads * (u64)g->v_tiles * c.v_tile;
+    return c;
+}
+
+/* Floats of a position's token-shift state: [layers][attention, feed-forward][half], where the shift delays the second,
+ * smaller half of the channels. */
+static u32 shift_half(const struct stage *g) { return g->size.dim / 2; }
+static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 * shift_half(g); }
+
+/* One token of the running batch. */
+struct row {
+    struct job *job;         /* whose bytes it belongs to; NULL for an engine's start tokens */
+    struct cache cache;      /* of its sequence */
+    u64 sequence;            /* which sequence of its stage */
+    u32 position;            /* in the sequence */
+    u32 first;               /* position 1 of a finer stage: the start token's keys and values go in before it */
+    u32 follows;             /* the row before it is the token before it */
+    const float *shift_from; /* else: that token's shift state, or NULL for zeros */
+    float *shift_to;         /* where to keep its own, or NULL */
+    const float *condition;  /* [dim] from the stage above, added to the input, or NULL */
+    u64 at;                  /* absolute position of the token's first byte */
+    float *out;              /* where its projection goes, or NULL */
+    i32 target;              /* finest stage: the byte to be predicted, whose code length is wanted; or -1 */
+    double bits;
+};
+
+struct megabyte_engine {
+    megabyte_allocator allocator;
+    size_t allocated;
+    const megabyte_model *model;
+    const struct kernels *kernels;
+    struct pool pool;
+    u32 batch; /* rows of a pass */
+
+    struct cache start[MEGABYTE_MAX_STAGES];        /* stages >= 1: the start token's keys and values ... */
+    float *start_shift[MEGABYTE_MAX_STAGES];        /* ... its shift state ... */
+    float *start_next[MEGABYTE_MAX_STAGES];         /* ... and what it projects to; finest: the first byte's logits */
+    float *angle[MEGABYTE_MAX_STAGES];              /* rotary, stages >= 1: [positions + 1][cos, sin][head_dim / 2] */
+    struct cache slots[MEGABYTE_MAX_STAGES];        /* stages >= 1: room for one layer of the sequences that live
+                                                     * within a pass; `layer` strides lead from one to the next */
+    float *next[MEGABYTE_MAX_STAGES];               /* stages but the finest: projections of a round's tokens */
+    u64 next_rows[MEGABYTE_MAX_STAGES];
+
+    /* the running pass */
+    u32 stage, m;
+    u64 ld_x, ld_a, ld_n;  /* row strides of x, a, n and q */
+    struct row *rows;      /* [batch] */
+    u32 *run_first;        /* [batch + 1]: rows [run_first[i], run_first[i + 1]) are one sequence's consecutive tokens */
+    u32 n_runs;
+    float *x;              /* [batch, dim]        the residual stream */
+    float *a;              /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
+    float *n;              /* [batch, widest in]  inputs of products */
+    void *q;               /* [batch, widest in]  the same, quantized */
+    i32 *q_sum;            /* [batch] */
+    float *q_scale;        /* [batch] */
+    float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
+    float *score;          /* [threads][4][longest sequence] */
+    u64 score_stride;
+    u32 n_slots;           /* of `slots`, in use */
+    struct piece *pieces;  /* [batch], of the running round */
+};
+
+/* Makes row i of n an input of matrix w. */
+static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const float *x) {
+    if (w->type == TYPE_Q8_TILED)
+        e->kernels->quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels->q_bytes, &e->q_sum[i], &e->q_scale[i]);
+}
+
+/* y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through prepare. Each thread computes
+ * its share of the output rows. */
+static void multiply(megabyte_engine *e, u32 thread, const struct matrix *w, const float *x, u64 ldx, float *y, u64 ldy,
+                     const float *bias, int add) {
+    /* whole groups of 4 tiles, which the widest kernel takes together */
+    u32 groups = (w->tiles + 3) / 4, t0 = share(groups, thread, e->pool.threads) * 4;
+    u32 t1 = min32(share(groups, thread + 1, e->pool.threads) * 4, w->tiles);
+    if (t0 >= t1) return;
+    y += 16 * (u64)t0;
+    if (bias) bias += 16 * (u64)t0;
+    if (w->type == TYPE_Q8_TILED) {
+        u32 k4 = (u32)round_up(w->cols, 4);
+        e->kernels->gemm_q8(w->data + (u64)t0 * 16 * k4, w->scale + 16 * (u64)t0, t1 - t0, k4, e->q, e->ld_n, e->q_sum,
+                            e->q_scale, e->m, y, ldy, bias, add);
+    } else {
+        e->kernels->gemm_f32((const float *)(const void *)w->data + (u64)t0 * 16 * w->cols, (u64)16 * w->cols, t1 - t0,
+                             w->cols, x, ldx, e->m, y, ldy, bias, add);
+    }
+}
+
+/* n[i] := RMSNorm of the token-shifted x[i]: the first half of the channels is the token's own, the second half is the
+ * previous token's. sub: 0 attention, 1 feed-forward. */
+static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i, const float *weight) {
+    u32 half = shift_half(g), own = g->size.dim - half;
+    const struct row *r = &e->rows[i];
+    float *n = e->n + i * e->ld_n;
+    const float *from = r->follows ? e->x + (i - 1) * e->ld_x + own
+                        : r->shift_from ? r->shift_from + (layer * 2 + sub) * (u64)half : NULL;
+    memcpy(n, e->x + i * e->ld_x, own * sizeof *n);
+    if (from) memcpy(n + own, from, half * sizeof *n);
+    else memset(n + own, 0, half * sizeof *n);
+    e->kernels->rms_norm(n, weight, g->size.dim);
+}
+
+static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i) {
+    u32 half = shift_half(g);
+    if (e->rows[i].shift_to)
+        memcpy(e->rows[i].shift_to + (layer * 2 + sub) * (u64)half, e->x + i * e->ld_x + (g->size.dim - half),
+               half * sizeof(float));
+}
+
+/* k, v [inner] become position `at` of a cache's layer. */
+static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at, const float *k, const float *v) {
+    u32 d = g->size.head_dim;
+    float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
+    for (u32 h = 0; h < g->size.heads; h++, to += c->k_head, k += d)
+        for (u32 i = 0; i < d; i++) to[i * 16] = k[i];
+    to = c->v + layer * c->v_layer + (u64)at * 16;
+    for (u32 h = 0; h < g->size.heads; h++)
+        for (u32 i = 0; i < d; i += 16, to += c->v_tile) {
+            u32 w = min32(16, d - i);
+            memcpy(to, v, w * sizeof *to);
+            memset(to + w, 0, (16 - w) * sizeof *to);
+            v += w;
+        }
+}
+
+/* The start token's keys and values become position 0, from the engine's copy. */
+static void keep_start(const struct stage *g, const struct cache *from, const struct cache *c, u32 layer) {
+    u32 d = g->size.head_dim;
+    float *k = c->k + layer * c->k_layer, *v = c->v + layer * c->v_layer;
+    const float *fk = from->k + layer * from->k_layer, *fv = from->v + layer * from->v_layer;
+    for (u32 h = 0; h < g->size.heads; h++, k += c->k_head, fk += from->k_head)
+        for (u32 i = 0; i < d; i++) k[i * 16] = fk[i * 16];
+    for (u32 t = 0; t < g->size.heads * g->v_tiles; t++, v += c->v_tile, fv += from->v_tile) memcpy(v, fv, 16 * sizeof *v);
+}
+
+/* Causal attention of one head for one run of rows, four queries at a time. The heads' outputs go to n. */
+static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end, float *score) {
+    u32 d = g->size.head_dim;
+    const struct cache *c = &e->rows[first].cache;
+    const float *k = c->k + layer * c->k_layer + head * c->k_head;
+    const float *v = c->v + layer * c->v_layer + (u64)head * g->v_tiles * c->v_tile;
+    for (u32 i = first; i < end; i += 4) {
+        u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
+        const float *q = e->a + i * e->ld_a + (u64)head * d;
+        float *out = e->n + i * e->ld_n + (u64)head * d, total[4];
+        e->kernels->gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride, NULL, 0);
+        for (u32 r = 0; r < rows; r++) {
+            float *s = score + r * e->score_stride;
+            u32 own = e->rows[i + r].position + 1;
+            total[r] = e->kernels->softmax(s, own);
+            for (u32 j = (u32)round_up(own, 16); j < keys; j++) s[j] = 0; /* adding 0 * v changes no bit */
+        }
+        /* gemm_f32 writes whole tiles: to the side, for heads narrower than that */
+        float side[4][16];
+        for (u32 t = 0; t < g->v_tiles; t++) {
+            u32 w = min32(16, d - 16 * t);
+            e->kernels->gemm_f32(v + t * c->v_tile, 0, 1, keys, score, e->score_stride, rows, side[0], 16, NULL, 0);
+            for (u32 r = 0; r < rows; r++) {
+                float by = 1.0f / total[r];
+                for (u32 j = 0; j < w; j++) out[r * e->ld_n + 16 * t + j] = side[r][j] * by;
+            }
+        }
+    }
+}
+
+static void embed(megabyte_engine *e, const struct stage *g, u32 i);
+
+/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Between barriers each
+ * thread writes only its own rows, output columns or heads.
+ *     x += Attention(RMSNorm(shift(x)));  x += FeedForward(RMSNorm(shift(x)));  out = next(RMSNorm(x)) */
+static void pass(void *context, u32 thread) {
+    megabyte_engine *e = (megabyte_engine *)context;
+    const struct kernels *k = e->kernels;
+    const struct stage *g = &e->model->stage[e->stage];
+    u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, threads = e->pool.threads;
+    u32 r0 = share(e->m, thread, threads), r1 = share(e->m, thread + 1, threads);
+    u32 units = e->n_runs * g->size.heads;
+    float q_scale = 1.0f / sqrtf((float)d);
+
+    for (u32 i = r0; i < r1; i++) embed(e, g, i);
+    if (g->patch.data) {
+        barrier(&e->pool, thread);
+        multiply(e, thread, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
+        barrier(&e->pool, thread);
+    }
+    for (u32 i = r0; i < r1; i++) {
+        const struct row *r = &e->rows[i];
+        float *x = e->x + i * e->ld_x;
+        if (r->position) {
+            if (g->patch.data) {
+                memcpy(x, e->a + i * e->ld_a, dim * sizeof *x);
+                k->layer_norm(x, g->out_weight, g->out_bias, dim);
+            }
+            const float *p = g->position ? g->position + (u64)(r->position - 1) * dim : NULL;
+            for (u32 j = 0; p && j < dim; j++) x[j] += p[j];
+            for (u32 j = 0; r->condition && j < dim; j++) x[j] += r->condition[j];
+        }
+        MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
+        for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
+        if (g->rotary && !e->angle[e->stage]) { /* stage 0: positions are many, angles are made as they come */
+            float *angle = e->row_angle + (u64)i * d;
+            for (u32 j = 0; j < d / 2; j++) {
+                double s, c;
+                sin_cos((double)r->position * (double)g->rotary[j], &s, &c);
+                angle[j] = (float)c;
+                angle[d / 2 + j] = (float)s;
+            }
+        }
+    }
+    barrier(&e->pool, thread);
+
+    for (u32 l = 0; l < g->size.layers; l++) {
+        const struct layer *w = &g->layers[l];
+        for (u32 i = r0; i < r1; i++) {
+            shifted_norm(e, g, l, 0, i, w->attention_norm);
+            prepare(e, &w->qkv, i, e->n + i * e->ld_n);
+        }
+        barrier(&e->pool, thread);
+        multiply(e, thread, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, NULL, 0);
+        barrier(&e->pool, thread);
+        for (u32 i = r0; i < r1; i++) {
+            const struct row *r = &e->rows[i];
+            float *q = e->a + i * e->ld_a;
+            if (g->rotary) {
+                const float *angle = e->angle[e->stage] ? e->angle[e->stage] + (u64)r->position * d
+                                                        : e->row_angle + (u64)i * d;
+                for (u32 h = 0; h < 2 * g->size.heads; h++) k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
+            }
+            k->scale(q, q_scale, inner);
+            k->scale(q + inner, 1.0f, 2 * inner);
+            keep_key_value(g, &r->cache, l, r->position, q + inner, q + 2 * (u64)inner);
+            if (r->first) keep_start(g, &e->start[e->stage], &r->cache, l);
+            keep_shift(e, g, l, 0, i);
+        }
+        barrier(&e->pool, thread);
+        for (u32 u = share(units, thread, threads); u < share(units, thread + 1, threads); u++) {
+            u32 run = u / g->size.heads;
+            attend(e, g, l, u % g->size.heads, e->run_first[run], e->run_first[run + 1],
+                   e->score + thread * 4 * e->score_stride);
+        }
+        barrier(&e->pool, thread);
+        for (u32 i = r0; i < r1; i++) prepare(e, &w->out, i, e->n + i * e->ld_n);
+        barrier(&e->pool, thread);
+        multiply(e, thread, &w->out, e->n, e->ld_n, e->x, e->ld_x, NULL, 1);
+        barrier(&e->pool, thread);
+        for (u32 i = r0; i < r1; i++) {
+            MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, dim);
+            shifted_norm(e, g, l, 1, i, w->ff_norm);
+            prepare(e, &w->up, i, e->n + i * e->ld_n);
+        }
+        barrier(&e->pool, thread);
+        multiply(e, thread, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
+        barrier(&e->pool, thread);
+        for (u32 i = r0; i < r1; i++) {
+            k->gelu(e->a + i * e->ld_a, g->size.ff_dim);
+            prepare(e, &w->down, i, e->a + i * e->ld_a);
+            keep_shift(e, g, l, 1, i);
+        }
+        barrier(&e->pool, thread);
+        multiply(e, thread, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
+        barrier(&e->pool, thread);
+        for (u32 i = r0; i < r1; i++) MEGABYTE_TRACE(e->stage, l, "feed-forward", i, e->x + i * e->ld_x, dim);
+    }
+    for (u32 i = r0; i < r1; i++) {
+        float *n = e->n + i * e->ld_n;
+        memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
+        k->rms_norm(n, g->norm, dim);
+        MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
+        prepare(e, &g->next, i, n);
+    }
+    barrier(&e->pool, thread);
+    multiply(e, thread, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
+    barrier(&e->pool, thread);
+}
+
+/* ============================================================================================== 10 hierarchy */
+
+#define SHIFT_RING 8 /* stage 0 keeps the shift states of its last positions, so that short rewinds are cheap */
+
+struct megabyte_stream {
+    megabyte_allocator allocator;
+    size_t allocated;
+    megabyte_engine *engine;
+    int owns_engine;
+    int busy;              /* in the running batch (finds duplicates) */
+    u32 patches;           /* the context, in patches */
+    u64 position;          /* bytes in the history */
+    u64 base;              /* where the window begins; position - base <= patches * P */
+    u64 oldest;            /* the first byte that `history` still holds */
+    u8 *history;           /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
+    u64 history_bytes;
+    struct cache global;   /* of stage 0 */
+    float *ring;           /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
+    struct cache slot[MEGABYTE_MAX_STAGES][2]; /* finer stages: the sequence in progress, and the one before it */
+    float *slot_shift[MEGABYTE_MAX_STAGES][2];
+    u32 current[MEGABYTE_MAX_STAGES];          /* which slot is in progress */
+    float *condition[MEGABYTE_MAX_STAGES];     /* stages but the finest: the current token's projection [next.rows] */
+    float *logits;                             /* [V] */
+};
+
+/* What a caller wants done with one stream. */
+enum { WANT_STATE, WANT_LAST, WANT_ALL }; /* stage 0 only; the last byte's logits; every byte's */
+struct job {
+    megabyte_stream *stream;
+    const u8 *bytes; /* NULL: they are in the history already */
+    u64 n, done;
+    int want;
+    float *logits;   /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
+    double bits;     /* WANT_ALL: code length of all bytes but the first */
+};
+
+/* The part of a job that one round computes: window-relative bytes [t0, t1). Stage s has its tokens [g0, g1) begin in
+ * there (their projections are rows c0 ... of engine->next[s]). */
+struct piece {
+    struct job *job;
+    u64 t0, t1;
+    u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
+};
+
+/* What the row's token brings in before the stage above adds to it: for a patch the normalized embeddings of its
+ * bytes, ready for the patch projection; else the vector itself. */
+static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
+    const struct row *r = &e->rows[i];
+    float *x = e->x + i * e->ld_x;
+    u32 fine = e->model->sizes.stage[e->model->sizes.n_stages - 1].dim;
+    if (!r->position) {
+        memcpy(x, g->start, g->size.dim * sizeof *x);
+        return;
+    }
+    const megabyte_stream *s = r->job->stream;
+    float *to = g->patch.data ? e->n + i * e->ld_n : x;
+    for (u64 b = 0; b < g->bytes; b++)
+        memcpy(to + b * fine, g->embed + (u64)s->history[(r->at + b) % s->history_bytes] * fine, fine * sizeof *to);
+    if (g->patch.data) {
+        e->kernels->layer_norm(to, g->in_weight, g->in_bias, g->wide);
+        prepare(e, &g->patch, i, to);
+    }
+}
+
+/* A row's result goes where it is wanted: to the stage below, or out as logits, which are always finite. */
+static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
+    struct row *r = &e->rows[i];
+    float *a = e->a + i * e->ld_a;
+    u32 n = g->next.rows;
+    if (!r->out && r->target < 0) return;
+    if (!g->patch.data)
+        for (u32 j = 0; j < n; j++) {
+            a[j] = a[j] > -1e30f ? a[j] : -1e30f; /* NaN too */
+            a[j] = a[j] < 1e30f ? a[j] : 1e30f;
+        }
+    if (r->out) memcpy(r->out, a, n * sizeof *a);
+    if (r->target >= 0) {
+        float sum = e->kernels->softmax(a, n);
+        r->bits = log2_exact((double)sum / (double)a[r->target]); /* softmax leaves at least e^-87 */
+    }
+}
+
+static void pass_and_deliver(void *context, u32 thread) {
+    megabyte_engine *e = (megabyte_engine *)context;
+    pass(e, thread);
+    for (u32 i = share(e->m, thread, e->pool.threads); i < share(e->m, thread + 1, e->pool.threads); i++)
+        deliver(e, &e->model->stage[e->stage], i);
+}
+
+/* Computes the rows gathered so far. */
+static void run_pass(megabyte_engine *e) {
+    e->n_runs = 0;
+    for (u32 i = 0; i < e->m; i++)
+        if (!e->rows[i].follows) e->run_first[e->n_runs++] = i;
+    e->run_first[e->n_runs] = e->m;
+    e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
+    if (e->m) pool_run(&e->pool, pass_and_deliver, e);
+    for (u32 i = 0; i < e->m; i++)
+        if (e->rows[i].target >= 0) e->rows[i].job->bits += e->rows[i].bits;
+    e->m = 0;
+    e->n_slots = 0;
+}
+
+/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all of them) to this one. */
+static u32 last_position(const struct sizes *z, u32 s) {
+    return s + 1 == z->n_stages ? z->stage[s].positions : z->stage[s].positions - 1;
+}
+
+/* The projection of stage s's token g, as the tokens below it see it. */
+static const float *condition_of(const megabyte_engine *e, const struct piece *p, u32 s, u64 g) {
+    const struct stage *stage = &e->model->stage[s];
+    if (s && g % stage->size.positions == 0) return e->start_next[s];
+    if (g < p->g0[s]) return p->job->stream->condition[s];
+    return e->next[s] + (p->c0[s] + (g - p->g0[s])) * stage->next.rows;
+}
+
+/* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and ends within the pass
+ * lives in a slot of the engine (one layer's room, used again for each layer); any other in the stream's own. */
+static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64 index, u64 end) {
+    const struct sizes *z = &e->model->sizes;
+    const struct stage *g = &e->model->stage[s];
+    megabyte_stream *stream = p->job->stream;
+    u32 finest = s + 1 == z->n_stages, n = g->size.positions, i = e->m++;
+    struct row *r = &e->rows[i], *before = i ? r - 1 : NULL;
+    memset(r, 0, sizeof *r);
+    r->job = p->job;
+    r->target = -1;
+    r->sequence = s ? index / n : 0;
+    r->position = (u32)(s ? index % n + finest : index);
+    r->at = stream->base + (finest ? index : index ? index - 1 : 0) * g->bytes;
+    r->follows = before && before->job == p->job && before->sequence == r->sequence;
+    if (!s) {
+        r->cache = stream->global;
+        if (index) r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
+        r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);
+        if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job) e->rows[i - SHIFT_RING].shift_to = NULL;
+        if (index % 16 == 0) /* a new block of keys: saved streams show the whole of it */
+            for (u32 l = 0; l < g->size.layers; l++)
+                for (u32 h = 0; h < g->size.heads; h++)
+                    memset(stream->global.k + l * stream->global.k_layer + h * stream->global.k_head +
+                           index * g->size.head_dim, 0, 16 * g->size.head_dim * sizeof(float));
+        return r;
+    }
+    r->condition = condition_of(e, p, s - 1, index / n) + (u64)(r->position - 1) * g->size.dim;
+    if (r->follows) {
+        r->cache = before->cache;
+        r->shift_to = before->shift_to;
+        before->shift_to = NULL;
+        return r;
+    }
+    u32 rest = last_position(z, s) - r->position + 1;
+    r->first = r->position == 1;
+    if (r->first && rest <= end - index && rest <= e->batch - i) {
+        struct cache c = e->slots[s];
+        c.k += e->n_slots * c.k_layer;
+        c.v += e->n_slots * c.v_layer;
+        c.k_layer = c.v_layer = 0;
+        e->n_slots++;
+        r->cache = c;
+        r->shift_from = e->start_shift[s];
+        return r;
+    }
+    if (r->first) stream->current[s] ^= 1; /* the other may still be read, earlier in this pass */
+    u32 slot = stream->current[s];
+    r->cache = stream->slot[s][slot];
+    r->shift_to = stream->slot_shift[s][slot];
+    r->shift_from = r->first ? e->start_shift[s] : r->shift_to;
+    return r;
+}
+
+/* All of a round's tokens of one stage. */
+static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
+    const struct stage *g = &e->model->stage[s];
+    u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions, vocabulary = e->model->sizes.vocabulary;
+    e->stage = s;
+    for (u32 i = 0; i < n_pieces; i++) {
+        struct piece *p = &e->pieces[i];
+        struct job *job = p->job;
+        u64 begin = p->g0[s], end = p->g1[s], last = (p->t1 - 1) / g->bytes;
+        if (s && job->want == WANT_STATE) continue;
+        if (s && job->want == WANT_LAST && begin < last / n * n) begin = last / n * n; /* only the last sequence matters */
+        for (u64 index = begin; index < end; index++) {
+            if (s && !finest && index % n == 0) continue; /* a start token */
+            struct row *r = add_row(e, p, s, index, end);
+            if (!finest) {
+                r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->next.rows;
+            } else {
+                u64 next = job->done + (index - p->t0) + 1; /* the byte that this row predicts */
+                if (next == job->n) {
+                    r->out = job->stream->logits;
+                } else if (job->want == WANT_ALL) {
+                    r->out = job->logits ? job->logits + next * vocabulary : NULL;
+                    r->target = job->bytes[next];
+                }
+            }
+            if (e->m == e->batch) run_pass(e);
+        }
+    }
+    run_pass(e);
+}
+
+static void slide(megabyte_stream *s);
+
+/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most `batch` pieces, `batch`
+ * stage-0 tokens and `batch` patches of bytes. Bytes have been checked against the vocabulary. */
+static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
+    const struct sizes *z = &e->model->sizes;
+    u64 patch = e->model->stage[0].bytes, budget = e->batch * patch;
+    for (size_t first = 0; first < n_jobs;) {
+        for (size_t j = first, n = 0; j < n_jobs && n < e->batch; j++, n++) {
+            megabyte_stream *s = jobs[j].stream;
+            if (jobs[j].done < jobs[j].n && s->position - s->base == s->patches * patch) slide(s);
+        }
+        u64 rows[MEGABYTE_MAX_STAGES] = { 0 }, bytes = 0;
+        u32 n_pieces = 0;
+        for (size_t j = first; j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch; j++) {
+            struct job *job = &jobs[j];
+            megabyte_stream *s = job->stream;
+            struct piece *p = &e->pieces[n_pieces];
+            if (job->done == job->n || s->position - s->base == s->patches * patch) continue;
+            p->job = job;
+            p->t0 = s->position - s->base;
+            p->t1 = p->t0 + min64(min64(job->n - job->done, budget - bytes), s->patches * patch - p->t0);
+            /* as many patches as rows are left: the first may be under way already */
+            p->t1 = min64(p->t1, (round_up(p->t0, patch) / patch + (e->batch - rows[0])) * patch);
+            for (u32 i = 0; i < z->n_stages; i++) {
+                u64 unit = e->model->stage[i].bytes;
+                p->g0[i] = round_up(p->t0, unit) / unit;
+                p->g1[i] = (p->t1 - 1) / unit + 1;
+                p->c0[i] = rows[i];
+                rows[i] += p->g1[i] - p->g0[i];
+            }
+            if (job->bytes)
+                for (u64 t = p->t0; t < p->t1; t++)
+                    s->history[(s->base + t) % s->history_bytes] = job->bytes[job->done + (t - p->t0)];
+            bytes += p->t1 - p->t0;
+            n_pieces++;
+        }
+        for (u32 s = 0; s < z->n_stages; s++) run_stage(e, n_pieces, s);
+        for (u32 i = 0; i < n_pieces; i++) {
+            struct piece *p = &e->pieces[i];
+            megabyte_stream *s = p->job->stream;
+            for (u32 k = 0; k + 1 < z->n_stages; k++)
+                if (p->g1[k] > p->g0[k]) {
+                    const float *from = condition_of(e, p, k, p->g1[k] - 1);
+                    memcpy(s->condition[k], from, e->model->stage[k].next.rows * sizeof *from);
+                }
+            p->job->done += p->t1 - p->t0;
+            s->position = s->base + p->t1;
+            if (s->position > s->history_bytes && s->position - s->history_bytes > s->oldest)
+                s->oldest = s->position - s->history_bytes;
+        }
+        while (first < n_jobs && jobs[first].done == jobs[first].n) first++;
+    }
+}
+
+/* Appends n bytes that lie in the history already, beginning at the window's start plus t. */
+static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
+    struct job job = { s, NULL, n, 0, want, NULL, 0 };
+    s->position = s->base + t;
+    run_jobs(s->engine, &job, 1);
+}
+
+/* The window is full: drop the older half of its patches (rounded up) and feed the rest again as a beginning. */
+static u64 slide_bytes(const megabyte_stream *s) {
+    return (s->patches - s->patches / 2) * s->engine->model->stage[0].bytes;
+}
+static void slide(megabyte_stream *s) {
+    u64 end = s->position;
+    s->base += slide_bytes(s);
+    feed_again(s, 0, end - s->base, WANT_STATE);
+}
+
+/* ---- engine: layout and creation */
+
+static status check_engine_options(const megabyte_engine_options *from, megabyte_engine_options *to, megabyte_error *error) {
+    static const megabyte_engine_options defaults = { 1, 96, MEGABYTE_ISA_AUTO };
+    *to = from ? *from : defaults;
+    if (!to->threads) to->threads = defaults.threads;
+    if (!to->batch) to->batch = defaults.batch;
+    if (to->threads > 256 || to->batch > 4096)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "threads must be 1 to 256 (%u), batch 1 to 4096 (%u)", to->threads,
+                    to->batch);
+    return MEGABYTE_OK;
+}
+
+static float *carve_floats(struct arena *a, u64 rows, u64 width) {
+    return width && rows > UINT64_MAX / 8 / width ? (a->overflow = 1, NULL) : (float *)carve(a, rows * width, sizeof(float));
+}
+
+static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap, u64 layers) {
+    struct cache c = cache_sizes(g, cap);
+    c.k = carve_floats(a, layers, c.k_layer);
+    c.v = carve_floats(a, layers, c.v_layer);
+    return c;
+}
+
+/* Lays out an engine for a model and checked options; with a base the pointers are real. */
+static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_model *model,
+                          const megabyte_engine_options *o) {
+    const struct sizes *z = &model->sizes;
+    u64 b = o->batch, widest_x = 0, widest_a = 0, widest_n = 0, longest = 0, angles = 0;
+    carve(a, 1, sizeof *e);
+    e->model = model;
+    e->batch = o->batch;
+    e->pool.threads = o->threads;
+    for (u32 s = 0; s < z->n_stages; s++) {
+        const struct stage *g = &model->stage[s];
+        u32 last = s ? last_position(z, s) : g->size.positions - 1, patch = g->patch.data ? g->wide : 0;
+        u64 wide_a[4] = { 3 * (u64)g->inner, g->size.ff_dim, g->next.rows, g->size.dim };
+        u64 wide_n[3] = { g->inner, patch, g->size.dim };
+        if (g->size.dim > widest_x) widest_x = g->size.dim;
+        for (u32 i = 0; i < 4; i++) if (wide_a[i] > widest_a) widest_a = wide_a[i];
+        for (u32 i = 0; i < 3; i++) if (wide_n[i] > widest_n) widest_n = wide_n[i];
+        if (g->size.ff_dim > widest_n) widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
+        if (last + 1 > longest) longest = last + 1;
+        if (!s) {
+            if (g->rotary) angles = g->size.head_dim;
+        } else {
+            e->start[s] = carve_cache(a, g, 1, g->size.layers);
+            e->slots[s] = carve_cache(a, g, (u64)last + 1, last ? b / last : 0);
+            e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
+            e->start_next[s] = carve_floats(a, g->next.rows, 1);
+            if (g->rotary) e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
+        }
+        if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
+            e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b, g->next.rows);
+    }
+    e->ld_x = round_up(widest_x, 16);
+    e->ld_a = round_up(widest_a, 16);
+    e->ld_n = round_up(widest_n, 16);
+    e->score_stride = round_up(longest, 16);
+    e->rows = (struct row *)carve(a, b, sizeof *e->rows);
+    e->run_first = (u32 *)carve(a, b + 1, sizeof *e->run_first);
+    e->pieces = (struct piece *)carve(a, b, sizeof *e->pieces);
+    e->x = carve_floats(a, b, e->ld_x);
+    e->a = carve_floats(a, b, e->ld_a);
+    e->n = carve_floats(a, b, e->ld_n);
+    e->q = carve(a, b * e->ld_n, 2);
+    e->q_sum = (i32 *)carve(a, b, sizeof *e->q_sum);
+    e->q_scale = carve_floats(a, b, 1);
+    e->row_angle = carve_floats(a, b, angles);
+    e->score = carve_floats(a, (u64)o->threads * 4, e->score_stride);
+#if HAVE_THREADS
+    if (o->threads > 1) {
+        e->pool.handle = (pthread_t *)carve(a, o->threads, sizeof *e->pool.handle);
+        e->pool.worker = (struct pool_worker *)carve(a, o->threads, sizeof *e->pool.worker);
+        if (e->pool.worker) memset(e->pool.worker, 0, o->threads * sizeof *e->pool.worker);
+    }
+#endif
+}
+
+/* The start tokens of the finer stages never depend on the input: their keys, values, shift states and projections are
+ * computed once. */
+static void run_start_tokens(megabyte_engine *e) {
+    for (u32 s = 1; s < e->model->sizes.n_stages; s++) {
+        const struct stage *g = &e->model->stage[s];
+        struct row *r = &e->rows[0];
+        memset(r, 0, sizeof *r);
+        r->cache = e->start[s];
+        r->shift_to = e->start_shift[s];
+        r->out = e->start_next[s];
+        r->target = -1;
+        for (u32 p = 0; g->rotary && p <= last_position(&e->model->sizes, s); p++)
+            for (u32 j = 0; j < g->size.head_dim / 2; j++) {
+                double sine, cosine;
+                sin_cos((double)p * (double)g->rotary[j], &sine, &cosine);
+                e->angle[s][(u64)p * g->size.head_dim + j] = (float)cosine;
+                e->angle[s][(u64)p * g->size.head_dim + g->size.head_dim / 2 + j] = (float)sine;
+            }
+        e->stage = s;
+        e->m = 1;
+        run_pass(e);
+    }
+}
+
+megabyte_status megabyte_engine_size(const megabyte_model *model, const megabyte_engine_options *options, size_t *bytes) {
+    megabyte_engine_options o;
+    megabyte_engine e;
+    struct arena a = { NULL, 0, 0 };
+    if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    status r = check_engine_options(options, &o, NULL);
+    if (r) return r;
+    memset(&e, 0, sizeof e);
+    engine_layout(&e, &a, model, &o);
+    if (!arena_fits(&a)) return MEGABYTE_OUT_OF_MEMORY;
+    *bytes = (size_t)a.used;
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_model *model,
+                                       const megabyte_engine_options *options, const megabyte_allocator *allocator,
+                                       megabyte_error *error) {
+    megabyte_engine_options o;
+    megabyte_allocator with;
+    megabyte_engine *e;
+    struct arena a = { NULL, 0, 0 };
+    size_t bytes = 0;
+    fp_state fp;
+    clear_error(error);
+    if (engine) *engine = NULL;
+    if (!engine || !model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "engine and model must not be NULL");
+    status r = choose_allocator(&with, allocator, error);
+    if (!r) r = check_engine_options(options, &o, error);
+    if (r) return r;
+    const struct kernels *kernels = find_kernels(o.isa);
+    if (!kernels)
+        return fail(error, MEGABYTE_UNSUPPORTED, 0, "this CPU or build lacks the instruction set '%s'",
+                    megabyte_isa_name(o.isa));
+    fp_enter(&fp);
+    u32 print = arithmetic_print(kernels);
+    fp_leave(&fp);
+    if (print != ARITHMETIC_PRINT)
+        return fail(error, MEGABYTE_ARITHMETIC, 0, "this build's floating point is not IEEE single precision (print %08x "
+                    "on %s); compile megabyte.c without fast-math or unusual FP flags", print, megabyte_isa_name(kernels->isa));
+    if (!(r = megabyte_engine_size(model, &o, &bytes))) {
+        a.base = (u8 *)with.alloc(with.context, bytes, ALIGN);
+        if (!a.base) r = MEGABYTE_OUT_OF_MEMORY;
+    }
+    if (r) return fail(error, r, 0, "out of memory for an engine (%llu bytes); a smaller batch needs less",
+                       (unsigned long long)bytes);
+    e = (megabyte_engine *)(void *)a.base;
+    memset(e, 0, sizeof *e);
+    engine_layout(e, &a, model, &o);
+    e->allocator = with;
+    e->allocated = bytes;
+    e->kernels = kernels;
+    if (!pool_start(&e->pool)) {
+        with.free(with.context, e, bytes);
+        return fail(error, MEGABYTE_UNSUPPORTED, 0, "%u threads could not be started", o.threads);
+    }
+    fp_enter(&fp);
+    run_start_tokens(e);
+    fp_leave(&fp);
+    *engine = e;
+    return MEGABYTE_OK;
+}
+
+void megabyte_engine_free(megabyte_engine *e) {
+    if (!e) return;
+    megabyte_allocator a = e->allocator;
+    pool_stop(&e->pool);
+    a.free(a.context, e, e->allocated);
+}
+
+megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kernels->isa : MEGABYTE_ISA_AUTO; }
+
+/* ============================================================================================== 11 streams */
+
+static status check_stream_options(const megabyte_model *model, const megabyte_stream_options *from,
+                                   megabyte_stream_options *to, u32 *patches, megabyte_error *error) {
+    static const megabyte_stream_options defaults = { NULL, 0 };
+    u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
+    *to = from ? *from : defaults;
+    if (!to->context) to->context = trained;
+    if (to->context < patch || to->context > trained)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "context must be %llu to %llu bytes, not %llu",
+                    (unsigned long long)patch, (unsigned long long)trained, (unsigned long long)to->context);
+    if (to->engine && to->engine->model != model)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
+    *patches = (u32)(to->context / patch);
+    return MEGABYTE_OK;
+}
+
+static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_model *model, u32 patches) {
+    const struct sizes *z = &model->sizes;
+    const struct stage *g = &model->stage[0];
+    carve(a, 1, sizeof *s);
+    s->patches = patches;
+    s->history_bytes = ((u64)patches + (patches - patches / 2)) * g->bytes; /* a rewind may undo a slide */
+    s->history = (u8 *)carve(a, s->history_bytes, 1);
+    for (u32 i = 1; i < z->n_stages; i++) {
+        const struct stage *f = &model->stage[i];
+        for (u32 j = 0; j < 2; j++) {
+            s->slot[i][j] = carve_cache(a, f, (u64)last_position(z, i) + 1, f->size.layers);
+            s->slot_shift[i][j] = carve_floats(a, shift_floats(f), 1);
+        }
+    }
+    for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].next.rows, 1);
+    s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
+    s->logits = carve_floats(a, z->vocabulary, 1);
+    s->global = carve_cache(a, g, patches, g->size.layers); /* last: never cleared, so that memory comes as it is used */
+}
+
+static status stream_bytes(const megabyte_model *model, u32 patches, size_t *bytes) {
+    megabyte_stream s;
+    struct arena a = { NULL, 0, 0 };
+    memset(&s, 0, sizeof s);
+    stream_layout(&s, &a, model, patches);
+    if (!arena_fits(&a)) return MEGABYTE_OUT_OF_MEMORY;
+    *bytes = (size_t)a.used;
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte_stream_options *options, size_t *bytes) {
+    megabyte_stream_options o;
+    u32 patches;
+    size_t own = 0, engine = 0;
+    if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    status r = check_stream_options(model, options, &o, &patches, NULL);
+    if (!r) r = stream_bytes(model, patches, &own);
+    if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
+    if (!r && engine > SIZE_MAX - own) r = MEGABYTE_OUT_OF_MEMORY;
+    if (!r) *bytes = own + engine;
+    return r;
+}
+
+megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_model *model,
+                                       const megabyte_stream_options *options, const megabyte_allocator *allocator,
+                                       megabyte_error *error) {
+    megabyte_stream_options o;
+    megabyte_allocator with;
+    megabyte_stream *s;
+    struct arena a = { NULL, 0, 0 };
+    u32 patches;
+    size_t bytes = 0;
+    clear_error(error);
+    if (stream) *stream = NULL;
+    if (!stream || !model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "stream and model must not be NULL");
+    status r = choose_allocator(&with, allocator, error);
+    if (!r) r = check_stream_options(model, options, &o, &patches, error);
+    if (r) return r;
+    if (!(r = stream_bytes(model, patches, &bytes))) {
+        a.base = (u8 *)with.alloc(with.context, bytes, ALIGN);
+        if (!a.base) r = MEGABYTE_OUT_OF_MEMORY;
+    }
+    if (r) return fail(error, r, 0, "out of memory for a stream (%llu bytes); a smaller context needs less",
+                       (unsigned long long)bytes);
+    s = (megabyte_stream *)(void *)a.base;
+    memset(s, 0, sizeof *s);
+    stream_layout(s, &a, model, patches);
+    memset(s->history, 0, (size_t)((u8 *)s->global.k - s->history)); /* all but the global cache */
+    s->allocator = with;
+    s->allocated = bytes;
+    s->engine = o.engine;
+    if (!s->engine) {
+        if ((r = megabyte_engine_create(&s->engine, model, NULL, allocator, error))) {
+            with.free(with.context, s, bytes);
+            return r;
+        }
+        s->owns_engine = 1;
+    }
+    megabyte_stream_reset(s);
+    *stream = s;
+    return MEGABYTE_OK;
+}
+
+void megabyte_stream_free(megabyte_stream *s) {
+    if (!s) return;
+    megabyte_allocator a = s->allocator;
+    if (s->owns_engine) megabyte_engine_free(s->engine);
+    a.free(a.context, s, s->allocated);
+}
+
+void megabyte_stream_reset(megabyte_stream *s) {
+    if (!s) return;
+    const struct sizes *z = &s->engine->model->sizes;
+    s->position = s->base = s->oldest = 0;
+    memcpy(s->logits, s->engine->start_next[z->n_stages - 1], z->vocabulary * sizeof *s->logits);
+}
+
+/* Runs jobs inside the library's floating-point environment. */
+static void run(megabyte_engine *e, struct job *jobs, size_t n) {
+    fp_state fp;
+    fp_enter(&fp);
+    run_jobs(e, jobs, n);
+    fp_leave(&fp);
+}
+
+static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
+    u32 vocabulary = s->engine->model->sizes.vocabulary;
+    for (size_t i = 0; vocabulary < 256 && i < n; i++)
+        if (bytes[i] >= vocabulary) return 0;
+    return 1;
+}
+
+megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
+    if (!s || (n && !bytes) || !bytes_known(s, (const u8 *)bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
+    struct job job = { s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0 };
+    run(s->engine, &job, 1);
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) { return megabyte_stream_feed(s, &byte, 1); }
+
+#define STEP_JOBS 64 /* streams taken together at most: their jobs lie on the caller's stack */
+megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
+    size_t i, good;
+    if (!n) return MEGABYTE_OK;
+    if (!streams || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    for (good = 0; good < n; good++) {
+        megabyte_stream *s = streams[good];
+        if (!s || s->busy || s->engine != streams[0]->engine || !bytes_known(s, bytes + good, 1)) break;
+        s->busy = 1;
+    }
+    for (i = 0; i < good; i++) streams[i]->busy = 0;
+    if (good < n) return MEGABYTE_INVALID_ARGUMENT;
+    for (size_t from = 0; from < n; from += STEP_JOBS) {
+        struct job jobs[STEP_JOBS];
+        size_t count = n - from < STEP_JOBS ? n - from : STEP_JOBS;
+        for (i = 0; i < count; i++) {
+            struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0 };
+            jobs[i] = job;
+        }
+        run(streams[0]->engine, jobs, count);
+    }
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, size_t n, double *bits, float *logits) {
+    const u8 *b = (const u8 *)bytes;
+    if (!s || (n && !b) || !bytes_known(s, b, n)) return MEGABYTE_INVALID_ARGUMENT;
+    if (!n) return MEGABYTE_OK;
+    megabyte_engine *e = s->engine;
+    u32 vocabulary = e->model->sizes.vocabulary;
+    struct job job = { s, b, n, 0, WANT_ALL, logits, 0 };
+    fp_state fp;
+    fp_enter(&fp);
+    if (logits) memcpy(logits, s->logits, vocabulary * sizeof *logits);
+    memcpy(e->a, s->logits, vocabulary * sizeof *e->a);
+    double sum = e->kernels->softmax(e->a, vocabulary);
+    job.bits = log2_exact(sum / (double)e->a[b[0]]);
+    run_jobs(e, &job, 1);
+    if (bits) *bits += job.bits;
+    fp_leave(&fp);
+    return MEGABYTE_OK;
+}
+
+const float *megabyte_stream_logits(const megabyte_stream *s) { return s ? s->logits : NULL; }
+
+void megabyte_stream_probabilities(const megabyte_stream *s, float *out) {
+    if (!s || !out) return;
+    megabyte_engine *e = s->engine;
+    u32 vocabulary = e->model->sizes.vocabulary;
+    fp_state fp;
+    fp_enter(&fp);
+    memcpy(e->a, s->logits, vocabulary * sizeof *out);
+    float by = 1.0f / e->kernels->softmax(e->a, vocabulary);
+    for (u32 i = 0; i < vocabulary; i++) out[i] = e->a[i] * by;
+    fp_leave(&fp);
+}
+
+uint64_t megabyte_stream_position(const megabyte_stream *s) { return s ? s->position : 0; }
+
+/* Where the window of a stream at this position begins: it slides when the byte after a full window arrives. */
+static u64 base_of(const megabyte_stream *s, u64 position) {
+    u64 full = s->patches * s->engine->model->stage[0].bytes, step = slide_bytes(s);
+    return position <= full ? 0 : (position - full + step - 1) / step * step;
+}
+
+megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
+    if (!s || position > s->position) return MEGABYTE_INVALID_ARGUMENT;
+    if (position == s->position) return MEGABYTE_OK;
+    u64 base = base_of(s, position), patch = s->engine->model->stage[0].bytes;
+    if (base < s->oldest) return MEGABYTE_CAPACITY;
+    u64 t = position - base, oldest = s->oldest, from = 0;
+    if (base == s->base && t) {
+        /* Begin again with the patch that byte t - 1 lies in, if the shift state before it is still there. */
+        u64 g = (t - 1) / patch, computed = (s->position - base + patch - 1) / patch;
+        if (g && computed - g < SHIFT_RING) from = g * patch;
+    }
+    fp_state fp;
+    fp_enter(&fp);
+    if (!t) megabyte_stream_reset(s); /* only an empty history has an empty window */
+    s->oldest = oldest;
+    s->base = base;
+    feed_again(s, from, t - from, WANT_LAST);
+    fp_leave(&fp);
+    return MEGABYTE_OK;
+}
+
+/* ---- states as bytes */
+
+/* Visits every float that a stream's state consists of, as spans in a fixed order. */
+static void each_span(const megabyte_stream *s, void (*visit)(void *context, float *span, u64 n), void *context) {
+    const megabyte_model *model = s->engine->model;
+    const struct sizes *z = &model->sizes;
+    const struct stage *g = &model->stage[0];
+    u64 d = g->size.head_dim, computed = (s->position - s->base + g->bytes - 1) / g->bytes;
+    for (u32 l = 0; l < g->size.layers && computed; l++) {
+        for (u32 h = 0; h < g->size.heads; h++)
+            visit(context, s->global.k + l * s->global.k_layer + h * s->global.k_head, round_up(computed, 16) * d);
+        for (u32 t = 0; t < g->size.heads * g->v_tiles; t++)
+            visit(context, s->global.v + l * s->global.v_layer + t * s->global.v_tile, computed * 16);
+    }
+    visit(context, s->ring, SHIFT_RING * shift_floats(g));
+    for (u32 i = 1; i < z->n_stages; i++) {
+        const struct cache *c = &s->slot[i][s->current[i]];
+        visit(context, c->k, c->k_layer * z->stage[i].layers);
+        visit(context, c->v, c->v_layer * z->stage[i].layers);
+        visit(context, s->slot_shift[i][s->current[i]], shift_floats(&model->stage[i]));
+    }
+    for (u32 i = 0; i + 1 < z->n_stages; i++) visit(context, s->condition[i], model->stage[i].next.rows);
+    visit(context, s->logits, z->vocabulary);
+}
+
+/* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 bytes of check sum. */
+#define STATE_HEADER 96
+static const u8 state_magic[8] = { 0x8a, 'M', 'B', 'S', 'T', 'R', '\r', '\n' };
+
+static u64 check_sum(const u8 *p, u64 n) {
+    u64 h = n * 0x9e3779b97f4a7c15ULL + 1;
+    for (; n >= 8; n -= 8, p += 8) {
+        h = (h ^ get64(p)) * 0x9e3779b97f4a7c15ULL;
+        h ^= h >> 29;
+    }
+    for (; n; n--, p++) {
+        h = (h ^ *p) * 0x9e3779b97f4a7c15ULL;
+        h ^= h >> 29;
+    }
+    return h;
+}
+
+static void count_span(void *context, float *span, u64 n) {
+    (void)span;
+    *(u64 *)context += n * 4;
+}
+static void write_span(void *context, float *span, u64 n) {
+    u8 **to = (u8 **)context;
+    if (BIG_ENDIAN_HOST)
+        for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(span[i]));
+    else
+        memcpy(*to, span, (size_t)(n * 4));
+    *to += n * 4;
+}
+static void read_span(void *context, float *span, u64 n) {
+    const u8 **from = (const u8 **)context;
+    for (u64 i = 0; i < n; i++) {
+        float v = bits_to_f32(get32(*from + i * 4));
+        v = v > -1e30f ? v : -1e30f; /* never NaN, whatever the file says */
+        span[i] = v < 1e30f ? v : 1e30f;
+    }
+    *from += n * 4;
+}
+struct span_copy { u8 *to; const u8 *from; };
+static void copy_span(void *context, float *span, u64 n) { /* both streams are laid out alike */
+    struct span_copy *c = (struct span_copy *)context;
+    memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(n * 4));
+}
+
+size_t megabyte_stream_save_size(const megabyte_stream *s) {
+    if (!s) return 0;
+    u64 bytes = STATE_HEADER + (s->position - s->oldest) + 8;
+    each_span(s, count_span, &bytes);
+    return (size_t)bytes;
+}
+
+megabyte_status megabyte_stream_save(const megabyte_stream *s, void *out, size_t size) {
+    if (!s || !out) return MEGABYTE_INVALID_ARGUMENT;
+    size_t bytes = megabyte_stream_save_size(s);
+    if (size < bytes) return MEGABYTE_CAPACITY;
+    u8 *p = (u8 *)out;
+    memset(p, 0, STATE_HEADER);
+    memcpy(p, state_magic, 8);
+    put32(p + 8, 1);
+    put32(p + 12, MEGABYTE_NUMERICS_VERSION);
+    memcpy(p + 16, s->engine->model->id, 16);
+    put64(p + 32, bytes);
+    put64(p + 40, s->patches);
+    put64(p + 48, s->position);
+    put64(p + 56, s->base);
+    put64(p + 64, s->oldest);
+    p += STATE_HEADER;
+    for (u64 at = s->oldest; at < s->position; at++) *p++ = s->history[at % s->history_bytes];
+    each_span(s, write_span, &p);
+    put64(p, check_sum((const u8 *)out, bytes - 8));
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_t size) {
+    const u8 *p = (const u8 *)data;
+    if (!s || !data) return MEGABYTE_INVALID_ARGUMENT;
+    if (size < 8 || memcmp(p, state_magic, 8)) return MEGABYTE_BAD_MAGIC;
+    if (size < STATE_HEADER + 8) return MEGABYTE_TRUNCATED;
+    if (get32(p + 8) != 1 || get32(p + 12) != MEGABYTE_NUMERICS_VERSION) return MEGABYTE_BAD_VERSION;
+    if (get64(p + 32) > size) return MEGABYTE_TRUNCATED;
+    if (get64(p + 32) < size || get64(p + size - 8) != check_sum(p, size - 8)) return MEGABYTE_CORRUPT;
+    if (memcmp(p + 16, s->engine->model->id, 16) || get64(p + 40) != s->patches) return MEGABYTE_WRONG_MODEL;
+
+    /* A forged check sum is no surprise: the numbers must make a possible stream, and the length must follow. */
+    megabyte_stream trial = *s;
+    trial.position = get64(p + 48);
+    trial.base = get64(p + 56);
+    trial.oldest = get64(p + 64);
+    if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) || trial.oldest > trial.base ||
+        trial.position - trial.oldest > s->history_bytes || megabyte_stream_save_size(&trial) != size)
+        return MEGABYTE_CORRUPT;
+    p += STATE_HEADER;
+    u64 kept = trial.position - trial.oldest;
+    if (!bytes_known(s, p, (size_t)kept)) return MEGABYTE_CORRUPT;
+    for (u64 at = trial.oldest; at < trial.position; at++) s->history[at % s->history_bytes] = *p++;
+    s->position = trial.position;
+    s->base = trial.base;
+    s->oldest = trial.oldest;
+    each_span(s, read_span, &p);
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream *from) {
+    if (!to || !from || to->patches != from->patches || memcmp(to->engine->model->id, from->engine->model->id, 16))
+        return MEGABYTE_INVALID_ARGUMENT;
+    if (to == from) return MEGABYTE_OK;
+    struct span_copy c = { (u8 *)to, (const u8 *)from };
+    memcpy(to->history, from->history, (size_t)from->history_bytes);
+    memcpy(to->current, from->current, sizeof to->current);
+    to->position = from->position;
+    to->base = from->base;
+    to->oldest = from->oldest;
+    each_span(from, copy_span, &c);
+    return MEGABYTE_OK;
+}
+
+/* ---- descriptions of a model */
+
+void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
+    if (!info) return;
+    memset(info, 0, sizeof *info);
+    if (!m) return;
+    const struct sizes *z = &m->sizes;
+    info->n_stages = z->n_stages;
+    info->vocabulary = z->vocabulary;
+    info->pad_id = z->pad_id;
+    info->patch_bytes = (u32)m->stage[0].bytes;
+    info->context_bytes = m->stage[0].bytes * z->stage[0].positions;
+    info->file_bytes = m->file_bytes;
+    info->family = "lucidrains";
+    info->quantization = m->quantized == 1 ? "f32" : m->quantized == 2 ? "q8" : "mixed";
+    memcpy(info->id, m->id, sizeof info->id);
+    for (u32 s = 0; s < z->n_stages; s++) {
+        const struct stage *g = &m->stage[s];
+        megabyte_stage_info *i = &info->stage[s];
+        i->dim = g->size.dim;
+        i->layers = g->size.layers;
+        i->heads = g->size.heads;
+        i->head_dim = g->size.head_dim;
+        i->ff_dim = g->size.ff_dim;
+        i->positions = g->size.positions;
+        i->learned_positions = g->position != NULL;
+        i->rotary_positions = g->rotary != NULL;
+        i->parameters = g->parameters;
+        i->macs_per_token = g->macs;
+        i->bytes_per_token = g->bytes;
+        info->parameters += g->parameters;
+        info->macs_per_byte += (double)g->macs / (double)g->bytes;
+    }
+    /* f32 weights are 4 bytes; a mixture counts as the average over the file */
+    info->weight_bytes_per_byte = info->macs_per_byte *
+        (m->quantized == 1 ? 4.0 : m->quantized == 2 ? 1.0 : (double)m->file_bytes / (double)info->parameters);
+}
+
+const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index, const char **value) {
+    if (!m || index >= m->n_metadata) return NULL;
+    const u8 *p = m->metadata, *end = m->file + m->data_offset;
+    const char *key = NULL, *text = NULL;
+    for (u32 i = 0; i <= index; i++) p = metadata_entry(p, end, &key, &text);
+    if (value) *value = text;
+    return key;
+}
+
+const char *megabyte_model_metadata(const megabyte_model *m, const char *key) {
+    const char *k, *value;
+    for (u32 i = 0; key && (k = megabyte_model_metadata_at(m, i, &value)) != NULL; i++)
+        if (!strcmp(k, key)) return value;
+    return NULL;
+}
+
+/* ============================================================================================== 12 sampling */
+
+/* splitmix64 */
+static u64 next_random(u64 *state) {
+    u64 z = *state += 0x9e3779b97f4a7c15ULL;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+    return z ^ z >> 31;
+}
+
+/* Chooses among logits l[n], which it overwrites; n <= 256, room for round_up(n, 16). */
+static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *how) {
+    u32 best = 0;
+    for (u32 i = 1; i < n; i++) if (l[i] > l[best]) best = i;
+    u64 random = next_random(&how->seed);
+    if (how->temperature < 1e-6f) return best;
+    float top = l[best], by = 1.0f / how->temperature;
+    for (u32 i = 0; i < n; i++) { float d = l[i] - top; l[i] = d * by; }
+    k->softmax(l, n); /* now weights, the best one's is 1 */
+
+    /* Kept bytes, likeliest first (ties: the smaller byte), until top-k or top-p or min-p ends the list. */
+    u8 order[256];
+    u32 limit = how->top_k && how->top_k < n ? how->top_k : n, kept = 0;
+    double total = 0, sum = 0;
+    for (u32 i = 0; i < n; i++) order[i] = (u8)i;
+    int sorted = limit < n || (how->top_p > 0 && how->top_p < 1);
+    for (u32 i = 0; sorted && i < limit; i++) { /* a selection sort, as far as needed */
+        u32 m = i;
+        for (u32 j = i + 1; j < n; j++)
+            if (l[order[j]] > l[order[m]] || (l[order[j]] == l[order[m]] && order[j] < order[m])) m = j;
+        u8 t = order[i]; order[i] = order[m]; order[m] = t;
+    }
+    for (u32 i = 0; i < limit; i++) total += (double)l[order[i]];
+    double nucleus = how->top_p > 0 && how->top_p < 1 ? total * (double)how->top_p : total * 2;
+    for (u32 i = 0; i < limit && sum < nucleus; i++) {
+        if (l[order[i]] < how->min_p && order[i] != best) { if (sorted) break; continue; }
+        order[kept++] = order[i];
+        sum += (double)l[order[kept - 1]];
+    }
+    double at = (double)(random >> 11) * (1.0 / 9007199254740992.0) * sum;
+    for (u32 i = 0; i < kept; i++) {
+        at -= (double)l[order[i]];
+        if (at < 0) return order[i];
+    }
+    return order[kept - 1];
+}
+
+static int field_ok(float v) { return v >= 0; } /* false for NaN */
+
+static status sample(const struct kernels *k, const float *logits, size_t n_logits, const u8 *recent, size_t n_recent,
+                     megabyte_sampling *how, uint8_t *byte) {
+    float l[256];
+    u8 seen[256] = { 0 };
+    if (!field_ok(how->temperature) || !field_ok(how->top_p) || !field_ok(how->min_p) || !field_ok(how->repetition_penalty))
+        return MEGABYTE_INVALID_ARGUMENT;
+    u32 n = n_logits < 256 ? (u32)n_logits : 256;
+    fp_state fp;
+    fp_enter(&fp);
+    for (u32 i = 0; i < n; i++) { /* as a stream's own: finite */
+        l[i] = logits[i] > -1e30f ? logits[i] : -1e30f;
+        l[i] = l[i] < 1e30f ? l[i] : 1e30f;
+    }
+    float penalty = how->repetition_penalty;
+    if (penalty > 0) {
+        for (size_t i = 0; i < n_recent; i++) seen[recent[i]] = 1;
+        for (u32 i = 0; i < n; i++)
+            if (seen[i]) l[i] = l[i] > 0 ? l[i] / penalty : l[i] * penalty;
+    }
+    *byte = (u8)choose(k, l, n, how);
+    fp_leave(&fp);
+    return MEGABYTE_OK;
+}
+
+#define MAX_REPETITION_WINDOW 1024
+static u32 repetition_window(const megabyte_sampling *how) {
+    return min32(how->repetition_window ? how->repetition_window : 64, MAX_REPETITION_WINDOW);
+}
+
+megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent, size_t n_recent,
+                                megabyte_sampling *how, uint8_t *byte) {
+    if (!logits || !n_logits || !how || !byte || (n_recent && !recent)) return MEGABYTE_INVALID_ARGUMENT;
+    size_t window = repetition_window(how);
+    if (n_recent > window) {
+        recent += n_recent - window;
+        n_recent = window;
+    }
+    return sample(&kernels_plain, logits, n_logits, recent, n_recent, how, byte);
+}
+
+megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte) {
+    u8 recent[MAX_REPETITION_WINDOW];
+    if (!s || !how || !byte) return MEGABYTE_INVALID_ARGUMENT;
+    u64 n = min64(repetition_window(how), s->position - s->oldest);
+    for (u64 i = 0; i < n; i++) recent[i] = s->history[(s->position - n + i) % s->history_bytes];
+    return sample(s->engine->kernels, s->logits, s->engine->model->sizes.vocabulary, recent, (size_t)n, how, byte);
+}
+
+/* ============================================================================================== 13 self-test */
+
+/* A model of three stages with odd sizes and weights from a generator, in memory, int8 and f32 matrices mixed. */
+struct draft { u8 *file; u64 at, end, data; u32 seed; };
+
+static float draft_value(struct draft *d, float mean, float spread) {
+    d->seed = d->seed * 1664525u + 1013904223u;
+    float v = (float)((i32)(d->seed >> 8) - (1 << 23)) * (1.0f / 8388608.0f) * spread; /* [-spread, spread) */
+    return mean + v;
+}
+
+static status draft_tensor(void *context, struct tensor *t) {
+    struct draft *d = (struct draft *)context;
+    t->type = !is_matrix(t->role) ? TYPE_F32 : t->layer % 2 || t->role == ROLE_PATCH ? TYPE_F32_TILED : TYPE_Q8_TILED;
+    u64 bytes = tensor_data_bytes(t);
+    if (d->file) {
+        u8 *entry = d->file + d->at, *data = d->file + d->end;
+        t->offset = d->end;
+        put_entry(entry, t, d->data);
+        u64 quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+        int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM || t->role == ROLE_FF_NORM ||
+                   t->role == ROLE_PATCH_NORM_IN_WEIGHT || t->role == ROLE_PATCH_NORM_OUT_WEIGHT || t->role == ROLE_ROTARY;
+        for (u64 i = 0; i < quantized; i++) data[i] = (u8)(draft_value(d, 128, 127));
+        for (u64 i = quantized; i < bytes; i += 4)
+            put32(data + i, f32_to_bits(quantized ? draft_value(d, 0.002f, 0.001f)
+                                                  : draft_value(d, norm ? 1.0f : 0.0f, norm ? 0.5f : 0.3f)));
+    }
+    d->at += TENSOR_BYTES;
+    d->end = round_up(d->end + bytes, ALIGN);
+    return MEGABYTE_OK;
+}
+
+#define SELF_TEST_PRINT 0x075b03143e1025f9ULL
+static status self_test(megabyte_isa isa, u64 *print) {
+    static const struct sizes z = { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 3, {
+        { 40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY },
+        { 33, 1, 3, 8, 50, 3, POSITION_ROTARY },
+        { 24, 2, 1, 20, 96, 4, POSITION_LEARNED } } };
+    enum { BYTES = 100 };
+    megabyte_model *model = NULL;
+    megabyte_engine *engine = NULL;
+    megabyte_stream *stream = NULL;
+    u32 tensors = 0;
+    u8 text[BYTES];
+    double bits = 0;
+    u64 hash = 14695981039346656037ULL;
+    each_tensor(&z, count_tensor, &tensors);
+    u64 table = HEADER_BYTES + z.n_stages * STAGE_BYTES, data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
+    struct draft d = { NULL, table, data, data, 1 };
+    each_tensor(&z, draft_tensor, &d);
+    size_t size = (size_t)d.end, logit_bytes = BYTES * 256 * sizeof(float);
+    u8 *file = (u8 *)libc_alloc(NULL, size + logit_bytes, ALIGN);
+    if (!file) return MEGABYTE_OUT_OF_MEMORY;
+    memset(file, 0, size);
+    float *logits = (float *)(void *)(file + size);
+    put_header(file, &z, tensors, 4, data, size);
+    struct draft real = { file, table, data, data, 1 };
+    fp_state fp;
+    fp_enter(&fp);
+    each_tensor(&z, draft_tensor, &real);
+    fp_leave(&fp);
+    sha256(file + data, size - data, NULL, 0, file + 64);
+    sha256(file, 96, file + HEADER_BYTES, data - HEADER_BYTES, file + 96);
+
+    megabyte_engine_options options = { 1, 7, isa };
+    status r = megabyte_model_open_memory(&model, file, size, NULL, NULL);
+    if (!r) r = megabyte_engine_create(&engine, model, &options, NULL, NULL);
+    megabyte_stream_options on = { engine, 0 };
+    if (!r) r = megabyte_stream_create(&stream, model, &on, NULL, NULL);
+    if (!r) {
+        for (u32 i = 0; i < BYTES; i++) text[i] = (u8)(i * i * 7 + i);
+        megabyte_stream_score(stream, text, BYTES, &bits, logits);
+        for (u32 i = 0; i < BYTES * 256; i++) hash = (hash ^ f32_to_bits(logits[i])) * 1099511628211ULL;
+    }
+    megabyte_stream_free(stream);
+    megabyte_engine_free(engine);
+    megabyte_model_close(model);
+    libc_free(NULL, file, size + logit_bytes);
+    *print = hash;
+    return r;
+}
+
+megabyte_status megabyte_self_test(megabyte_isa isa) {
+    u64 print = 0;
+    status r = self_test(isa, &print);
+    return r ? r : print == SELF_TEST_PRINT ? MEGABYTE_OK : MEGABYTE_ARITHMETIC;
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#  pragma GCC pop_options
+#endif
+#endif /* not a pass */

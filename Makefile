@@ -1,0 +1,75 @@
+# Needs gcc (or clang) and GNU make. `make help` lists the targets.
+CC ?= cc
+CFLAGS ?= -O2
+PREFIX ?= /usr/local
+AR ?= ar
+
+# Added to the user's flags, never in place of them.
+COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
+LINK = $(LDFLAGS) -lm $(LDLIBS)
+
+TOOLS = tools/mbrun tools/mbconvert
+MODELS = $(wildcard models/*.mb)
+
+# Tests that #include a .c file to see inside; all others are linked with megabyte.o.
+WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert
+LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
+TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h tools/mbconvert.c
+SCRIPTS = tests/exports.sh tests/synopsis.sh tests/same_bits.sh
+
+.PHONY: all lib demo test bench install clean help
+
+# ------------------------------------------------------------------------------------------------ building
+all: $(TOOLS) ## the tools (the default)
+
+lib: libmegabyte.a ## libmegabyte.a; most programs just compile megabyte.c
+
+megabyte.o: megabyte.c megabyte.h
+	$(COMPILE) -c megabyte.c -o $@
+
+libmegabyte.a: megabyte.o
+	$(AR) rcs $@ megabyte.o
+
+tools/mbrun: tools/mbrun.c tools/mbbench.c tools/mbrun.h tools/mbcommon.h tools/mbpeak.h megabyte.o
+	$(COMPILE) tools/mbrun.c tools/mbbench.c megabyte.o -o $@ $(LINK)
+
+tools/mbconvert: tools/mbconvert.c megabyte.c megabyte.h # includes megabyte.c
+	$(COMPILE) tools/mbconvert.c -o $@ $(LINK)
+
+# ------------------------------------------------------------------------------------------------ using
+demo: tools/mbrun ## write 400 bytes with the shipped model
+	tools/mbrun generate -m models/text.mb -p "It was a dark and stormy night" -n 400 --seed 1
+	@echo
+
+bench: tools/mbrun ## speed, beside this machine's limits
+	tools/mbrun bench
+
+# ------------------------------------------------------------------------------------------------ testing
+tests/bin:
+	mkdir -p $@
+
+$(WHOLE): tests/bin/%: tests/%.c $(TEST_PARTS) | tests/bin
+	$(COMPILE) $< -o $@ $(LINK)
+
+$(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) megabyte.o | tests/bin
+	$(COMPILE) $< megabyte.o -o $@ $(LINK)
+
+test: all $(WHOLE) $(LINKED) ## build everything and run the tests
+	@set -e; for t in $(WHOLE) $(LINKED); do echo "$$t"; ./$$t; done
+	@set -e; for s in $(SCRIPTS); do echo "$$s"; CC="$(CC)" CFLAGS="$(CFLAGS)" sh $$s; done
+	@echo "All tests OK"
+
+# ------------------------------------------------------------------------------------------------ installing
+install: all lib ## into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
+	install -d $(DESTDIR)$(PREFIX)/share/megabyte
+	install -m 755 $(TOOLS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 megabyte.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 libmegabyte.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 $(MODELS) $(DESTDIR)$(PREFIX)/share/megabyte
+
+clean: ## remove what was built
+	rm -rf $(TOOLS) megabyte.o libmegabyte.a tests/bin tests/tmp
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  \1: /p' Makefile

@@ -1,0 +1,590 @@
+/* mbrun.c - the command-line tool: generate text with a MEGABYTE model, score files, describe models.
+ * SPDX-License-Identifier: MIT
+ *
+ * CONTENTS
+ *    1 generate
+ *    2 score
+ *    3 info
+ *    4 main
+ * What the subcommands share is in mbcommon.h, bench in mbbench.c.
+ * Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+
+#define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
+#define _DARWIN_C_SOURCE
+#define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
+#include "mbcommon.h"
+
+/* ===================================================================================================== 1 generate */
+
+typedef struct generate_options {
+    shared_options shared;
+    const char *prompt, *prompt_file;
+    uint64_t n, seed, context, top_k, window;
+    double temperature, top_p, min_p, penalty;
+    int no_echo;
+} generate_options;
+
+static void read_file(const char *path, bytes *out)
+{
+    uint8_t piece[16384];
+    int is_stdin = !strcmp(path, "-");
+    FILE *in = is_stdin ? stdin : fopen(path, "rb");
+    if (!in) die(path, strerror(errno));
+    for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) append(out, piece, n);
+    if (ferror(in)) die(path, strerror(errno));
+    if (!is_stdin) fclose(in);
+}
+
+static int bad_byte(const char *what, const session *s)
+{
+    char why[96];
+    snprintf(why, sizeof why, "holds a byte outside this model's vocabulary of %u", s->info.vocabulary);
+    return complain(what, why);
+}
+
+/* In pieces, so that Ctrl-C is noticed. Returns 1, or 0 after a message. */
+static int feed(const session *s, megabyte_stream *stream, const bytes *prompt)
+{
+    for (size_t done = 0; done < prompt->n && !stop_requested();) {
+        size_t n = prompt->n - done < 4096 ? prompt->n - done : 4096;
+        if (megabyte_stream_feed(stream, prompt->data + done, n)) return bad_byte("prompt", s);
+        done += n;
+    }
+    return 1;
+}
+
+/* Shows bytes as they come: at once on a terminal, else at least every 50 ms. */
+static void emit(uint8_t byte, int is_terminal, double *last_flush)
+{
+    if (putchar(byte) == EOF) output_failed();
+    double t = is_terminal ? 0 : now();
+    if (!is_terminal && t - *last_flush < 0.05) return;
+    flush_output();
+    *last_flush = t;
+}
+
+/* The loop of generation; returns its seconds. The bytes go to `out` if it is not NULL, else to stdout. */
+static double write_on(megabyte_stream *stream, const generate_options *o, bytes *out)
+{
+    megabyte_sampling how = {.temperature = (float)o->temperature, .top_k = (uint32_t)o->top_k,
+                             .top_p = (float)o->top_p, .min_p = (float)o->min_p,
+                             .repetition_penalty = (float)o->penalty, .repetition_window = (uint32_t)o->window,
+                             .seed = o->seed};
+    int is_terminal = isatty(STDOUT_FILENO), last = '\n';
+    double start = now(), last_flush = start;
+    for (uint64_t i = 0; (!o->n || i < o->n) && !stop_requested(); i++) {
+        uint8_t byte;
+        megabyte_status status = megabyte_stream_sample(stream, &how, &byte);
+        if (!status) status = megabyte_stream_step(stream, byte);
+        if (status) die("generate", megabyte_status_string(status));
+        if (out) append(out, &byte, 1);
+        else emit(byte, is_terminal, &last_flush);
+        last = byte;
+    }
+    double seconds = now() - start;
+    if (!out && is_terminal && last != '\n') putchar('\n');
+    return seconds;
+}
+
+static void print_generated(const session *s, const bytes *prompt, const bytes *out, double seconds)
+{
+    printf("{\"model\": ");
+    json_text(stdout, s->path, strlen(s->path));
+    printf(", \"prompt\": ");
+    json_text(stdout, prompt->data, prompt->n);
+    printf(", \"text\": ");
+    json_text(stdout, out->data, out->n);
+    printf(", \"bytes_hex\": \"");
+    for (size_t i = 0; i < out->n; i++) printf("%02x", out->data[i]);
+    printf("\", \"bytes\": %zu", out->n);
+    json_field("seconds", seconds);
+    json_field("bytes_per_second", (double)out->n / seconds);
+    puts("}");
+}
+
+static int run_generate(const command *self, int argc, char **argv)
+{
+    generate_options o = {.n = 256, .seed = 1, .temperature = 0.7, .top_p = 0.95, .window = 64};
+    const option own[] = {
+        {"prompt", 'p', OPTION_TEXT, &o.prompt, 0, 0, "PROMPT", "the text to go on from"},
+        {"file", 'f', OPTION_TEXT, &o.prompt_file, 0, 0, "FILE", "the same, read from a file (-: standard input)"},
+        {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES", "how many to write (256); 0: until Ctrl-C"},
+        {"temperature", 't', OPTION_REAL, &o.temperature, 0, 1000, "TEMP", "0.7; 0: always the likeliest byte"},
+        {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K", "choose among the K likeliest bytes (0: off)"},
+        {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P", "among the likeliest that sum to P (0.95; 1: off)"},
+        {"min-p", 0, OPTION_REAL, &o.min_p, 0, 1, "P", "among those at least P times as likely as the likeliest"},
+        {"repetition-penalty", 0, OPTION_REAL, &o.penalty, 0, 1000, "R", "above 1: avoid recent bytes (0: off)"},
+        {"repetition-window", 0, OPTION_NUMBER, &o.window, 1, 1024, "N", "how many bytes are recent (64)"},
+        {"seed", 0, OPTION_NUMBER, &o.seed, 0, ANY, "S", "1; same seed, same bytes, on every machine"},
+        {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
+        {"no-echo", 0, OPTION_FLAG, &o.no_echo, 0, 0, NULL, "leave the prompt out of the output"},
+    };
+    uint32_t cores = count_cores();
+    o.shared.threads = cores < 4 ? cores : 4; /* one byte is too little work for more */
+    if (parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv))
+        usage_error(self, argv[0], "unexpected argument (a prompt is given with -p)");
+    if (o.prompt && o.prompt_file) usage_error(self, "-p and -f", "give only one of them");
+
+    bytes prompt = {0}, out = {0};
+    session s;
+    open_model(&s, &o.shared);
+    open_engine(&s, &o.shared, thread_count(&o.shared));
+    megabyte_stream *stream = new_stream(&s, o.context);
+    if (o.prompt) append(&prompt, o.prompt, strlen(o.prompt));
+    if (o.prompt_file) read_file(o.prompt_file, &prompt);
+    catch_interrupt();
+    if (!o.shared.json && !o.no_echo) {
+        if (prompt.n) fwrite(prompt.data, 1, prompt.n, stdout);
+        flush_output();
+    }
+    if (!feed(&s, stream, &prompt)) return 1;
+    double seconds = write_on(stream, &o, o.shared.json ? &out : NULL);
+    if (o.shared.json) print_generated(&s, &prompt, &out, seconds);
+    megabyte_stream_free(stream);
+    close_session(&s);
+    free(prompt.data);
+    free(out.data);
+    return stop_requested() && o.n ? 130 : 0; /* endless output can only end this way */
+}
+
+/* ======================================================================================================== 2 score */
+
+#define PIECE 8192 /* bytes read and scored at a time; the result does not depend on it */
+
+typedef struct scorer {
+    shared_options shared;
+    session s;
+    uint64_t window, limit, context;
+    const char *logits_path;
+    int force;
+    megabyte_stream *stream;
+    uint8_t *input;  /* PIECE bytes */
+    float *logits;   /* PIECE * V, NULL if not asked for */
+    FILE *logits_file;
+    double last_progress;
+} scorer;
+
+typedef struct tally {
+    const char *name;
+    uint64_t bytes;
+    double bits, seconds;
+} tally;
+
+static double bits_per_byte(const tally *t)
+{
+    return t->bytes ? t->bits / (double)t->bytes : 0;
+}
+
+/* Never overwrites what may be precious; a device, a pipe or an empty file is not. */
+static void open_logits(scorer *o)
+{
+    struct stat status;
+    if (!strcmp(o->logits_path, "-")) {
+        o->logits_file = stdout;
+    } else {
+        if (!o->force && !stat(o->logits_path, &status) && S_ISREG(status.st_mode) && status.st_size)
+            die(o->logits_path, "exists; give -f to overwrite it");
+        o->logits_file = fopen(o->logits_path, "wb");
+        if (!o->logits_file) die(o->logits_path, strerror(errno));
+    }
+    o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary);
+}
+
+static int write_logits(const scorer *o, size_t n)
+{
+    size_t count = n * o->s.info.vocabulary;
+    const uint16_t probe = 1;
+    if (!*(const uint8_t *)&probe) { /* big-endian: turn the bytes of each float round, the file is little-endian */
+        for (size_t i = 0; i < count; i++) {
+            uint8_t *b = (uint8_t *)&o->logits[i], t = b[0], u = b[1];
+            b[0] = b[3], b[1] = b[2], b[2] = u, b[3] = t;
+        }
+    }
+    if (fwrite(o->logits, sizeof(float), count, o->logits_file) == count) return 1;
+    if (o->logits_file == stdout) output_failed();
+    return complain(o->logits_path, strerror(errno));
+}
+
+/* Closes the file; half a file is worse than none, so it is removed unless everything went well. Returns 1 if so. */
+static int close_logits(scorer *o, int good)
+{
+    struct stat status;
+    if (!o->logits_file) return good;
+    if (o->logits_file == stdout) {
+        flush_output();
+        return good;
+    }
+    if (fclose(o->logits_file)) good = complain(o->logits_path, strerror(errno));
+    if (!good && !stat(o->logits_path, &status) && S_ISREG(status.st_mode)) remove(o->logits_path);
+    return good;
+}
+
+static void show_progress(scorer *o, const tally *t, uint64_t expected, double start)
+{
+    static const char bar[] = "##############################";
+    double time = now();
+    if (!isatty(STDERR_FILENO) || time - o->last_progress < 0.1) return;
+    o->last_progress = time;
+    if (expected) {
+        double part = t->bytes < expected ? (double)t->bytes / (double)expected : 1;
+        fprintf(stderr, "\r[%-30.*s] %3.0f%%", (int)(30 * part), bar, 100 * part);
+    } else {
+        fprintf(stderr, "\r%llu bytes", (unsigned long long)t->bytes);
+    }
+    fprintf(stderr, "  %.1f KB/s  %.4f bits/byte  %.40s\033[K", 1e-3 * (double)t->bytes / (time - start),
+            bits_per_byte(t), t->name);
+}
+
+/* From one start to the end of the input, the limit or Ctrl-C. Returns 1, or 0 after a message. */
+static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
+{
+    double start = now();
+    uint64_t in_window = 0;
+    megabyte_stream_reset(o->stream);
+    while (!stop_requested()) {
+        size_t want = PIECE;
+        if (o->window && in_window == o->window) {
+            megabyte_stream_reset(o->stream);
+            in_window = 0;
+        }
+        if (o->window && o->window - in_window < want) want = (size_t)(o->window - in_window);
+        if (o->limit && o->limit - t->bytes < want) want = (size_t)(o->limit - t->bytes);
+        size_t n = want ? fread(o->input, 1, want, in) : 0;
+        if (!n) break;
+        if (megabyte_stream_score(o->stream, o->input, n, &t->bits, o->logits)) return bad_byte(t->name, &o->s);
+        if (o->logits && !write_logits(o, n)) return 0;
+        t->bytes += n;
+        in_window += n;
+        show_progress(o, t, expected, start);
+    }
+    t->seconds = now() - start;
+    return ferror(in) ? complain(t->name, strerror(errno)) : 1;
+}
+
+/* Returns 1, or 0 after a message: the other files still get their turn. */
+static int score_file(scorer *o, const char *path, tally *t)
+{
+    struct stat status;
+    int is_stdin = !strcmp(path, "-");
+    FILE *in = is_stdin ? stdin : fopen(path, "rb");
+    uint64_t expected = 0;
+    *t = (tally){.name = path};
+    if (in && !fstat(fileno(in), &status) && S_ISREG(status.st_mode)) {
+        expected = (uint64_t)status.st_size;
+        if (o->limit && expected > o->limit) expected = o->limit;
+    }
+    o->last_progress = 0;
+    int good = in ? score_bytes(o, in, expected, t) : complain(path, strerror(errno));
+    if (o->last_progress > 0) fputs("\r\033[K", stderr); /* takes the bar away */
+    if (in && !is_stdin) fclose(in);
+    return good;
+}
+
+static void print_tally(const tally *t, FILE *out)
+{
+    fprintf(out, "%12llu  %9.5f  %12.0f  %s\n", (unsigned long long)t->bytes, bits_per_byte(t), ceil(t->bits / 8),
+            t->name);
+}
+
+static void print_tally_json(const tally *t)
+{
+    printf("\"bytes\": %llu", (unsigned long long)t->bytes);
+    json_field("bits_per_byte", t->bytes ? bits_per_byte(t) : (double)NAN);
+    json_field("bits", t->bits);
+    json_field("ideal_bytes", ceil(t->bits / 8));
+    json_field("seconds", t->seconds);
+    json_field("bytes_per_second", t->bytes ? (double)t->bytes / t->seconds : (double)NAN);
+}
+
+/* Scores every file and prints its line; returns the exit status. */
+static int score_files(scorer *o, char **paths, int n)
+{
+    FILE *table = o->logits_file == stdout ? stderr : stdout; /* don't mix them */
+    tally total = {.name = "total"}, one;
+    int good = 1, printed = 0;
+    if (o->shared.json) {
+        printf("{\"model\": ");
+        json_text(stdout, o->s.path, strlen(o->s.path));
+        printf(", \"window\": %llu, \"files\": [", (unsigned long long)o->window);
+    } else {
+        fprintf(table, "%12s  %9s  %12s  %s\n", "bytes", "bits/byte", "ideal bytes", "name");
+    }
+    for (int i = 0; i < n && !stop_requested(); i++) {
+        if (!score_file(o, paths[i], &one)) {
+            good = 0;
+            continue;
+        }
+        if (stop_requested()) break; /* half a file's figure would mislead */
+        if (o->shared.json) {
+            printf("%s{\"name\": ", printed++ ? ", " : "");
+            json_text(stdout, one.name, strlen(one.name));
+            printf(", ");
+            print_tally_json(&one);
+            printf("}");
+        } else {
+            print_tally(&one, table);
+        }
+        flush_output();
+        total.bytes += one.bytes, total.bits += one.bits, total.seconds += one.seconds;
+    }
+    if (o->shared.json) {
+        printf("], \"total\": {");
+        print_tally_json(&total);
+        puts("}}");
+    } else if (n > 1) {
+        print_tally(&total, table);
+    }
+    return stop_requested() ? 130 : !good;
+}
+
+static int run_score(const command *self, int argc, char **argv)
+{
+    scorer o = {0};
+    const option own[] = {
+        {"window", 0, OPTION_SIZE, &o.window, 0, ANY, "BYTES",
+         "score in separate windows, each from nothing (0: slide)"},
+        {"limit", 0, OPTION_SIZE, &o.limit, 0, ANY, "BYTES", "only this many bytes of each file (0: all)"},
+        {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
+        {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
+         "write float32 [n, vocabulary], little-endian (one FILE only)"},
+        {"force", 'f', OPTION_FLAG, &o.force, 0, 0, NULL, "let --logits overwrite a file"},
+    };
+    int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
+    if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");
+    if (o.logits_path && n_files != 1) usage_error(self, "--logits", "takes exactly one FILE");
+    if (o.logits_path && !strcmp(o.logits_path, "-") && o.shared.json)
+        usage_error(self, "--logits -", "would mix with the output of --json");
+
+    open_model(&o.s, &o.shared);
+    open_engine(&o.s, &o.shared, thread_count(&o.shared));
+    o.stream = new_stream(&o.s, o.context);
+    o.input = allocate(PIECE);
+    if (o.logits_path) open_logits(&o);
+    catch_interrupt();
+    int status = score_files(&o, argv, n_files);
+    if (!close_logits(&o, status == 0) && !status) status = 1;
+    megabyte_stream_free(o.stream);
+    close_session(&o.s);
+    free(o.input);
+    free(o.logits);
+    return status;
+}
+
+/* ========================================================================================================= 3 info */
+
+/* A model file is a stranger's: its texts must not command the terminal. */
+static void print_harmless(const char *text)
+{
+    for (const uint8_t *p = (const uint8_t *)text; *p; p++) {
+        int is_c1 = p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0;
+        putchar(*p < 0x20 || *p == 0x7F || is_c1 ? '?' : *p);
+        p += is_c1;
+    }
+}
+
+static const char *stage_name(const megabyte_info *info, uint32_t s)
+{
+    return s == 0 ? "global" : s + 1 == info->n_stages ? "local" : "middle";
+}
+
+static const char *position_kind(const megabyte_stage_info *g)
+{
+    return g->learned_positions ? g->rotary_positions ? "learned+rotary" : "learned"
+                                : g->rotary_positions ? "rotary" : "none";
+}
+
+static double stage_macs_per_byte(const megabyte_stage_info *g)
+{
+    return (double)g->macs_per_token / (double)g->bytes_per_token;
+}
+
+/* Bytes of one stream with this context and an engine of its own to share; 0 if the library cannot tell. */
+static size_t stream_bytes(const session *s, uint64_t context)
+{
+    size_t size = 0;
+    megabyte_stream_options options = {.engine = s->engine, .context = context};
+    if (megabyte_stream_size(s->model, &options, &size)) return 0;
+    return size;
+}
+
+typedef struct memory_use {
+    uint64_t short_context;
+    size_t at_full, at_short, engine;
+} memory_use;
+
+static memory_use measure_memory(const session *s)
+{
+    memory_use m = {.short_context = 1024};
+    const megabyte_engine_options options = {.threads = s->threads, .isa = s->isa};
+    if (m.short_context < s->info.patch_bytes) m.short_context = s->info.patch_bytes;
+    if (m.short_context > s->info.context_bytes) m.short_context = s->info.context_bytes;
+    m.at_full = stream_bytes(s, 0);
+    m.at_short = stream_bytes(s, m.short_context);
+    if (megabyte_engine_size(s->model, &options, &m.engine)) m.engine = 0;
+    return m;
+}
+
+static void print_info(const session *s, const memory_use *m, const char *verified)
+{
+    const megabyte_info *info = &s->info;
+    const char *key, *value;
+    printf("%s\n", s->path);
+    for (uint32_t i = 0; (key = megabyte_model_metadata_at(s->model, i, &value)); i++) {
+        printf("  ");
+        print_harmless(key);
+        printf("%*s", (int)(strlen(key) < 16 ? 16 - strlen(key) : 1), "");
+        print_harmless(value);
+        putchar('\n');
+    }
+    printf("  family          %s, %s weights\n", info->family, info->quantization);
+    printf("  parameters      %.1f M\n", 1e-6 * (double)info->parameters);
+    printf("  file            %.1f MB (%llu bytes)\n", 1e-6 * (double)info->file_bytes,
+           (unsigned long long)info->file_bytes);
+    printf("  id              ");
+    for (size_t i = 0; i < sizeof info->id; i++) printf("%02x", info->id[i]);
+    if (info->pad_id == UINT32_MAX) printf("\n  vocabulary      V = %u, no pad id\n", info->vocabulary);
+    else printf("\n  vocabulary      V = %u, pad id %u\n", info->vocabulary, info->pad_id);
+    printf("  patch           P = %u bytes\n", info->patch_bytes);
+    printf("  context         %llu bytes = %u patches\n", (unsigned long long)info->context_bytes,
+           info->stage[0].positions);
+    printf("  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping alone\n",
+           1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte);
+    printf("  memory          stream %.2f MB (%.2f MB with a context of %llu bytes), engine %.2f MB (%u thread%s)\n",
+           1e-6 * (double)m->at_full, 1e-6 * (double)m->at_short, (unsigned long long)m->short_context,
+           1e-6 * (double)m->engine, s->threads, s->threads > 1 ? "s" : "");
+    printf("  instructions    ");
+    for (int isa = 1; isa_exists(isa); isa++)
+        if (megabyte_isa_available((megabyte_isa)isa)) printf("%s, ", megabyte_isa_name((megabyte_isa)isa));
+    printf("using %s\n  weights         %s\n\n", megabyte_isa_name(s->isa), verified);
+
+    printf("  stage     dim  layers  heads x dim    ff  positions            parameters  M MAC/token  M MAC/byte\n");
+    for (uint32_t i = 0; i < info->n_stages; i++) {
+        const megabyte_stage_info *g = &info->stage[i];
+        printf("  %-6s %6u %7u %6u x %-3u %6u %10u %-14s %6.2f M %12.3f %11.3f\n", stage_name(info, i), g->dim,
+               g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, position_kind(g),
+               1e-6 * (double)g->parameters, 1e-6 * (double)g->macs_per_token, 1e-6 * stage_macs_per_byte(g));
+    }
+}
+
+static void print_stage_json(const megabyte_info *info, uint32_t i)
+{
+    const megabyte_stage_info *g = &info->stage[i];
+    printf("%s{\"name\": \"%s\", \"dim\": %u, \"layers\": %u, \"heads\": %u, \"head_dim\": %u, \"ff_dim\": %u, ",
+           i ? ", " : "", stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim);
+    printf("\"positions\": %u, \"position_kind\": \"%s\"", g->positions, position_kind(g));
+    json_field("parameters", (double)g->parameters);
+    json_field("bytes_per_token", (double)g->bytes_per_token);
+    json_field("macs_per_token", (double)g->macs_per_token);
+    json_field("macs_per_byte", stage_macs_per_byte(g));
+    putchar('}');
+}
+
+static void print_info_json(const session *s, const memory_use *m, int verified)
+{
+    const megabyte_info *info = &s->info;
+    const char *key, *value;
+    printf("{\"path\": ");
+    json_text(stdout, s->path, strlen(s->path));
+    printf(", \"metadata\": {");
+    for (uint32_t i = 0; (key = megabyte_model_metadata_at(s->model, i, &value)); i++) {
+        if (i) printf(", ");
+        json_text(stdout, key, strlen(key));
+        printf(": ");
+        json_text(stdout, value, strlen(value));
+    }
+    printf("}, \"family\": \"%s\", \"quantization\": \"%s\", \"id\": \"", info->family, info->quantization);
+    for (size_t i = 0; i < sizeof info->id; i++) printf("%02x", info->id[i]);
+    printf("\", \"vocabulary\": %u", info->vocabulary);
+    json_field("pad_id", info->pad_id == UINT32_MAX ? (double)NAN : (double)info->pad_id);
+    json_field("patch_bytes", (double)info->patch_bytes);
+    json_field("context_bytes", (double)info->context_bytes);
+    json_field("parameters", (double)info->parameters);
+    json_field("file_bytes", (double)info->file_bytes);
+    json_field("macs_per_byte", info->macs_per_byte);
+    json_field("weight_bytes_per_byte", info->weight_bytes_per_byte);
+    json_field("stream_bytes", (double)m->at_full);
+    json_field("short_context_bytes", (double)m->short_context);
+    json_field("short_context_stream_bytes", (double)m->at_short);
+    json_field("engine_bytes", (double)m->engine);
+    printf(", \"threads\": %u, \"isa\": \"%s\", \"isas\": [", s->threads, megabyte_isa_name(s->isa));
+    for (int isa = 1, n = 0; isa_exists(isa); isa++)
+        if (megabyte_isa_available((megabyte_isa)isa))
+            printf("%s\"%s\"", n++ ? ", " : "", megabyte_isa_name((megabyte_isa)isa));
+    printf("], \"verified\": %s, \"stages\": [", verified ? "true" : "null");
+    for (uint32_t i = 0; i < info->n_stages; i++) print_stage_json(info, i);
+    puts("]}");
+}
+
+static int run_info(const command *self, int argc, char **argv)
+{
+    shared_options shared = {.threads = 1};
+    int verify = 0;
+    const option own[] = {
+        {"verify", 0, OPTION_FLAG, &verify, 0, 0, NULL, "read all weights and compare their SHA-256"},
+    };
+    if (parse_options(self, own, COUNT_OF(own), &shared, argc, argv))
+        usage_error(self, argv[0], "unexpected argument (a model is given with -m)");
+    session s;
+    open_model(&s, &shared);
+    if (verify) {
+        megabyte_error error;
+        megabyte_status status = megabyte_model_verify(s.model, &error);
+        if (status) die_of(s.path, &error, status);
+    }
+    open_engine(&s, &shared, thread_count(&shared));
+    memory_use m = measure_memory(&s);
+    if (shared.json) print_info_json(&s, &m, verify);
+    else print_info(&s, &m, verify ? "verified: they are as written" : "not read (--verify does)");
+    close_session(&s);
+    return 0;
+}
+
+/* ========================================================================================================= 4 main */
+
+static const command commands[] = {
+    {"generate", "[-m MODEL] [-p PROMPT | -f FILE] [-n BYTES] [options]",
+     "Writes the prompt, then bytes drawn from the model as they come.\nUses up to 4 threads unless told.",
+     run_generate},
+    {"score", "[-m MODEL] [options] FILE...",
+     "Prints how many bits per byte the model needs for each file (- is standard input) and in total.\n"
+     "Long files slide: a byte is predicted from between half and all of the model's context before it.\n"
+     "Uses all cores unless told.", run_score},
+    {"info", "[-m MODEL] [--verify] [--json]", "Describes a model in the terms of the MEGABYTE paper.", run_info},
+    {"bench", "[-m MODEL] [-T THREADS] [options]",
+     "Measures bytes per second, beside the peaks of this machine measured in the same run; with 1 thread and with\n"
+     "all cores unless told.", run_bench},
+};
+
+static void print_usage(FILE *out)
+{
+    fputs("Usage: mbrun SUBCOMMAND [options]\n\n", out);
+    for (size_t i = 0; i < COUNT_OF(commands); i++)
+        fprintf(out, "  mbrun %-9s %s\n", commands[i].name, commands[i].synopsis);
+    fputs("\nmbrun SUBCOMMAND --help tells the options; mbrun --version the version.\n", out);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 0) program_name = argv[0];
+    if (argc < 2) {
+        print_usage(stderr);
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN); /* a write then fails with EPIPE: see output_failed */
+    int status = 0;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        print_usage(stdout);
+    } else if (!strcmp(argv[1], "--version")) {
+        uint32_t version = megabyte_version();
+        printf("mbrun " MEGABYTE_VERSION_STRING " (library %u.%u.%u, model format %d, numerics %d)\n", version / 10000,
+               version / 100 % 100, version % 100, MEGABYTE_FORMAT_VERSION, MEGABYTE_NUMERICS_VERSION);
+    } else {
+        const command *found = NULL;
+        for (size_t i = 0; i < COUNT_OF(commands); i++)
+            if (!strcmp(argv[1], commands[i].name)) found = &commands[i];
+        if (!found) usage_error(NULL, argv[1], argv[1][0] == '-' ? "no such option" : "no such subcommand");
+        status = found->run(found, argc - 1, argv + 1);
+    }
+    flush_output();
+    return status;
+}

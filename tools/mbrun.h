@@ -1,0 +1,84 @@
+/* mbrun.h - what mbrun.c and mbbench.c share: options, errors, finding the model, JSON, statistics of time.
+ * SPDX-License-Identifier: MIT */
+#ifndef MBRUN_H
+#define MBRUN_H
+
+#include "../megabyte.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* ------------------------------------------------------------------------------------------------ options */
+
+typedef enum option_kind {
+    OPTION_FLAG,   /* int: set to 1 */
+    OPTION_TEXT,   /* const char * */
+    OPTION_NUMBER, /* uint64_t within [low, high] */
+    OPTION_SIZE,   /* the same; may end in K, M or G (1024, 1024^2, 1024^3) */
+    OPTION_REAL    /* double within [low, high] */
+} option_kind;
+
+typedef struct option {
+    const char *name;          /* without the dashes */
+    char letter;               /* 0: none */
+    option_kind kind;
+    void *value;
+    double low, high;
+    const char *argument, *help; /* argument: its name in the help text; NULL for flags */
+} option;
+
+typedef struct command {
+    const char *name, *synopsis, *summary;
+    int (*run)(const struct command *self, int argc, char **argv); /* returns the exit status */
+} command;
+
+/* The options that every subcommand has. Set `threads` to the default before parsing; 0 is all cores. */
+typedef struct shared_options {
+    const char *model, *isa_name;
+    uint64_t threads;
+    int json;
+} shared_options;
+
+#define ANY 0x1p64 /* as `high`: no limit but that of uint64_t */
+#define MAX_THREADS 256
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
+/* Reads argv[1..argc-1], prints the help text and exits if asked to, exits with 2 on a mistake. Returns how many
+ * other arguments there are; they are moved to argv[0], argv[1] ... */
+int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared, int argc, char **argv);
+
+/* Both print "mbrun: what: why" to stderr; the first exits with 1, the second adds a hint and exits with 2. */
+_Noreturn void die(const char *what, const char *why);
+_Noreturn void usage_error(const command *self, const char *what, const char *why);
+
+/* ------------------------------------------------------------------------------------------------ the model in use */
+
+typedef struct session {
+    megabyte_model *model;
+    megabyte_engine *engine;
+    megabyte_info info;
+    megabyte_isa isa;      /* the one that the engine uses */
+    uint32_t threads;
+    char path[4096];       /* the model's file */
+} session;
+
+void open_model(session *s, const shared_options *shared);                /* finds and opens it, or dies */
+void open_engine(session *s, const shared_options *shared, uint32_t threads);
+void close_session(session *s);
+megabyte_stream *new_stream(const session *s, uint64_t context);          /* context: 0 = the model's; or dies */
+uint32_t count_cores(void);                                               /* those this process may use, <= 256 */
+
+/* ------------------------------------------------------------------------------------------------ odds and ends */
+
+void *allocate(size_t size);        /* never NULL: dies */
+double now(void);                   /* seconds since some moment */
+int stop_requested(void);           /* 1 after the first Ctrl-C once catch_interrupt was called */
+void catch_interrupt(void);
+
+void json_text(FILE *out, const void *text, size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
+void json_real(FILE *out, double value);               /* null if not finite */
+
+int run_bench(const command *self, int argc, char **argv);
+
+#endif
