@@ -37,11 +37,14 @@
 #  if defined(__FAST_MATH__)
 #    error "megabyte.c promises the same bits everywhere: compile it without -ffast-math / -Ofast"
 #  endif
+#  if defined(__i386__) && !defined(__SSE2_MATH__)
+#    error "x87 floating point rounds twice: compile megabyte.c with -msse2"
+#  endif
 #  pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #  pragma GCC push_options
 #  pragma GCC optimize("no-fast-math,no-unsafe-math-optimizations,no-associative-math,no-reciprocal-math")
-#  pragma GCC optimize("no-finite-math-only,signed-zeros,fp-contract=off")
+#  pragma GCC optimize("no-finite-math-only,signed-zeros,fp-contract=off,excess-precision=fast")
 #  if defined(__i386__) && !defined(__SSE2_MATH__) /* x87 would round twice; every x86 since 2003 has SSE2 */
 #    pragma GCC target("sse2,fpmath=sse")
 #  endif
@@ -126,6 +129,10 @@
 #  define ROUNDED(x) __asm__("" : "+x"(x))
 #elif defined(__clang__) && defined(__aarch64__)
 #  define ROUNDED(x) __asm__("" : "+w"(x))
+#elif defined(__clang__) && (defined(__s390x__) || defined(__riscv_flen) || defined(__powerpc__))
+#  define ROUNDED(x) __asm__("" : "+f"(x))
+#elif defined(__clang__) && defined(__arm__) && defined(__ARM_FP)
+#  define ROUNDED(x) __asm__("" : "+t"(x))
 #else
 #  define ROUNDED(x) ((void)0)
 #endif
@@ -1060,7 +1067,11 @@ struct kernels {
 #define a_zero NAME(a_zero)
 #define a_dot NAME(a_dot)
 #define a_total NAME(a_total)
-#define V INLINE TGT
+#if MEGABYTE_PASS == 1 /* left to the compiler: forcing loops over lanes inline makes sanitizer builds take minutes */
+#  define V static inline
+#else
+#  define V INLINE TGT
+#endif
 
 /* The dialect: f_* and i_* work lane by lane.
  *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b
@@ -1073,8 +1084,8 @@ typedef struct { float v[16]; } F;
 typedef struct { i32 v[16]; } I;
 typedef i8 Q;
 typedef I A;
+#define A_PIN(s) ((void)0)
 #define LANES for (int i = 0; i < 16; i++)
-#define GEMM_Q8_SHAPES SHAPE(1, 1)
 V F f_load(const float *p) { F r; memcpy(r.v, p, sizeof r.v); return r; }
 V void f_store(float *p, F a) { memcpy(p, a.v, sizeof a.v); }
 V F f_set(float a) { F r; LANES r.v[i] = a; return r; }
@@ -1104,7 +1115,7 @@ typedef struct { __m256 a, b; } F;
 typedef struct { __m256i a, b; } I;
 typedef int16_t Q;
 typedef struct { __m256i a, b, c, d; } A; /* rows 4i .. 4i+3, two partial sums each */
-#define GEMM_Q8_SHAPES SHAPE(1, 2) SHAPE(2, 1) SHAPE(1, 1)
+#define A_PIN(s) __asm__("" : "+x"(s.a), "+x"(s.b), "+x"(s.c), "+x"(s.d)) /* see four_tiles */
 V F f_load(const float *p) { F r = { _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; return r; }
 V void f_store(float *p, F a) { _mm256_storeu_ps(p, a.a); _mm256_storeu_ps(p + 8, a.b); }
 V F f_set(float a) { F r = { _mm256_set1_ps(a), _mm256_set1_ps(a) }; return r; }
@@ -1249,7 +1260,7 @@ V void q_store(Q *p, I x) {
 }
 #if MEGABYTE_PASS == 4 /* products of 8 bit in 16 bit, added pairwise: two partial sums a row */
 typedef struct { I lo, hi; } A;
-#define GEMM_Q8_SHAPES SHAPE(1, 2) SHAPE(1, 1)
+#define A_PIN(s) ((void)0)
 V A a_zero(void) { int32x4_t z = vdupq_n_s32(0); A r = { { z, z, z, z }, { z, z, z, z } }; return r; }
 V A a_dot(A s, const u8 *w, const Q *x) {
     i32 four;
@@ -1273,17 +1284,28 @@ V I a_total(A s, i32 sum) {
 }
 #else /* the dot-product extension: four products a lane */
 typedef I A;
-#define GEMM_Q8_SHAPES SHAPE(1, 4) SHAPE(4, 1) SHAPE(1, 1)
+#define A_PIN(s) ((void)0)
 V A a_zero(void) { int32x4_t z = vdupq_n_s32(0); A r = { z, z, z, z }; return r; }
 V A a_dot(A s, const u8 *w, const Q *x) {
     i32 four;
     memcpy(&four, x, 4);
     int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+#if defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_SVE)
+#  define SDOT_ARCH
+#else /* gcc's vdotq_s32 cannot be inlined into code for a lesser -march: say it to the assembler instead */
+#  define SDOT_ARCH ".arch armv8.2-a+dotprod\n\t"
+#endif
     uint8x16_t flip = vdupq_n_u8(128);
-    s.a = vdotq_s32(s.a, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w), flip)), b);
-    s.b = vdotq_s32(s.b, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16), flip)), b);
-    s.c = vdotq_s32(s.c, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 32), flip)), b);
-    s.d = vdotq_s32(s.d, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 48), flip)), b);
+#define SDOT(to, from)                                                                                 \
+    do {                                                                                               \
+        uint8x16_t v = veorq_u8(vld1q_u8(from), flip);                                                 \
+        __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(b)); \
+    } while (0)
+    SDOT(s.a, w);
+    SDOT(s.b, w + 16);
+    SDOT(s.c, w + 32);
+    SDOT(s.d, w + 48);
+#undef SDOT
     return s;
 }
 V I a_total(A s, i32 sum) { (void)sum; return s; }
@@ -1453,48 +1475,48 @@ static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 
                  bias ? bias + 16 * t : NULL, add);
 }
 #else
-/* Elsewhere: shapes of (tiles x rows) that the registers hold, in order of preference. */
-#define SHAPE(T, M)                                                                                                \
-    V void NAME(shape_##T##_##M)(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,   \
-                                 const float *x_scale, float *y, u64 ldy, const float *bias, int add) {            \
-        A acc[T][M];                                                                                               \
-        u64 stride = (u64)k4 * 16;                                                                                 \
-        for (u32 t = 0; t < T; t++)                                                                                \
-            for (u32 i = 0; i < M; i++) acc[t][i] = a_zero();                                                      \
-        for (u32 j = 0; j < k4; j += 4, w += 64)                                                                   \
-            for (u32 t = 0; t < T; t++)                                                                            \
-                for (u32 i = 0; i < M; i++) acc[t][i] = a_dot(acc[t][i], w + t * stride, x + i * ldx + j);         \
-        for (u32 t = 0; t < T; t++)                                                                                \
-            for (u32 i = 0; i < M; i++)                                                                            \
-                q8_finish(acc[t][i], sum[i], x_scale[i], w_scale + 16 * t, y + i * ldy + 16 * t,                   \
-                          bias ? bias + 16 * t : NULL, add);                                                       \
-    }
-GEMM_Q8_SHAPES
-#undef SHAPE
+/* Elsewhere: one tile for two rows, or two tiles for one, as many accumulators as 16 registers hold. */
 static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
                               const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
                               int add) {
-    for (u32 t = 0; t < tiles;) {
-        u32 step = 1;
-        for (u32 i = 0; i < m;) {
-            const u8 *p = w + (u64)t * 16 * k4;
-            const Q *x = (const Q *)x_ + i * ldx;
-#define SHAPE(T, M)                                                                                                \
-    if (m - i >= M && (T == 1 || (m == M && tiles - t >= T))) {                                                    \
-        NAME(shape_##T##_##M)(p, w_scale + 16 * t, k4, x, ldx, sum + i, x_scale + i, y + i * ldy + 16 * t, ldy,    \
-                              bias ? bias + 16 * t : NULL, add);                                                   \
-        i += M;                                                                                                    \
-        step = T;                                                                                                  \
-        continue;                                                                                                  \
-    }
-            GEMM_Q8_SHAPES
-#undef SHAPE
+    u64 stride = (u64)k4 * 16;
+    u32 step;
+    for (u32 t = 0; t < tiles; t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
+        const float *b0 = bias ? bias + 16 * t : NULL;
+        const Q *x = (const Q *)x_;
+        u32 i = 0;
+        step = 1;
+        for (; i + 2 <= m; i += 2, x += 2 * ldx) {
+            A a0 = a_zero(), a1 = a0;
+            for (u32 j = 0; j < k4; j += 4) {
+                a0 = a_dot(a0, w + (u64)j * 16, x + j);
+                a1 = a_dot(a1, w + (u64)j * 16, x + ldx + j);
+                A_PIN(a0);
+                A_PIN(a1);
+            }
+            q8_finish(a0, sum[i], x_scale[i], w_scale, y + i * ldy, b0, add);
+            q8_finish(a1, sum[i + 1], x_scale[i + 1], w_scale, y + (i + 1) * ldy, b0, add);
         }
-        t += step;
+        if (m == 1 && t + 2 <= tiles) {
+            A a0 = a_zero(), a1 = a0;
+            for (u32 j = 0; j < k4; j += 4) {
+                a0 = a_dot(a0, w + (u64)j * 16, x + j);
+                a1 = a_dot(a1, w + stride + (u64)j * 16, x + j);
+                A_PIN(a0);
+                A_PIN(a1);
+            }
+            q8_finish(a0, sum[0], x_scale[0], w_scale, y, b0, add);
+            q8_finish(a1, sum[0], x_scale[0], w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
+            step = 2;
+        } else if (i < m) {
+            A a0 = a_zero();
+            for (u32 j = 0; j < k4; j += 4) a0 = a_dot(a0, w + (u64)j * 16, x + j);
+            q8_finish(a0, sum[i], x_scale[i], w_scale, y + i * ldy, b0, add);
+        }
     }
 }
-#undef GEMM_Q8_SHAPES
 #endif
+#undef A_PIN
 
 static TGT void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
     F most = f_set(0), low = f_set(-127), high = f_set(127);
@@ -1753,33 +1775,50 @@ static u32 arithmetic_print(const struct kernels *k) {
     y[193] = y[192] * 3.0f + y[0] * 1e-39f;
     scale[0] = k->softmax(y + 96, N);
     y[194] = scale[0];
+    double sine, cosine;
+    sin_cos(1234.5678, &sine, &cosine);
+    y[195] = (float)(sine * 1e3 - (double)(float)(sine * 1e3)) + (float)log2_exact(cosine + 2);
+    y[196] = (float)(cosine * 1e3 - (double)(float)(cosine * 1e3));
+    for (u32 i = 0; i < 40; i++) { /* divisions that must not become products */
+        k->quantize(w + 16 * i, 16, q[0], &sum[0], &scale[0]);
+        print = (print ^ f32_to_bits(scale[0])) * 16777619u;
+    }
     for (u32 i = 0; i < M * 48; i++)
         if (i % 48 < 37) print = (print ^ f32_to_bits(y[i])) * 16777619u;
     return print;
 }
-#define ARITHMETIC_PRINT 0xeb580fb4u
+#define ARITHMETIC_PRINT 0x42443d1cu
 
 /* ============================================================================================== 8 threads */
 
-/* A pool runs one function on all its threads at once; inside, barrier() makes them wait for each other. Waiting spins
- * (a futex costs as much as half a local step), then yields, and between runs finally sleeps. */
+/* A pool runs one function on all its threads at once. The function is a sequence of phases, the same for every thread;
+ * a phase's work is cut into chunks that the threads claim, and nobody goes on before all of it is done:
+ *
+ *     for (struct phase p = next_phase(pool, &turn, n); claim(&p);)
+ *         for (u32 i = p.from; i < p.to; i++) ...                       [0, n) is covered once by all threads together
+ *
+ * A thread that the system has put aside has claimed nothing, so the others do its share (measured on a busy machine:
+ * fixed shares and barriers are up to 100 times slower). Waiting spins first, for a futex costs as much as half a step,
+ * then yields; between runs workers finally sleep. */
 struct pool {
     u32 threads;
 #if HAVE_THREADS
     u32 started, quit;
-    u32 generation; /* of runs; workers wait for it to move */
-    u32 finished;   /* workers done with it */
-    u32 arrived;    /* at barriers, ever */
+    u32 generation; /* of runs: workers wait for it to move */
+    u32 open;       /* a run may be joined */
+    u32 inside;     /* workers that have joined, or are looking */
     u32 sleepers;
-    void (*work)(void *context, u32 thread);
+    void (*work)(void *context);
     void *context;
+    struct progress *progress;  /* per phase */
+    u32 phases;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    pthread_t *handle;    /* [threads] */
-    struct pool_worker *worker; /* [threads] */
+    pthread_t *handle;          /* [threads] */
 #endif
 };
-struct pool_worker { struct pool *pool; u32 index, passed; u8 pad[ALIGN - 2 * sizeof(u32) - sizeof(struct pool *)]; };
+struct progress { u32 next, done; u8 pad[ALIGN - 2 * sizeof(u32)]; };
+struct phase { struct pool *pool; u32 index, n, chunks, chunk, from, to, started; };
 
 #if HAVE_THREADS
 #define SPINS 3000 /* about 30 us: longer than the gaps inside a step, shorter than a time slice */
@@ -1796,31 +1835,32 @@ static void spin_pause(u32 turn) {
 }
 
 static void *pool_thread(void *argument) {
-    struct pool_worker *me = (struct pool_worker *)argument;
-    struct pool *p = me->pool;
+    struct pool *p = (struct pool *)argument;
     u32 seen = 0;
     fp_state fp;
     fp_enter(&fp);
     for (;;) {
-        for (u32 turn = 0; __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen; turn++) {
+        u32 now;
+        for (u32 turn = 0; (now = __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST)) == seen; turn++) {
             if (turn < 2 * SPINS) { spin_pause(turn); continue; }
             pthread_mutex_lock(&p->mutex);
-            __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST); /* before looking again: see pool_run */
+            __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST); /* before looking again: see pool_wake */
             while (__atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen) pthread_cond_wait(&p->wake, &p->mutex);
             __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
             pthread_mutex_unlock(&p->mutex);
         }
-        seen++;
-        if (p->quit) return NULL;
-        p->work(p->context, me->index);
-        __atomic_add_fetch(&p->finished, 1, __ATOMIC_RELEASE);
+        seen = now;
+        if (__atomic_load_n(&p->quit, __ATOMIC_SEQ_CST)) return NULL;
+        /* Counted first, then looked: pool_run closes first, then counts. Whoever finds a run open is waited for. */
+        __atomic_add_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&p->open, __ATOMIC_SEQ_CST)) p->work(p->context);
+        __atomic_sub_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
     }
 }
 
 /* The generation is moved before the sleepers are counted, and a worker counts itself before it looks at the
  * generation again: one of the two sees the other. */
 static void pool_wake(struct pool *p) {
-    __atomic_store_n(&p->finished, 0, __ATOMIC_RELAXED);
     __atomic_add_fetch(&p->generation, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&p->mutex);
@@ -1830,37 +1870,59 @@ static void pool_wake(struct pool *p) {
 }
 #endif
 
-static void pool_run(struct pool *p, void (*work)(void *, u32), void *context) {
+static void pool_run(struct pool *p, void (*work)(void *), void *context) {
 #if HAVE_THREADS
     if (p->threads > 1) {
+        memset(p->progress, 0, p->phases * sizeof *p->progress);
         p->work = work;
         p->context = context;
+        __atomic_store_n(&p->open, 1, __ATOMIC_SEQ_CST);
         pool_wake(p);
-        work(context, 0);
-        for (u32 turn = 0; __atomic_load_n(&p->finished, __ATOMIC_ACQUIRE) < p->threads - 1; turn++) spin_pause(turn);
+        work(context);
+        __atomic_store_n(&p->open, 0, __ATOMIC_SEQ_CST);
+        for (u32 turn = 0; __atomic_load_n(&p->inside, __ATOMIC_SEQ_CST); turn++) spin_pause(turn);
         return;
     }
 #endif
     (void)p;
-    work(context, 0);
+    work(context);
 }
 
-/* Every thread of a run passes the same barriers; the count of arrivals says which one is complete. */
-static void barrier(struct pool *p, u32 thread) {
+/* More chunks than threads: who comes late or runs slowly takes fewer. */
+static u32 most_chunks(u32 threads) { return threads > 1 ? 2 * threads : 1; }
+
+static struct phase next_phase(struct pool *p, u32 *turn, u32 n) {
+    struct phase f = { p, (*turn)++, n, 1, 0, 0, 0, 0 };
+    if (p->threads > 1) f.chunks = min32(n, most_chunks(p->threads));
+    return f;
+}
+
+static int claim(struct phase *f) {
 #if HAVE_THREADS
-    if (p->threads > 1) {
-        u32 target = ++p->worker[thread].passed * p->threads;
-        __atomic_add_fetch(&p->arrived, 1, __ATOMIC_ACQ_REL);
-        for (u32 turn = 0; (i32)(__atomic_load_n(&p->arrived, __ATOMIC_ACQUIRE) - target) < 0; turn++) spin_pause(turn);
+    if (f->pool->threads > 1) {
+        struct progress *at = &f->pool->progress[f->index];
+        if (f->started) __atomic_add_fetch(&at->done, 1, __ATOMIC_RELEASE);
+        f->started = 1;
+        u32 chunk = __atomic_load_n(&at->next, __ATOMIC_RELAXED) < f->chunks
+                        ? __atomic_fetch_add(&at->next, 1, __ATOMIC_RELAXED) : f->chunks;
+        if (chunk < f->chunks) {
+            f->chunk = chunk;
+            f->from = (u32)((u64)f->n * chunk / f->chunks);
+            f->to = (u32)((u64)f->n * (chunk + 1) / f->chunks);
+            return 1;
+        }
+        for (u32 turn = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; turn++) spin_pause(turn);
+        return 0;
     }
 #endif
-    (void)p; (void)thread;
+    f->to = f->n;
+    return !f->started++ && f->n;
 }
 
 static void pool_stop(struct pool *p) {
 #if HAVE_THREADS
     if (p->threads < 2) return;
-    p->quit = 1;
+    __atomic_store_n(&p->quit, 1, __ATOMIC_SEQ_CST);
     pool_wake(p);
     for (u32 i = 1; i < p->started; i++) pthread_join(p->handle[i], NULL);
     pthread_cond_destroy(&p->wake);
@@ -1869,15 +1931,14 @@ static void pool_stop(struct pool *p) {
     (void)p;
 }
 
-/* handle and worker are set, all else is zero. */
+/* handle, progress and their counts are set, all else is zero. */
 static int pool_start(struct pool *p) {
 #if HAVE_THREADS
     if (p->threads < 2) return 1;
     if (pthread_mutex_init(&p->mutex, NULL)) return p->threads = 1, 0;
     if (pthread_cond_init(&p->wake, NULL)) return pthread_mutex_destroy(&p->mutex), p->threads = 1, 0;
-    for (u32 i = 0; i < p->threads; i++) { p->worker[i].pool = p; p->worker[i].index = i; }
     for (p->started = 1; p->started < p->threads; p->started++)
-        if (pthread_create(&p->handle[p->started], NULL, pool_thread, &p->worker[p->started])) {
+        if (pthread_create(&p->handle[p->started], NULL, pool_thread, p)) {
             pool_stop(p);
             p->threads = 1;
             return 0;
@@ -1887,9 +1948,6 @@ static int pool_start(struct pool *p) {
     return p->threads < 2;
 #endif
 }
-
-/* Thread t's share of n things: [share(n, t), share(n, t + 1)). */
-static u32 share(u32 n, u32 thread, u32 threads) { return (u32)((u64)n * thread / threads); }
 
 /* ============================================================================================== 9 stages */
 
@@ -1962,7 +2020,7 @@ struct megabyte_engine {
     i32 *q_sum;            /* [batch] */
     float *q_scale;        /* [batch] */
     float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
-    float *score;          /* [threads][4][longest sequence] */
+    float *score;          /* [most_chunks][4][longest sequence] */
     u64 score_stride;
     u32 n_slots;           /* of `slots`, in use */
     struct piece *pieces;  /* [batch], of the running round */
@@ -1974,23 +2032,20 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
         e->kernels->quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels->q_bytes, &e->q_sum[i], &e->q_scale[i]);
 }
 
-/* y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through prepare. Each thread computes
- * its share of the output rows. */
-static void multiply(megabyte_engine *e, u32 thread, const struct matrix *w, const float *x, u64 ldx, float *y, u64 ldy,
+/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through prepare. Threads share
+ * the output rows, in groups of 4 tiles, which the widest kernel takes together. */
+static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, const float *x, u64 ldx, float *y, u64 ldy,
                      const float *bias, int add) {
-    /* whole groups of 4 tiles, which the widest kernel takes together */
-    u32 groups = (w->tiles + 3) / 4, t0 = share(groups, thread, e->pool.threads) * 4;
-    u32 t1 = min32(share(groups, thread + 1, e->pool.threads) * 4, w->tiles);
-    if (t0 >= t1) return;
-    y += 16 * (u64)t0;
-    if (bias) bias += 16 * (u64)t0;
-    if (w->type == TYPE_Q8_TILED) {
-        u32 k4 = (u32)round_up(w->cols, 4);
-        e->kernels->gemm_q8(w->data + (u64)t0 * 16 * k4, w->scale + 16 * (u64)t0, t1 - t0, k4, e->q, e->ld_n, e->q_sum,
-                            e->q_scale, e->m, y, ldy, bias, add);
-    } else {
-        e->kernels->gemm_f32((const float *)(const void *)w->data + (u64)t0 * 16 * w->cols, (u64)16 * w->cols, t1 - t0,
-                             w->cols, x, ldx, e->m, y, ldy, bias, add);
+    for (struct phase p = next_phase(&e->pool, turn, (w->tiles + 3) / 4); claim(&p);) {
+        u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
+        u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
+        const float *b = bias ? bias + 16 * t : NULL;
+        if (w->type == TYPE_Q8_TILED)
+            e->kernels->gemm_q8(w->data + t * 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q, e->ld_n, e->q_sum,
+                                e->q_scale, e->m, y + 16 * t, ldy, b, add);
+        else
+            e->kernels->gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols, tiles,
+                                 w->cols, x, ldx, e->m, y + 16 * t, ldy, b, add);
     }
 }
 
@@ -2072,67 +2127,69 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
 }
 
 static void embed(megabyte_engine *e, const struct stage *g, u32 i);
+static void deliver(megabyte_engine *e, const struct stage *g, u32 i);
 
-/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Between barriers each
- * thread writes only its own rows, output columns or heads.
+/* cos and sin of position * frequency: [cos, sin][head_dim / 2]. */
+static void rotary_angles(const struct stage *g, u32 position, float *angle) {
+    for (u32 j = 0, half = g->size.head_dim / 2; j < half; j++) {
+        double sine, cosine;
+        sin_cos((double)position * (double)g->rotary[j], &sine, &cosine);
+        angle[j] = (float)cosine;
+        angle[half + j] = (float)sine;
+    }
+}
+
+/* The input of row i: its embedding (for patches projected and normalized), the position's vector, and what the stage
+ * above says. */
+static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
+    const struct row *r = &e->rows[i];
+    u32 dim = g->size.dim, d = g->size.head_dim;
+    float *x = e->x + i * e->ld_x;
+    if (r->position) {
+        if (g->patch.data) {
+            memcpy(x, e->a + i * e->ld_a, dim * sizeof *x);
+            e->kernels->layer_norm(x, g->out_weight, g->out_bias, dim);
+        }
+        const float *p = g->position ? g->position + (u64)(r->position - 1) * dim : NULL;
+        for (u32 j = 0; p && j < dim; j++) x[j] += p[j];
+        for (u32 j = 0; r->condition && j < dim; j++) x[j] += r->condition[j];
+    }
+    MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
+    for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
+    if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->position, e->row_angle + (u64)i * d);
+}
+
+#define ROWS(p) for (struct phase p = next_phase(&e->pool, &turn, e->m); claim(&p);) for (u32 i = p.from; i < p.to; i++)
+
+/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Within a phase a thread
+ * writes only the rows, output columns or heads that it has claimed.
  *     x += Attention(RMSNorm(shift(x)));  x += FeedForward(RMSNorm(shift(x)));  out = next(RMSNorm(x)) */
-static void pass(void *context, u32 thread) {
+static void pass(void *context) {
     megabyte_engine *e = (megabyte_engine *)context;
     const struct kernels *k = e->kernels;
     const struct stage *g = &e->model->stage[e->stage];
-    u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, threads = e->pool.threads;
-    u32 r0 = share(e->m, thread, threads), r1 = share(e->m, thread + 1, threads);
-    u32 units = e->n_runs * g->size.heads;
+    u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, heads = g->size.heads, turn = 0;
     float q_scale = 1.0f / sqrtf((float)d);
 
-    for (u32 i = r0; i < r1; i++) embed(e, g, i);
-    if (g->patch.data) {
-        barrier(&e->pool, thread);
-        multiply(e, thread, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
-        barrier(&e->pool, thread);
-    }
-    for (u32 i = r0; i < r1; i++) {
-        const struct row *r = &e->rows[i];
-        float *x = e->x + i * e->ld_x;
-        if (r->position) {
-            if (g->patch.data) {
-                memcpy(x, e->a + i * e->ld_a, dim * sizeof *x);
-                k->layer_norm(x, g->out_weight, g->out_bias, dim);
-            }
-            const float *p = g->position ? g->position + (u64)(r->position - 1) * dim : NULL;
-            for (u32 j = 0; p && j < dim; j++) x[j] += p[j];
-            for (u32 j = 0; r->condition && j < dim; j++) x[j] += r->condition[j];
-        }
-        MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
-        for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
-        if (g->rotary && !e->angle[e->stage]) { /* stage 0: positions are many, angles are made as they come */
-            float *angle = e->row_angle + (u64)i * d;
-            for (u32 j = 0; j < d / 2; j++) {
-                double s, c;
-                sin_cos((double)r->position * (double)g->rotary[j], &s, &c);
-                angle[j] = (float)c;
-                angle[d / 2 + j] = (float)s;
-            }
-        }
-    }
-    barrier(&e->pool, thread);
+    ROWS(p) embed(e, g, i);
+    if (g->patch.data) multiply(e, &turn, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
+    ROWS(p) complete_input(e, g, i);
 
     for (u32 l = 0; l < g->size.layers; l++) {
         const struct layer *w = &g->layers[l];
-        for (u32 i = r0; i < r1; i++) {
+        ROWS(p) {
+            if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
             shifted_norm(e, g, l, 0, i, w->attention_norm);
             prepare(e, &w->qkv, i, e->n + i * e->ld_n);
         }
-        barrier(&e->pool, thread);
-        multiply(e, thread, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, NULL, 0);
-        barrier(&e->pool, thread);
-        for (u32 i = r0; i < r1; i++) {
+        multiply(e, &turn, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, NULL, 0);
+        ROWS(p) {
             const struct row *r = &e->rows[i];
             float *q = e->a + i * e->ld_a;
             if (g->rotary) {
                 const float *angle = e->angle[e->stage] ? e->angle[e->stage] + (u64)r->position * d
                                                         : e->row_angle + (u64)i * d;
-                for (u32 h = 0; h < 2 * g->size.heads; h++) k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
+                for (u32 h = 0; h < 2 * heads; h++) k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
             }
             k->scale(q, q_scale, inner);
             k->scale(q + inner, 1.0f, 2 * inner);
@@ -2140,49 +2197,41 @@ static void pass(void *context, u32 thread) {
             if (r->first) keep_start(g, &e->start[e->stage], &r->cache, l);
             keep_shift(e, g, l, 0, i);
         }
-        barrier(&e->pool, thread);
-        for (u32 u = share(units, thread, threads); u < share(units, thread + 1, threads); u++) {
-            u32 run = u / g->size.heads;
-            attend(e, g, l, u % g->size.heads, e->run_first[run], e->run_first[run + 1],
-                   e->score + thread * 4 * e->score_stride);
-        }
-        barrier(&e->pool, thread);
-        for (u32 i = r0; i < r1; i++) prepare(e, &w->out, i, e->n + i * e->ld_n);
-        barrier(&e->pool, thread);
-        multiply(e, thread, &w->out, e->n, e->ld_n, e->x, e->ld_x, NULL, 1);
-        barrier(&e->pool, thread);
-        for (u32 i = r0; i < r1; i++) {
+        for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
+            for (u32 u = p.from; u < p.to; u++)
+                attend(e, g, l, u % heads, e->run_first[u / heads], e->run_first[u / heads + 1],
+                       e->score + p.chunk * 4 * e->score_stride);
+        ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
+        multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, NULL, 1);
+        ROWS(p) {
             MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, dim);
             shifted_norm(e, g, l, 1, i, w->ff_norm);
             prepare(e, &w->up, i, e->n + i * e->ld_n);
         }
-        barrier(&e->pool, thread);
-        multiply(e, thread, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
-        barrier(&e->pool, thread);
-        for (u32 i = r0; i < r1; i++) {
+        multiply(e, &turn, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
+        ROWS(p) {
             k->gelu(e->a + i * e->ld_a, g->size.ff_dim);
             prepare(e, &w->down, i, e->a + i * e->ld_a);
             keep_shift(e, g, l, 1, i);
         }
-        barrier(&e->pool, thread);
-        multiply(e, thread, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
-        barrier(&e->pool, thread);
-        for (u32 i = r0; i < r1; i++) MEGABYTE_TRACE(e->stage, l, "feed-forward", i, e->x + i * e->ld_x, dim);
+        multiply(e, &turn, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
     }
-    for (u32 i = r0; i < r1; i++) {
+    ROWS(p) {
         float *n = e->n + i * e->ld_n;
+        MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
         memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
         k->rms_norm(n, g->norm, dim);
         MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
         prepare(e, &g->next, i, n);
     }
-    barrier(&e->pool, thread);
-    multiply(e, thread, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
-    barrier(&e->pool, thread);
+    multiply(e, &turn, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
+    ROWS(p) deliver(e, g, i);
 }
+#define PHASES(layers) (6 + 10 * (layers)) /* in pass, counted */
 
 /* ============================================================================================== 10 hierarchy */
 
+#define MAX_REPETITION_WINDOW 1024 /* of sampling */
 #define SHIFT_RING 8 /* stage 0 keeps the shift states of its last positions, so that short rewinds are cheap */
 
 struct megabyte_stream {
@@ -2233,6 +2282,10 @@ static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     u32 fine = e->model->sizes.stage[e->model->sizes.n_stages - 1].dim;
     if (!r->position) {
         memcpy(x, g->start, g->size.dim * sizeof *x);
+        if (g->patch.data) { /* the projection runs over all rows: give it something defined */
+            memset(e->n + i * e->ld_n, 0, g->wide * sizeof *x);
+            prepare(e, &g->patch, i, e->n + i * e->ld_n);
+        }
         return;
     }
     const megabyte_stream *s = r->job->stream;
@@ -2263,13 +2316,6 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     }
 }
 
-static void pass_and_deliver(void *context, u32 thread) {
-    megabyte_engine *e = (megabyte_engine *)context;
-    pass(e, thread);
-    for (u32 i = share(e->m, thread, e->pool.threads); i < share(e->m, thread + 1, e->pool.threads); i++)
-        deliver(e, &e->model->stage[e->stage], i);
-}
-
 /* Computes the rows gathered so far. */
 static void run_pass(megabyte_engine *e) {
     e->n_runs = 0;
@@ -2277,7 +2323,7 @@ static void run_pass(megabyte_engine *e) {
         if (!e->rows[i].follows) e->run_first[e->n_runs++] = i;
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
-    if (e->m) pool_run(&e->pool, pass_and_deliver, e);
+    if (e->m) pool_run(&e->pool, pass, e);
     for (u32 i = 0; i < e->m; i++)
         if (e->rows[i].target >= 0) e->rows[i].job->bits += e->rows[i].bits;
     e->m = 0;
@@ -2483,6 +2529,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
                           const megabyte_engine_options *o) {
     const struct sizes *z = &model->sizes;
     u64 b = o->batch, widest_x = 0, widest_a = 0, widest_n = 0, longest = 0, angles = 0;
+    u32 most_layers = 0;
     carve(a, 1, sizeof *e);
     e->model = model;
     e->batch = o->batch;
@@ -2497,6 +2544,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
         for (u32 i = 0; i < 3; i++) if (wide_n[i] > widest_n) widest_n = wide_n[i];
         if (g->size.ff_dim > widest_n) widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
         if (last + 1 > longest) longest = last + 1;
+        if (g->size.layers > most_layers) most_layers = g->size.layers;
         if (!s) {
             if (g->rotary) angles = g->size.head_dim;
         } else {
@@ -2523,12 +2571,12 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->q_sum = (i32 *)carve(a, b, sizeof *e->q_sum);
     e->q_scale = carve_floats(a, b, 1);
     e->row_angle = carve_floats(a, b, angles);
-    e->score = carve_floats(a, (u64)o->threads * 4, e->score_stride);
+    e->score = carve_floats(a, (u64)most_chunks(o->threads) * 4, e->score_stride);
 #if HAVE_THREADS
     if (o->threads > 1) {
+        e->pool.phases = PHASES(most_layers);
         e->pool.handle = (pthread_t *)carve(a, o->threads, sizeof *e->pool.handle);
-        e->pool.worker = (struct pool_worker *)carve(a, o->threads, sizeof *e->pool.worker);
-        if (e->pool.worker) memset(e->pool.worker, 0, o->threads * sizeof *e->pool.worker);
+        e->pool.progress = (struct progress *)carve(a, e->pool.phases, sizeof *e->pool.progress);
     }
 #endif
 }
@@ -2545,12 +2593,7 @@ static void run_start_tokens(megabyte_engine *e) {
         r->out = e->start_next[s];
         r->target = -1;
         for (u32 p = 0; g->rotary && p <= last_position(&e->model->sizes, s); p++)
-            for (u32 j = 0; j < g->size.head_dim / 2; j++) {
-                double sine, cosine;
-                sin_cos((double)p * (double)g->rotary[j], &sine, &cosine);
-                e->angle[s][(u64)p * g->size.head_dim + j] = (float)cosine;
-                e->angle[s][(u64)p * g->size.head_dim + g->size.head_dim / 2 + j] = (float)sine;
-            }
+            rotary_angles(g, p, e->angle[s] + (u64)p * g->size.head_dim);
         e->stage = s;
         e->m = 1;
         run_pass(e);
@@ -2650,7 +2693,8 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     const struct stage *g = &model->stage[0];
     carve(a, 1, sizeof *s);
     s->patches = patches;
-    s->history_bytes = ((u64)patches + (patches - patches / 2)) * g->bytes; /* a rewind may undo a slide */
+    s->history_bytes = ((u64)patches + (patches - patches / 2)) * g->bytes + MAX_REPETITION_WINDOW; /* a rewind may undo
+                                             * a slide, and sampling looks further back by its window */
     s->history = (u8 *)carve(a, s->history_bytes, 1);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct stage *f = &model->stage[i];
@@ -2677,7 +2721,7 @@ static status stream_bytes(const megabyte_model *model, u32 patches, size_t *byt
 
 megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte_stream_options *options, size_t *bytes) {
     megabyte_stream_options o;
-    u32 patches;
+    u32 patches = 0;
     size_t own = 0, engine = 0;
     if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
     status r = check_stream_options(model, options, &o, &patches, NULL);
@@ -2695,7 +2739,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     megabyte_allocator with;
     megabyte_stream *s;
     struct arena a = { NULL, 0, 0 };
-    u32 patches;
+    u32 patches = 0;
     size_t bytes = 0;
     clear_error(error);
     if (stream) *stream = NULL;
@@ -2835,7 +2879,7 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     if (!s || position > s->position) return MEGABYTE_INVALID_ARGUMENT;
     if (position == s->position) return MEGABYTE_OK;
     u64 base = base_of(s, position), patch = s->engine->model->stage[0].bytes;
-    if (base < s->oldest) return MEGABYTE_CAPACITY;
+    if (base < s->oldest || (s->oldest && position < s->oldest + MAX_REPETITION_WINDOW)) return MEGABYTE_CAPACITY;
     u64 t = position - base, oldest = s->oldest, from = 0;
     if (base == s->base && t) {
         /* Begin again with the patch that byte t - 1 lies in, if the shift state before it is still there. */
@@ -3120,7 +3164,6 @@ static status sample(const struct kernels *k, const float *logits, size_t n_logi
     return MEGABYTE_OK;
 }
 
-#define MAX_REPETITION_WINDOW 1024
 static u32 repetition_window(const megabyte_sampling *how) {
     return min32(how->repetition_window ? how->repetition_window : 64, MAX_REPETITION_WINDOW);
 }
@@ -3152,6 +3195,7 @@ struct draft { u8 *file; u64 at, end, data; u32 seed; };
 static float draft_value(struct draft *d, float mean, float spread) {
     d->seed = d->seed * 1664525u + 1013904223u;
     float v = (float)((i32)(d->seed >> 8) - (1 << 23)) * (1.0f / 8388608.0f) * spread; /* [-spread, spread) */
+    ROUNDED(v);
     return mean + v;
 }
 

@@ -156,7 +156,6 @@ typedef struct scorer {
     session s;
     uint64_t window, limit, context;
     const char *logits_path;
-    int force;
     megabyte_stream *stream;
     uint8_t *input;  /* PIECE bytes */
     float *logits;   /* PIECE * V, NULL if not asked for */
@@ -175,18 +174,11 @@ static double bits_per_byte(const tally *t)
     return t->bytes ? t->bits / (double)t->bytes : 0;
 }
 
-/* Never overwrites what may be precious; a device, a pipe or an empty file is not. */
+/* OUT is overwritten, as by any tool's named output of raw numbers: scripts write it again and again. */
 static void open_logits(scorer *o)
 {
-    struct stat status;
-    if (!strcmp(o->logits_path, "-")) {
-        o->logits_file = stdout;
-    } else {
-        if (!o->force && !stat(o->logits_path, &status) && S_ISREG(status.st_mode) && status.st_size)
-            die(o->logits_path, "exists; give -f to overwrite it");
-        o->logits_file = fopen(o->logits_path, "wb");
-        if (!o->logits_file) die(o->logits_path, strerror(errno));
-    }
+    o->logits_file = strcmp(o->logits_path, "-") ? fopen(o->logits_path, "wb") : stdout;
+    if (!o->logits_file) die(o->logits_path, strerror(errno));
     o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary);
 }
 
@@ -347,7 +339,6 @@ static int run_score(const command *self, int argc, char **argv)
         {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
         {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
          "write float32 [n, vocabulary], little-endian (one FILE only)"},
-        {"force", 'f', OPTION_FLAG, &o.force, 0, 0, NULL, "let --logits overwrite a file"},
     };
     int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
     if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");

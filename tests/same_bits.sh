@@ -1,0 +1,98 @@
+#!/bin/sh
+# One number per model, from every build and way of calling. Run from the repository's root, with
+# tools/mbconvert built.
+#   COMPILERS  default $CC; .ci/run gives "gcc clang" and cross compilers
+#   LEVELS     optimisation levels, separated by ;
+#   RUNNER     what runs the programs, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
+#   ISAS       to be forced in turn (those that are missing are skipped)
+#   MODELS     further models, with their number: "HASH FILE" lines
+# The numbers change only together with MEGABYTE_NUMERICS_VERSION.
+set -u
+expected='b9d36670d42c9e97 tests/tmp/bits-rope-q8.mb
+1468a2f6a9283c76 tests/tmp/bits-rope-f32.mb
+065b064e304a0c5c tests/tmp/bits-three-q8.mb
+fb1073c0a1516960 tests/tmp/bits-three-f32.mb'
+[ -z "${MODELS-}" ] || expected="$expected
+$MODELS"
+compilers=${COMPILERS-${CC-cc}}
+levels=${LEVELS--O0;-O2;-O3 -march=native;-Ofast}
+isas=${ISAS-plain avx2 avx512-vnni neon neon-dot}
+mkdir -p tests/tmp
+failed=0
+
+for case in rope:2stage-rope three:3stage; do
+    for quant in q8 f32; do
+        tools/mbconvert tests/data/lucid-${case#*:}.safetensors -f -o tests/tmp/bits-${case%%:*}-$quant.mb \
+            --quant $quant >tests/tmp/output.txt 2>&1 || { cat tests/tmp/output.txt; exit 1; }
+    done
+done
+models=$(echo "$expected" | cut -d' ' -f2-)
+
+check() { # what, program, options ...
+    what=$1 program=$2
+    shift 2
+    # shellcheck disable=SC2086
+    got=$(${RUNNER-} "$program" "$@" tests/data/text.txt $models 2>&1)
+    status=$?
+    if [ $status = 3 ]; then return; fi
+    if [ $status != 0 ] || [ "$got" != "$expected" ]; then
+        echo "FAILED: $what $*"
+        echo "$got" | sed 's/^/    /'
+        failed=1
+    else
+        runs=$((runs + 1))
+    fi
+}
+
+# Builds first, two at a time.
+id=0
+oldifs=$IFS
+for compiler in $compilers; do
+    command -v "$compiler" >/dev/null || continue
+    IFS=';'
+    for level in $levels; do
+        IFS=$oldifs
+        id=$((id + 1))
+        rm -f tests/tmp/same_bits-$id
+        echo "$compiler $level" >tests/tmp/same_bits-$id.name
+        # shellcheck disable=SC2086
+        $compiler -std=c11 $level -o tests/tmp/same_bits-$id tests/same_bits.c megabyte.c -lm -pthread \
+            >tests/tmp/same_bits-$id.log 2>&1 &
+        [ $((id % 2)) = 1 ] || wait
+        IFS=';'
+    done
+    IFS=$oldifs
+done
+wait
+for i in $(seq $id); do
+    name=$(cat tests/tmp/same_bits-$i.name) program=tests/tmp/same_bits-$i runs=0
+    if [ ! -f $program ]; then
+        if grep -q 'megabyte.c promises the same bits' tests/tmp/same_bits-$i.log; then
+            echo "  $name: refused to build, as it should"
+        else
+            echo "FAILED: $name does not build"
+            sed 's/^/    /' tests/tmp/same_bits-$i.log
+            failed=1
+        fi
+        continue
+    fi
+    check "$name" $program
+    for isa in $isas; do check "$name" $program --isa $isa; done
+    case $name in *-O2)
+        check "$name" $program --threads 2
+        check "$name" $program --chunk 1
+        check "$name" $program --chunk 3 --batch 1
+        check "$name" $program --chunk 50 --batch 7
+        check "$name" $program --chunk 333 --batch 1000 --threads 2
+        check "$name" $program --beside 9
+        check "$name" $program --beside 63 --batch 20
+        check "$name" $program --ftz --round
+        for isa in $isas; do
+            check "$name" $program --isa $isa --chunk 7 --ftz
+            check "$name" $program --isa $isa --beside 5 --round --threads 2
+        done ;;
+    esac
+    echo "  $name: the same from $runs runs"
+done
+[ $failed = 0 ] && echo "same bits ... ok"
+exit $failed
