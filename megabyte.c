@@ -984,6 +984,7 @@ struct kernels {
     void (*gelu)(float *x, u32 n);                                           /* x Phi(x), to round_up(n, 16) */
     void (*rotate)(float *x, const float *cosine, const float *sine, u32 half); /* x[i], x[i + half] by angle i */
     void (*scale)(float *x, float by, u32 n);                                /* and clamp to +-1e15: finite ever after */
+    void (*add)(float *x, const float *y, u32 n);                            /* x += y, neither padded */
     float (*softmax)(float *x, u32 n); /* x := exp(x - max), zeros to round_up(n, 16); returns the sum */
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
@@ -1329,13 +1330,43 @@ V void NAME(finish)(F y, float *to, const float *bias, int add) {
 }
 #define finish NAME(finish)
 
-/* One tile for four rows of x, or four tiles for one: four independent chains either way. */
+/* One tile for four rows of x, or four tiles for one: at least four independent chains. */
 static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
                                u64 ldy, const float *bias, int add) {
     u32 i = 0;
     for (; i + 4 <= m; i += 4) {
         const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
-        for (u32 t = 0; t < tiles; t++) {
+        u32 t = 0;
+#if MEGABYTE_PASS == 3 /* registers for two tiles: eight chains hide the adds' latency */
+        for (; t + 2 <= tiles; t += 2) {
+            const float *p = w + t * stride, *b = bias ? bias + 16 * t : NULL;
+            F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+            for (u32 j = 0; j < k; j++, p += 16) {
+                F v = f_load(p), u = f_load(p + stride), x0j = f_set(x0[j]), x1j = f_set(x1[j]), x2j = f_set(x2[j]),
+                  x3j = f_set(x3[j]);
+                a0 = f_add(a0, f_mul(v, x0j));
+                b0 = f_add(b0, f_mul(u, x0j));
+                a1 = f_add(a1, f_mul(v, x1j));
+                b1 = f_add(b1, f_mul(u, x1j));
+                a2 = f_add(a2, f_mul(v, x2j));
+                b2 = f_add(b2, f_mul(u, x2j));
+                a3 = f_add(a3, f_mul(v, x3j));
+                b3 = f_add(b3, f_mul(u, x3j));
+            }
+            float *to = y + i * ldy + 16 * t;
+            finish(a0, to, b, add);
+            finish(a1, to + ldy, b, add);
+            finish(a2, to + 2 * ldy, b, add);
+            finish(a3, to + 3 * ldy, b, add);
+            to += 16;
+            if (b) b += 16;
+            finish(b0, to, b, add);
+            finish(b1, to + ldy, b, add);
+            finish(b2, to + 2 * ldy, b, add);
+            finish(b3, to + 3 * ldy, b, add);
+        }
+#endif
+        for (; t < tiles; t++) {
             const float *p = w + t * stride;
             F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0;
             for (u32 j = 0; j < k; j++, p += 16) {
@@ -1631,6 +1662,12 @@ static TGT void NAME(scale)(float *x, float by, u32 n) {
     }
 }
 
+static TGT void NAME(add)(float *x, const float *y, u32 n) {
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) f_store(x + i, f_add(f_load(x + i), f_load(y + i)));
+    for (; i < n; i++) x[i] += y[i];
+}
+
 static TGT float NAME(softmax)(float *x, u32 n) {
     u32 end = (n + 15) / 16 * 16;
     for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
@@ -1648,7 +1685,7 @@ static TGT float NAME(softmax)(float *x, u32 n) {
 
 static const struct kernels NAME(kernels) = {
     NAME(gemm_f32), NAME(gemm_q8), NAME(quantize), NAME(rms_norm), NAME(layer_norm), NAME(gelu), NAME(rotate),
-    NAME(scale), NAME(softmax), (megabyte_isa)MEGABYTE_PASS, sizeof(Q)
+    NAME(scale), NAME(add), NAME(softmax), (megabyte_isa)MEGABYTE_PASS, sizeof(Q)
 };
 
 #undef F
@@ -2020,8 +2057,8 @@ struct megabyte_engine {
     i32 *q_sum;            /* [batch] */
     float *q_scale;        /* [batch] */
     float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
-    float *score;          /* [most_chunks][4][longest sequence] */
-    u64 score_stride;
+    float *score;          /* [most_chunks]: 4 rows of scores [longest sequence], 4 of outputs [widest head] */
+    u64 score_stride, side_stride;
     u32 n_slots;           /* of `slots`, in use */
     struct piece *pieces;  /* [batch], of the running round */
 };
@@ -2105,7 +2142,7 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
     for (u32 i = first; i < end; i += 4) {
         u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
         const float *q = e->a + i * e->ld_a + (u64)head * d;
-        float *out = e->n + i * e->ld_n + (u64)head * d, total[4];
+        float *out = e->n + i * e->ld_n + (u64)head * d, *side = score + 4 * e->score_stride, total[4];
         e->kernels->gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride, NULL, 0);
         for (u32 r = 0; r < rows; r++) {
             float *s = score + r * e->score_stride;
@@ -2113,19 +2150,15 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
             total[r] = e->kernels->softmax(s, own);
             for (u32 j = (u32)round_up(own, 16); j < keys; j++) s[j] = 0; /* adding 0 * v changes no bit */
         }
-        /* gemm_f32 writes whole tiles: to the side, for heads narrower than that */
-        float side[4][16];
-        for (u32 t = 0; t < g->v_tiles; t++) {
-            u32 w = min32(16, d - 16 * t);
-            e->kernels->gemm_f32(v + t * c->v_tile, 0, 1, keys, score, e->score_stride, rows, side[0], 16, NULL, 0);
-            for (u32 r = 0; r < rows; r++) {
-                float by = 1.0f / total[r];
-                for (u32 j = 0; j < w; j++) out[r * e->ld_n + 16 * t + j] = side[r][j] * by;
-            }
+        e->kernels->gemm_f32(v, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side, e->side_stride, NULL, 0);
+        for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
+            e->kernels->scale(side + r * e->side_stride, 1.0f / total[r], d);
+            memcpy(out + r * e->ld_n, side + r * e->side_stride, d * sizeof *out);
         }
     }
 }
 
+/* A row's way in and out, which know about streams: section 10. */
 static void embed(megabyte_engine *e, const struct stage *g, u32 i);
 static void deliver(megabyte_engine *e, const struct stage *g, u32 i);
 
@@ -2151,8 +2184,8 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
             e->kernels->layer_norm(x, g->out_weight, g->out_bias, dim);
         }
         const float *p = g->position ? g->position + (u64)(r->position - 1) * dim : NULL;
-        for (u32 j = 0; p && j < dim; j++) x[j] += p[j];
-        for (u32 j = 0; r->condition && j < dim; j++) x[j] += r->condition[j];
+        if (p) e->kernels->add(x, p, dim);
+        if (r->condition) e->kernels->add(x, r->condition, dim);
     }
     MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
     for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
@@ -2200,7 +2233,7 @@ static void pass(void *context) {
         for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
             for (u32 u = p.from; u < p.to; u++)
                 attend(e, g, l, u % heads, e->run_first[u / heads], e->run_first[u / heads + 1],
-                       e->score + p.chunk * 4 * e->score_stride);
+                       e->score + p.chunk * 4 * (e->score_stride + e->side_stride));
         ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
         multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, NULL, 1);
         ROWS(p) {
@@ -2304,11 +2337,7 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     float *a = e->a + i * e->ld_a;
     u32 n = g->next.rows;
     if (!r->out && r->target < 0) return;
-    if (!g->patch.data)
-        for (u32 j = 0; j < n; j++) {
-            a[j] = a[j] > -1e30f ? a[j] : -1e30f; /* NaN too */
-            a[j] = a[j] < 1e30f ? a[j] : 1e30f;
-        }
+    if (!g->patch.data) e->kernels->scale(a, 1.0f, n);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
     if (r->target >= 0) {
         float sum = e->kernels->softmax(a, n);
@@ -2503,7 +2532,7 @@ static void slide(megabyte_stream *s) {
 /* ---- engine: layout and creation */
 
 static status check_engine_options(const megabyte_engine_options *from, megabyte_engine_options *to, megabyte_error *error) {
-    static const megabyte_engine_options defaults = { 1, 96, MEGABYTE_ISA_AUTO };
+    static const megabyte_engine_options defaults = { 1, 128, MEGABYTE_ISA_AUTO };
     *to = from ? *from : defaults;
     if (!to->threads) to->threads = defaults.threads;
     if (!to->batch) to->batch = defaults.batch;
@@ -2529,7 +2558,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
                           const megabyte_engine_options *o) {
     const struct sizes *z = &model->sizes;
     u64 b = o->batch, widest_x = 0, widest_a = 0, widest_n = 0, longest = 0, angles = 0;
-    u32 most_layers = 0;
+    u32 most_layers = 0, widest_head = 0;
     carve(a, 1, sizeof *e);
     e->model = model;
     e->batch = o->batch;
@@ -2545,6 +2574,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
         if (g->size.ff_dim > widest_n) widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
         if (last + 1 > longest) longest = last + 1;
         if (g->size.layers > most_layers) most_layers = g->size.layers;
+        if (g->size.head_dim > widest_head) widest_head = g->size.head_dim;
         if (!s) {
             if (g->rotary) angles = g->size.head_dim;
         } else {
@@ -2561,6 +2591,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->ld_a = round_up(widest_a, 16);
     e->ld_n = round_up(widest_n, 16);
     e->score_stride = round_up(longest, 16);
+    e->side_stride = round_up(widest_head, 16);
     e->rows = (struct row *)carve(a, b, sizeof *e->rows);
     e->run_first = (u32 *)carve(a, b + 1, sizeof *e->run_first);
     e->pieces = (struct piece *)carve(a, b, sizeof *e->pieces);
@@ -2571,7 +2602,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->q_sum = (i32 *)carve(a, b, sizeof *e->q_sum);
     e->q_scale = carve_floats(a, b, 1);
     e->row_angle = carve_floats(a, b, angles);
-    e->score = carve_floats(a, (u64)most_chunks(o->threads) * 4, e->score_stride);
+    e->score = carve_floats(a, (u64)most_chunks(o->threads) * 4, e->score_stride + e->side_stride);
 #if HAVE_THREADS
     if (o->threads > 1) {
         e->pool.phases = PHASES(most_layers);

@@ -196,7 +196,7 @@ MEGABYTE_API const char *megabyte_isa_name(megabyte_isa isa); /* "avx512-vnni" .
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_engine_options {
     uint32_t threads;   /* 1..256, the caller's included; default 1 */
-    uint32_t batch;     /* tokens computed together, 1..4096; default 96. Memory grows with it, results do not change */
+    uint32_t batch;     /* tokens computed together, 1..4096; default 128. Memory grows with it, results do not change */
     megabyte_isa isa;   /* default AUTO */
 } megabyte_engine_options;
 
