@@ -312,7 +312,7 @@ static void libc_free(void *context, void *memory, size_t size) {
 }
 
 static status choose_allocator(megabyte_allocator *to, const megabyte_allocator *from, megabyte_error *e) {
-    static const megabyte_allocator libc = { libc_alloc, libc_free, NULL };
+    megabyte_allocator libc = { libc_alloc, libc_free, NULL };
     *to = from ? *from : libc;
     if (!to->alloc || !to->free) return fail(e, MEGABYTE_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
     return MEGABYTE_OK;
@@ -352,7 +352,7 @@ enum role {
     ROLE_FF_NORM, ROLE_FF_UP, ROLE_FF_UP_BIAS, ROLE_FF_DOWN, ROLE_FF_DOWN_BIAS,
     ROLE_NORM, ROLE_NEXT, ROLE_NEXT_BIAS, ROLE_COUNT
 };
-static const char *const role_names[ROLE_COUNT] = {
+static const char role_names[ROLE_COUNT][24] = {
     "start", "position", "rotary", "embed", "patch norm-in weight", "patch norm-in bias", "patch", "patch bias",
     "patch norm-out weight", "patch norm-out bias", "attention norm", "qkv", "attention out", "feed-forward norm",
     "feed-forward up", "feed-forward up bias", "feed-forward down", "feed-forward down bias", "norm", "next", "next bias"
@@ -1683,10 +1683,14 @@ static TGT float NAME(softmax)(float *x, u32 n) {
     return lane_sum(lane);
 }
 
-static const struct kernels NAME(kernels) = {
-    NAME(gemm_f32), NAME(gemm_q8), NAME(quantize), NAME(rms_norm), NAME(layer_norm), NAME(gelu), NAME(rotate),
-    NAME(scale), NAME(add), NAME(softmax), (megabyte_isa)MEGABYTE_PASS, sizeof(Q)
-};
+/* The table is a value, not an object: position-independent code would have to write the pointers in when it is loaded. */
+static struct kernels NAME(kernels)(void) {
+    struct kernels k = {
+        NAME(gemm_f32), NAME(gemm_q8), NAME(quantize), NAME(rms_norm), NAME(layer_norm), NAME(gelu), NAME(rotate),
+        NAME(scale), NAME(add), NAME(softmax), (megabyte_isa)MEGABYTE_PASS, sizeof(Q)
+    };
+    return k;
+}
 
 #undef F
 #undef I
@@ -1755,28 +1759,29 @@ static int neon_has_dot(void) {
 }
 #endif
 
-/* The kernels of an instruction set, NULL if this build or CPU lacks it. */
-static const struct kernels *find_kernels(megabyte_isa isa) {
-    if (isa == MEGABYTE_ISA_PLAIN) return &kernels_plain;
+/* The kernels of an instruction set; 0 if this build or CPU lacks it. */
+static int find_kernels(megabyte_isa isa, struct kernels *k) {
 #if HAVE_X86
     u32 has = x86_features();
-    if (isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO)
-        if (has & 2) return &kernels_avx512;
-    if (isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO)
-        if (has & 1) return &kernels_avx2;
+    if ((isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO) && has & 2) return *k = kernels_avx512(), 1;
+    if ((isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO) && has & 1) return *k = kernels_avx2(), 1;
 #endif
 #if HAVE_NEON
-    if (isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO)
-        if (neon_has_dot()) return &kernels_neon_dot;
-    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_AUTO) return &kernels_neon;
+    if ((isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO) && neon_has_dot())
+        return *k = kernels_neon_dot(), 1;
+    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_AUTO) return *k = kernels_neon(), 1;
 #endif
-    return isa == MEGABYTE_ISA_AUTO ? &kernels_plain : NULL;
+    if (isa == MEGABYTE_ISA_PLAIN || isa == MEGABYTE_ISA_AUTO) return *k = kernels_plain(), 1;
+    return 0;
 }
 
-int megabyte_isa_available(megabyte_isa isa) { return find_kernels(isa) != NULL; }
+int megabyte_isa_available(megabyte_isa isa) {
+    struct kernels k;
+    return find_kernels(isa, &k);
+}
 
 const char *megabyte_isa_name(megabyte_isa isa) {
-    static const char *const names[] = { "auto", "plain", "avx2", "avx512-vnni", "neon", "neon-dot" };
+    static const char names[][12] = { "auto", "plain", "avx2", "avx512-vnni", "neon", "neon-dot" };
     return (unsigned)isa < sizeof names / sizeof *names ? names[isa] : "?";
 }
 
@@ -2031,7 +2036,8 @@ struct megabyte_engine {
     megabyte_allocator allocator;
     size_t allocated;
     const megabyte_model *model;
-    const struct kernels *kernels;
+    const struct kernels *kernels; /* = &kernel_table */
+    struct kernels kernel_table;
     struct pool pool;
     u32 batch; /* rows of a pass */
 
@@ -2660,16 +2666,16 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_engine_options(options, &o, error);
     if (r) return r;
-    const struct kernels *kernels = find_kernels(o.isa);
-    if (!kernels)
+    struct kernels kernels;
+    if (!find_kernels(o.isa, &kernels))
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "this CPU or build lacks the instruction set '%s'",
                     megabyte_isa_name(o.isa));
     fp_enter(&fp);
-    u32 print = arithmetic_print(kernels);
+    u32 print = arithmetic_print(&kernels);
     fp_leave(&fp);
     if (print != ARITHMETIC_PRINT)
         return fail(error, MEGABYTE_ARITHMETIC, 0, "this build's floating point is not IEEE single precision (print %08x "
-                    "on %s); compile megabyte.c without fast-math or unusual FP flags", print, megabyte_isa_name(kernels->isa));
+                    "on %s); compile megabyte.c without fast-math or unusual FP flags", print, megabyte_isa_name(kernels.isa));
     if (!(r = megabyte_engine_size(model, &o, &bytes))) {
         a.base = (u8 *)with.alloc(with.context, bytes, ALIGN);
         if (!a.base) r = MEGABYTE_OUT_OF_MEMORY;
@@ -2681,7 +2687,8 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     engine_layout(e, &a, model, &o);
     e->allocator = with;
     e->allocated = bytes;
-    e->kernels = kernels;
+    e->kernel_table = kernels;
+    e->kernels = &e->kernel_table;
     if (!pool_start(&e->pool)) {
         with.free(with.context, e, bytes);
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "%u threads could not be started", o.threads);
@@ -3207,7 +3214,8 @@ megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint
         recent += n_recent - window;
         n_recent = window;
     }
-    return sample(&kernels_plain, logits, n_logits, recent, n_recent, how, byte);
+    struct kernels plain = kernels_plain();
+    return sample(&plain, logits, n_logits, recent, n_recent, how, byte);
 }
 
 megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte) {
