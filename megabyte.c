@@ -10,7 +10,7 @@
  *    5 scalar numerics   log2, sine and cosine in double, from + - * / only
  *    6 kernels           vectors of 16 lanes in five dialects, then every kernel once, written in them
  *    7 dispatch          what the CPU has; the table of kernels
- *    8 threads           a pool of workers that run the same function, and their barrier
+ *    8 threads           a pool of workers that run one function and claim its work in chunks
  *    9 stages            one transformer pass over a batch of tokens: the paper's equations
  *   10 hierarchy         engine and stream: bytes -> patches -> stages -> logits
  *   11 streams           the public operations on them
@@ -19,19 +19,21 @@
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
- *    - float sums run in one fixed order: along k in matrix products, in 16 lanes (element i to lane i mod 16) and
- *      one tree in norms and softmax;
+ *    - float sums run in one fixed order: along k in matrix products, in 16 lanes (element i to lane i mod
+ *      16) and one tree in norms and softmax;
  *    - only + - * / sqrt, never fused; exp, erf, log, sin, cos are built from them here;
  *    - max(a, b) means a > b ? a : b, so that even NaN behaves alike;
- *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge (fp_enter, fp_leave).
+ *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge (fp_enter,
+ *      fp_leave).
  *
- * Section 6 is compiled once per instruction set: this file includes itself with MEGABYTE_PASS naming the dialect. */
+ * Section 6 is compiled once per instruction set: this file includes itself with MEGABYTE_PASS naming the
+ * dialect. */
 #ifndef MEGABYTE_PASS
 
-/* ============================================================================================== 1 platform */
+/* ================================================================================ 1 platform */
 
-/* Keep the compiler from re-ordering or fusing float arithmetic. gcc obeys per-file options (also under -Ofast);
- * clang obeys the pragma unless told -ffast-math, which cannot be undone from inside a file: refuse.
+/* Keep the compiler from re-ordering or fusing float arithmetic. gcc obeys per-file options (also under
+ * -Ofast); clang obeys the pragma unless told -ffast-math, which cannot be undone from inside a file: refuse.
  * (Measured with gcc 12 and clang 14; engines test the result at creation, see arithmetic_holds.) */
 #if defined(__clang__)
 #  if defined(__FAST_MATH__)
@@ -113,18 +115,14 @@
 
 #if defined(__GNUC__)
 #  define INLINE static inline __attribute__((always_inline))
-#  define UNUSED __attribute__((unused))
 #  define TARGET(isa) __attribute__((target(isa)))
-#  define PREFETCH(p) __builtin_prefetch(p)
 #else
 #  define INLINE static inline
-#  define UNUSED
 #  define TARGET(isa)
-#  define PREFETCH(p) ((void)0)
 #endif
 
-/* ROUNDED(x): the product x is rounded before it is used. clang fuses across statements under -ffp-contract=fast,
- * whatever the pragma says; an empty asm in between stops it and costs nothing. */
+/* ROUNDED(x): the product x is rounded before it is used. clang fuses across statements under
+ * -ffp-contract=fast, whatever the pragma says; an empty asm in between stops it and costs nothing. */
 #if defined(__clang__) && (defined(__x86_64__) || defined(__SSE2__))
 #  define ROUNDED(x) __asm__("" : "+x"(x))
 #elif defined(__clang__) && defined(__aarch64__)
@@ -137,7 +135,7 @@
 #  define ROUNDED(x) ((void)0)
 #endif
 
-/* The caller's floating-point environment: put aside (rounding to nearest, no flush to zero), then restored. */
+/* The caller's floating-point environment is put aside (to nearest, no flush to zero), then restored. */
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #  include <xmmintrin.h>
 typedef unsigned fp_state;
@@ -168,13 +166,13 @@ typedef megabyte_status status;
 
 _Static_assert(sizeof(float) == 4 && FLT_MANT_DIG == 24 && DBL_MANT_DIG == 53, "IEEE 754 floats are needed");
 
-/* Tests and debuggers may define this before including megabyte.c, to see every layer's vectors:
- * x[n] is what `point` ("input", "attention", "feed-forward", "output") left in the residual stream of row `row`. */
+/* Tests and debuggers may define this before including megabyte.c, to see every layer's vectors: x[n] is what
+ * `point` ("input", "attention", "feed-forward", "output") left in the residual stream of row `row`. */
 #ifndef MEGABYTE_TRACE
 #  define MEGABYTE_TRACE(stage, layer, point, row, x, n) ((void)0)
 #endif
 
-/* ============================================================================================== 2 bytes and errors */
+/* ================================================================================ 2 bytes and errors */
 
 static u32 get16(const u8 *p) { return (u32)p[0] | (u32)p[1] << 8; }
 static u32 get32(const u8 *p) { return get16(p) | get16(p + 2) << 16; }
@@ -223,7 +221,8 @@ static void sha256_block(u32 h[8], const u8 *p) {
 
 /* The digest of the concatenation a[0..n) b[0..m). */
 static void sha256(const u8 *a, u64 n, const u8 *b, u64 m, u8 out[32]) {
-    u32 h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
+    u32 h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
     u8 block[64];
     u64 total = n + m, done = 0;
     u32 fill = 0;
@@ -289,13 +288,14 @@ static void clear_error(megabyte_error *e) {
     if (e) memset(e, 0, sizeof *e);
 }
 
-/* ============================================================================================== 3 memory */
+/* ================================================================================ 3 memory */
 
 #define ALIGN 64 /* of every array: a cache line, and the widest vector */
 
 static void *libc_alloc(void *context, size_t size, size_t align) {
     (void)context;
-    char *raw = size <= SIZE_MAX - align - sizeof(void *) ? (char *)malloc(size + align + sizeof(void *)) : NULL;
+    char *raw =
+        size <= SIZE_MAX - align - sizeof(void *) ? (char *)malloc(size + align + sizeof(void *)) : NULL;
     if (!raw) return NULL;
     char *p = raw + sizeof(void *);
     p += (align - (uintptr_t)p % align) % align;
@@ -314,12 +314,13 @@ static void libc_free(void *context, void *memory, size_t size) {
 static status choose_allocator(megabyte_allocator *to, const megabyte_allocator *from, megabyte_error *e) {
     megabyte_allocator libc = { libc_alloc, libc_free, NULL };
     *to = from ? *from : libc;
-    if (!to->alloc || !to->free) return fail(e, MEGABYTE_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
+    if (!to->alloc || !to->free)
+        return fail(e, MEGABYTE_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
     return MEGABYTE_OK;
 }
 
-/* Objects are laid out twice by one function: first with base NULL to learn the size, then for real. A size that
- * does not fit is remembered in `overflow`. */
+/* Objects are laid out twice by one function: first with base NULL to learn the size, then for real. A size
+ * that does not fit is remembered in `overflow`. */
 struct arena { u8 *base; u64 used; int overflow; };
 
 static void *carve(struct arena *a, u64 count, u64 size) {
@@ -330,12 +331,13 @@ static void *carve(struct arena *a, u64 count, u64 size) {
 }
 static int arena_fits(const struct arena *a) { return !a->overflow && a->used <= SIZE_MAX / 2; }
 
-/* ============================================================================================== 4 model file */
+/* ================================================================================ 4 model file */
 
 /* models/README.md describes the file byte by byte. In short, little-endian throughout:
  *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 | tensor data
- * Everything before the data is covered by one SHA-256, the data by another. The tensors that must be there, their
- * order, sizes and offsets all follow from the stage descriptors (each_tensor): a file is right or refused. */
+ * Everything before the data is covered by one SHA-256, the data by another. The tensors that must be there,
+ * their order, sizes and offsets all follow from the stage descriptors (each_tensor): a file is right or
+ * refused. */
 #define HEADER_BYTES 128
 #define STAGE_BYTES 64
 #define TENSOR_BYTES 32
@@ -353,17 +355,18 @@ enum role {
     ROLE_NORM, ROLE_NEXT, ROLE_NEXT_BIAS, ROLE_COUNT
 };
 static const char role_names[ROLE_COUNT][24] = {
-    "start", "position", "rotary", "embed", "patch norm-in weight", "patch norm-in bias", "patch", "patch bias",
-    "patch norm-out weight", "patch norm-out bias", "attention norm", "qkv", "attention out", "feed-forward norm",
-    "feed-forward up", "feed-forward up bias", "feed-forward down", "feed-forward down bias", "norm", "next", "next bias"
+    "start", "position", "rotary", "embed", "patch norm-in weight", "patch norm-in bias", "patch",
+    "patch bias", "patch norm-out weight", "patch norm-out bias", "attention norm", "qkv", "attention out",
+    "feed-forward norm", "feed-forward up", "feed-forward up bias", "feed-forward down",
+    "feed-forward down bias", "norm", "next", "next bias"
 };
 
 struct stage_sizes { u32 dim, layers, heads, head_dim, ff_dim, positions, flags; };
 struct sizes { u32 vocabulary, pad_id, family, n_stages; struct stage_sizes stage[MEGABYTE_MAX_STAGES]; };
 struct tensor { u32 role, stage, layer, type, rows, cols; u64 offset; };
 
-/* Bytes of the file that one token of stage s stands for: P for stage 0, 1 for the finest. The product is bounded by
- * check_sizes. */
+/* Bytes of the file that one token of stage s stands for: P for stage 0, 1 for the finest. The product is
+ * bounded by check_sizes. */
 static u64 token_bytes(const struct sizes *z, u32 s) {
     u64 n = 1;
     for (u32 i = s + 1; i < z->n_stages; i++) n *= z->stage[i].positions;
@@ -375,9 +378,9 @@ static int is_matrix(u32 role) {
            role == ROLE_FF_DOWN || role == ROLE_NEXT;
 }
 
-/* Bytes of a tensor's data. rows, cols < 2^32 and types are checked: no overflow. Matrices are kept in tiles of 16
- * output rows, the last tile filled up: f32 as [tile][cols][16]; q8 as [tile][cols/4][16][4] of (weight + 128),
- * cols filled up to a multiple of 4 with 128, then a float scale for each of the 16 * tiles rows. */
+/* Bytes of a tensor's data. rows, cols < 2^32 and types are checked: no overflow. Matrices are kept in tiles
+ * of 16 output rows, the last tile filled up: f32 as [tile][cols][16]; q8 as [tile][cols/4][16][4] of (weight
+ * + 128), cols filled up to a multiple of 4 with 128, then a float scale for each of the 16 * tiles rows. */
 static u64 tensor_data_bytes(const struct tensor *t) {
     u64 rows = round_up(t->rows, 16), cols = t->cols;
     if (t->type == TYPE_F32) return (u64)t->rows * cols * 4;
@@ -385,9 +388,10 @@ static u64 tensor_data_bytes(const struct tensor *t) {
     return rows * round_up(cols, 4) + rows * 4;
 }
 
-/* Calls visit for every tensor that a model of these sizes has, in file order, with role, stage, layer, rows and cols
- * set; stops at the first status that is not OK. */
-static status each_tensor(const struct sizes *z, status (*visit)(void *context, struct tensor *t), void *context) {
+/* Calls visit for every tensor that a model of these sizes has, in file order, with role, stage, layer, rows
+ * and cols set; stops at the first status that is not OK. */
+static status each_tensor(const struct sizes *z, status (*visit)(void *context, struct tensor *t),
+                          void *context) {
 #define VISIT(role_, layer_, rows_, cols_)                                                        \
     do {                                                                                          \
         struct tensor t_ = { role_, s, layer_, 0, (u32)(rows_), (u32)(cols_), 0 };                \
@@ -430,9 +434,10 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
     return MEGABYTE_OK;
 }
 
-/* Writing, for mbconvert (which includes this file) and the self-test: all of the header but its two hashes, with the
- * stage descriptors; and an entry of the tensor table. */
-static void put_header(u8 *file, const struct sizes *z, u32 tensors, u32 metadata_bytes, u64 data, u64 bytes) {
+/* Writing, for mbconvert (which includes this file) and the self-test: all of the header but its two hashes,
+ * with the stage descriptors; and an entry of the tensor table. */
+static void put_header(u8 *file, const struct sizes *z, u32 tensors, u32 metadata_bytes, u64 data,
+                       u64 bytes) {
     memcpy(file, model_magic, 8);
     put32(file + 8, MEGABYTE_FORMAT_VERSION);
     put32(file + 12, HEADER_BYTES);
@@ -463,29 +468,36 @@ static void put_entry(u8 *entry, const struct tensor *t, u64 data) {
 static status check_sizes(const struct sizes *z, megabyte_error *e) {
     u64 at = HEADER_BYTES, wide = 1;
     if (z->family != FAMILY_LUCIDRAINS)
-        return fail(e, MEGABYTE_UNSUPPORTED, 36, "model family %u is not known to this version; update megabyte", z->family);
+        return fail(e, MEGABYTE_UNSUPPORTED, 36,
+                    "model family %u is not known to this version; update megabyte", z->family);
     if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES)
-        return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d", z->n_stages, MEGABYTE_MAX_STAGES);
+        return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d", z->n_stages,
+                    MEGABYTE_MAX_STAGES);
     if (z->vocabulary < 2 || z->vocabulary > MAX_WIDTH)
-        return fail(e, MEGABYTE_UNSUPPORTED, 32, "vocabulary of %u ids; 2 to 65536 are possible", z->vocabulary);
+        return fail(e, MEGABYTE_UNSUPPORTED, 32, "vocabulary of %u ids; 2 to 65536 are possible",
+                    z->vocabulary);
     for (u32 s = 0; s < z->n_stages; s++, at += STAGE_BYTES) {
         const struct stage_sizes *g = &z->stage[s];
-        if (!g->dim || g->dim > MAX_WIDTH || !g->ff_dim || g->ff_dim > MAX_WIDTH || !g->heads || !g->head_dim ||
-            (u64)g->heads * g->head_dim > MAX_WIDTH)
-            return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, "
-                        "feed-forward %u)", s, g->dim, g->heads, g->head_dim, g->ff_dim);
+        if (!g->dim || g->dim > MAX_WIDTH || !g->ff_dim || g->ff_dim > MAX_WIDTH || !g->heads ||
+            !g->head_dim || (u64)g->heads * g->head_dim > MAX_WIDTH)
+            return fail(e, MEGABYTE_UNSUPPORTED, at,
+                        "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, "
+                        "feed-forward %u)",
+                        s, g->dim, g->heads, g->head_dim, g->ff_dim);
         if (!g->positions || g->positions > 1u << 24 || !g->layers || g->layers > 4096)
-            return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers, g->positions);
+            return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
+                        g->positions);
         if (g->flags & ~(u32)(POSITION_LEARNED | POSITION_ROTARY))
-            return fail(e, MEGABYTE_UNSUPPORTED, at + 24, "stage %u: unknown options 0x%x; update megabyte", s, g->flags);
+            return fail(e, MEGABYTE_UNSUPPORTED, at + 24, "stage %u: unknown options 0x%x; update megabyte",
+                        s, g->flags);
         if ((g->flags & POSITION_ROTARY) && g->head_dim % 2)
-            return fail(e, MEGABYTE_UNSUPPORTED, at + 12, "stage %u: rotary positions need an even head width, not %u",
-                        s, g->head_dim);
+            return fail(e, MEGABYTE_UNSUPPORTED, at + 12,
+                        "stage %u: rotary positions need an even head width, not %u", s, g->head_dim);
         if (s) {
             wide *= g->positions;
             if (wide > MAX_WIDTH || (u64)g->positions * g->dim > 1u << 24)
-                return fail(e, MEGABYTE_UNSUPPORTED, at + 20, "stage %u: patches of %llu bytes are too long", s,
-                            (unsigned long long)wide);
+                return fail(e, MEGABYTE_UNSUPPORTED, at + 20, "stage %u: patches of %llu bytes are too long",
+                            s, (unsigned long long)wide);
         }
     }
     if (wide * z->stage[z->n_stages - 1].dim > MAX_WIDTH)
@@ -561,16 +573,21 @@ static status open_tensor(void *context, struct tensor *t) {
     if (get16(entry) != t->role || get16(entry + 2) != t->stage || get32(entry + 4) != t->layer ||
         get32(entry + 12) != t->rows || get32(entry + 16) != t->cols || get32(entry + 20) ||
         get64(entry + 24) != t->offset - m->data_offset)
-        return fail(w->error, MEGABYTE_CORRUPT, w->at, "tensor %u should be '%s' of stage %u layer %u, %u x %u at offset "
-                    "%llu, but the table says otherwise; convert the checkpoint again", w->index, role_names[t->role],
-                    t->stage, t->layer, t->rows, t->cols, (unsigned long long)(t->offset - m->data_offset));
+        return fail(w->error, MEGABYTE_CORRUPT, w->at,
+                    "tensor %u should be '%s' of stage %u layer %u, %u x %u at offset "
+                    "%llu, but the table says otherwise; convert the checkpoint again",
+                    w->index, role_names[t->role], t->stage, t->layer, t->rows, t->cols,
+                    (unsigned long long)(t->offset - m->data_offset));
     if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED : t->type != TYPE_F32)
-        return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8, "tensor %u ('%s'): storage type %u is not known to this "
-                    "version; update megabyte", w->index, role_names[t->role], t->type);
+        return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8,
+                    "tensor %u ('%s'): storage type %u is not known to this "
+                    "version; update megabyte",
+                    w->index, role_names[t->role], t->type);
     u64 bytes = tensor_data_bytes(t);
     if (t->offset > m->file_bytes || bytes > m->file_bytes - t->offset)
-        return fail(w->error, MEGABYTE_TRUNCATED, t->offset, "tensor %u ('%s', %llu bytes) reaches beyond the file's end",
-                    w->index, role_names[t->role], (unsigned long long)bytes);
+        return fail(w->error, MEGABYTE_TRUNCATED, t->offset,
+                    "tensor %u ('%s', %llu bytes) reaches beyond the file's end", w->index,
+                    role_names[t->role], (unsigned long long)bytes);
     w->expected = round_up(t->offset + bytes, ALIGN);
     w->at += TENSOR_BYTES;
     w->index++;
@@ -579,7 +596,9 @@ static status open_tensor(void *context, struct tensor *t) {
     struct stage *g = &m->stage[t->stage];
     struct layer *l = g->layers + t->layer;
     const float *vector = (const float *)(const void *)(m->file + t->offset);
-    struct matrix x = { m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type };
+    struct matrix x = {
+        m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type
+    };
     if (t->type == TYPE_Q8_TILED)
         x.scale = (const float *)(const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
     switch ((enum role)t->role) {
@@ -620,8 +639,8 @@ static status count_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-/* Metadata entries: u32 key bytes, u32 value bytes, key, NUL, value, NUL. Returns the next entry or NULL if this one
- * does not lie in [p, end). */
+/* Metadata entries: u32 key bytes, u32 value bytes, key, NUL, value, NUL. Returns the next entry or NULL if
+ * this one does not lie in [p, end). */
 static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, const char **value) {
     if (end - p < 10) return NULL;
     u64 k = get32(p), v = get32(p + 4), left = (u64)(end - p) - 10;
@@ -633,22 +652,26 @@ static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, co
     return text + k + v + 2;
 }
 
-/* Everything that can be known without touching the weights. On success *z and the table's place are right. */
+/* Everything that can be known without the weights. On success *z and the table's place are right. */
 static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megabyte_error *e) {
     const u8 *f = m->file;
     u64 size = m->file_bytes;
     u8 digest[32];
     if (size < 8 || memcmp(f, model_magic, 8))
-        return fail(e, MEGABYTE_BAD_MAGIC, 0, "not a megabyte model (.mb) file; checkpoints are converted by mbconvert");
+        return fail(e, MEGABYTE_BAD_MAGIC, 0,
+                    "not a megabyte model (.mb) file; checkpoints are converted by mbconvert");
     if (size < HEADER_BYTES)
-        return fail(e, MEGABYTE_TRUNCATED, size, "the file ends inside its header; copy or download it again");
+        return fail(e, MEGABYTE_TRUNCATED, size,
+                    "the file ends inside its header; copy or download it again");
     if (get32(f + 8) != MEGABYTE_FORMAT_VERSION || get32(f + 12) != HEADER_BYTES)
-        return fail(e, MEGABYTE_BAD_VERSION, 8, "format version %u; this library reads version %d", get32(f + 8),
-                    MEGABYTE_FORMAT_VERSION);
+        return fail(e, MEGABYTE_BAD_VERSION, 8, "format version %u; this library reads version %d",
+                    get32(f + 8), MEGABYTE_FORMAT_VERSION);
     u64 stated = get64(f + 16), data = get64(f + 24);
     if (stated != size)
-        return fail(e, stated > size ? MEGABYTE_TRUNCATED : MEGABYTE_CORRUPT, 16, "the file should have %llu bytes but "
-                    "has %llu; copy or download it again", (unsigned long long)stated, (unsigned long long)size);
+        return fail(e, stated > size ? MEGABYTE_TRUNCATED : MEGABYTE_CORRUPT, 16,
+                    "the file should have %llu bytes but "
+                    "has %llu; copy or download it again",
+                    (unsigned long long)stated, (unsigned long long)size);
     z->vocabulary = get32(f + 32);
     z->family = get32(f + 36);
     z->n_stages = get32(f + 40);
@@ -656,22 +679,26 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     z->pad_id = get32(f + 52);
     u64 end = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES + (u64)tensors * TENSOR_BYTES + metadata_bytes;
     if (data > size || data % ALIGN || end > data || round_up(end, ALIGN) != data)
-        return fail(e, MEGABYTE_CORRUPT, 24, "the tables end at %llu but the data begins at %llu in a file of %llu bytes",
+        return fail(e, MEGABYTE_CORRUPT, 24,
+                    "the tables end at %llu but the data begins at %llu in a file of %llu bytes",
                     (unsigned long long)end, (unsigned long long)data, (unsigned long long)size);
     sha256(f, 96, f + HEADER_BYTES, data - HEADER_BYTES, digest);
     if (memcmp(digest, f + 96, 32))
-        return fail(e, MEGABYTE_CORRUPT, 96, "the checksum of the header and tables is wrong; copy or download the file "
+        return fail(e, MEGABYTE_CORRUPT, 96,
+                    "the checksum of the header and tables is wrong; copy or download the file "
                     "again");
     if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES) return check_sizes(z, e);
     for (u32 s = 0; s < z->n_stages; s++) {
         const u8 *d = f + HEADER_BYTES + s * STAGE_BYTES;
-        struct stage_sizes g = { get32(d), get32(d + 4), get32(d + 8), get32(d + 12), get32(d + 16), get32(d + 20),
-                                 get32(d + 24) };
+        struct stage_sizes g = { get32(d),      get32(d + 4),  get32(d + 8), get32(d + 12),
+                                 get32(d + 16), get32(d + 20), get32(d + 24) };
         z->stage[s] = g;
         for (u32 i = 28; i < STAGE_BYTES; i++)
             if (d[i])
-                return fail(e, MEGABYTE_UNSUPPORTED, (u64)(d + i - f), "stage %u uses an option that this version does "
-                            "not know; update megabyte", s);
+                return fail(e, MEGABYTE_UNSUPPORTED, (u64)(d + i - f),
+                            "stage %u uses an option that this version does "
+                            "not know; update megabyte",
+                            s);
     }
     status r = check_sizes(z, e);
     if (r) return r;
@@ -681,7 +708,8 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     u32 count = 0;
     if (layers * 8 <= tensors) each_tensor(z, count_tensor, &count);
     if (count != tensors)
-        return fail(e, MEGABYTE_CORRUPT, 44, "%u tensors are listed, but a model of these sizes has another number", tensors);
+        return fail(e, MEGABYTE_CORRUPT, 44,
+                    "%u tensors are listed, but a model of these sizes has another number", tensors);
     if (get64(f + 56) || (z->pad_id != UINT32_MAX && z->pad_id >= z->vocabulary))
         return fail(e, MEGABYTE_CORRUPT, 52, "the header's pad id or reserved field is wrong");
     *table = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES;
@@ -729,9 +757,11 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     struct arena a = { NULL, 0, 0 };
     carve(&a, 1, sizeof *m);
     carve(&a, layers, sizeof(struct layer));
-    u8 *memory = arena_fits(&a) ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN) : NULL;
-    if (!memory) return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for the model's tables (%llu bytes)",
-                             (unsigned long long)a.used);
+    u8 *memory =
+        arena_fits(&a) ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN) : NULL;
+    if (!memory)
+        return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for the model's tables (%llu bytes)",
+                    (unsigned long long)a.used);
     m->allocated = (size_t)a.used;
     a.base = memory;
     a.used = 0;
@@ -781,7 +811,9 @@ static void release_file(megabyte_model *m) {
 
 static status copy_file(megabyte_model *m, megabyte_error *e) {
     m->copy = m->file_bytes <= SIZE_MAX / 2
-                  ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)(m->file_bytes ? m->file_bytes : 1), ALIGN) : NULL;
+                  ? (u8 *)m->allocator.alloc(m->allocator.context,
+                                             (size_t)(m->file_bytes ? m->file_bytes : 1), ALIGN)
+                  : NULL;
     if (m->copy) return MEGABYTE_OK;
     return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a copy of the file (%llu bytes)",
                 (unsigned long long)m->file_bytes);
@@ -794,7 +826,8 @@ megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *d
     if (model) *model = NULL;
     if (!model || !data) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and data must not be NULL");
     if ((uintptr_t)data % ALIGN)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the model's bytes must be aligned to 64 (say _Alignas(64))");
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "the model's bytes must be aligned to 64 (say _Alignas(64))");
     memset(&m, 0, sizeof m);
     status r = choose_allocator(&m.allocator, allocator, error);
     if (r) return r;
@@ -858,8 +891,8 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
 }
 #endif
 
-megabyte_status megabyte_model_open(megabyte_model **model, const char *path, const megabyte_allocator *allocator,
-                                    megabyte_error *error) {
+megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
+                                    const megabyte_allocator *allocator, megabyte_error *error) {
     megabyte_model m;
     clear_error(error);
     if (model) *model = NULL;
@@ -868,7 +901,8 @@ megabyte_status megabyte_model_open(megabyte_model **model, const char *path, co
     status r = choose_allocator(&m.allocator, allocator, error);
     if (r) return r;
 #if defined(MEGABYTE_NO_FILE)
-    return fail(error, MEGABYTE_UNSUPPORTED, 0, "built with MEGABYTE_NO_FILE: use megabyte_model_open_memory");
+    return fail(error, MEGABYTE_UNSUPPORTED, 0,
+                "built with MEGABYTE_NO_FILE: use megabyte_model_open_memory");
 #else
     if (!(r = load_file(&m, path, error))) r = finish_opening(model, &m, error);
     if (r) release_file(&m);
@@ -893,12 +927,13 @@ megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_erro
         holds = !memcmp(digest, model->file + 64, 32);
     }
     if (!holds)
-        return fail(error, MEGABYTE_CORRUPT, model->data_offset, "the weights do not match their checksum; copy or "
+        return fail(error, MEGABYTE_CORRUPT, model->data_offset,
+                    "the weights do not match their checksum; copy or "
                     "download the file again");
     return MEGABYTE_OK;
 }
 
-/* ============================================================================================== 5 scalar numerics */
+/* ================================================================================ 5 scalar numerics */
 
 /* Double precision from + - * / and integers; each rounds once per operation on every machine. */
 
@@ -923,12 +958,13 @@ static double log2_exact(double x) {
     return e + t;
 }
 
-/* sin and cos of an angle >= 0; what is not a reasonable angle counts as 0. Reduced by pi/2 in three parts of 33 bits
- * (exact for the 2^20 first quarter turns), then Taylor series on |r| <= pi/4. */
+/* sin and cos of an angle >= 0; what is not a reasonable angle counts as 0. Reduced by pi/2 in three parts of
+ * 33 bits (exact for the 2^20 first quarter turns), then Taylor series on |r| <= pi/4. */
 static void sin_cos(double angle, double *sine, double *cosine) {
     if (!(angle >= 0 && angle < 1e9)) angle = 0;
     int64_t n = (int64_t)(angle * 0.63661977236758134 + 0.5);
-    static const double part[3] = { 1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21 };
+    static const double part[3] = { 1.57079632673412561417, 6.07710050630396597660e-11,
+                                    2.02226624879595063154e-21 };
     double r = angle;
     for (int i = 0; i < 3; i++) {
         double p = (double)n * part[i];
@@ -964,37 +1000,40 @@ static float lane_max(const float lane[16]) {
     return m;
 }
 
-/* ============================================================================================== 6 kernels */
+/* ================================================================================ 6 kernels */
 
-/* What every instruction set provides. Rows of activations are float[round_up(n, 16)]; readers never rely on what
- * lies beyond n. `tiles` count 16 output rows each. Matrix products:
- *     y[i][r] = sum over k of x[i][k] * w[r][k]   (+ bias[r])   (+ what y held, if add)        for i < m, r < 16 tiles */
+/* What every instruction set provides. Rows of activations are float[round_up(n, 16)]; readers never rely on
+ * what lies beyond n. `tiles` count 16 output rows each. Matrix products:
+ *     y[i][r] = sum over k of x[i][k] * w[r][k]   (+ bias[r])   (+ what y held, if add) */
 struct kernels {
     /* w: [tiles][k][16], tiles `stride` floats apart; k runs in order, product and sum rounded separately. */
-    void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y, u64 ldy,
-                     const float *bias, int add);
-    /* w: [tiles][k4/4][16][4] bytes of weight + 128; x: quantized rows, ldx elements apart; sum[i] = sum of row i;
-     * the exact integer product times (x_scale[i] * w_scale[r]). */
-    void (*gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx, const i32 *sum,
-                    const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add);
+    void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
+                     u64 ldy, const float *bias, int add);
+    /* w: [tiles][k4/4][16][4] bytes of weight + 128; x: quantized rows, ldx elements apart; sum[i] = sum of
+     * row i; the exact integer product times (x_scale[i] * w_scale[r]). */
+    void (*gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx,
+                    const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                    int add);
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
-    void (*rms_norm)(float *x, const float *g, u32 n);                       /* x / max(|x| n^-1/2, 1e-8) * g */
+    void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n); /* eps 1e-5 */
-    void (*gelu)(float *x, u32 n);                                           /* x Phi(x), to round_up(n, 16) */
-    void (*rotate)(float *x, const float *cosine, const float *sine, u32 half); /* x[i], x[i + half] by angle i */
-    void (*scale)(float *x, float by, u32 n);                                /* and clamp to +-1e15: finite ever after */
+    void (*gelu)(float *x, u32 n); /* x Phi(x), to round_up(n, 16) */
+    void (*rotate)(float *x, const float *cosine, const float *sine,
+                   u32 half);                 /* x[i], x[i + half] by angle i */
+    void (*scale)(float *x, float by, u32 n); /* and clamp to +-1e15: finite ever after */
     void (*add)(float *x, const float *y, u32 n);                            /* x += y, neither padded */
     float (*softmax)(float *x, u32 n); /* x := exp(x - max), zeros to round_up(n, 16); returns the sum */
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
 };
 
-#define MAGIC 12582912.0f    /* 1.5 * 2^23: adding it rounds |v| < 2^22 to the nearest even integer, in the low bits */
+#define MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
 
-/* Each pass defines the dialect (F: 16 floats, I: 16 int32, Q: a quantized activation, A: int8 accumulators) and then
- * compiles the kernels below in it. MEGABYTE_SELF is this file's name, should you have renamed it. */
+/* Each pass defines the dialect (F: 16 floats, I: 16 int32, Q: a quantized activation, A: int8 accumulators)
+ * and then compiles the kernels below in it. MEGABYTE_SELF is this file's name, should you have renamed it.
+ */
 #ifndef MEGABYTE_SELF
 #  define MEGABYTE_SELF "megabyte.c"
 #endif
@@ -1043,7 +1082,7 @@ struct kernels {
 #  undef TGT
 #endif
 
-#else /* MEGABYTE_PASS: one dialect, then the kernels ---------------------------------------------------------- */
+#else /* MEGABYTE_PASS: one dialect, then the kernels ---------------------------------------------- */
 
 #define F NAME(F)
 #define I NAME(I)
@@ -1068,7 +1107,7 @@ struct kernels {
 #define a_zero NAME(a_zero)
 #define a_dot NAME(a_dot)
 #define a_total NAME(a_total)
-#if MEGABYTE_PASS == 1 /* left to the compiler: forcing loops over lanes inline makes sanitizer builds take minutes */
+#if MEGABYTE_PASS == 1 /* loops over lanes forced inline would make sanitizer builds take minutes */
 #  define V static inline
 #else
 #  define V INLINE TGT
@@ -1078,8 +1117,8 @@ struct kernels {
  *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b
  *   f_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
  *   f_round(v): nearest integer, |v| < 2^22;   q_store: 16 of them as Q
- *   a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact; a_total: the 16 sums, corrected by
- *   the activations' sum where the dialect's products took weights as weight + 128 */
+ *   a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact; a_total: the 16 sums,
+ *   corrected by the activations' sum where the dialect's products took weights as weight + 128 */
 #if MEGABYTE_PASS == 1 /* plain C */
 typedef struct { float v[16]; } F;
 typedef struct { i32 v[16]; } I;
@@ -1097,7 +1136,10 @@ V F f_div(F a, F b) { LANES a.v[i] = a.v[i] / b.v[i]; return a; }
 V F f_max(F a, F b) { LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
 V F f_min(F a, F b) { LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
 V F f_abs(F a) { LANES a.v[i] = bits_to_f32(f32_to_bits(a.v[i]) & 0x7fffffffu); return a; }
-V F f_exponent(F p, F t) { LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23)); return p; }
+V F f_exponent(F p, F t) {
+    LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23));
+    return p;
+}
 V I f_round(F a) { I r; LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS); return r; }
 V F f_from_i(I a) { F r; LANES r.v[i] = (float)a.v[i]; return r; }
 V I i_add(I a, I b) { LANES a.v[i] += b.v[i]; return a; }
@@ -1136,8 +1178,10 @@ V F f_abs(F a) {
     return a;
 }
 V F f_exponent(F p, F t) {
-    p.a = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.a), _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
-    p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b), _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
+    p.a = _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(p.a), _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
+    p.b = _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(p.b), _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
     return p;
 }
 V I f_round(F a) {
@@ -1199,10 +1243,12 @@ V F f_max(F a, F b) { return _mm512_max_ps(a, b); }
 V F f_min(F a, F b) { return _mm512_min_ps(a, b); }
 V F f_abs(F a) { return _mm512_abs_ps(a); }
 V F f_exponent(F p, F t) {
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 V I f_round(F a) {
-    return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))), _mm512_set1_epi32(MAGIC_BITS));
+    return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))),
+                            _mm512_set1_epi32(MAGIC_BITS));
 }
 V F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
 V I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
@@ -1215,8 +1261,16 @@ typedef struct { float32x4_t a, b, c, d; } F;
 typedef struct { int32x4_t a, b, c, d; } I;
 typedef i8 Q;
 #define EACH(r, f) F r = { f(a), f(b), f(c), f(d) }
-V F f_load(const float *p) { F r = { vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) }; return r; }
-V void f_store(float *p, F x) { vst1q_f32(p, x.a); vst1q_f32(p + 4, x.b); vst1q_f32(p + 8, x.c); vst1q_f32(p + 12, x.d); }
+V F f_load(const float *p) {
+    F r = { vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) };
+    return r;
+}
+V void f_store(float *p, F x) {
+    vst1q_f32(p, x.a);
+    vst1q_f32(p + 4, x.b);
+    vst1q_f32(p + 8, x.c);
+    vst1q_f32(p + 12, x.d);
+}
 V F f_set(float v) { float32x4_t q = vdupq_n_f32(v); F r = { q, q, q, q }; return r; }
 #define EACH_OF(m) vaddq_f32(x.m, y.m)
 V F f_add(F x, F y) { EACH(r, EACH_OF); return r; }
@@ -1239,7 +1293,8 @@ V F f_min(F x, F y) { EACH(r, EACH_OF); return r; }
 #define EACH_OF(m) vabsq_f32(x.m)
 V F f_abs(F x) { EACH(r, EACH_OF); return r; }
 #undef EACH_OF
-#define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p.m), vshlq_n_s32(vreinterpretq_s32_f32(t.m), 23)))
+#define BITS(x) vreinterpretq_s32_f32(x)
+#define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
 V F f_exponent(F p, F t) { EACH(r, EACH_OF); return r; }
 #undef EACH_OF
 #define EACH_OF(m) vcvtq_f32_s32(x.m)
@@ -1247,9 +1302,10 @@ V F f_from_i(I x) { EACH(r, EACH_OF); return r; }
 #undef EACH_OF
 #undef EACH
 #define EACH(r, f) I r = { f(a), f(b), f(c), f(d) }
-#define EACH_OF(m) vsubq_s32(vreinterpretq_s32_f32(vaddq_f32(x.m, vdupq_n_f32(MAGIC))), vdupq_n_s32(MAGIC_BITS))
+#define EACH_OF(m) vsubq_s32(BITS(vaddq_f32(x.m, vdupq_n_f32(MAGIC))), vdupq_n_s32(MAGIC_BITS))
 V I f_round(F x) { EACH(r, EACH_OF); return r; }
 #undef EACH_OF
+#undef BITS
 #define EACH_OF(m) vaddq_s32(x.m, y.m)
 V I i_add(I x, I y) { EACH(r, EACH_OF); return r; }
 #undef EACH_OF
@@ -1280,7 +1336,8 @@ V A a_dot(A s, const u8 *w, const Q *x) {
 }
 V I a_total(A s, i32 sum) {
     (void)sum;
-    I r = { vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c), vpaddq_s32(s.lo.d, s.hi.d) };
+    I r = { vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c),
+            vpaddq_s32(s.lo.d, s.hi.d) };
     return r;
 }
 #else /* the dot-product extension: four products a lane */
@@ -1313,7 +1370,7 @@ V I a_total(A s, i32 sum) { (void)sum; return s; }
 #endif
 #endif
 
-/* From here on no intrinsics: the kernels, in the dialect. --------------------------------------------------- */
+/* From here on no intrinsics: the kernels, in the dialect. ------------------------------------------ */
 
 /* The last, partial block of a row: zeros beyond n < 16. */
 V F NAME(f_part)(const float *p, u32 n) {
@@ -1331,8 +1388,8 @@ V void NAME(finish)(F y, float *to, const float *bias, int add) {
 #define finish NAME(finish)
 
 /* One tile for four rows of x, or four tiles for one: at least four independent chains. */
-static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
-                               u64 ldy, const float *bias, int add) {
+static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m,
+                               float *y, u64 ldy, const float *bias, int add) {
     u32 i = 0;
     for (; i + 4 <= m; i += 4) {
         const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
@@ -1342,8 +1399,8 @@ static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, con
             const float *p = w + t * stride, *b = bias ? bias + 16 * t : NULL;
             F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
             for (u32 j = 0; j < k; j++, p += 16) {
-                F v = f_load(p), u = f_load(p + stride), x0j = f_set(x0[j]), x1j = f_set(x1[j]), x2j = f_set(x2[j]),
-                  x3j = f_set(x3[j]);
+                F v = f_load(p), u = f_load(p + stride), x0j = f_set(x0[j]), x1j = f_set(x1[j]),
+                  x2j = f_set(x2[j]), x3j = f_set(x3[j]);
                 a0 = f_add(a0, f_mul(v, x0j));
                 b0 = f_add(b0, f_mul(u, x0j));
                 a1 = f_add(a1, f_mul(v, x1j));
@@ -1413,14 +1470,16 @@ static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, con
 }
 
 /* y for one tile and one row, from its accumulators. */
-V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, float *to, const float *bias, int add) {
+V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, float *to, const float *bias,
+                       int add) {
     finish(f_mul(f_from_i(a_total(acc, sum)), f_mul(f_set(x_scale), f_load(w_scale))), to, bias, add);
 }
 #define q8_finish NAME(q8_finish)
 
 #if MEGABYTE_PASS == 3
-/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies them about unless
- * each is a variable of its own and pinned once per turn (measured: 260 against 470 GMAC/s), hence the macros. */
+/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies them about
+ * unless each is a variable of its own and pinned once per turn (measured: 260 against 470 GMAC/s), hence the
+ * macros. */
 #define EACH_ROW_1(f) f(0)
 #define EACH_ROW_2(f) f(0) f(1)
 #define EACH_ROW_3(f) f(0) f(1) f(2)
@@ -1444,18 +1503,18 @@ V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, floa
     q8_finish(b##i, sum[i], x_scale[i], w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, add);  \
     q8_finish(c##i, sum[i], x_scale[i], w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, add);  \
     q8_finish(d##i, sum[i], x_scale[i], w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, add);
-#define FOUR_TILES(rows)                                                                                          \
-    static TGT void four_tiles_##rows(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx,             \
-                                      const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, \
-                                      int add) {                                                                  \
-        u64 stride = (u64)k4 * 16;                                                                                \
-        EACH_ROW_##rows(BEGIN)                                                                                    \
-        for (u32 j = 0; j < k4; j += 4, w += 64) {                                                                \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);                              \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride), wd = _mm512_loadu_si512(w + 3 * stride);             \
-            EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                                         \
-        }                                                                                                         \
-        EACH_ROW_##rows(END)                                                                                      \
+#define FOUR_TILES(rows)                                                                              \
+    static TGT void four_tiles_##rows(const u8 *w, const float *w_scale, u32 k4, const Q *x,          \
+                                      u64 ldx, const i32 *sum, const float *x_scale, float *y,        \
+                                      u64 ldy, const float *bias, int add) {                          \
+        u64 stride = (u64)k4 * 16;                                                                    \
+        EACH_ROW_##rows(BEGIN)                                                                        \
+        for (u32 j = 0; j < k4; j += 4, w += 64) {                                                    \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);                  \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride), wd = _mm512_loadu_si512(w + 3 * stride); \
+            EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                             \
+        }                                                                                             \
+        EACH_ROW_##rows(END)                                                                          \
     }
 FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES(6)
 #undef BEGIN
@@ -1479,8 +1538,8 @@ static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, 
 }
 
 static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
-                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
-                              int add) {
+                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
+                              const float *bias, int add) {
     u32 t = 0;
     for (; t + 4 <= tiles; t += 4) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
@@ -1502,14 +1561,14 @@ static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 
         }
     }
     for (; t < tiles; t++)
-        one_tile(w + (u64)t * 16 * k4, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m, y + 16 * t, ldy,
-                 bias ? bias + 16 * t : NULL, add);
+        one_tile(w + (u64)t * 16 * k4, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m, y + 16 * t,
+                 ldy, bias ? bias + 16 * t : NULL, add);
 }
 #else
 /* Elsewhere: one tile for two rows, or two tiles for one, as many accumulators as 16 registers hold. */
 static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
-                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
-                              int add) {
+                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
+                              const float *bias, int add) {
     u64 stride = (u64)k4 * 16;
     u32 step;
     for (u32 t = 0; t < tiles; t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
@@ -1615,7 +1674,7 @@ V F NAME(f_exp)(F x) {
     return f_exponent(p, t);
 }
 
-/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92 and +-1 beyond, absolute error 4e-7. */
+/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error 4e-7. */
 static TGT void NAME(gelu)(float *x, u32 n) {
     for (u32 i = 0; i < n; i += 16) {
         F v = f_load(x + i);
@@ -1644,7 +1703,8 @@ static TGT void NAME(rotate)(float *x, const float *cosine, const float *sine, u
         f_store(x + half + i, f_add(f_mul(b, c), f_mul(a, s)));
     }
     for (; i < half; i++) {
-        float a = x[i], b = x[half + i], ac = a * cosine[i], bs = b * sine[i], bc = b * cosine[i], as = a * sine[i];
+        float a = x[i], b = x[half + i], ac = a * cosine[i], bs = b * sine[i], bc = b * cosine[i],
+              as = a * sine[i];
         ROUNDED(ac); ROUNDED(bs); ROUNDED(bc); ROUNDED(as);
         x[i] = ac - bs;
         x[half + i] = bc + as;
@@ -1683,12 +1743,20 @@ static TGT float NAME(softmax)(float *x, u32 n) {
     return lane_sum(lane);
 }
 
-/* The table is a value, not an object: position-independent code would have to write the pointers in when it is loaded. */
+/* The table is a value, not an object: position-independent code would have to write its pointers at load. */
 static struct kernels NAME(kernels)(void) {
-    struct kernels k = {
-        NAME(gemm_f32), NAME(gemm_q8), NAME(quantize), NAME(rms_norm), NAME(layer_norm), NAME(gelu), NAME(rotate),
-        NAME(scale), NAME(add), NAME(softmax), (megabyte_isa)MEGABYTE_PASS, sizeof(Q)
-    };
+    struct kernels k = { NAME(gemm_f32),
+                         NAME(gemm_q8),
+                         NAME(quantize),
+                         NAME(rms_norm),
+                         NAME(layer_norm),
+                         NAME(gelu),
+                         NAME(rotate),
+                         NAME(scale),
+                         NAME(add),
+                         NAME(softmax),
+                         (megabyte_isa)MEGABYTE_PASS,
+                         sizeof(Q) };
     return k;
 }
 
@@ -1722,7 +1790,7 @@ static struct kernels NAME(kernels)(void) {
 #endif /* a pass */
 #ifndef MEGABYTE_PASS
 
-/* ============================================================================================== 7 dispatch */
+/* ================================================================================ 7 dispatch */
 
 #if HAVE_X86
 static u64 xgetbv(void) {
@@ -1738,7 +1806,8 @@ static u32 x86_features(void) {
     if ((saved & 6) != 6 || !(c >> 28 & 1)) return 0; /* XMM and YMM state; AVX */
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     if (b >> 5 & 1) found |= 1;
-    if ((saved & 0xe6) == 0xe6 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1))
+    if ((saved & 0xe6) == 0xe6 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) &&
+        (c >> 11 & 1))
         found |= 2;
     return found;
 }
@@ -1763,7 +1832,8 @@ static int neon_has_dot(void) {
 static int find_kernels(megabyte_isa isa, struct kernels *k) {
 #if HAVE_X86
     u32 has = x86_features();
-    if ((isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO) && has & 2) return *k = kernels_avx512(), 1;
+    if ((isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO) && has & 2)
+        return *k = kernels_avx512(), 1;
     if ((isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO) && has & 1) return *k = kernels_avx2(), 1;
 #endif
 #if HAVE_NEON
@@ -1785,8 +1855,8 @@ const char *megabyte_isa_name(megabyte_isa isa) {
     return (unsigned)isa < sizeof names / sizeof *names ? names[isa] : "?";
 }
 
-/* A build or machine whose arithmetic is not IEEE single (fused, re-ordered, extended or flushed) computes other bits
- * here. Cheap enough for every engine; megabyte_self_test does more. */
+/* A build or machine whose arithmetic is not IEEE single (fused, re-ordered, extended or flushed) computes
+ * other bits here. Cheap enough for every engine; megabyte_self_test does more. */
 static u32 arithmetic_print(const struct kernels *k) {
     enum { N = 40, M = 5 };
     float x[48], w[3 * N * 16], y[M * 48], bias[48], g[48];
@@ -1831,17 +1901,19 @@ static u32 arithmetic_print(const struct kernels *k) {
 }
 #define ARITHMETIC_PRINT 0x42443d1cu
 
-/* ============================================================================================== 8 threads */
+/* ================================================================================ 8 threads */
 
-/* A pool runs one function on all its threads at once. The function is a sequence of phases, the same for every thread;
- * a phase's work is cut into chunks that the threads claim, and nobody goes on before all of it is done:
+/* A pool runs one function on all its threads at once. The function is a sequence of phases, the same for
+ * every thread; a phase's work is cut into chunks that the threads claim, and nobody goes on before all of it
+ * is done:
  *
  *     for (struct phase p = next_phase(pool, &turn, n); claim(&p);)
- *         for (u32 i = p.from; i < p.to; i++) ...                       [0, n) is covered once by all threads together
+ *         for (u32 i = p.from; i < p.to; i++) ...                       [0, n) is covered once by all threads
+ *                                                                       together
  *
- * A thread that the system has put aside has claimed nothing, so the others do its share (measured on a busy machine:
- * fixed shares and barriers are up to 100 times slower). Waiting spins first, for a futex costs as much as half a step,
- * then yields; between runs workers finally sleep. */
+ * A thread that the system has put aside has claimed nothing, so the others do its share (measured on a busy
+ * machine: fixed shares and barriers are up to 100 times slower). Waiting spins first, for a futex costs as
+ * much as half a step, then yields; between runs workers finally sleep. */
 struct pool {
     u32 threads;
 #if HAVE_THREADS
@@ -1887,13 +1959,14 @@ static void *pool_thread(void *argument) {
             if (turn < 2 * SPINS) { spin_pause(turn); continue; }
             pthread_mutex_lock(&p->mutex);
             __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST); /* before looking again: see pool_wake */
-            while (__atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen) pthread_cond_wait(&p->wake, &p->mutex);
+            while (__atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen)
+                pthread_cond_wait(&p->wake, &p->mutex);
             __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
             pthread_mutex_unlock(&p->mutex);
         }
         seen = now;
         if (__atomic_load_n(&p->quit, __ATOMIC_SEQ_CST)) return NULL;
-        /* Counted first, then looked: pool_run closes first, then counts. Whoever finds a run open is waited for. */
+        /* Counted, then looked; pool_run closes, then counts: who finds a run open is waited for. */
         __atomic_add_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&p->open, __ATOMIC_SEQ_CST)) p->work(p->context);
         __atomic_sub_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
@@ -1991,10 +2064,11 @@ static int pool_start(struct pool *p) {
 #endif
 }
 
-/* ============================================================================================== 9 stages */
+/* ================================================================================ 9 stages */
 
-/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as gemm_f32 reads matrices, so that
- * q.k and p.v are matrix products whose bits do not depend on how many queries are computed together:
+/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as gemm_f32 reads
+ * matrices, so that q.k and p.v are matrix products whose bits do not depend on how many queries are computed
+ * together:
  *     k   [heads][cap / 16, rounded up][head_dim][16]     rows = positions, columns = channels
  *     v   [heads][v_tiles][cap][16]                       rows = channels,  columns = positions */
 struct cache {
@@ -2010,8 +2084,8 @@ static struct cache cache_sizes(const struct stage *g, u64 cap) {
     return c;
 }
 
-/* Floats of a position's token-shift state: [layers][attention, feed-forward][half], where the shift delays the second,
- * smaller half of the channels. */
+/* Floats of a position's token-shift state: [layers][attention, feed-forward][half], where the shift delays
+ * the second, smaller half of the channels. */
 static u32 shift_half(const struct stage *g) { return g->size.dim / 2; }
 static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 * shift_half(g); }
 
@@ -2021,7 +2095,7 @@ struct row {
     struct cache cache;      /* of its sequence */
     u64 sequence;            /* which sequence of its stage */
     u32 position;            /* in the sequence */
-    u32 first;               /* position 1 of a finer stage: the start token's keys and values go in before it */
+    u32 first; /* position 1 of a finer stage: the start token's keys and values go in before it */
     u32 follows;             /* the row before it is the token before it */
     const float *shift_from; /* else: that token's shift state, or NULL for zeros */
     float *shift_to;         /* where to keep its own, or NULL */
@@ -2043,18 +2117,18 @@ struct megabyte_engine {
 
     struct cache start[MEGABYTE_MAX_STAGES];        /* stages >= 1: the start token's keys and values ... */
     float *start_shift[MEGABYTE_MAX_STAGES];        /* ... its shift state ... */
-    float *start_next[MEGABYTE_MAX_STAGES];         /* ... and what it projects to; finest: the first byte's logits */
-    float *angle[MEGABYTE_MAX_STAGES];              /* rotary, stages >= 1: [positions + 1][cos, sin][head_dim / 2] */
-    struct cache slots[MEGABYTE_MAX_STAGES];        /* stages >= 1: room for one layer of the sequences that live
-                                                     * within a pass; `layer` strides lead from one to the next */
-    float *next[MEGABYTE_MAX_STAGES];               /* stages but the finest: projections of a round's tokens */
+    float *start_next[MEGABYTE_MAX_STAGES]; /* ... and what it projects to; finest: the first byte's logits */
+    float *angle[MEGABYTE_MAX_STAGES];      /* rotary, stages >= 1: [positions + 1][cos, sin][head_dim / 2] */
+    /* stages >= 1: one layer's room for each sequence that lives within a pass, a layer's stride apart */
+    struct cache slots[MEGABYTE_MAX_STAGES];
+    float *next[MEGABYTE_MAX_STAGES]; /* stages but the finest: projections of a round's tokens */
     u64 next_rows[MEGABYTE_MAX_STAGES];
 
     /* the running pass */
     u32 stage, m;
     u64 ld_x, ld_a, ld_n;  /* row strides of x, a, n and q */
     struct row *rows;      /* [batch] */
-    u32 *run_first;        /* [batch + 1]: rows [run_first[i], run_first[i + 1]) are one sequence's consecutive tokens */
+    u32 *run_first;        /* [batch + 1]: rows [run_first[i], run_first[i + 1]) follow each other */
     u32 n_runs;
     float *x;              /* [batch, dim]        the residual stream */
     float *a;              /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
@@ -2063,7 +2137,7 @@ struct megabyte_engine {
     i32 *q_sum;            /* [batch] */
     float *q_scale;        /* [batch] */
     float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
-    float *score;          /* [most_chunks]: 4 rows of scores [longest sequence], 4 of outputs [widest head] */
+    float *score; /* [most_chunks]: 4 rows of scores [longest sequence], 4 of outputs [widest head] */
     u64 score_stride, side_stride;
     u32 n_slots;           /* of `slots`, in use */
     struct piece *pieces;  /* [batch], of the running round */
@@ -2072,29 +2146,31 @@ struct megabyte_engine {
 /* Makes row i of n an input of matrix w. */
 static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const float *x) {
     if (w->type == TYPE_Q8_TILED)
-        e->kernels->quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels->q_bytes, &e->q_sum[i], &e->q_scale[i]);
+        e->kernels->quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels->q_bytes, &e->q_sum[i],
+                             &e->q_scale[i]);
 }
 
-/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through prepare. Threads share
- * the output rows, in groups of 4 tiles, which the widest kernel takes together. */
-static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, const float *x, u64 ldx, float *y, u64 ldy,
-                     const float *bias, int add) {
+/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through prepare.
+ * Threads share the output rows, in groups of 4 tiles, which the widest kernel takes together. */
+static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, const float *x, u64 ldx, float *y,
+                     u64 ldy, const float *bias, int add) {
     for (struct phase p = next_phase(&e->pool, turn, (w->tiles + 3) / 4); claim(&p);) {
         u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
         u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
         const float *b = bias ? bias + 16 * t : NULL;
         if (w->type == TYPE_Q8_TILED)
-            e->kernels->gemm_q8(w->data + t * 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q, e->ld_n, e->q_sum,
-                                e->q_scale, e->m, y + 16 * t, ldy, b, add);
+            e->kernels->gemm_q8(w->data + t * 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q, e->ld_n,
+                                e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
         else
-            e->kernels->gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols, tiles,
-                                 w->cols, x, ldx, e->m, y + 16 * t, ldy, b, add);
+            e->kernels->gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols,
+                                 tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b, add);
     }
 }
 
-/* n[i] := RMSNorm of the token-shifted x[i]: the first half of the channels is the token's own, the second half is the
- * previous token's. sub: 0 attention, 1 feed-forward. */
-static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i, const float *weight) {
+/* n[i] := RMSNorm of the token-shifted x[i]: the first half of the channels is the token's own, the second
+ * half is the previous token's. sub: 0 attention, 1 feed-forward. */
+static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
+                         const float *weight) {
     u32 half = shift_half(g), own = g->size.dim - half;
     const struct row *r = &e->rows[i];
     float *n = e->n + i * e->ld_n;
@@ -2114,7 +2190,8 @@ static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32
 }
 
 /* k, v [inner] become position `at` of a cache's layer. */
-static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at, const float *k, const float *v) {
+static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at, const float *k,
+                           const float *v) {
     u32 d = g->size.head_dim;
     float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
     for (u32 h = 0; h < g->size.heads; h++, to += c->k_head, k += d)
@@ -2136,11 +2213,13 @@ static void keep_start(const struct stage *g, const struct cache *from, const st
     const float *fk = from->k + layer * from->k_layer, *fv = from->v + layer * from->v_layer;
     for (u32 h = 0; h < g->size.heads; h++, k += c->k_head, fk += from->k_head)
         for (u32 i = 0; i < d; i++) k[i * 16] = fk[i * 16];
-    for (u32 t = 0; t < g->size.heads * g->v_tiles; t++, v += c->v_tile, fv += from->v_tile) memcpy(v, fv, 16 * sizeof *v);
+    for (u32 t = 0; t < g->size.heads * g->v_tiles; t++, v += c->v_tile, fv += from->v_tile)
+        memcpy(v, fv, 16 * sizeof *v);
 }
 
 /* Causal attention of one head for one run of rows, four queries at a time. The heads' outputs go to n. */
-static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end, float *score) {
+static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end,
+                   float *score) {
     u32 d = g->size.head_dim;
     const struct cache *c = &e->rows[first].cache;
     const float *k = c->k + layer * c->k_layer + head * c->k_head;
@@ -2149,14 +2228,16 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
         u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
         const float *q = e->a + i * e->ld_a + (u64)head * d;
         float *out = e->n + i * e->ld_n + (u64)head * d, *side = score + 4 * e->score_stride, total[4];
-        e->kernels->gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride, NULL, 0);
+        e->kernels->gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride,
+                             NULL, 0);
         for (u32 r = 0; r < rows; r++) {
             float *s = score + r * e->score_stride;
             u32 own = e->rows[i + r].position + 1;
             total[r] = e->kernels->softmax(s, own);
             for (u32 j = (u32)round_up(own, 16); j < keys; j++) s[j] = 0; /* adding 0 * v changes no bit */
         }
-        e->kernels->gemm_f32(v, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side, e->side_stride, NULL, 0);
+        e->kernels->gemm_f32(v, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
+                             e->side_stride, NULL, 0);
         for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
             e->kernels->scale(side + r * e->side_stride, 1.0f / total[r], d);
             memcpy(out + r * e->ld_n, side + r * e->side_stride, d * sizeof *out);
@@ -2178,8 +2259,8 @@ static void rotary_angles(const struct stage *g, u32 position, float *angle) {
     }
 }
 
-/* The input of row i: its embedding (for patches projected and normalized), the position's vector, and what the stage
- * above says. */
+/* The input of row i: its embedding (for patches projected and normalized), the position's vector, and what
+ * the stage above says. */
 static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
     const struct row *r = &e->rows[i];
     u32 dim = g->size.dim, d = g->size.head_dim;
@@ -2198,10 +2279,12 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
     if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->position, e->row_angle + (u64)i * d);
 }
 
-#define ROWS(p) for (struct phase p = next_phase(&e->pool, &turn, e->m); claim(&p);) for (u32 i = p.from; i < p.to; i++)
+#define ROWS(p)                                                           \
+    for (struct phase p = next_phase(&e->pool, &turn, e->m); claim(&p);) \
+        for (u32 i = p.from; i < p.to; i++)
 
-/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Within a phase a thread
- * writes only the rows, output columns or heads that it has claimed.
+/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Within a phase
+ * a thread writes only the rows, output columns or heads that it has claimed.
  *     x += Attention(RMSNorm(shift(x)));  x += FeedForward(RMSNorm(shift(x)));  out = next(RMSNorm(x)) */
 static void pass(void *context) {
     megabyte_engine *e = (megabyte_engine *)context;
@@ -2268,10 +2351,10 @@ static void pass(void *context) {
 }
 #define PHASES(layers) (6 + 10 * (layers)) /* in pass, counted */
 
-/* ============================================================================================== 10 hierarchy */
+/* ================================================================================ 10 hierarchy */
 
 #define MAX_REPETITION_WINDOW 1024 /* of sampling */
-#define SHIFT_RING 8 /* stage 0 keeps the shift states of its last positions, so that short rewinds are cheap */
+#define SHIFT_RING 8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
 
 struct megabyte_stream {
     megabyte_allocator allocator;
@@ -2287,10 +2370,12 @@ struct megabyte_stream {
     u64 history_bytes;
     struct cache global;   /* of stage 0 */
     float *ring;           /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
-    struct cache slot[MEGABYTE_MAX_STAGES][2]; /* finer stages: the sequence in progress, and the one before it */
+    struct cache slot[MEGABYTE_MAX_STAGES]
+                     [2]; /* finer stages: the sequence in progress, and the one before it */
     float *slot_shift[MEGABYTE_MAX_STAGES][2];
     u32 current[MEGABYTE_MAX_STAGES];          /* which slot is in progress */
-    float *condition[MEGABYTE_MAX_STAGES];     /* stages but the finest: the current token's projection [next.rows] */
+    float *condition
+        [MEGABYTE_MAX_STAGES]; /* stages but the finest: the current token's projection [next.rows] */
     float *logits;                             /* [V] */
 };
 
@@ -2305,16 +2390,16 @@ struct job {
     double bits;     /* WANT_ALL: code length of all bytes but the first */
 };
 
-/* The part of a job that one round computes: window-relative bytes [t0, t1). Stage s has its tokens [g0, g1) begin in
- * there (their projections are rows c0 ... of engine->next[s]). */
+/* The part of a job that one round computes: window-relative bytes [t0, t1). Stage s has its tokens [g0, g1)
+ * begin in there (their projections are rows c0 ... of engine->next[s]). */
 struct piece {
     struct job *job;
     u64 t0, t1;
     u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
 };
 
-/* What the row's token brings in before the stage above adds to it: for a patch the normalized embeddings of its
- * bytes, ready for the patch projection; else the vector itself. */
+/* What the row's token brings in before the stage above adds to it: for a patch the normalized embeddings of
+ * its bytes, ready for the patch projection; else the vector itself. */
 static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     const struct row *r = &e->rows[i];
     float *x = e->x + i * e->ld_x;
@@ -2330,7 +2415,8 @@ static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     const megabyte_stream *s = r->job->stream;
     float *to = g->patch.data ? e->n + i * e->ld_n : x;
     for (u64 b = 0; b < g->bytes; b++)
-        memcpy(to + b * fine, g->embed + (u64)s->history[(r->at + b) % s->history_bytes] * fine, fine * sizeof *to);
+        memcpy(to + b * fine, g->embed + (u64)s->history[(r->at + b) % s->history_bytes] * fine,
+               fine * sizeof *to);
     if (g->patch.data) {
         e->kernels->layer_norm(to, g->in_weight, g->in_bias, g->wide);
         prepare(e, &g->patch, i, to);
@@ -2365,7 +2451,7 @@ static void run_pass(megabyte_engine *e) {
     e->n_slots = 0;
 }
 
-/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all of them) to this one. */
+/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all) to this one. */
 static u32 last_position(const struct sizes *z, u32 s) {
     return s + 1 == z->n_stages ? z->stage[s].positions : z->stage[s].positions - 1;
 }
@@ -2378,8 +2464,9 @@ static const float *condition_of(const megabyte_engine *e, const struct piece *p
     return e->next[s] + (p->c0[s] + (g - p->g0[s])) * stage->next.rows;
 }
 
-/* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and ends within the pass
- * lives in a slot of the engine (one layer's room, used again for each layer); any other in the stream's own. */
+/* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and ends within
+ * the pass lives in a slot of the engine (one layer's room, used again for each layer); any other in the
+ * stream's own. */
 static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64 index, u64 end) {
     const struct sizes *z = &e->model->sizes;
     const struct stage *g = &e->model->stage[s];
@@ -2435,14 +2522,16 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
 /* All of a round's tokens of one stage. */
 static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
     const struct stage *g = &e->model->stage[s];
-    u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions, vocabulary = e->model->sizes.vocabulary;
+    u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions,
+        vocabulary = e->model->sizes.vocabulary;
     e->stage = s;
     for (u32 i = 0; i < n_pieces; i++) {
         struct piece *p = &e->pieces[i];
         struct job *job = p->job;
         u64 begin = p->g0[s], end = p->g1[s], last = (p->t1 - 1) / g->bytes;
         if (s && job->want == WANT_STATE) continue;
-        if (s && job->want == WANT_LAST && begin < last / n * n) begin = last / n * n; /* only the last sequence matters */
+        if (s && job->want == WANT_LAST && begin < last / n * n)
+            begin = last / n * n; /* only the last sequence matters */
         for (u64 index = begin; index < end; index++) {
             if (s && !finest && index % n == 0) continue; /* a start token */
             struct row *r = add_row(e, p, s, index, end);
@@ -2465,8 +2554,9 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
 
 static void slide(megabyte_stream *s);
 
-/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most `batch` pieces, `batch`
- * stage-0 tokens and `batch` patches of bytes. Bytes have been checked against the vocabulary. */
+/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most `batch`
+ * pieces, `batch` stage-0 tokens and `batch` patches of bytes. Bytes have been checked against the
+ * vocabulary. */
 static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
     const struct sizes *z = &e->model->sizes;
     u64 patch = e->model->stage[0].bytes, budget = e->batch * patch;
@@ -2477,7 +2567,8 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
         }
         u64 rows[MEGABYTE_MAX_STAGES] = { 0 }, bytes = 0;
         u32 n_pieces = 0;
-        for (size_t j = first; j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch; j++) {
+        for (size_t j = first; j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch;
+             j++) {
             struct job *job = &jobs[j];
             megabyte_stream *s = job->stream;
             struct piece *p = &e->pieces[n_pieces];
@@ -2525,7 +2616,7 @@ static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
     run_jobs(s->engine, &job, 1);
 }
 
-/* The window is full: drop the older half of its patches (rounded up) and feed the rest again as a beginning. */
+/* The window is full: drop the older half of its patches (rounded up), feed the rest again as a beginning. */
 static u64 slide_bytes(const megabyte_stream *s) {
     return (s->patches - s->patches / 2) * s->engine->model->stage[0].bytes;
 }
@@ -2537,19 +2628,21 @@ static void slide(megabyte_stream *s) {
 
 /* ---- engine: layout and creation */
 
-static status check_engine_options(const megabyte_engine_options *from, megabyte_engine_options *to, megabyte_error *error) {
+static status check_engine_options(const megabyte_engine_options *from, megabyte_engine_options *to,
+                                   megabyte_error *error) {
     static const megabyte_engine_options defaults = { 1, 128, MEGABYTE_ISA_AUTO };
     *to = from ? *from : defaults;
     if (!to->threads) to->threads = defaults.threads;
     if (!to->batch) to->batch = defaults.batch;
     if (to->threads > 256 || to->batch > 4096)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "threads must be 1 to 256 (%u), batch 1 to 4096 (%u)", to->threads,
-                    to->batch);
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "threads must be 1 to 256 (%u), batch 1 to 4096 (%u)", to->threads, to->batch);
     return MEGABYTE_OK;
 }
 
 static float *carve_floats(struct arena *a, u64 rows, u64 width) {
-    return width && rows > UINT64_MAX / 8 / width ? (a->overflow = 1, NULL) : (float *)carve(a, rows * width, sizeof(float));
+    return width && rows > UINT64_MAX / 8 / width ? (a->overflow = 1, NULL)
+                                                  : (float *)carve(a, rows * width, sizeof(float));
 }
 
 static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap, u64 layers) {
@@ -2618,8 +2711,8 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
 #endif
 }
 
-/* The start tokens of the finer stages never depend on the input: their keys, values, shift states and projections are
- * computed once. */
+/* The start tokens of the finer stages never depend on the input: their keys, values, shift states and
+ * projections are computed once. */
 static void run_start_tokens(megabyte_engine *e) {
     for (u32 s = 1; s < e->model->sizes.n_stages; s++) {
         const struct stage *g = &e->model->stage[s];
@@ -2637,7 +2730,8 @@ static void run_start_tokens(megabyte_engine *e) {
     }
 }
 
-megabyte_status megabyte_engine_size(const megabyte_model *model, const megabyte_engine_options *options, size_t *bytes) {
+megabyte_status megabyte_engine_size(const megabyte_model *model, const megabyte_engine_options *options,
+                                     size_t *bytes) {
     megabyte_engine_options o;
     megabyte_engine e;
     struct arena a = { NULL, 0, 0 };
@@ -2652,8 +2746,8 @@ megabyte_status megabyte_engine_size(const megabyte_model *model, const megabyte
 }
 
 megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_model *model,
-                                       const megabyte_engine_options *options, const megabyte_allocator *allocator,
-                                       megabyte_error *error) {
+                                       const megabyte_engine_options *options,
+                                       const megabyte_allocator *allocator, megabyte_error *error) {
     megabyte_engine_options o;
     megabyte_allocator with;
     megabyte_engine *e;
@@ -2662,7 +2756,8 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     fp_state fp;
     clear_error(error);
     if (engine) *engine = NULL;
-    if (!engine || !model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "engine and model must not be NULL");
+    if (!engine || !model)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "engine and model must not be NULL");
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_engine_options(options, &o, error);
     if (r) return r;
@@ -2674,8 +2769,10 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     u32 print = arithmetic_print(&kernels);
     fp_leave(&fp);
     if (print != ARITHMETIC_PRINT)
-        return fail(error, MEGABYTE_ARITHMETIC, 0, "this build's floating point is not IEEE single precision (print %08x "
-                    "on %s); compile megabyte.c without fast-math or unusual FP flags", print, megabyte_isa_name(kernels.isa));
+        return fail(error, MEGABYTE_ARITHMETIC, 0,
+                    "this build's floating point is not IEEE single precision (print %08x "
+                    "on %s); compile megabyte.c without fast-math or unusual FP flags",
+                    print, megabyte_isa_name(kernels.isa));
     if (!(r = megabyte_engine_size(model, &o, &bytes))) {
         a.base = (u8 *)with.alloc(with.context, bytes, ALIGN);
         if (!a.base) r = MEGABYTE_OUT_OF_MEMORY;
@@ -2709,7 +2806,7 @@ void megabyte_engine_free(megabyte_engine *e) {
 
 megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kernels->isa : MEGABYTE_ISA_AUTO; }
 
-/* ============================================================================================== 11 streams */
+/* ================================================================================ 11 streams */
 
 static status check_stream_options(const megabyte_model *model, const megabyte_stream_options *from,
                                    megabyte_stream_options *to, u32 *patches, megabyte_error *error) {
@@ -2731,7 +2828,8 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     const struct stage *g = &model->stage[0];
     carve(a, 1, sizeof *s);
     s->patches = patches;
-    s->history_bytes = ((u64)patches + (patches - patches / 2)) * g->bytes + MAX_REPETITION_WINDOW; /* a rewind may undo
+    s->history_bytes =
+        ((u64)patches + (patches - patches / 2)) * g->bytes + MAX_REPETITION_WINDOW; /* a rewind may undo
                                              * a slide, and sampling looks further back by its window */
     s->history = (u8 *)carve(a, s->history_bytes, 1);
     for (u32 i = 1; i < z->n_stages; i++) {
@@ -2744,7 +2842,8 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].next.rows, 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
-    s->global = carve_cache(a, g, patches, g->size.layers); /* last: never cleared, so that memory comes as it is used */
+    s->global = carve_cache(a, g, patches,
+                            g->size.layers); /* last: never cleared, so that memory comes as it is used */
 }
 
 static status stream_bytes(const megabyte_model *model, u32 patches, size_t *bytes) {
@@ -2757,7 +2856,8 @@ static status stream_bytes(const megabyte_model *model, u32 patches, size_t *byt
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte_stream_options *options, size_t *bytes) {
+megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte_stream_options *options,
+                                     size_t *bytes) {
     megabyte_stream_options o;
     u32 patches = 0;
     size_t own = 0, engine = 0;
@@ -2771,8 +2871,8 @@ megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte
 }
 
 megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_model *model,
-                                       const megabyte_stream_options *options, const megabyte_allocator *allocator,
-                                       megabyte_error *error) {
+                                       const megabyte_stream_options *options,
+                                       const megabyte_allocator *allocator, megabyte_error *error) {
     megabyte_stream_options o;
     megabyte_allocator with;
     megabyte_stream *s;
@@ -2781,7 +2881,8 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     size_t bytes = 0;
     clear_error(error);
     if (stream) *stream = NULL;
-    if (!stream || !model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "stream and model must not be NULL");
+    if (!stream || !model)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "stream and model must not be NULL");
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_stream_options(model, options, &o, &patches, error);
     if (r) return r;
@@ -2846,7 +2947,9 @@ megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) { return megabyte_stream_feed(s, &byte, 1); }
+megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) {
+    return megabyte_stream_feed(s, &byte, 1);
+}
 
 #define STEP_JOBS 64 /* streams taken together at most: their jobs lie on the caller's stack */
 megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
@@ -2872,7 +2975,8 @@ megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, size_t n, double *bits, float *logits) {
+megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, size_t n, double *bits,
+                                      float *logits) {
     const u8 *b = (const u8 *)bytes;
     if (!s || (n && !b) || !bytes_known(s, b, n)) return MEGABYTE_INVALID_ARGUMENT;
     if (!n) return MEGABYTE_OK;
@@ -2907,7 +3011,7 @@ void megabyte_stream_probabilities(const megabyte_stream *s, float *out) {
 
 uint64_t megabyte_stream_position(const megabyte_stream *s) { return s ? s->position : 0; }
 
-/* Where the window of a stream at this position begins: it slides when the byte after a full window arrives. */
+/* Where the window of a stream at this position begins: it slides when the byte after a full one arrives. */
 static u64 base_of(const megabyte_stream *s, u64 position) {
     u64 full = s->patches * s->engine->model->stage[0].bytes, step = slide_bytes(s);
     return position <= full ? 0 : (position - full + step - 1) / step * step;
@@ -2917,7 +3021,8 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     if (!s || position > s->position) return MEGABYTE_INVALID_ARGUMENT;
     if (position == s->position) return MEGABYTE_OK;
     u64 base = base_of(s, position), patch = s->engine->model->stage[0].bytes;
-    if (base < s->oldest || (s->oldest && position < s->oldest + MAX_REPETITION_WINDOW)) return MEGABYTE_CAPACITY;
+    if (base < s->oldest || (s->oldest && position < s->oldest + MAX_REPETITION_WINDOW))
+        return MEGABYTE_CAPACITY;
     u64 t = position - base, oldest = s->oldest, from = 0;
     if (base == s->base && t) {
         /* Begin again with the patch that byte t - 1 lies in, if the shift state before it is still there. */
@@ -2937,14 +3042,16 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
 /* ---- states as bytes */
 
 /* Visits every float that a stream's state consists of, as spans in a fixed order. */
-static void each_span(const megabyte_stream *s, void (*visit)(void *context, float *span, u64 n), void *context) {
+static void each_span(const megabyte_stream *s, void (*visit)(void *context, float *span, u64 n),
+                      void *context) {
     const megabyte_model *model = s->engine->model;
     const struct sizes *z = &model->sizes;
     const struct stage *g = &model->stage[0];
     u64 d = g->size.head_dim, computed = (s->position - s->base + g->bytes - 1) / g->bytes;
     for (u32 l = 0; l < g->size.layers && computed; l++) {
         for (u32 h = 0; h < g->size.heads; h++)
-            visit(context, s->global.k + l * s->global.k_layer + h * s->global.k_head, round_up(computed, 16) * d);
+            visit(context, s->global.k + l * s->global.k_layer + h * s->global.k_head,
+                  round_up(computed, 16) * d);
         for (u32 t = 0; t < g->size.heads * g->v_tiles; t++)
             visit(context, s->global.v + l * s->global.v_layer + t * s->global.v_tile, computed * 16);
     }
@@ -2959,7 +3066,7 @@ static void each_span(const megabyte_stream *s, void (*visit)(void *context, flo
     visit(context, s->logits, z->vocabulary);
 }
 
-/* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 bytes of check sum. */
+/* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 of check sum. */
 #define STATE_HEADER 96
 static const u8 state_magic[8] = { 0x8a, 'M', 'B', 'S', 'T', 'R', '\r', '\n' };
 
@@ -3042,13 +3149,14 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     if (get64(p + 32) < size || get64(p + size - 8) != check_sum(p, size - 8)) return MEGABYTE_CORRUPT;
     if (memcmp(p + 16, s->engine->model->id, 16) || get64(p + 40) != s->patches) return MEGABYTE_WRONG_MODEL;
 
-    /* A forged check sum is no surprise: the numbers must make a possible stream, and the length must follow. */
+    /* A forged check sum is no surprise: the numbers must make a possible stream, the length must follow. */
     megabyte_stream trial = *s;
     trial.position = get64(p + 48);
     trial.base = get64(p + 56);
     trial.oldest = get64(p + 64);
-    if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) || trial.oldest > trial.base ||
-        trial.position - trial.oldest > s->history_bytes || megabyte_stream_save_size(&trial) != size)
+    if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) ||
+        trial.oldest > trial.base || trial.position - trial.oldest > s->history_bytes ||
+        megabyte_stream_save_size(&trial) != size)
         return MEGABYTE_CORRUPT;
     p += STATE_HEADER;
     u64 kept = trial.position - trial.oldest;
@@ -3062,7 +3170,8 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
 }
 
 megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream *from) {
-    if (!to || !from || to->patches != from->patches || memcmp(to->engine->model->id, from->engine->model->id, 16))
+    if (!to || !from || to->patches != from->patches ||
+        memcmp(to->engine->model->id, from->engine->model->id, 16))
         return MEGABYTE_INVALID_ARGUMENT;
     if (to == from) return MEGABYTE_OK;
     struct span_copy c = { (u8 *)to, (const u8 *)from };
@@ -3109,8 +3218,10 @@ void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
         info->macs_per_byte += (double)g->macs / (double)g->bytes;
     }
     /* f32 weights are 4 bytes; a mixture counts as the average over the file */
-    info->weight_bytes_per_byte = info->macs_per_byte *
-        (m->quantized == 1 ? 4.0 : m->quantized == 2 ? 1.0 : (double)m->file_bytes / (double)info->parameters);
+    info->weight_bytes_per_byte =
+        info->macs_per_byte * (m->quantized == 1   ? 4.0
+                               : m->quantized == 2 ? 1.0
+                                                   : (double)m->file_bytes / (double)info->parameters);
 }
 
 const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index, const char **value) {
@@ -3129,7 +3240,7 @@ const char *megabyte_model_metadata(const megabyte_model *m, const char *key) {
     return NULL;
 }
 
-/* ============================================================================================== 12 sampling */
+/* ================================================================================ 12 sampling */
 
 /* splitmix64 */
 static u64 next_random(u64 *state) {
@@ -3178,11 +3289,12 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
 
 static int field_ok(float v) { return v >= 0; } /* false for NaN */
 
-static status sample(const struct kernels *k, const float *logits, size_t n_logits, const u8 *recent, size_t n_recent,
-                     megabyte_sampling *how, uint8_t *byte) {
+static status sample(const struct kernels *k, const float *logits, size_t n_logits, const u8 *recent,
+                     size_t n_recent, megabyte_sampling *how, uint8_t *byte) {
     float l[256];
     u8 seen[256] = { 0 };
-    if (!field_ok(how->temperature) || !field_ok(how->top_p) || !field_ok(how->min_p) || !field_ok(how->repetition_penalty))
+    if (!field_ok(how->temperature) || !field_ok(how->top_p) || !field_ok(how->min_p) ||
+        !field_ok(how->repetition_penalty))
         return MEGABYTE_INVALID_ARGUMENT;
     u32 n = n_logits < 256 ? (u32)n_logits : 256;
     fp_state fp;
@@ -3223,12 +3335,13 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
     if (!s || !how || !byte) return MEGABYTE_INVALID_ARGUMENT;
     u64 n = min64(repetition_window(how), s->position - s->oldest);
     for (u64 i = 0; i < n; i++) recent[i] = s->history[(s->position - n + i) % s->history_bytes];
-    return sample(s->engine->kernels, s->logits, s->engine->model->sizes.vocabulary, recent, (size_t)n, how, byte);
+    return sample(s->engine->kernels, s->logits, s->engine->model->sizes.vocabulary, recent, (size_t)n, how,
+                  byte);
 }
 
-/* ============================================================================================== 13 self-test */
+/* ================================================================================ 13 self-test */
 
-/* A model of three stages with odd sizes and weights from a generator, in memory, int8 and f32 matrices mixed. */
+/* In memory, a model of three stages with odd sizes, generated weights, int8 and f32 matrices mixed. */
 struct draft { u8 *file; u64 at, end, data; u32 seed; };
 
 static float draft_value(struct draft *d, float mean, float spread) {
@@ -3240,7 +3353,9 @@ static float draft_value(struct draft *d, float mean, float spread) {
 
 static status draft_tensor(void *context, struct tensor *t) {
     struct draft *d = (struct draft *)context;
-    t->type = !is_matrix(t->role) ? TYPE_F32 : t->layer % 2 || t->role == ROLE_PATCH ? TYPE_F32_TILED : TYPE_Q8_TILED;
+    t->type = !is_matrix(t->role)                     ? TYPE_F32
+              : t->layer % 2 || t->role == ROLE_PATCH ? TYPE_F32_TILED
+                                                      : TYPE_Q8_TILED;
     u64 bytes = tensor_data_bytes(t);
     if (d->file) {
         u8 *entry = d->file + d->at, *data = d->file + d->end;
@@ -3248,7 +3363,8 @@ static status draft_tensor(void *context, struct tensor *t) {
         put_entry(entry, t, d->data);
         u64 quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
         int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM || t->role == ROLE_FF_NORM ||
-                   t->role == ROLE_PATCH_NORM_IN_WEIGHT || t->role == ROLE_PATCH_NORM_OUT_WEIGHT || t->role == ROLE_ROTARY;
+                   t->role == ROLE_PATCH_NORM_IN_WEIGHT || t->role == ROLE_PATCH_NORM_OUT_WEIGHT ||
+                   t->role == ROLE_ROTARY;
         for (u64 i = 0; i < quantized; i++) data[i] = (u8)(draft_value(d, 128, 127));
         for (u64 i = quantized; i < bytes; i += 4)
             put32(data + i, f32_to_bits(quantized ? draft_value(d, 0.002f, 0.001f)
@@ -3274,7 +3390,8 @@ static status self_test(megabyte_isa isa, u64 *print) {
     double bits = 0;
     u64 hash = 14695981039346656037ULL;
     each_tensor(&z, count_tensor, &tensors);
-    u64 table = HEADER_BYTES + z.n_stages * STAGE_BYTES, data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
+    u64 table = HEADER_BYTES + z.n_stages * STAGE_BYTES,
+        data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
     struct draft d = { NULL, table, data, data, 1 };
     each_tensor(&z, draft_tensor, &d);
     size_t size = (size_t)d.end, logit_bytes = BYTES * 256 * sizeof(float);

@@ -1,9 +1,9 @@
 /* megabyte.h - run MEGABYTE byte models from C: generate, score, sample. Version 0.1.0.
  * SPDX-License-Identifier: MIT
  *
- * A MEGABYTE model (arXiv 2305.07185) is a byte-level transformer in stages: a large global stage runs once per
- * patch of P bytes, a small local stage writes the bytes inside each patch. This library is megabyte.h and
- * megabyte.c; drop both into a C11 program and build with
+ * A MEGABYTE model (arXiv 2305.07185) is a byte-level transformer in stages: a large global stage runs once
+ * per patch of P bytes, a small local stage writes the bytes inside each patch. This library is megabyte.h
+ * and megabyte.c; drop both into a C11 program and build with
  *
  *     cc -O2 app.c megabyte.c -lm            (add -pthread with glibc before 2.34)
  *
@@ -30,28 +30,31 @@
  *
  *     S          stages, coarse to fine; stage 0 is the paper's global model, stage S-1 its local model
  *     dim[s]     width of stage s; heads x head_dim: its attention; ff_dim: its feed-forward width
- *     n[s]       positions of a sequence of stage s: stage 0 has one sequence of n[0] patches (the context), every
- *                finer stage restarts its sequence of n[s] tokens inside each token of the stage above
+ *     n[s]       positions of a sequence of stage s: stage 0 has one sequence of n[0] patches (the context),
+ *                every finer stage restarts its sequence of n[s] tokens inside each token of the stage above
  *     P          bytes per global patch = n[1] * ... * n[S-1];  the trained context is n[0] * P bytes
  *     V          vocabulary: ids 0..255 are the bytes, further ids (pad, end ...) may follow
  *     logits     float[V], natural-log domain, unnormalised: the prediction of the next byte
  *
- *     A stream is one byte history with its key/value caches. Feeding n bytes runs the global stage over all their
- *     patches as matrix products; every byte then costs one position of the local stage.
- *     Past the context a stream slides: it forgets the older half of the window and goes on (megabyte_stream_feed).
+ *     A stream is one byte history with its key/value caches. Feeding n bytes runs the global stage over all
+ *     their patches as matrix products; every byte then costs one position of the local stage. Past the
+ *     context a stream slides: it forgets the older half of the window and goes on (megabyte_stream_feed).
  *
  * GUARANTEES
  *
- *     One answer   For one model file and one byte history (and one context option) the logits are the same bits on
- *                  every CPU, instruction set, thread count, batch, compiler and way of cutting the bytes into calls.
- *     Errors       Every function that can fail returns a megabyte_status and, where it says so, a text. Nothing is
- *                  printed, nothing exits. After a failure the objects are as they were before the call.
- *     Memory       Objects are one allocation each, made at creation through the allocator given there. Feeding,
- *                  stepping, sampling, saving and loading allocate nothing. The size queries tell bytes beforehand.
- *     Threads      A model never changes after opening: any number of threads may use it. An engine with its streams
- *                  is used by one thread at a time. No global state.
- *     Input        Model files, saved streams and all bytes may come from strangers: they are checked before use and
- *                  never crash the caller. A hostile model can predict nonsense, nothing worse.
+ *     One answer   For one model file and one byte history (and one context option) the logits are the same
+ *                  bits on every CPU, instruction set, thread count, batch, compiler and way of cutting the
+ *                  bytes into calls.
+ *     Errors       Every function that can fail returns a megabyte_status and, where it says so, a text.
+ *                  Nothing is printed, nothing exits. After a failure the objects are as they were before the
+ *                  call.
+ *     Memory       Objects are one allocation each, made at creation through the allocator given there.
+ *                  Feeding, stepping, sampling, saving and loading allocate nothing. The size queries tell
+ *                  bytes beforehand.
+ *     Threads      A model never changes after opening: any number of threads may use it. An engine with its
+ *                  streams is used by one thread at a time. No global state.
+ *     Input        Model files, saved streams and all bytes may come from strangers: they are checked before
+ *                  use and never crash the caller. A hostile model can predict nonsense, nothing worse.
  */
 #ifndef MEGABYTE_H
 #define MEGABYTE_H
@@ -84,11 +87,11 @@ extern "C" {
 /* The version of the megabyte.c that was linked; compare with MEGABYTE_VERSION_NUMBER. */
 MEGABYTE_API uint32_t megabyte_version(void);
 
-/* ------------------------------------------------------------------------------------------------ status */
+/* ---------------------------------------------------------------------------------------- status */
 
 typedef enum megabyte_status {
     MEGABYTE_OK = 0,
-    MEGABYTE_INVALID_ARGUMENT = -1, /* a call that the documentation excludes, e.g. a byte outside the vocabulary */
+    MEGABYTE_INVALID_ARGUMENT = -1, /* a call that the documentation excludes */
     MEGABYTE_OUT_OF_MEMORY    = -2, /* the allocator returned NULL */
     MEGABYTE_IO               = -3, /* the file cannot be opened or read */
     MEGABYTE_BAD_MAGIC        = -4, /* not a model file / not a saved stream */
@@ -98,7 +101,7 @@ typedef enum megabyte_status {
     MEGABYTE_UNSUPPORTED      = -8, /* well formed, but this build or CPU cannot run it */
     MEGABYTE_WRONG_MODEL      = -9, /* a saved stream of another model */
     MEGABYTE_CAPACITY         = -10, /* a buffer is too small, or a rewind reaches too far back */
-    MEGABYTE_ARITHMETIC       = -11 /* this build's floating point broke the one-answer promise: see the README */
+    MEGABYTE_ARITHMETIC       = -11 /* this build's floating point is not IEEE: see the README */
 } megabyte_status;
 
 /* A short English text for a status; never NULL, static. */
@@ -111,17 +114,18 @@ typedef struct megabyte_error {
     char text[192];    /* what, where, what to do; always ends in NUL */
 } megabyte_error;
 
-/* ------------------------------------------------------------------------------------------------ memory */
+/* ---------------------------------------------------------------------------------------- memory */
 
-/* Both functions set, or the pointer to the struct NULL for libc's. Copied at creation. alloc returns memory of at
- * least `size` bytes aligned to `align` (a power of two, 64 here) or NULL; free gets the same size back. */
+/* Both functions set, or the pointer to the struct NULL for libc's. Copied at creation. alloc returns memory
+ * of at least `size` bytes aligned to `align` (a power of two, 64 here) or NULL; free gets the same size
+ * back. */
 typedef struct megabyte_allocator {
     void *(*alloc)(void *context, size_t size, size_t align);
     void (*free)(void *context, void *memory, size_t size);
     void *context;
 } megabyte_allocator;
 
-/* ------------------------------------------------------------------------------------------------ model */
+/* ---------------------------------------------------------------------------------------- model */
 
 typedef struct megabyte_model megabyte_model;    /* immutable; shareable between threads */
 typedef struct megabyte_engine megabyte_engine;  /* scratch memory, kernels and threads */
@@ -134,14 +138,16 @@ typedef struct megabyte_stream megabyte_stream;  /* one byte history */
  *   allocator  NULL for libc
  *   error      may be NULL
  *
- * Returns: OK; IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED, OUT_OF_MEMORY, INVALID_ARGUMENT. */
+ * Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED.
+ */
 MEGABYTE_API megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
                                                  const megabyte_allocator *allocator, megabyte_error *error);
 
-/* The same from memory that holds a whole model file. `data` must be aligned to 64 bytes, stay valid and unmodified
- * until megabyte_model_close; weights are used in place (big-endian hosts make a copy). */
+/* The same from memory that holds a whole model file. `data` must be aligned to 64 bytes, stay valid and
+ * unmodified until megabyte_model_close; weights are used in place (big-endian hosts make a copy). */
 MEGABYTE_API megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *data, size_t size,
-                                                        const megabyte_allocator *allocator, megabyte_error *error);
+                                                        const megabyte_allocator *allocator,
+                                                        megabyte_error *error);
 
 MEGABYTE_API void megabyte_model_close(megabyte_model *model); /* NULL is allowed */
 
@@ -177,12 +183,14 @@ typedef struct megabyte_info {
 
 MEGABYTE_API void megabyte_model_describe(const megabyte_model *model, megabyte_info *info);
 
-/* Metadata: UTF-8 texts, valid until the model is closed. _metadata returns NULL if the key is absent (keys in use:
- * name, licence, source, training_data, description); _metadata_at returns NULL past the last index. */
+/* Metadata: UTF-8 texts, valid until the model is closed. _metadata returns NULL if the key is absent (keys
+ * in use: name, licence, source, training_data, description); _metadata_at returns NULL past the last index.
+ */
 MEGABYTE_API const char *megabyte_model_metadata(const megabyte_model *model, const char *key);
-MEGABYTE_API const char *megabyte_model_metadata_at(const megabyte_model *model, uint32_t index, const char **value);
+MEGABYTE_API const char *megabyte_model_metadata_at(const megabyte_model *model, uint32_t index,
+                                                    const char **value);
 
-/* ------------------------------------------------------------------------------------------------ engine */
+/* ---------------------------------------------------------------------------------------- engine */
 
 /* Instruction sets. All give the same bits; AUTO takes the fastest that this CPU has. */
 typedef enum megabyte_isa {
@@ -196,54 +204,58 @@ MEGABYTE_API const char *megabyte_isa_name(megabyte_isa isa); /* "avx512-vnni" .
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_engine_options {
     uint32_t threads;   /* 1..256, the caller's included; default 1 */
-    uint32_t batch;     /* tokens computed together, 1..4096; default 128. Memory grows with it, results do not change */
+    uint32_t batch;     /* tokens computed together, 1..4096; default 128; no effect on results */
     megabyte_isa isa;   /* default AUTO */
 } megabyte_engine_options;
 
-/* An engine is what streams compute with: scratch memory and, with threads > 1, a pool that sleeps between calls.
- * Streams that are stepped together must share one engine. A stream made without an engine gets one of its own.
+/* An engine is what streams compute with: scratch memory and, with threads > 1, a pool that sleeps between
+ * calls. Streams that are stepped together must share one engine. A stream made without an engine gets one of
+ * its own.
  *
  *   options    NULL for defaults
- *   Returns:   OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (the CPU lacks options->isa, or threads could not be
- *              started), ARITHMETIC.
+ *   Returns:   OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (the CPU lacks options->isa, or threads could
+ *              not be started), ARITHMETIC.
  *   Lifetime:  must outlive its streams. */
 MEGABYTE_API megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_model *model,
                                                     const megabyte_engine_options *options,
-                                                    const megabyte_allocator *allocator, megabyte_error *error);
+                                                    const megabyte_allocator *allocator,
+                                                    megabyte_error *error);
 MEGABYTE_API void megabyte_engine_free(megabyte_engine *engine); /* NULL is allowed */
-MEGABYTE_API megabyte_status megabyte_engine_size(const megabyte_model *model, const megabyte_engine_options *options,
-                                                  size_t *bytes);
+MEGABYTE_API megabyte_status megabyte_engine_size(const megabyte_model *model,
+                                                  const megabyte_engine_options *options, size_t *bytes);
 MEGABYTE_API megabyte_isa megabyte_engine_isa(const megabyte_engine *engine);
 
-/* Runs a tiny built-in model (int8 and f32 weights) on one instruction set and compares the bits of its logits with
- * a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes milliseconds. */
+/* Runs a tiny built-in model (int8 and f32 weights) on one instruction set and compares the bits of its
+ * logits with a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes milliseconds. */
 MEGABYTE_API megabyte_status megabyte_self_test(megabyte_isa isa);
 
-/* ------------------------------------------------------------------------------------------------ stream */
+/* ---------------------------------------------------------------------------------------- stream */
 
 typedef struct megabyte_stream_options {
     megabyte_engine *engine;  /* NULL: the stream makes its own (1 thread, default batch) */
-    uint64_t context;         /* bytes kept before sliding, P..n[0]*P, rounded down to patches; 0 = n[0]*P.
-                               * A stream's memory is nearly proportional to it. Logits past it depend on it. */
+    uint64_t context;         /* bytes kept before sliding, P..n[0]*P, rounded down to patches; 0 = n[0]*P. A
+                               * stream's memory is nearly proportional to it; logits past it depend on it. */
 } megabyte_stream_options;
 
 /* Creates an empty stream: its logits predict the first byte of a document.
- *   Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, and without options->engine what megabyte_engine_create returns. */
+ *   Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, and without options->engine what megabyte_engine_create
+ *   returns. */
 MEGABYTE_API megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_model *model,
                                                     const megabyte_stream_options *options,
-                                                    const megabyte_allocator *allocator, megabyte_error *error);
+                                                    const megabyte_allocator *allocator,
+                                                    megabyte_error *error);
 MEGABYTE_API void megabyte_stream_free(megabyte_stream *stream); /* NULL is allowed */
 
 /* Bytes that megabyte_stream_create will allocate, its private engine included if options->engine is NULL. */
-MEGABYTE_API megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte_stream_options *options,
-                                                  size_t *bytes);
+MEGABYTE_API megabyte_status megabyte_stream_size(const megabyte_model *model,
+                                                  const megabyte_stream_options *options, size_t *bytes);
 
-/* Appends n bytes to the history (bytes may be NULL if n == 0). Only the work that later predictions need is done:
- * the global stage over all patches, the finer stages over the last ones.
+/* Appends n bytes to the history (bytes may be NULL if n == 0). Only the work that later predictions need is
+ * done: the global stage over all patches, the finer stages over the last ones.
  *
- * Sliding: when the context is full, the next byte first drops the older half of the window (its patches, rounded
- * up) and the kept half is fed again as if it were a document's beginning; so a prediction sees between half and
- * all of the context.
+ * Sliding: when the context is full, the next byte first drops the older half of the window (its patches,
+ * rounded up) and the kept half is fed again as if it were a document's beginning; so a prediction sees
+ * between half and all of the context.
  *
  *   Returns: OK; INVALID_ARGUMENT if a byte is outside the vocabulary (possible only where V < 256). */
 MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const void *bytes, size_t n);
@@ -251,14 +263,15 @@ MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const
 /* Appends one byte: the step of generation. */
 MEGABYTE_API megabyte_status megabyte_stream_step(megabyte_stream *stream, uint8_t byte);
 
-/* Appends bytes[i] to streams[i] for all i < n, as one batch: the weights are read once for all. The streams must be
- * distinct and share one engine. Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
-MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n);
+/* Appends bytes[i] to streams[i] for all i < n, as one batch: the weights are read once for all. The streams
+ * must be distinct and share one engine. Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
+MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
+                                                 size_t n);
 
 /* Appends n bytes and adds their code length under the model, sum of -log2 p(byte | all before), to *bits.
  *   logits   NULL, or float[n * V]: row i receives the prediction for bytes[i] made before it was seen. */
-MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes, size_t n, double *bits,
-                                                   float *logits);
+MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes, size_t n,
+                                                   double *bits, float *logits);
 
 /* The prediction of the next byte: float[V], always finite; valid until the stream is next changed. */
 MEGABYTE_API const float *megabyte_stream_logits(const megabyte_stream *stream);
@@ -269,42 +282,45 @@ MEGABYTE_API void megabyte_stream_probabilities(const megabyte_stream *stream, f
 MEGABYTE_API uint64_t megabyte_stream_position(const megabyte_stream *stream); /* bytes in the history */
 MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);              /* back to the empty history */
 
-/* Back to an earlier position: the stream is then as if only the first `position` bytes had been fed.
- * Going back a few patches costs a step or two; further back, the window is fed again.
- *   Returns: OK; INVALID_ARGUMENT if position is ahead; CAPACITY if it lies further back than the kept bytes allow.
- *   At least half the context, and everything while the history is no longer than the context, can be taken back. */
+/* Back to an earlier position: the stream is then as if only the first `position` bytes had been fed. Going
+ * back a few patches costs a step or two; further back, the window is fed again.
+ *   Returns: OK; INVALID_ARGUMENT if position is ahead; CAPACITY if it lies further back than the kept bytes
+ *   allow. At least half the context, and everything while the history is no longer than the context, can be
+ *   taken back. */
 MEGABYTE_API megabyte_status megabyte_stream_rewind(megabyte_stream *stream, uint64_t position);
 
 /* Makes `to` equal to `from` (same model and context option, else INVALID_ARGUMENT). */
 MEGABYTE_API megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream *from);
 
-/* A stream's state as bytes, the same on every machine: a prefix cache. Loading checks everything and needs the same
- * model and context option. _save writes exactly _save_size bytes.
- *   Returns: OK; CAPACITY (size too small); BAD_MAGIC, BAD_VERSION, WRONG_MODEL, TRUNCATED, CORRUPT: then the stream
- *   is unchanged. */
+/* A stream's state as bytes, the same on every machine: a prefix cache. Loading checks everything and needs
+ * the same model and context option. _save writes exactly _save_size bytes.
+ *   Returns: OK; CAPACITY (size too small); BAD_MAGIC, BAD_VERSION, WRONG_MODEL, TRUNCATED, CORRUPT: then the
+ *   stream is unchanged. */
 MEGABYTE_API size_t megabyte_stream_save_size(const megabyte_stream *stream);
 MEGABYTE_API megabyte_status megabyte_stream_save(const megabyte_stream *stream, void *out, size_t size);
 MEGABYTE_API megabyte_status megabyte_stream_load(megabyte_stream *stream, const void *data, size_t size);
 
-/* ------------------------------------------------------------------------------------------------ sampling */
+/* ---------------------------------------------------------------------------------------- sampling */
 
-/* Zero switches a field off; { 0 } is greedy choice. Applied in this order: repetition penalty, temperature, top-k,
- * top-p, min-p. The same bytes come out on every machine. Only bytes are drawn: ids from 256 on are excluded. */
+/* Zero switches a field off; { 0 } is greedy choice. Applied in this order: repetition penalty, temperature,
+ * top-k, top-p, min-p. The same bytes come out on every machine. Only bytes are drawn: ids from 256 on are
+ * excluded. */
 typedef struct megabyte_sampling {
     float temperature;        /* 0: always the likeliest byte (ties: the smallest) */
     uint32_t top_k;           /* keep the K likeliest */
-    float top_p;              /* keep the smallest set with at least this probability (nucleus); 0 or >= 1: off */
+    float top_p; /* keep the smallest set with at least this probability (nucleus); 0 or >= 1: off */
     float min_p;              /* keep bytes at least this fraction as likely as the likeliest */
-    float repetition_penalty; /* > 1: logits of bytes in the recent window are divided (if > 0) or multiplied by it */
+    float repetition_penalty; /* > 1: recent bytes' logits are divided (if > 0) or multiplied by it */
     uint32_t repetition_window; /* bytes looked back, default 64, at most 1024 */
     uint64_t seed;            /* the generator's state: any value; every draw moves it on */
 } megabyte_sampling;
 
 /* Draws the next byte from a stream's prediction; the stream does not change, how->seed does.
  *   Returns: OK; INVALID_ARGUMENT (a NULL; a field that is NaN or negative). */
-MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream, megabyte_sampling *how, uint8_t *byte);
+MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream, megabyte_sampling *how,
+                                                    uint8_t *byte);
 
-/* The same from any logits: float[n_logits], recent: the last bytes written (may be NULL if n_recent == 0). */
+/* The same from any logits: float[n_logits]; recent: the last bytes written (NULL if n_recent == 0). */
 MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
                                              size_t n_recent, megabyte_sampling *how, uint8_t *byte);
 
@@ -317,16 +333,17 @@ MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logit
  *
  * Copyright (c) 2026 the megabyte authors
  *
- * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
- * documentation files (the "Software"), to deal in the Software without restriction, including without limitation
- * the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and
- * to permit persons to whom the Software is furnished to do so, subject to the following conditions:
+ * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+ * associated documentation files (the "Software"), to deal in the Software without restriction, including
+ * without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+ * copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to the
+ * following conditions:
  *
- * The above copyright notice and this permission notice shall be included in all copies or substantial portions of
- * the Software.
+ * The above copyright notice and this permission notice shall be included in all copies or substantial
+ * portions of the Software.
  *
- * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO
- * THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
- * AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
- * CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
- * IN THE SOFTWARE. */
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+ * LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO
+ * EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER
+ * IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE
+ * USE OR OTHER DEALINGS IN THE SOFTWARE. */
