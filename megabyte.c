@@ -34,7 +34,7 @@
 
 /* Keep the compiler from re-ordering or fusing float arithmetic. gcc obeys per-file options (also under
  * -Ofast); clang obeys the pragma unless told -ffast-math, which cannot be undone from inside a file: refuse.
- * (Measured with gcc 12 and clang 14; engines test the result at creation, see arithmetic_holds.) */
+ * (Measured with gcc 12 and clang 14; engines test the result at creation, see arithmetic_print.) */
 #if defined(__clang__)
 #  if defined(__FAST_MATH__)
 #    error "megabyte.c promises the same bits everywhere: compile it without -ffast-math / -Ofast"
@@ -55,7 +55,9 @@
 #  pragma float_control(precise, on)
 #endif
 
-#if !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
+#if defined(__APPLE__)
+#  define _DARWIN_C_SOURCE
+#elif !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
 #  define _POSIX_C_SOURCE 200809L
 #endif
 
@@ -84,6 +86,7 @@
 #  define HAVE_THREADS 1
 #  include <pthread.h>
 #  include <sched.h>
+#  include <signal.h>
 #else
 #  define HAVE_THREADS 0
 #endif
@@ -207,14 +210,26 @@ static void sha256_block(u32 h[8], const u8 *p) {
         w[i] = w[i - 16] + (ROR(a, 7) ^ ROR(a, 18) ^ a >> 3) + w[i - 7] + (ROR(b, 17) ^ ROR(b, 19) ^ b >> 10);
     }
     memcpy(s, h, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        u32 a = s[0], e = s[4];
-        u32 t1 = s[7] + (ROR(e, 6) ^ ROR(e, 11) ^ ROR(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
-        u32 t2 = (ROR(a, 2) ^ ROR(a, 13) ^ ROR(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t1;
-        s[0] = t1 + t2;
+/* One round; instead of moving a..h down by one, the next round names them shifted. */
+#define ROUND(a, b, c, d, e, f, g, h, i)                                                                 \
+    do {                                                                                                 \
+        u32 t = s[h] + (ROR(s[e], 6) ^ ROR(s[e], 11) ^ ROR(s[e], 25)) + ((s[e] & s[f]) ^ (~s[e] & s[g])) \
+                + k[i] + w[i];                                                                           \
+        s[d] += t;                                                                                       \
+        s[h] = t + (ROR(s[a], 2) ^ ROR(s[a], 13) ^ ROR(s[a], 22))                                        \
+               + ((s[a] & s[b]) ^ (s[a] & s[c]) ^ (s[b] & s[c]));                                        \
+    } while (0)
+    for (int i = 0; i < 64; i += 8) {
+        ROUND(0, 1, 2, 3, 4, 5, 6, 7, i);
+        ROUND(7, 0, 1, 2, 3, 4, 5, 6, i + 1);
+        ROUND(6, 7, 0, 1, 2, 3, 4, 5, i + 2);
+        ROUND(5, 6, 7, 0, 1, 2, 3, 4, i + 3);
+        ROUND(4, 5, 6, 7, 0, 1, 2, 3, i + 4);
+        ROUND(3, 4, 5, 6, 7, 0, 1, 2, i + 5);
+        ROUND(2, 3, 4, 5, 6, 7, 0, 1, i + 6);
+        ROUND(1, 2, 3, 4, 5, 6, 7, 0, i + 7);
     }
+#undef ROUND
 #undef ROR
     for (int i = 0; i < 8; i++) h[i] += s[i];
 }
@@ -341,6 +356,7 @@ static int arena_fits(const struct arena *a) { return !a->overflow && a->used <=
 #define HEADER_BYTES 128
 #define STAGE_BYTES 64
 #define TENSOR_BYTES 32
+#define MAX_METADATA 1024 /* entries: they are searched from the first */
 static const u8 model_magic[8] = { 0x8a, 'M', 'B', 'M', 'D', 'L', '\r', '\n' };
 
 enum { FAMILY_LUCIDRAINS = 1 };
@@ -716,6 +732,9 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     const u8 *p = f + *table + (u64)tensors * TENSOR_BYTES, *stop = p + metadata_bytes;
     if (metadata_bytes < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
     m->n_metadata = get32(p);
+    if (m->n_metadata > MAX_METADATA)
+        return fail(e, MEGABYTE_UNSUPPORTED, (u64)(p - f), "%u metadata entries; %d are possible",
+                    m->n_metadata, MAX_METADATA);
     m->metadata = p += 4;
     for (u32 i = 0; i < m->n_metadata; i++)
         if (!(p = metadata_entry(p, stop, NULL, NULL)))
@@ -812,7 +831,7 @@ static void release_file(megabyte_model *m) {
 static status copy_file(megabyte_model *m, megabyte_error *e) {
     m->copy = m->file_bytes <= SIZE_MAX / 2
                   ? (u8 *)m->allocator.alloc(m->allocator.context,
-                                             (size_t)(m->file_bytes ? m->file_bytes : 1), ALIGN)
+                                             (size_t)m->file_bytes, ALIGN)
                   : NULL;
     if (m->copy) return MEGABYTE_OK;
     return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a copy of the file (%llu bytes)",
@@ -846,8 +865,8 @@ megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *d
 /* The file's bytes: mapped where possible, else read into a copy. */
 static status load_file(megabyte_model *m, const char *path, megabyte_error *e) {
 #if HAVE_MMAP
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st; /* O_NONBLOCK: opening a pipe must not wait; it is refused below */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 0) {
         close(fd);
@@ -856,7 +875,8 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
     m->file_bytes = (u64)st.st_size;
     if (m->file_bytes < 8 || m->file_bytes > SIZE_MAX / 2) {
         close(fd);
-        return fail(e, MEGABYTE_BAD_MAGIC, 0, "%.120s: not a megabyte model (.mb) file: %llu bytes", path,
+        return fail(e, m->file_bytes < 8 ? MEGABYTE_BAD_MAGIC : MEGABYTE_UNSUPPORTED, 0,
+                    "%.120s: %llu bytes cannot be a megabyte model (.mb) file here", path,
                     (unsigned long long)m->file_bytes);
     }
     m->mapping = mmap(NULL, (size_t)m->file_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -870,6 +890,8 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
     status r = copy_file(m, e);
     if (!r) {
         memcpy(m->copy, m->mapping, (size_t)m->file_bytes);
+        munmap(m->mapping, (size_t)m->file_bytes);
+        m->mapping = NULL;
         m->file = m->copy;
     }
     return r;
@@ -962,7 +984,9 @@ static double log2_exact(double x) {
  * 33 bits (exact for the 2^20 first quarter turns), then Taylor series on |r| <= pi/4. */
 static void sin_cos(double angle, double *sine, double *cosine) {
     if (!(angle >= 0 && angle < 1e9)) angle = 0;
-    int64_t n = (int64_t)(angle * 0.63661977236758134 + 0.5);
+    double turns = angle * 0.63661977236758134;
+    ROUNDED(turns);
+    int64_t n = (int64_t)(turns + 0.5);
     static const double part[3] = { 1.57079632673412561417, 6.07710050630396597660e-11,
                                     2.02226624879595063154e-21 };
     double r = angle;
@@ -974,10 +998,14 @@ static void sin_cos(double angle, double *sine, double *cosine) {
     double z = r * r, s = 0, c = 0;
     ROUNDED(z);
     for (int i = 17; i >= 3; i -= 2) { /* s = 1 - z/6 (1 - z/20 (...)) */
-        s = (1 - s) * z / (double)(i * (i - 1));
-        c = (1 - c) * z / (double)((i - 1) * (i - 2));
+        s = (1 - s) * z;
+        c = (1 - c) * z;
+        ROUNDED(s); ROUNDED(c);
+        s /= (double)(i * (i - 1));
+        c /= (double)((i - 1) * (i - 2));
     }
     s = (1 - s) * r;
+    ROUNDED(s);
     c = 1 - c;
     switch (n & 3) {
     case 0: *sine = s, *cosine = c; break;
@@ -1021,13 +1049,14 @@ struct kernels {
     void (*gelu)(float *x, u32 n); /* x Phi(x), to round_up(n, 16) */
     void (*rotate)(float *x, const float *cosine, const float *sine,
                    u32 half);                 /* x[i], x[i + half] by angle i */
-    void (*scale)(float *x, float by, u32 n); /* and clamp to +-1e15: finite ever after */
+    void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
     void (*add)(float *x, const float *y, u32 n);                            /* x += y, neither padded */
     float (*softmax)(float *x, u32 n); /* x := exp(x - max), zeros to round_up(n, 16); returns the sum */
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
 };
 
+#define MOST 1e15f /* of keys, queries, values and logits: a dot product of 65536 such pairs is finite */
 #define MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
 
@@ -1712,7 +1741,7 @@ static TGT void NAME(rotate)(float *x, const float *cosine, const float *sine, u
 }
 
 static TGT void NAME(scale)(float *x, float by, u32 n) {
-    F low = f_set(-1e15f), high = f_set(1e15f), f = f_set(by);
+    F low = f_set(-MOST), high = f_set(MOST), f = f_set(by);
     u32 i = 0;
     for (; i + 16 <= n; i += 16) f_store(x + i, f_min(f_max(f_mul(f_load(x + i), f), low), high));
     if (i < n) {
@@ -1884,7 +1913,12 @@ static u32 arithmetic_print(const struct kernels *k) {
     k->rotate(y + 144, w, w + 50, 20);
     k->scale(y + 144, 0.3f, N);
     y[192] = 1e-39f; /* a denormal must survive */
-    y[193] = y[192] * 3.0f + y[0] * 1e-39f;
+    y[192] *= 3.0f;
+    /* (1 + 2^-12)^2 - (1 + 2^-11) is 0 if the square is rounded before the sum, else 2^-24 */
+    float pair[2] = { 1, 1 + 0x1p-12f };
+    for (u32 i = 0; i < 16; i++) { w[i] = -(1 + 0x1p-11f); w[16 + i] = pair[1]; }
+    k->gemm_f32(w, 0, 1, 2, pair, 0, 1, y + 193, 16, NULL, 0);
+    k->gemm_f32(w, 0, 1, 2, pair, 0, 4, y + 176, 0, NULL, 0);
     scale[0] = k->softmax(y + 96, N);
     y[194] = scale[0];
     double sine, cosine;
@@ -1899,7 +1933,7 @@ static u32 arithmetic_print(const struct kernels *k) {
         if (i % 48 < 37) print = (print ^ f32_to_bits(y[i])) * 16777619u;
     return print;
 }
-#define ARITHMETIC_PRINT 0x42443d1cu
+#define ARITHMETIC_PRINT 0x4c71d348u
 
 /* ================================================================================ 8 threads */
 
@@ -2052,13 +2086,16 @@ static int pool_start(struct pool *p) {
     if (p->threads < 2) return 1;
     if (pthread_mutex_init(&p->mutex, NULL)) return p->threads = 1, 0;
     if (pthread_cond_init(&p->wake, NULL)) return pthread_mutex_destroy(&p->mutex), p->threads = 1, 0;
+    sigset_t all, own; /* signals are for the program's own threads */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &own);
     for (p->started = 1; p->started < p->threads; p->started++)
-        if (pthread_create(&p->handle[p->started], NULL, pool_thread, p)) {
-            pool_stop(p);
-            p->threads = 1;
-            return 0;
-        }
-    return 1;
+        if (pthread_create(&p->handle[p->started], NULL, pool_thread, p)) break;
+    pthread_sigmask(SIG_SETMASK, &own, NULL);
+    if (p->started == p->threads) return 1;
+    pool_stop(p);
+    p->threads = 1;
+    return 0;
 #else
     return p->threads < 2;
 #endif
@@ -2110,8 +2147,7 @@ struct megabyte_engine {
     megabyte_allocator allocator;
     size_t allocated;
     const megabyte_model *model;
-    const struct kernels *kernels; /* = &kernel_table */
-    struct kernels kernel_table;
+    struct kernels kernels;
     struct pool pool;
     u32 batch; /* rows of a pass */
 
@@ -2122,7 +2158,6 @@ struct megabyte_engine {
     /* stages >= 1: one layer's room for each sequence that lives within a pass, a layer's stride apart */
     struct cache slots[MEGABYTE_MAX_STAGES];
     float *next[MEGABYTE_MAX_STAGES]; /* stages but the finest: projections of a round's tokens */
-    u64 next_rows[MEGABYTE_MAX_STAGES];
 
     /* the running pass */
     u32 stage, m;
@@ -2141,12 +2176,13 @@ struct megabyte_engine {
     u64 score_stride, side_stride;
     u32 n_slots;           /* of `slots`, in use */
     struct piece *pieces;  /* [batch], of the running round */
+    struct job *jobs;      /* [batch], of megabyte_step_batch */
 };
 
 /* Makes row i of n an input of matrix w. */
 static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const float *x) {
     if (w->type == TYPE_Q8_TILED)
-        e->kernels->quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels->q_bytes, &e->q_sum[i],
+        e->kernels.quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels.q_bytes, &e->q_sum[i],
                              &e->q_scale[i]);
 }
 
@@ -2159,10 +2195,10 @@ static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, cons
         u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
         const float *b = bias ? bias + 16 * t : NULL;
         if (w->type == TYPE_Q8_TILED)
-            e->kernels->gemm_q8(w->data + t * 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q, e->ld_n,
+            e->kernels.gemm_q8(w->data + t * 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q, e->ld_n,
                                 e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
         else
-            e->kernels->gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols,
+            e->kernels.gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols,
                                  tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b, add);
     }
 }
@@ -2179,7 +2215,7 @@ static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u
     memcpy(n, e->x + i * e->ld_x, own * sizeof *n);
     if (from) memcpy(n + own, from, half * sizeof *n);
     else memset(n + own, 0, half * sizeof *n);
-    e->kernels->rms_norm(n, weight, g->size.dim);
+    e->kernels.rms_norm(n, weight, g->size.dim);
 }
 
 static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i) {
@@ -2228,18 +2264,18 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
         u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
         const float *q = e->a + i * e->ld_a + (u64)head * d;
         float *out = e->n + i * e->ld_n + (u64)head * d, *side = score + 4 * e->score_stride, total[4];
-        e->kernels->gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride,
+        e->kernels.gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride,
                              NULL, 0);
         for (u32 r = 0; r < rows; r++) {
             float *s = score + r * e->score_stride;
             u32 own = e->rows[i + r].position + 1;
-            total[r] = e->kernels->softmax(s, own);
+            total[r] = e->kernels.softmax(s, own);
             for (u32 j = (u32)round_up(own, 16); j < keys; j++) s[j] = 0; /* adding 0 * v changes no bit */
         }
-        e->kernels->gemm_f32(v, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
+        e->kernels.gemm_f32(v, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
                              e->side_stride, NULL, 0);
         for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
-            e->kernels->scale(side + r * e->side_stride, 1.0f / total[r], d);
+            e->kernels.scale(side + r * e->side_stride, 1.0f / total[r], d);
             memcpy(out + r * e->ld_n, side + r * e->side_stride, d * sizeof *out);
         }
     }
@@ -2268,11 +2304,11 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
     if (r->position) {
         if (g->patch.data) {
             memcpy(x, e->a + i * e->ld_a, dim * sizeof *x);
-            e->kernels->layer_norm(x, g->out_weight, g->out_bias, dim);
+            e->kernels.layer_norm(x, g->out_weight, g->out_bias, dim);
         }
         const float *p = g->position ? g->position + (u64)(r->position - 1) * dim : NULL;
-        if (p) e->kernels->add(x, p, dim);
-        if (r->condition) e->kernels->add(x, r->condition, dim);
+        if (p) e->kernels.add(x, p, dim);
+        if (r->condition) e->kernels.add(x, r->condition, dim);
     }
     MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
     for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
@@ -2288,7 +2324,7 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
  *     x += Attention(RMSNorm(shift(x)));  x += FeedForward(RMSNorm(shift(x)));  out = next(RMSNorm(x)) */
 static void pass(void *context) {
     megabyte_engine *e = (megabyte_engine *)context;
-    const struct kernels *k = e->kernels;
+    const struct kernels *k = &e->kernels;
     const struct stage *g = &e->model->stage[e->stage];
     u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, heads = g->size.heads, turn = 0;
     float q_scale = 1.0f / sqrtf((float)d);
@@ -2374,6 +2410,8 @@ struct megabyte_stream {
                      [2]; /* finer stages: the sequence in progress, and the one before it */
     float *slot_shift[MEGABYTE_MAX_STAGES][2];
     u32 current[MEGABYTE_MAX_STAGES];          /* which slot is in progress */
+    u64 high;              /* the most stage-0 tokens computed since the window was last fed from its beginning:
+                            * `ring` holds the states before this one, also after rewinds */
     float *condition
         [MEGABYTE_MAX_STAGES]; /* stages but the finest: the current token's projection [next.rows] */
     float *logits;                             /* [V] */
@@ -2418,7 +2456,7 @@ static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
         memcpy(to + b * fine, g->embed + (u64)s->history[(r->at + b) % s->history_bytes] * fine,
                fine * sizeof *to);
     if (g->patch.data) {
-        e->kernels->layer_norm(to, g->in_weight, g->in_bias, g->wide);
+        e->kernels.layer_norm(to, g->in_weight, g->in_bias, g->wide);
         prepare(e, &g->patch, i, to);
     }
 }
@@ -2429,10 +2467,10 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     float *a = e->a + i * e->ld_a;
     u32 n = g->next.rows;
     if (!r->out && r->target < 0) return;
-    if (!g->patch.data) e->kernels->scale(a, 1.0f, n);
+    if (!g->patch.data) e->kernels.scale(a, 1.0f, n);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
     if (r->target >= 0) {
-        float sum = e->kernels->softmax(a, n);
+        float sum = e->kernels.softmax(a, n);
         r->bits = log2_exact((double)sum / (double)a[r->target]); /* softmax leaves at least e^-87 */
     }
 }
@@ -2602,6 +2640,7 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
                 }
             p->job->done += p->t1 - p->t0;
             s->position = s->base + p->t1;
+            if (p->g1[0] > s->high) s->high = p->g1[0];
             if (s->position > s->history_bytes && s->position - s->history_bytes > s->oldest)
                 s->oldest = s->position - s->history_bytes;
         }
@@ -2613,6 +2652,7 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
 static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
     struct job job = { s, NULL, n, 0, want, NULL, 0 };
     s->position = s->base + t;
+    if (!t) s->high = 0;
     run_jobs(s->engine, &job, 1);
 }
 
@@ -2694,6 +2734,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->rows = (struct row *)carve(a, b, sizeof *e->rows);
     e->run_first = (u32 *)carve(a, b + 1, sizeof *e->run_first);
     e->pieces = (struct piece *)carve(a, b, sizeof *e->pieces);
+    e->jobs = (struct job *)carve(a, b, sizeof *e->jobs);
     e->x = carve_floats(a, b, e->ld_x);
     e->a = carve_floats(a, b, e->ld_a);
     e->n = carve_floats(a, b, e->ld_n);
@@ -2784,8 +2825,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     engine_layout(e, &a, model, &o);
     e->allocator = with;
     e->allocated = bytes;
-    e->kernel_table = kernels;
-    e->kernels = &e->kernel_table;
+    e->kernels = kernels;
     if (!pool_start(&e->pool)) {
         with.free(with.context, e, bytes);
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "%u threads could not be started", o.threads);
@@ -2804,7 +2844,7 @@ void megabyte_engine_free(megabyte_engine *e) {
     a.free(a.context, e, e->allocated);
 }
 
-megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kernels->isa : MEGABYTE_ISA_AUTO; }
+megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kernels.isa : MEGABYTE_ISA_AUTO; }
 
 /* ================================================================================ 11 streams */
 
@@ -2921,7 +2961,7 @@ void megabyte_stream_free(megabyte_stream *s) {
 void megabyte_stream_reset(megabyte_stream *s) {
     if (!s) return;
     const struct sizes *z = &s->engine->model->sizes;
-    s->position = s->base = s->oldest = 0;
+    s->position = s->base = s->oldest = s->high = 0;
     memcpy(s->logits, s->engine->start_next[z->n_stages - 1], z->vocabulary * sizeof *s->logits);
 }
 
@@ -2951,7 +2991,6 @@ megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) {
     return megabyte_stream_feed(s, &byte, 1);
 }
 
-#define STEP_JOBS 64 /* streams taken together at most: their jobs lie on the caller's stack */
 megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
     size_t i, good;
     if (!n) return MEGABYTE_OK;
@@ -2963,14 +3002,15 @@ megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8
     }
     for (i = 0; i < good; i++) streams[i]->busy = 0;
     if (good < n) return MEGABYTE_INVALID_ARGUMENT;
-    for (size_t from = 0; from < n; from += STEP_JOBS) {
-        struct job jobs[STEP_JOBS];
-        size_t count = n - from < STEP_JOBS ? n - from : STEP_JOBS;
+    megabyte_engine *e = streams[0]->engine;
+    for (size_t from = 0; from < n; from += e->batch) {
+        struct job *jobs = e->jobs;
+        size_t count = n - from < e->batch ? n - from : e->batch;
         for (i = 0; i < count; i++) {
             struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0 };
             jobs[i] = job;
         }
-        run(streams[0]->engine, jobs, count);
+        run(e, jobs, count);
     }
     return MEGABYTE_OK;
 }
@@ -2987,7 +3027,7 @@ megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, siz
     fp_enter(&fp);
     if (logits) memcpy(logits, s->logits, vocabulary * sizeof *logits);
     memcpy(e->a, s->logits, vocabulary * sizeof *e->a);
-    double sum = e->kernels->softmax(e->a, vocabulary);
+    double sum = e->kernels.softmax(e->a, vocabulary);
     job.bits = log2_exact(sum / (double)e->a[b[0]]);
     run_jobs(e, &job, 1);
     if (bits) *bits += job.bits;
@@ -3004,7 +3044,7 @@ void megabyte_stream_probabilities(const megabyte_stream *s, float *out) {
     fp_state fp;
     fp_enter(&fp);
     memcpy(e->a, s->logits, vocabulary * sizeof *out);
-    float by = 1.0f / e->kernels->softmax(e->a, vocabulary);
+    float by = 1.0f / e->kernels.softmax(e->a, vocabulary);
     for (u32 i = 0; i < vocabulary; i++) out[i] = e->a[i] * by;
     fp_leave(&fp);
 }
@@ -3026,8 +3066,8 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     u64 t = position - base, oldest = s->oldest, from = 0;
     if (base == s->base && t) {
         /* Begin again with the patch that byte t - 1 lies in, if the shift state before it is still there. */
-        u64 g = (t - 1) / patch, computed = (s->position - base + patch - 1) / patch;
-        if (g && computed - g < SHIFT_RING) from = g * patch;
+        u64 g = (t - 1) / patch;
+        if (g && s->high - g < SHIFT_RING) from = g * patch;
     }
     fp_state fp;
     fp_enter(&fp);
@@ -3041,8 +3081,10 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
 
 /* ---- states as bytes */
 
-/* Visits every float that a stream's state consists of, as spans in a fixed order. */
-static void each_span(const megabyte_stream *s, void (*visit)(void *context, float *span, u64 n),
+/* Visits every float that a stream's state consists of, as spans in a fixed order. Keys, values and logits
+ * are BOUNDED, as `scale` left them; the rest may be anything that a model's weights make of it. */
+enum { ANY_FLOAT, BOUNDED };
+static void each_span(const megabyte_stream *s, void (*visit)(void *context, float *span, u64 n, int kind),
                       void *context) {
     const megabyte_model *model = s->engine->model;
     const struct sizes *z = &model->sizes;
@@ -3051,19 +3093,21 @@ static void each_span(const megabyte_stream *s, void (*visit)(void *context, flo
     for (u32 l = 0; l < g->size.layers && computed; l++) {
         for (u32 h = 0; h < g->size.heads; h++)
             visit(context, s->global.k + l * s->global.k_layer + h * s->global.k_head,
-                  round_up(computed, 16) * d);
+                  round_up(computed, 16) * d, BOUNDED);
         for (u32 t = 0; t < g->size.heads * g->v_tiles; t++)
-            visit(context, s->global.v + l * s->global.v_layer + t * s->global.v_tile, computed * 16);
+            visit(context, s->global.v + l * s->global.v_layer + t * s->global.v_tile, computed * 16,
+                  BOUNDED);
     }
-    visit(context, s->ring, SHIFT_RING * shift_floats(g));
+    visit(context, s->ring, SHIFT_RING * shift_floats(g), ANY_FLOAT);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct cache *c = &s->slot[i][s->current[i]];
-        visit(context, c->k, c->k_layer * z->stage[i].layers);
-        visit(context, c->v, c->v_layer * z->stage[i].layers);
-        visit(context, s->slot_shift[i][s->current[i]], shift_floats(&model->stage[i]));
+        visit(context, c->k, c->k_layer * z->stage[i].layers, BOUNDED);
+        visit(context, c->v, c->v_layer * z->stage[i].layers, BOUNDED);
+        visit(context, s->slot_shift[i][s->current[i]], shift_floats(&model->stage[i]), ANY_FLOAT);
     }
-    for (u32 i = 0; i + 1 < z->n_stages; i++) visit(context, s->condition[i], model->stage[i].next.rows);
-    visit(context, s->logits, z->vocabulary);
+    for (u32 i = 0; i + 1 < z->n_stages; i++)
+        visit(context, s->condition[i], model->stage[i].next.rows, ANY_FLOAT);
+    visit(context, s->logits, z->vocabulary, BOUNDED);
 }
 
 /* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 of check sum. */
@@ -3083,11 +3127,13 @@ static u64 check_sum(const u8 *p, u64 n) {
     return h;
 }
 
-static void count_span(void *context, float *span, u64 n) {
+static void count_span(void *context, float *span, u64 n, int kind) {
     (void)span;
+    (void)kind;
     *(u64 *)context += n * 4;
 }
-static void write_span(void *context, float *span, u64 n) {
+static void write_span(void *context, float *span, u64 n, int kind) {
+    (void)kind;
     u8 **to = (u8 **)context;
     if (BIG_ENDIAN_HOST)
         for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(span[i]));
@@ -3095,17 +3141,21 @@ static void write_span(void *context, float *span, u64 n) {
         memcpy(*to, span, (size_t)(n * 4));
     *to += n * 4;
 }
-static void read_span(void *context, float *span, u64 n) {
+static void read_span(void *context, float *span, u64 n, int kind) {
     const u8 **from = (const u8 **)context;
     for (u64 i = 0; i < n; i++) {
-        float v = bits_to_f32(get32(*from + i * 4));
-        v = v > -1e30f ? v : -1e30f; /* never NaN, whatever the file says */
-        span[i] = v < 1e30f ? v : 1e30f;
+        u32 bits = get32(*from + i * 4);
+        memcpy(&span[i], &bits, 4);
+        if (kind == BOUNDED) { /* whatever a forged file says, NaN too */
+            span[i] = span[i] > -MOST ? span[i] : -MOST;
+            span[i] = span[i] < MOST ? span[i] : MOST;
+        }
     }
     *from += n * 4;
 }
 struct span_copy { u8 *to; const u8 *from; };
-static void copy_span(void *context, float *span, u64 n) { /* both streams are laid out alike */
+static void copy_span(void *context, float *span, u64 n, int kind) { /* both streams are laid out alike */
+    (void)kind;
     struct span_copy *c = (struct span_copy *)context;
     memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(n * 4));
 }
@@ -3132,6 +3182,7 @@ megabyte_status megabyte_stream_save(const megabyte_stream *s, void *out, size_t
     put64(p + 48, s->position);
     put64(p + 56, s->base);
     put64(p + 64, s->oldest);
+    put64(p + 72, s->high);
     p += STATE_HEADER;
     for (u64 at = s->oldest; at < s->position; at++) *p++ = s->history[at % s->history_bytes];
     each_span(s, write_span, &p);
@@ -3154,9 +3205,12 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     trial.position = get64(p + 48);
     trial.base = get64(p + 56);
     trial.oldest = get64(p + 64);
+    trial.high = get64(p + 72);
+    u64 patch = s->engine->model->stage[0].bytes,
+        computed = (trial.position - trial.base + patch - 1) / patch;
     if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) ||
         trial.oldest > trial.base || trial.position - trial.oldest > s->history_bytes ||
-        megabyte_stream_save_size(&trial) != size)
+        trial.high < computed || trial.high > s->patches || megabyte_stream_save_size(&trial) != size)
         return MEGABYTE_CORRUPT;
     p += STATE_HEADER;
     u64 kept = trial.position - trial.oldest;
@@ -3165,6 +3219,7 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     s->position = trial.position;
     s->base = trial.base;
     s->oldest = trial.oldest;
+    s->high = trial.high;
     each_span(s, read_span, &p);
     return MEGABYTE_OK;
 }
@@ -3180,6 +3235,7 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
     to->position = from->position;
     to->base = from->base;
     to->oldest = from->oldest;
+    to->high = from->high;
     each_span(from, copy_span, &c);
     return MEGABYTE_OK;
 }
@@ -3273,9 +3329,13 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
         u8 t = order[i]; order[i] = order[m]; order[m] = t;
     }
     for (u32 i = 0; i < limit; i++) total += (double)l[order[i]];
+    float min_p = how->min_p < 1 ? how->min_p : 1; /* the likeliest, whose weight is 1, always stays */
     double nucleus = how->top_p > 0 && how->top_p < 1 ? total * (double)how->top_p : total * 2;
     for (u32 i = 0; i < limit && sum < nucleus; i++) {
-        if (l[order[i]] < how->min_p && order[i] != best) { if (sorted) break; continue; }
+        if (l[order[i]] < min_p) {
+            if (sorted) break;
+            continue;
+        }
         order[kept++] = order[i];
         sum += (double)l[order[kept - 1]];
     }
@@ -3299,15 +3359,13 @@ static status sample(const struct kernels *k, const float *logits, size_t n_logi
     u32 n = n_logits < 256 ? (u32)n_logits : 256;
     fp_state fp;
     fp_enter(&fp);
-    for (u32 i = 0; i < n; i++) { /* as a stream's own: finite */
-        l[i] = logits[i] > -1e30f ? logits[i] : -1e30f;
-        l[i] = l[i] < 1e30f ? l[i] : 1e30f;
-    }
     float penalty = how->repetition_penalty;
-    if (penalty > 0) {
-        for (size_t i = 0; i < n_recent; i++) seen[recent[i]] = 1;
-        for (u32 i = 0; i < n; i++)
-            if (seen[i]) l[i] = l[i] > 0 ? l[i] / penalty : l[i] * penalty;
+    for (size_t i = 0; penalty > 0 && i < n_recent; i++) seen[recent[i]] = 1;
+    for (u32 i = 0; i < n; i++) {
+        l[i] = logits[i];
+        if (seen[i]) l[i] = l[i] > 0 ? l[i] / penalty : l[i] * penalty;
+        l[i] = l[i] > -1e30f ? l[i] : -1e30f; /* finite, whatever the caller's logits and penalty are */
+        l[i] = l[i] < 1e30f ? l[i] : 1e30f;
     }
     *byte = (u8)choose(k, l, n, how);
     fp_leave(&fp);
@@ -3335,7 +3393,7 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
     if (!s || !how || !byte) return MEGABYTE_INVALID_ARGUMENT;
     u64 n = min64(repetition_window(how), s->position - s->oldest);
     for (u64 i = 0; i < n; i++) recent[i] = s->history[(s->position - n + i) % s->history_bytes];
-    return sample(s->engine->kernels, s->logits, s->engine->model->sizes.vocabulary, recent, (size_t)n, how,
+    return sample(&s->engine->kernels, s->logits, s->engine->model->sizes.vocabulary, recent, (size_t)n, how,
                   byte);
 }
 
@@ -3432,7 +3490,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
     return r ? r : print == SELF_TEST_PRINT ? MEGABYTE_OK : MEGABYTE_ARITHMETIC;
 }
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(MEGABYTE_KEEP_OPTIONS) /* mbconvert keeps them */
 #  pragma GCC pop_options
 #endif
 #endif /* not a pass */

@@ -138,6 +138,8 @@ typedef struct megabyte_stream megabyte_stream;  /* one byte history */
  *   allocator  NULL for libc
  *   error      may be NULL
  *
+ * Lifetime: the file must not be changed in place or truncated before megabyte_model_close (the system would stop
+ * the program); replacing it by renaming another over it is fine.
  * Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED.
  */
 MEGABYTE_API megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
@@ -152,7 +154,7 @@ MEGABYTE_API megabyte_status megabyte_model_open_memory(megabyte_model **model, 
 MEGABYTE_API void megabyte_model_close(megabyte_model *model); /* NULL is allowed */
 
 /* Reads all weights once and compares their SHA-256 with the one in the header.
- * Returns: OK; CORRUPT. Cost: about 4 ms per MB. */
+ * Returns: OK; CORRUPT. Cost: a few ms per MB. */
 MEGABYTE_API megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_error *error);
 
 typedef struct megabyte_stage_info {
@@ -263,8 +265,8 @@ MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const
 /* Appends one byte: the step of generation. */
 MEGABYTE_API megabyte_status megabyte_stream_step(megabyte_stream *stream, uint8_t byte);
 
-/* Appends bytes[i] to streams[i] for all i < n, as one batch: the weights are read once for all. The streams
- * must be distinct and share one engine. Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
+/* Appends bytes[i] to streams[i] for all i < n, in batches of the engine's `batch`: the weights are read once
+ * for each. The streams must be distinct and share one engine. Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
 MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
                                                  size_t n);
 
@@ -286,7 +288,7 @@ MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);              /
  * back a few patches costs a step or two; further back, the window is fed again.
  *   Returns: OK; INVALID_ARGUMENT if position is ahead; CAPACITY if it lies further back than the kept bytes
  *   allow. At least half the context, and everything while the history is no longer than the context, can be
- *   taken back. */
+ *   taken back, counted from the longest history since the last reset. */
 MEGABYTE_API megabyte_status megabyte_stream_rewind(megabyte_stream *stream, uint64_t position);
 
 /* Makes `to` equal to `from` (same model and context option, else INVALID_ARGUMENT). */

@@ -197,6 +197,28 @@ static void rewinds(void) {
         }
 }
 
+/* One stream, forwards and backwards at random: what an earlier rewind left behind must not show. */
+static void wanderings(void) {
+    EACH_FIXTURE(f)
+        for (size_t k = 0; k < f->n_contexts; k++) {
+            name_case("%s", f->y.name);
+            seed_random(k + 5);
+            megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
+            size_t at = 0, n = f->context[k].n, most = 6 * (size_t)f->info.patch_bytes + 1;
+            for (int turn = 0; turn < 400; turn++) {
+                size_t step = random_below(most) + 1;
+                if (random_below(2) && at + step <= n) {
+                    OK(megabyte_stream_feed(s, f->bytes + at, step));
+                    at += step;
+                } else if (step <= at && megabyte_stream_rewind(s, at - step) == MEGABYTE_OK) {
+                    at -= step;
+                }
+                check_at(s, f, k, "wandering");
+            }
+            megabyte_stream_free(s);
+        }
+}
+
 static void copies(void) {
     EACH_FIXTURE(f)
         for (size_t k = 0; k < f->n_contexts; k++) {
@@ -819,6 +841,15 @@ static void sampling_corners(void) {
     name_case("greedy");
     megabyte_sampling greedy = { 0 }, one = { .temperature = 5, .top_k = 1 },
                       tiny = { .temperature = 1e-30f };
+    megabyte_sampling none = { .temperature = 1e30f, .top_k = 5, .min_p = 2 }; /* nothing but the best may stay */
+    flat[3] = 1;
+    OK(megabyte_sample(flat, 256, NULL, 0, &none, &byte));
+    flat[3] = 0;
+    megabyte_sampling harsh = { .repetition_penalty = INFINITY };
+    flat[255] = 1;
+    OK(megabyte_sample(flat, 256, recent, 1, &harsh, &byte));
+    CHECK(byte == 255, "%d", byte);
+    flat[255] = 0;
     OK(megabyte_sample(flat, 256, NULL, 0, &greedy, &byte));
     CHECK(byte == 0, "ties go to the smallest byte, not %d", byte);
     steep[200] = steep[90] = 1e30f;
@@ -1037,6 +1068,7 @@ int main(void) {
     GROUP(bits_and_probabilities);
     GROUP(sliding_rule);
     GROUP(rewinds);
+    GROUP(wanderings);
     GROUP(copies);
     GROUP(saves);
     GROUP(saves_of_other_models);

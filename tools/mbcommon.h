@@ -49,7 +49,7 @@ _Noreturn void usage_error(const command *self, const char *what, const char *wh
 /* A reader that went away (mbrun ... | head) is no failure: leave without a word, and without flushing again. */
 static _Noreturn void output_failed(void)
 {
-    if (errno == EPIPE) _Exit(0);
+    if (errno == EPIPE) exit(0); /* not _Exit: a file of logits may still be in its buffer */
     fprintf(stderr, "mbrun: standard output: %s\n", strerror(errno));
     _Exit(1);
 }

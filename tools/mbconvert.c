@@ -20,6 +20,7 @@
  * The checkpoint is hostile until proved otherwise. Only its header is held in memory (with 3 to 4 times its
  * size in tables); tensors are read a few rows at a time. */
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
+#define MEGABYTE_KEEP_OPTIONS /* quantization, too, must give the same bytes under -Ofast */
 #include "../megabyte.c"
 #include <errno.h>
 #include <limits.h>
@@ -1434,6 +1435,8 @@ int main(int argc, char **argv) {
         SIGHUP,
 #endif
     };
+    fp_state fp;
+    fp_enter(&fp); /* -Ofast programs start with denormals flushed */
     parse_options(&options, argc, argv);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         if (signal(signals[i], SIG_IGN) != SIG_IGN) signal(signals[i], on_signal);
