@@ -211,9 +211,9 @@ static void check(megabyte_status status)
 /* Each stream writes another part of the text. */
 static void step_all(bench *b, uint32_t n, uint32_t at)
 {
-    uint8_t bytes[MOST_STREAMS];
-    for (uint32_t i = 0; i < n; i++) bytes[i] = b->text[(i * 97 + at) % TEXT_BYTES];
-    check(n == 1 ? megabyte_stream_step(b->batch[0], bytes[0]) : megabyte_step_batch(b->batch, bytes, n));
+    uint8_t byte[MOST_STREAMS];
+    for (uint32_t i = 0; i < n; i++) byte[i] = b->text[(i * 97 + at) % TEXT_BYTES];
+    check(n == 1 ? megabyte_stream_step(b->batch[0], byte[0]) : megabyte_step_batch(b->batch, byte, n));
 }
 
 /* Streams go on from sample to sample, STEPS bytes each time: short samples find the quiet moments. Starting again

@@ -6,13 +6,21 @@
  *    2 score
  *    3 info
  *    4 main
- * What the subcommands share is in mbcommon.h, bench in mbbench.c.
+ * What the subcommands share is in mbcommon.c, bench in mbbench.c.
  * Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
 
 #define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
-#include "mbcommon.h"
+#include "mbrun.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* ===================================================================================================== 1 generate */
 

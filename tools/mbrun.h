@@ -44,6 +44,8 @@ typedef struct shared_options {
 #define MAX_THREADS 256
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
+extern const char *program_name; /* argv[0], for finding the models */
+
 /* Reads argv[1..argc-1], prints the help text and exits if asked to, exits with 2 on a mistake. Returns how many
  * other arguments there are; they are moved to argv[0], argv[1] ... */
 int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared, int argc, char **argv);
@@ -51,6 +53,9 @@ int parse_options(const command *self, const option *own, size_t n_own, shared_o
 /* Both print "mbrun: what: why" to stderr; the first exits with 1, the second adds a hint and exits with 2. */
 _Noreturn void die(const char *what, const char *why);
 _Noreturn void usage_error(const command *self, const char *what, const char *why);
+int complain(const char *what, const char *why); /* the same as die, but returns 0: `return complain(...)` */
+_Noreturn void output_failed(void);              /* standard output did: quiet about a closed pipe */
+void flush_output(void);                         /* or output_failed */
 
 /* ------------------------------------------------------------------------------------------------ the model in use */
 
@@ -66,18 +71,31 @@ typedef struct session {
 void open_model(session *s, const shared_options *shared);                /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
+uint32_t thread_count(const shared_options *shared);                      /* -T, with 0 as all cores */
+int isa_exists(int isa);                                                  /* 1 if megabyte knows it by name */
+_Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
 megabyte_stream *new_stream(const session *s, uint64_t context);          /* context: 0 = the model's; or dies */
 uint32_t count_cores(void);                                               /* those this process may use, <= 256 */
 
 /* ------------------------------------------------------------------------------------------------ odds and ends */
 
 void *allocate(size_t size);        /* never NULL: dies */
+
+/* Bytes that grow as they come in; data is never NULL after the first append. */
+typedef struct bytes {
+    uint8_t *data;
+    size_t n, capacity;
+} bytes;
+void append(bytes *b, const void *data, size_t n);
+
 double now(void);                   /* seconds since some moment */
 int stop_requested(void);           /* 1 after the first Ctrl-C once catch_interrupt was called */
 void catch_interrupt(void);
 
 void json_text(FILE *out, const void *text, size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
 void json_real(FILE *out, double value);               /* null if not finite */
+void json_field(const char *key, double value);        /* , "key": value on stdout */
+size_t utf8_length(const uint8_t *p, size_t n);        /* of the character at p, 0 if it is none */
 
 int run_bench(const command *self, int argc, char **argv);
 

@@ -1,4 +1,4 @@
-/* mbcommon.h - the definitions of what mbrun.h declares; mbrun.c includes this file, no other does.
+/* mbcommon.c - what mbrun.c and mbbench.c share: the definitions of what mbrun.h declares.
  * SPDX-License-Identifier: MIT
  *
  * CONTENTS
@@ -6,9 +6,10 @@
  *    2 options             one table-driven parser for all subcommands; it also prints their help
  *    3 the model in use    finding the file, opening it, the engine
  *    4 JSON */
-#ifndef MBCOMMON_H
-#define MBCOMMON_H
 
+#define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
+#define _DARWIN_C_SOURCE
+#define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "mbrun.h"
 
 #include <ctype.h>
@@ -27,7 +28,7 @@
 /* =========================================================================================== 1 errors and memory */
 
 /* Returns 0, so that `return complain(...)` says "failed". */
-static int complain(const char *what, const char *why)
+int complain(const char *what, const char *why)
 {
     fflush(stdout);
     fprintf(stderr, "mbrun: %s: %s\n", what, why);
@@ -47,14 +48,14 @@ _Noreturn void usage_error(const command *self, const char *what, const char *wh
 }
 
 /* A reader that went away (mbrun ... | head) is no failure: leave without a word, and without flushing again. */
-static _Noreturn void output_failed(void)
+_Noreturn void output_failed(void)
 {
     if (errno == EPIPE) exit(0); /* not _Exit: a file of logits may still be in its buffer */
     fprintf(stderr, "mbrun: standard output: %s\n", strerror(errno));
     _Exit(1);
 }
 
-static void flush_output(void)
+void flush_output(void)
 {
     if (fflush(stdout) || ferror(stdout)) output_failed();
 }
@@ -66,13 +67,7 @@ void *allocate(size_t size)
     return memory;
 }
 
-/* Bytes that grow as they come in; data is never NULL after the first append. */
-typedef struct bytes {
-    uint8_t *data;
-    size_t n, capacity;
-} bytes;
-
-static void append(bytes *b, const void *data, size_t n)
+void append(bytes *b, const void *data, size_t n)
 {
     if (n > b->capacity - b->n) {
         size_t capacity = b->capacity < 2048 ? 4096 : 2 * b->capacity;
@@ -252,7 +247,7 @@ static int is_file(const char *path)
 }
 
 /* The directory of this program with its last '/', or "" if it cannot be told. */
-static const char *program_name = "mbrun";
+const char *program_name = "mbrun";
 
 static void program_directory(char *out, size_t size)
 {
@@ -287,7 +282,7 @@ static int find_shipped_model(const char *name, char *path, size_t size, char *l
 
 static void find_model(const char *given, char *path, size_t size)
 {
-    char looked[8192] = "", why[8400];
+    char looked[8192] = "", why[8448];
     const char *name = given ? given : getenv("MEGABYTE_MODEL");
     if (name && !*name && !given) name = NULL;
     if (name) {
@@ -307,7 +302,7 @@ static void find_model(const char *given, char *path, size_t size)
 }
 
 /* Some of the library's texts begin with the path already. */
-static _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status)
+_Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status)
 {
     const char *why = error->text[0] ? error->text : megabyte_status_string(status);
     size_t n = strlen(path);
@@ -326,7 +321,7 @@ void open_model(session *s, const shared_options *shared)
 }
 
 /* "?" ends the list of instruction sets. */
-static int isa_exists(int isa)
+int isa_exists(int isa)
 {
     return strcmp(megabyte_isa_name((megabyte_isa)isa), "?") != 0;
 }
@@ -355,7 +350,7 @@ void open_engine(session *s, const shared_options *shared, uint32_t threads)
     s->threads = threads;
 }
 
-static uint32_t thread_count(const shared_options *shared)
+uint32_t thread_count(const shared_options *shared)
 {
     return shared->threads ? (uint32_t)shared->threads : count_cores();
 }
@@ -396,7 +391,7 @@ uint32_t count_cores(void)
 /* ========================================================================================================= 4 JSON */
 
 /* Length of the valid UTF-8 sequence at p (RFC 3629), 0 if there is none. */
-static size_t utf8_length(const uint8_t *p, size_t n)
+size_t utf8_length(const uint8_t *p, size_t n)
 {
     size_t length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
     if (length > n) return 0;
@@ -429,10 +424,9 @@ void json_real(FILE *out, double value)
 }
 
 /* ,"key": value */
-static void json_field(const char *key, double value)
+void json_field(const char *key, double value)
 {
     printf(", \"%s\": ", key);
     json_real(stdout, value);
 }
 
-#endif
