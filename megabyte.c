@@ -47,7 +47,7 @@
 #  pragma GCC push_options
 #  pragma GCC optimize("no-fast-math,no-unsafe-math-optimizations,no-associative-math,no-reciprocal-math")
 #  pragma GCC optimize("no-finite-math-only,signed-zeros,fp-contract=off,excess-precision=fast")
-#  if defined(__i386__) && !defined(__SSE2_MATH__) /* x87 would round twice; every x86 since 2003 has SSE2 */
+#  if (defined(__i386__) || defined(__x86_64__)) && !defined(__SSE2_MATH__) /* x87 would round twice */
 #    pragma GCC target("sse2,fpmath=sse")
 #  endif
 #elif defined(_MSC_VER)
