@@ -124,6 +124,14 @@
 #  define TARGET(isa)
 #endif
 
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int32_t i32;
+typedef int8_t i8;
+typedef megabyte_status status;
+
 /* ROUNDED(x): the product x is rounded before it is used. clang fuses across statements under
  * -ffp-contract=fast, whatever the pragma says; an empty asm in between stops it and costs nothing. */
 #if defined(__clang__) && (defined(__x86_64__) || defined(__SSE2__))
@@ -141,11 +149,20 @@
 /* The caller's floating-point environment is put aside (to nearest, no flush to zero), then restored. */
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #  include <xmmintrin.h>
-typedef unsigned fp_state;
-static void fp_enter(fp_state *s) { *s = _mm_getcsr(); _mm_setcsr(0x1f80); }
-static void fp_leave(const fp_state *s) { _mm_setcsr(*s); }
+typedef struct { u32 sse; u16 x87; } fp_state; /* the x87 too: a 32-bit libm takes its sqrt there */
+static void fp_enter(fp_state *s) {
+    u16 usual = 0x37f;
+    s->sse = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    __asm__ volatile("fnstcw %0" : "=m"(s->x87));
+    __asm__ volatile("fldcw %0" : : "m"(usual));
+}
+static void fp_leave(const fp_state *s) {
+    _mm_setcsr(s->sse);
+    __asm__ volatile("fldcw %0" : : "m"(s->x87));
+}
 #elif defined(__GNUC__) && defined(__aarch64__)
-typedef uint64_t fp_state;
+typedef u64 fp_state;
 static void fp_enter(fp_state *s) {
     uint64_t zero = 0;
     __asm__ volatile("mrs %0, fpcr" : "=r"(*s));
@@ -158,14 +175,6 @@ typedef fenv_t fp_state;
 static void fp_enter(fp_state *s) { fegetenv(s); fesetenv(FE_DFL_ENV); }
 static void fp_leave(const fp_state *s) { fesetenv(s); }
 #endif
-
-typedef uint8_t u8;
-typedef uint16_t u16;
-typedef uint32_t u32;
-typedef uint64_t u64;
-typedef int32_t i32;
-typedef int8_t i8;
-typedef megabyte_status status;
 
 _Static_assert(sizeof(float) == 4 && FLT_MANT_DIG == 24 && DBL_MANT_DIG == 53, "IEEE 754 floats are needed");
 
