@@ -1561,17 +1561,31 @@ FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES
 #undef END
 #undef FOUR_TILES
 
-/* What is left of a matrix's tiles modulo 4. */
+/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file. Alone, a
+ * row waits for memory, and one straight stream, asked for 8 KB ahead, comes fastest; four chains along k
+ * keep up. */
 static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,
                          const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add) {
-    for (u32 i = 0; i < m; i++) {
-        A acc = _mm512_setzero_si512();
-        for (u32 j = 0; j < k4; j += 4) {
-            i32 four;
-            memcpy(&four, x + i * ldx + j, 4);
-            acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)j * 16), _mm512_set1_epi32(four));
+    for (u32 i = 0; i < m; i++, x += ldx) {
+        A a = _mm512_setzero_si512(), b = a, c = a, d = a;
+        u32 j = 0;
+#define CHAIN(acc, at)                                                                                       \
+    {                                                                                                        \
+        i32 four;                                                                                            \
+        memcpy(&four, x + j + at, 4);                                                                        \
+        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */           \
+        acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)(j + at) * 16), _mm512_set1_epi32(four)); \
+    }
+        for (; j + 16 <= k4; j += 16) {
+            CHAIN(a, 0)
+            CHAIN(b, 4)
+            CHAIN(c, 8)
+            CHAIN(d, 12)
         }
-        q8_finish(acc, sum[i], x_scale[i], w_scale, y + i * ldy, bias, add);
+        for (; j < k4; j += 4) CHAIN(a, 0)
+#undef CHAIN
+        a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+        q8_finish(a, sum[i], x_scale[i], w_scale, y + i * ldy, bias, add);
     }
 }
 
@@ -1579,7 +1593,7 @@ static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 
                               const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
                               const float *bias, int add) {
     u32 t = 0;
-    for (; t + 4 <= tiles; t += 4) {
+    for (; m > 1 && t + 4 <= tiles; t += 4) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
         const u8 *p = w + (u64)t * 16 * k4;
         float *to = y + 16 * t;
@@ -2419,7 +2433,7 @@ struct megabyte_stream {
                      [2]; /* finer stages: the sequence in progress, and the one before it */
     float *slot_shift[MEGABYTE_MAX_STAGES][2];
     u32 current[MEGABYTE_MAX_STAGES];          /* which slot is in progress */
-    u64 high;              /* the most stage-0 tokens computed since the window was last fed from its beginning:
+    u64 high;              /* the most stage-0 tokens computed since the window was last fed from the start:
                             * `ring` holds the states before this one, also after rewinds */
     float *condition
         [MEGABYTE_MAX_STAGES]; /* stages but the finest: the current token's projection [next.rows] */
