@@ -1561,8 +1561,8 @@ FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES
 #undef END
 #undef FOUR_TILES
 
-/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file. Alone, a
- * row waits for memory, and one straight stream, asked for 8 KB ahead, comes fastest; four chains along k
+/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file. A row
+ * alone waits for memory, and one straight stream, asked for 8 KB ahead, comes fastest; four chains along k
  * keep up. */
 static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,
                          const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add) {

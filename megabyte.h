@@ -138,8 +138,8 @@ typedef struct megabyte_stream megabyte_stream;  /* one byte history */
  *   allocator  NULL for libc
  *   error      may be NULL
  *
- * Lifetime: the file must not be changed in place or truncated before megabyte_model_close (the system would stop
- * the program); replacing it by renaming another over it is fine.
+ * Lifetime: the file must not be changed in place or truncated before megabyte_model_close (the system would
+ * stop the program); replacing it by renaming another over it is fine.
  * Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED.
  */
 MEGABYTE_API megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
@@ -266,7 +266,8 @@ MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const
 MEGABYTE_API megabyte_status megabyte_stream_step(megabyte_stream *stream, uint8_t byte);
 
 /* Appends bytes[i] to streams[i] for all i < n, in batches of the engine's `batch`: the weights are read once
- * for each. The streams must be distinct and share one engine. Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
+ * for each. The streams must be distinct and share one engine.
+ *   Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
 MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
                                                  size_t n);
 
