@@ -1965,12 +1965,11 @@ static u32 arithmetic_print(const struct kernels *k) {
  * is done:
  *
  *     for (struct phase p = next_phase(pool, &turn, n); claim(&p);)
- *         for (u32 i = p.from; i < p.to; i++) ...                       [0, n) is covered once by all threads
- *                                                                       together
+ *         for (u32 i = p.from; i < p.to; i++) ...        (all threads together cover [0, n) once)
  *
- * A thread that the system has put aside has claimed nothing, so the others do its share (measured on a busy
- * machine: fixed shares and barriers are up to 100 times slower). Waiting spins first, for a futex costs as
- * much as half a step, then yields; between runs workers finally sleep. */
+ * A thread that the system has put aside has claimed nothing, so the others do its share: beside another busy
+ * program, two threads stepped one stream 12 times faster than with fixed shares and barriers. Waiting spins
+ * first, for a futex costs as much as half a step, then yields; between runs workers finally sleep. */
 struct pool {
     u32 threads;
 #if HAVE_THREADS
