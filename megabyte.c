@@ -355,6 +355,16 @@ static void *carve(struct arena *a, u64 count, u64 size) {
 }
 static int arena_fits(const struct arena *a) { return !a->overflow && a->used <= SIZE_MAX / 2; }
 
+/* The memory of an object whose layout came to `bytes`, or failed with `sized`. */
+static status new_object(void **object, const megabyte_allocator *with, status sized, size_t bytes,
+                         const char *what, megabyte_error *e) {
+    if (sized) return fail(e, sized, 0, "%s of these sizes does not fit into the address space", what);
+    *object = with->alloc(with->context, bytes, ALIGN);
+    if (*object) return MEGABYTE_OK;
+    return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for %s (%llu bytes); a smaller batch or context "
+                "needs less", what, (unsigned long long)bytes);
+}
+
 /* ================================================================================ 4 model file */
 
 /* models/README.md describes the file byte by byte. In short, little-endian throughout:
@@ -1060,7 +1070,7 @@ struct kernels {
                    u32 half);                 /* x[i], x[i + half] by angle i */
     void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
     void (*add)(float *x, const float *y, u32 n);                            /* x += y, neither padded */
-    float (*softmax)(float *x, u32 n); /* x := exp(x - max), zeros to round_up(n, 16); returns the sum */
+    float (*softmax)(float *x, u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
 };
@@ -2815,6 +2825,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     megabyte_allocator with;
     megabyte_engine *e;
     struct arena a = { NULL, 0, 0 };
+    void *memory = NULL;
     size_t bytes = 0;
     fp_state fp;
     clear_error(error);
@@ -2836,13 +2847,10 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
                     "this build's floating point is not IEEE single precision (print %08x "
                     "on %s); compile megabyte.c without fast-math or unusual FP flags",
                     print, megabyte_isa_name(kernels.isa));
-    if (!(r = megabyte_engine_size(model, &o, &bytes))) {
-        a.base = (u8 *)with.alloc(with.context, bytes, ALIGN);
-        if (!a.base) r = MEGABYTE_OUT_OF_MEMORY;
-    }
-    if (r) return fail(error, r, 0, "out of memory for an engine (%llu bytes); a smaller batch needs less",
-                       (unsigned long long)bytes);
-    e = (megabyte_engine *)(void *)a.base;
+    r = megabyte_engine_size(model, &o, &bytes);
+    if ((r = new_object(&memory, &with, r, bytes, "an engine", error))) return r;
+    a.base = (u8 *)memory;
+    e = (megabyte_engine *)memory;
     memset(e, 0, sizeof *e);
     engine_layout(e, &a, model, &o);
     e->allocator = with;
@@ -2940,6 +2948,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     megabyte_stream *s;
     struct arena a = { NULL, 0, 0 };
     u32 patches = 0;
+    void *memory = NULL;
     size_t bytes = 0;
     clear_error(error);
     if (stream) *stream = NULL;
@@ -2948,13 +2957,10 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_stream_options(model, options, &o, &patches, error);
     if (r) return r;
-    if (!(r = stream_bytes(model, patches, &bytes))) {
-        a.base = (u8 *)with.alloc(with.context, bytes, ALIGN);
-        if (!a.base) r = MEGABYTE_OUT_OF_MEMORY;
-    }
-    if (r) return fail(error, r, 0, "out of memory for a stream (%llu bytes); a smaller context needs less",
-                       (unsigned long long)bytes);
-    s = (megabyte_stream *)(void *)a.base;
+    r = stream_bytes(model, patches, &bytes);
+    if ((r = new_object(&memory, &with, r, bytes, "a stream", error))) return r;
+    a.base = (u8 *)memory;
+    s = (megabyte_stream *)memory;
     memset(s, 0, sizeof *s);
     stream_layout(s, &a, model, patches);
     memset(s->history, 0, (size_t)((u8 *)s->global.k - s->history)); /* all but the global cache */
