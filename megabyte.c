@@ -15,7 +15,9 @@
  *   10 hierarchy         engine and stream: bytes -> patches -> stages -> logits
  *   11 streams           the public operations on them
  *   12 sampling
- *   13 self-test
+ *   13 messages         predictions -> decisions -> arithmetic code
+ *   14 compressed files the container, and the codec that cuts data into blocks
+ *   15 self-test
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
@@ -243,33 +245,40 @@ static void sha256_block(u32 h[8], const u8 *p) {
     for (int i = 0; i < 8; i++) h[i] += s[i];
 }
 
+struct sha256 { u32 h[8]; u64 total; u8 block[64]; };
+
+static void sha256_begin(struct sha256 *s) {
+    static const struct sha256 empty = { { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 }, 0, { 0 } };
+    *s = empty;
+}
+
+static void sha256_add(struct sha256 *s, const u8 *p, u64 n) {
+    for (u64 take; n; p += take, n -= take) {
+        u32 fill = (u32)(s->total % 64);
+        take = fill || n < 64 ? min64(n, 64 - fill) : 64;
+        if (take < 64) memcpy(s->block + fill, p, (size_t)take);
+        s->total += take;
+        if (fill + take == 64) sha256_block(s->h, take < 64 ? s->block : p);
+    }
+}
+
+static void sha256_end(struct sha256 *s, u8 out[32]) {
+    static const u8 one_and_zeros[64] = { 0x80 };
+    u8 bits[8];
+    for (int i = 0; i < 8; i++) bits[i] = (u8)(s->total << 3 >> (56 - 8 * i));
+    sha256_add(s, one_and_zeros, 1 + (119 - s->total % 64) % 64);
+    sha256_add(s, bits, 8);
+    for (int i = 0; i < 32; i++) out[i] = (u8)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
 /* The digest of the concatenation a[0..n) b[0..m). */
 static void sha256(const u8 *a, u64 n, const u8 *b, u64 m, u8 out[32]) {
-    u32 h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
-    u8 block[64];
-    u64 total = n + m, done = 0;
-    u32 fill = 0;
-    while (done < total) {
-        const u8 *from = done < n ? a + done : b + (done - n);
-        u64 left = done < n ? n - done : total - done;
-        if (fill == 0 && left >= 64) {
-            sha256_block(h, from);
-            done += 64;
-        } else {
-            u32 take = (u32)min64(left, 64 - fill);
-            memcpy(block + fill, from, take);
-            fill += take;
-            done += take;
-            if (fill == 64) { sha256_block(h, block); fill = 0; }
-        }
-    }
-    block[fill++] = 0x80;
-    if (fill > 56) { memset(block + fill, 0, 64 - fill); sha256_block(h, block); fill = 0; }
-    memset(block + fill, 0, 56 - fill);
-    for (int i = 0; i < 8; i++) block[56 + i] = (u8)(total << 3 >> (56 - 8 * i));
-    sha256_block(h, block);
-    for (int i = 0; i < 32; i++) out[i] = (u8)(h[i / 4] >> (24 - 8 * (i % 4)));
+    struct sha256 s;
+    sha256_begin(&s);
+    sha256_add(&s, a, n);
+    sha256_add(&s, b, m);
+    sha256_end(&s, out);
 }
 
 uint32_t megabyte_version(void) { return MEGABYTE_VERSION_NUMBER; }
@@ -288,6 +297,10 @@ const char *megabyte_status_string(megabyte_status s) {
     case MEGABYTE_WRONG_MODEL: return "belongs to another model";
     case MEGABYTE_CAPACITY: return "out of the kept range, or the buffer is too small";
     case MEGABYTE_ARITHMETIC: return "this build's floating-point arithmetic is not exact";
+    case MEGABYTE_LIMIT: return "more output than allowed";
+    case MEGABYTE_TRAILING_DATA: return "something else follows the compressed data";
+    case MEGABYTE_WRONG_PRIME: return "compressed with other priming bytes";
+    case MEGABYTE_CANCELLED: return "cancelled";
     }
     return "unknown status";
 }
@@ -1031,6 +1044,37 @@ static void sin_cos(double angle, double *sine, double *cosine) {
     case 1: *sine = c, *cosine = -s; break;
     case 2: *sine = -s, *cosine = -c; break;
     default: *sine = -c, *cosine = s; break;
+    }
+}
+
+/* Probabilities as integers, for arithmetic coding: a byte is eight binary decisions, the most significant
+ * bit first, each with P(1) in units of 2^-22. The bytes' weights come from their softmax: the likeliest has
+ * 2^27 + 1, none less than 1, so that no byte is impossible. */
+#define PROBABILITY_BITS 22
+#define PROBABILITY_ONE (1u << PROBABILITY_BITS)
+#define BYTE_BITS 8
+
+static void byte_weights(const float softmax[256], u32 w[256]) {
+    for (u32 i = 0; i < 256; i++) w[i] = (u32)(softmax[i] * 134217728.0f) + 1;
+}
+
+/* P(1) of the decision between w's lower half (0) and its upper half (1); n is a power of two. */
+static u32 upper_half(const u32 *w, u32 n) {
+    u64 zeros = 0, ones = 0; /* each < 2^35 */
+    for (u32 i = 0; i < n / 2; i++) zeros += w[i];
+    for (u32 i = n / 2; i < n; i++) ones += w[i];
+    u32 p = (u32)((ones << PROBABILITY_BITS) / (zeros + ones));
+    return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);
+}
+
+/* The eight decisions' P(1) on the way to this byte. */
+static void byte_path(const float softmax[256], u8 byte, u32 path[BYTE_BITS]) {
+    u32 w[256];
+    const u32 *at = w;
+    byte_weights(softmax, w);
+    for (u32 k = 0, n = 256; k < BYTE_BITS; k++, n /= 2) {
+        path[k] = upper_half(at, n);
+        if (byte >> (7 - k) & 1) at += n / 2;
     }
 }
 
@@ -2172,6 +2216,7 @@ struct row {
     u64 at;                  /* absolute position of the token's first byte */
     float *out;              /* where its projection goes, or NULL */
     i32 target;              /* finest stage: the byte to be predicted, whose code length is wanted; or -1 */
+    u32 *path;               /* and where its decisions' probabilities go, or NULL */
     double bits;
 };
 
@@ -2209,6 +2254,8 @@ struct megabyte_engine {
     u32 n_slots;           /* of `slots`, in use */
     struct piece *pieces;  /* [batch], of the running round */
     struct job *jobs;      /* [batch], of megabyte_step_batch */
+    u32 *path;             /* [path_bytes][8]: see encode_bytes */
+    u64 path_bytes;
 };
 
 /* Makes row i of n an input of matrix w. */
@@ -2458,6 +2505,7 @@ struct job {
     int want;
     float *logits;   /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
     double bits;     /* WANT_ALL: code length of all bytes but the first */
+    u32 *path;       /* WANT_ALL: [n, 8] or NULL; row 0 is the caller's */
 };
 
 /* The part of a job that one round computes: window-relative bytes [t0, t1). Stage s has its tokens [g0, g1)
@@ -2493,6 +2541,14 @@ static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     }
 }
 
+/* -log2 p(byte) under these logits, which are used up; with `path` its eight decisions, too: then n is 256,
+ * for nothing but bytes is coded. */
+static double code_length(const megabyte_engine *e, float *logits, u32 n, u8 byte, u32 *path) {
+    float sum = e->kernels.softmax(logits, n);
+    if (path) byte_path(logits, byte, path);
+    return log2_exact((double)sum / (double)logits[byte]); /* softmax leaves at least e^-87 */
+}
+
 /* A row's result goes where it is wanted: to the stage below, or out as logits, which are always finite. */
 static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     struct row *r = &e->rows[i];
@@ -2501,10 +2557,7 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     if (!r->out && r->target < 0) return;
     if (!g->patch.data) e->kernels.scale(a, 1.0f, n);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
-    if (r->target >= 0) {
-        float sum = e->kernels.softmax(a, n);
-        r->bits = log2_exact((double)sum / (double)a[r->target]); /* softmax leaves at least e^-87 */
-    }
+    if (r->target >= 0) r->bits = code_length(e, a, r->path ? 256 : n, (u8)r->target, r->path);
 }
 
 /* Computes the rows gathered so far. */
@@ -2614,6 +2667,7 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
                 } else if (job->want == WANT_ALL) {
                     r->out = job->logits ? job->logits + next * vocabulary : NULL;
                     r->target = job->bytes[next];
+                    r->path = job->path ? job->path + next * BYTE_BITS : NULL;
                 }
             }
             if (e->m == e->batch) run_pass(e);
@@ -2682,7 +2736,7 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
 
 /* Appends n bytes that lie in the history already, beginning at the window's start plus t. */
 static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
-    struct job job = { s, NULL, n, 0, want, NULL, 0 };
+    struct job job = { s, NULL, n, 0, want, NULL, 0, NULL };
     s->position = s->base + t;
     if (!t) s->high = 0;
     run_jobs(s->engine, &job, 1);
@@ -2767,6 +2821,8 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->run_first = (u32 *)carve(a, b + 1, sizeof *e->run_first);
     e->pieces = (struct piece *)carve(a, b, sizeof *e->pieces);
     e->jobs = (struct job *)carve(a, b, sizeof *e->jobs);
+    e->path_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, if that is not too many */
+    e->path = (u32 *)carve(a, e->path_bytes * BYTE_BITS, sizeof *e->path);
     e->x = carve_floats(a, b, e->ld_x);
     e->a = carve_floats(a, b, e->ld_a);
     e->n = carve_floats(a, b, e->ld_n);
@@ -3010,13 +3066,26 @@ static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
 
 megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
     if (!s || (n && !bytes) || !bytes_known(s, (const u8 *)bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
-    struct job job = { s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0 };
+    struct job job = { s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0, NULL };
     run(s->engine, &job, 1);
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) {
     return megabyte_stream_feed(s, &byte, 1);
+}
+
+/* Appends bytes[i] to streams[i], which are distinct and share one engine. */
+static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n) {
+    megabyte_engine *e = streams[0]->engine;
+    for (size_t from = 0; from < n; from += e->batch) {
+        size_t count = n - from < e->batch ? n - from : e->batch;
+        for (size_t i = 0; i < count; i++) {
+            struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0, NULL };
+            e->jobs[i] = job;
+        }
+        run(e, e->jobs, count);
+    }
 }
 
 megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
@@ -3030,16 +3099,7 @@ megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8
     }
     for (i = 0; i < good; i++) streams[i]->busy = 0;
     if (good < n) return MEGABYTE_INVALID_ARGUMENT;
-    megabyte_engine *e = streams[0]->engine;
-    for (size_t from = 0; from < n; from += e->batch) {
-        struct job *jobs = e->jobs;
-        size_t count = n - from < e->batch ? n - from : e->batch;
-        for (i = 0; i < count; i++) {
-            struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0 };
-            jobs[i] = job;
-        }
-        run(e, jobs, count);
-    }
+    step_all(streams, bytes, n);
     return MEGABYTE_OK;
 }
 
@@ -3050,13 +3110,12 @@ megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, siz
     if (!n) return MEGABYTE_OK;
     megabyte_engine *e = s->engine;
     u32 vocabulary = e->model->sizes.vocabulary;
-    struct job job = { s, b, n, 0, WANT_ALL, logits, 0 };
+    struct job job = { s, b, n, 0, WANT_ALL, logits, 0, NULL };
     fp_state fp;
     fp_enter(&fp);
     if (logits) memcpy(logits, s->logits, vocabulary * sizeof *logits);
     memcpy(e->a, s->logits, vocabulary * sizeof *e->a);
-    double sum = e->kernels.softmax(e->a, vocabulary);
-    job.bits = log2_exact(sum / (double)e->a[b[0]]);
+    job.bits = code_length(e, e->a, vocabulary, b[0], NULL);
     run_jobs(e, &job, 1);
     if (bits) *bits += job.bits;
     fp_leave(&fp);
@@ -3425,7 +3484,1047 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
                   byte);
 }
 
-/* ================================================================================ 13 self-test */
+/* ================================================================================ 13 messages */
+
+/* Binary arithmetic coding (a range coder): the code is a number in [0, 1); every decision narrows the
+ * interval [low, low + range) in which it lies, in units of 2^-32 of what has not been written yet. The range
+ * is kept at 2^24 or more, so that the least likely decision (2^-22) has at least 4 units. */
+struct coder {
+    u32 low, range;
+    u32 code;        /* decoding: the code's number minus low */
+    u8 *to;          /* encoding: [capacity] */
+    const u8 *from;  /* decoding: [capacity], then zeros without end */
+    u64 n, capacity; /* bytes written or read; n > capacity: the code did not fit */
+};
+
+static void begin_encoding(struct coder *c, u8 *to, u64 capacity) {
+    struct coder begin = { 0, UINT32_MAX, 0, to, NULL, 0, capacity };
+    *c = begin;
+}
+
+static u8 next_code_byte(struct coder *c) {
+    u64 at = c->n++;
+    return at < c->capacity ? c->from[at] : 0;
+}
+
+static void begin_decoding(struct coder *c, const u8 *from, u64 n) {
+    struct coder begin = { 0, UINT32_MAX, 0, NULL, from, 0, n };
+    *c = begin;
+    for (int i = 0; i < 4; i++) c->code = c->code << 8 | next_code_byte(c);
+}
+
+static void carry(struct coder *c) {
+    for (u64 i = min64(c->n, c->capacity); i && !++c->to[i - 1]; i--) {}
+}
+
+static void put_code_byte(struct coder *c, u8 byte) {
+    if (c->n < c->capacity) c->to[c->n] = byte;
+    c->n++;
+}
+
+/* p: P(bit = 1) in units of 2^-22, neither 0 nor 1. A 1 takes the lower part. */
+static void encode_bit(struct coder *c, u32 p, u32 bit) {
+    u32 ones = (u32)((u64)c->range * p >> PROBABILITY_BITS);
+    if (bit) {
+        c->range = ones;
+    } else {
+        c->low += ones;
+        c->range -= ones;
+        if (c->low < ones) carry(c);
+    }
+    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8) put_code_byte(c, (u8)(c->low >> 24));
+}
+
+static u32 decode_bit(struct coder *c, u32 p) {
+    u32 ones = (u32)((u64)c->range * p >> PROBABILITY_BITS), bit = c->code < ones;
+    if (bit) {
+        c->range = ones;
+    } else {
+        c->low += ones;
+        c->range -= ones;
+        c->code -= ones;
+    }
+    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8) c->code = c->code << 8 | next_code_byte(c);
+    return bit;
+}
+
+/* The number in [low, low + range) with the fewest bytes, of those the smallest; may be 2^32. */
+static u64 shortest_in(const struct coder *c, u32 *bytes) {
+    for (*bytes = 0;; ++*bytes) {
+        u64 unit = 1ULL << (32 - 8 * *bytes), number = round_up(c->low, unit);
+        if (number < (u64)c->low + c->range) return number;
+    }
+}
+
+/* A decoder reads zeros past the end. */
+static void end_encoding(struct coder *c) {
+    u32 bytes;
+    u64 number = shortest_in(c, &bytes);
+    if (number >> 32) carry(c);
+    for (u32 i = 0; i < bytes; i++) put_code_byte(c, (u8)(number >> (24 - 8 * i)));
+}
+
+/* Encoding the decisions decoded so far would have written more than there is: the code is damaged. */
+static int beyond_end(const struct coder *c) { return c->n - 4 > c->capacity; }
+
+/* 1 if the code is exactly what encoding the decoded decisions gives, so that no changed bit is ignored. */
+static int ends_decoding(const struct coder *c) {
+    u32 bytes;
+    return c->code == (u32)shortest_in(c, &bytes) - c->low && c->n - 4 + bytes == c->capacity;
+}
+
+/* A symbol of n, a power of two, coded down the tree of its bits by fixed weights. */
+static void encode_symbol(struct coder *c, const u32 *w, u32 n, u32 symbol) {
+    for (n /= 2; n; n /= 2) {
+        u32 bit = (symbol & n) != 0;
+        encode_bit(c, upper_half(w, 2 * n), bit);
+        w += bit * n;
+    }
+}
+static u32 decode_symbol(struct coder *c, const u32 *w, u32 n) {
+    u32 symbol = 0;
+    for (n /= 2; n; n /= 2)
+        if (decode_bit(c, upper_half(w, 2 * n))) {
+            w += n;
+            symbol += n;
+        }
+    return symbol;
+}
+
+/* Bits that no one can foresee. */
+static void encode_plain(struct coder *c, u64 bits, u32 n) {
+    while (n--) encode_bit(c, PROBABILITY_ONE / 2, bits >> n & 1);
+}
+static u64 decode_plain(struct coder *c, u32 n) {
+    u64 bits = 0;
+    while (n--) bits = bits << 1 | decode_bit(c, PROBABILITY_ONE / 2);
+    return bits;
+}
+
+/* Appends bytes, 1 to engine->path_bytes, to the stream's history and their code to `c`; returns their ideal
+ * code length in bits. Many bytes' decisions are computed at once, then coded. */
+static double encode_bytes(megabyte_stream *s, struct coder *c, const u8 *bytes, u64 n) {
+    megabyte_engine *e = s->engine;
+    struct job job = { s, bytes, n, 0, WANT_ALL, NULL, 0, e->path };
+    memcpy(e->a, s->logits, 256 * sizeof *e->a);
+    job.bits = code_length(e, e->a, 256, bytes[0], e->path);
+    run_jobs(e, &job, 1);
+    for (u64 i = 0; i < n; i++)
+        for (u32 k = 0; k < BYTE_BITS; k++)
+            encode_bit(c, e->path[i * BYTE_BITS + k], bytes[i] >> (7 - k) & 1);
+    return job.bits;
+}
+
+/* The next byte; the stream is not moved on. */
+static u8 decode_byte(megabyte_stream *s, struct coder *c) {
+    megabyte_engine *e = s->engine;
+    u32 w[256];
+    memcpy(e->a, s->logits, sizeof w);
+    e->kernels.softmax(e->a, 256);
+    byte_weights(e->a, w);
+    return (u8)decode_symbol(c, w, 256);
+}
+
+/* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these weights,
+ * which favour 15 to 254 bytes (of 1052: 100 bytes take 1.6 bits and 6 more), the rest as it is. */
+static const u32 length_weights[64] = {
+    10, 10, 20, 40, 90, 200, 340, 200, 60, 20, 10, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
+#define STORED_PROBABILITY (PROBABILITY_ONE / 64)
+
+static void begin_message(struct coder *c, u64 n, u32 stored) {
+    u32 bits = 0;
+    while ((n + 1) >> bits > 1) bits++;
+    encode_bit(c, STORED_PROBABILITY, stored);
+    encode_symbol(c, length_weights, 64, bits);
+    encode_plain(c, n + 1, bits);
+}
+
+size_t megabyte_message_bound(size_t n) { return n <= SIZE_MAX - 16 ? n + 16 : SIZE_MAX; }
+
+megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
+                                       size_t capacity, size_t *n_coded) {
+    const u8 *b = (const u8 *)bytes;
+    struct coder c;
+    fp_state fp;
+    if (!s || (n && !b) || !coded || !n_coded) return MEGABYTE_INVALID_ARGUMENT;
+    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
+    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
+    fp_enter(&fp);
+    begin_encoding(&c, (u8 *)coded, (u64)n + 3);
+    begin_message(&c, n, 0);
+    for (u64 done = 0, some; done < n; done += some) {
+        some = min64(n - done, s->engine->path_bytes);
+        encode_bytes(s, &c, b + done, some);
+    }
+    end_encoding(&c);
+    if (c.n > c.capacity) {
+        begin_encoding(&c, (u8 *)coded, (u64)n + 16); /* 6 bits, 10 and up to 63 of length, 8 n */
+        begin_message(&c, n, 1);
+        for (size_t i = 0; i < n; i++) encode_plain(&c, b[i], 8);
+        end_encoding(&c);
+    }
+    fp_leave(&fp);
+    *n_coded = (size_t)c.n;
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded, void *bytes,
+                                       size_t capacity, size_t *n) {
+    u8 *b = (u8 *)bytes;
+    struct coder c;
+    fp_state fp;
+    if (n) *n = 0;
+    if (!s || (n_coded && !coded) || (capacity && !b) || !n) return MEGABYTE_INVALID_ARGUMENT;
+    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
+    fp_enter(&fp);
+    begin_decoding(&c, (const u8 *)coded, n_coded);
+    u32 stored = decode_bit(&c, STORED_PROBABILITY), bits = decode_symbol(&c, length_weights, 64);
+    u64 length = (1ULL << bits | decode_plain(&c, bits)) - 1;
+    if (length <= capacity) {
+        for (u64 i = 0; i < length && !beyond_end(&c); i++) {
+            b[i] = stored ? (u8)decode_plain(&c, 8) : decode_byte(s, &c);
+            if (!stored) step_all(&s, &b[i], 1);
+        }
+        if (stored && !beyond_end(&c)) megabyte_stream_feed(s, b, (size_t)length);
+    }
+    fp_leave(&fp);
+    *n = (size_t)min64(length, SIZE_MAX);
+    if (length > capacity) return MEGABYTE_CAPACITY;
+    if (ends_decoding(&c)) return MEGABYTE_OK;
+    *n = 0;
+    return MEGABYTE_CORRUPT;
+}
+
+/* ================================================================================ 14 compressed files */
+
+/* ---- the container's headers; models/README.md has them byte by byte */
+
+static const u8 container_magic[4] = { 0xb5, 'm', 'b', 'z' };
+#define CONTAINER_VERSION 1
+#define MODEL_ID_BYTES 6
+#define CHECK_BYTES 4     /* of a block */
+#define WHOLE_BYTES 8     /* of everything, in the end mark */
+#define HEADER_CHECK 2
+enum { FLAG_SINGLE = 1, FLAG_SIZE = 2, FLAG_PRIMED = 4, METHOD_SHIFT = 4 };
+
+/* 7 bits a byte, the lowest first; the top bit says that more follow. */
+static u32 put_varint(u8 *to, u64 v) {
+    u32 n = 0;
+    for (; v >= 128; v >>= 7) to[n++] = (u8)(v | 128);
+    to[n++] = (u8)v;
+    return n;
+}
+
+/* What is left to read of a header. The first failure stays: more bytes are needed, or they are wrong. */
+struct reader { const u8 *at; size_t n, used; status result; };
+
+static u32 read_byte(struct reader *r) {
+    if (r->result) return 0;
+    if (r->used == r->n) { r->result = MEGABYTE_TRUNCATED; return 0; }
+    return r->at[r->used++];
+}
+
+/* At most `most`, in as few bytes as can be. */
+static u64 read_varint(struct reader *r, u64 most) {
+    u64 v = 0;
+    for (u32 shift = 0; !r->result; shift += 7) {
+        u32 byte = read_byte(r);
+        v |= (u64)(byte & 127) << shift;
+        if (v > most || (shift && !byte)) break;
+        if (byte < 128) return v;
+        if (shift == 56) break; /* 2^63 and more would not fit */
+    }
+    if (!r->result) r->result = MEGABYTE_CORRUPT;
+    return 0;
+}
+
+static void read_bytes(struct reader *r, u8 *to, u32 n) {
+    for (u32 i = 0; i < n; i++) to[i] = (u8)read_byte(r);
+}
+
+/* Bytes of code that a block of this method and size has, if that is known without saying. */
+static int code_is_implied(int method, u32 size, u32 *coded) {
+    if (method == MEGABYTE_CODED) return 0;
+    *coded = method == MEGABYTE_STORED ? size : 1;
+    return 1;
+}
+
+static u32 write_container(const megabyte_container *c, u8 *to) {
+    u8 digest[32];
+    u32 n = 4, coded;
+    memcpy(to, container_magic, 4);
+    to[n++] = (u8)c->format_version;
+    to[n++] = (u8)((c->single ? FLAG_SINGLE | c->method << METHOD_SHIFT : 0) | (c->primed ? FLAG_PRIMED : 0) |
+                   (!c->single && c->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
+    to[n++] = (u8)c->numerics_version;
+    memcpy(to + n, c->model_id, MODEL_ID_BYTES);
+    n += MODEL_ID_BYTES;
+    to[n++] = (u8)c->halvings;
+    if (!c->single) n += put_varint(to + n, c->block);
+    if (c->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, c->size);
+    if (c->single && !code_is_implied(c->method, (u32)c->size, &coded)) n += put_varint(to + n, c->coded);
+    if (c->primed) {
+        memcpy(to + n, c->prime_id, sizeof c->prime_id);
+        n += sizeof c->prime_id;
+    }
+    sha256(to, n, NULL, 0, digest);
+    memcpy(to + n, digest, HEADER_CHECK);
+    return n + HEADER_CHECK;
+}
+
+megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_container *c,
+                                        megabyte_error *error) {
+    struct reader r = { (const u8 *)bytes, n, 4, MEGABYTE_OK };
+    u8 digest[32], check[HEADER_CHECK];
+    clear_error(error);
+    if (!c || (n && !bytes)) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
+    memset(c, 0, sizeof *c);
+    if (memcmp(r.at, container_magic, n < 4 ? n : 4))
+        return fail(error, MEGABYTE_BAD_MAGIC, 0, "this is not a .mbz file");
+    if (n < 4) return fail(error, MEGABYTE_TRUNCATED, n, "the header is cut off");
+    c->format_version = read_byte(&r);
+    if (c->format_version > CONTAINER_VERSION)
+        return fail(error, MEGABYTE_BAD_VERSION, 4, "format version %u is newer than this megabyte's (%u): "
+                    "update it", c->format_version, CONTAINER_VERSION);
+    u32 flags = read_byte(&r);
+    c->numerics_version = read_byte(&r);
+    read_bytes(&r, c->model_id, MODEL_ID_BYTES);
+    c->halvings = read_byte(&r);
+    c->primed = (flags & FLAG_PRIMED) != 0;
+    c->single = (flags & FLAG_SINGLE) != 0;
+    c->size = MEGABYTE_SIZE_UNKNOWN;
+    int wrong = c->format_version < 1 || c->halvings > 15;
+    if (c->single) {
+        c->method = flags >> METHOD_SHIFT;
+        c->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
+        c->block = (u32)c->size;
+        wrong |= flags & (FLAG_SIZE | 8) || c->method >= MEGABYTE_METHODS ||
+                 (!c->size && c->method != MEGABYTE_STORED);
+        if (!wrong && !code_is_implied(c->method, c->block, &c->coded)) {
+            c->coded = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
+            wrong |= !r.result && c->coded >= c->size;
+        }
+    } else {
+        c->block = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
+        if (flags & FLAG_SIZE) c->size = read_varint(&r, INT64_MAX);
+        wrong |= (!r.result && !c->block) || (flags | FLAG_SIZE | FLAG_PRIMED) != (FLAG_SIZE | FLAG_PRIMED);
+    }
+    if (c->primed) read_bytes(&r, c->prime_id, sizeof c->prime_id);
+    c->header_bytes = (u32)r.used + HEADER_CHECK;
+    read_bytes(&r, check, HEADER_CHECK);
+    if (r.result == MEGABYTE_TRUNCATED) return fail(error, r.result, n, "the header is cut off");
+    if (!r.result) sha256(r.at, c->header_bytes - HEADER_CHECK, NULL, 0, digest);
+    if (wrong || r.result || memcmp(digest, check, HEADER_CHECK))
+        return fail(error, MEGABYTE_CORRUPT, r.used, "the header is damaged");
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_block_read(const void *bytes, size_t n, const megabyte_container *c,
+                                    megabyte_block *b, megabyte_error *error) {
+    struct reader r = { (const u8 *)bytes, n, 0, MEGABYTE_OK };
+    clear_error(error);
+    if (!c || !b || (n && !bytes)) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
+    memset(b, 0, sizeof *b);
+    u32 tag = read_byte(&r), check = CHECK_BYTES;
+    b->method = (int)tag - 1;
+    if (b->method >= MEGABYTE_METHODS) r.result = MEGABYTE_CORRUPT;
+    if (b->method >= 0) {
+        b->size = (u32)read_varint(&r, c->block);
+        if (!r.result && !b->size) r.result = MEGABYTE_CORRUPT;
+        if (!r.result && !code_is_implied(b->method, b->size, &b->coded))
+            b->coded = (u32)read_varint(&r, b->size - 1);
+    } else {
+        check = WHOLE_BYTES;
+    }
+    b->header_bytes = (u32)r.used + check;
+    if (!r.result && n - r.used < check) r.result = MEGABYTE_TRUNCATED;
+    if (r.result)
+        return fail(error, r.result, r.used, "a block's header is %s",
+                    r.result == MEGABYTE_CORRUPT ? "damaged" : "cut off");
+    return MEGABYTE_OK;
+}
+
+/* ---- codec: layout and creation */
+
+/* A block on its way. Compressing, only the first lane has a stream unless blocks are verified. */
+struct lane {
+    megabyte_stream *stream;
+    u8 *bytes, *code;         /* [codec->block] each: original and coded */
+    u32 n, n_code;            /* how many there are; decompressing: how many there will be */
+    u32 done;                 /* decompressing: bytes of code gathered, then bytes decoded */
+    int method, bad;
+    u8 check[CHECK_BYTES];
+    u8 head[24]; u32 n_head;  /* compressing: the block's header */
+    u64 index, at;            /* which block, and where it begins in the compressed file */
+    struct coder coder;
+};
+
+struct span { const u8 *at; u64 n; };
+
+struct megabyte_codec {
+    megabyte_allocator allocator;
+    size_t allocated;
+    const megabyte_model *model;
+    megabyte_engine *engine;
+    int mode, owns_engine;
+    megabyte_codec_options options;
+    u32 block, n_lanes;
+    struct lane *lanes;
+    megabyte_stream **active;   /* [n_lanes], for step_all ... */
+    u8 *step;                   /* ... and the bytes */
+    megabyte_stream *primed;    /* what every block begins with, or NULL */
+    u8 prime_id[4];
+
+    struct span *out;           /* [2 n_lanes + 2] what is to be handed out */
+    u32 n_out, next_out;
+    u32 filled;                 /* lanes that are complete */
+    int begun, finished, ended; /* compressing: the header is out; no more input; the end mark is out */
+    int flush, more;            /* push had more than fits */
+    u64 pushed;                 /* bytes taken in */
+    u64 blocks;                 /* of the running file */
+    struct sha256 whole;        /* of its original bytes */
+    megabyte_codec_counts counts;
+    megabyte_error error;       /* holds once all output is handed out */
+
+    /* compressing: the file's header; decompressing: and what is being gathered */
+    megabyte_container container;
+    u8 head[MEGABYTE_HEADER_MAX], end[1 + WHOLE_BYTES];
+    u32 n_head, end_seen;
+    enum { IN_HEADER, IN_BLOCK, IN_CODE, IN_CHECK } state;
+    u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
+};
+
+u32 megabyte_codec_block(const megabyte_codec_options *o) {
+    u64 size = o ? o->size : 0, n = o ? o->streams : 0;
+    if (o && o->block) return o->block;
+    if (!size) return 1u << 18;
+    if (!n) n = size / (1u << 18) < 16 ? size / (1u << 18) : 16; /* 256 KB a block, then 16 blocks */
+    u64 block = n ? (size + n - 1) / n : size;
+    return (u32)min64(block, MEGABYTE_BLOCK_DEFAULT);
+}
+
+static status check_codec_options(const megabyte_model *model, int mode, const megabyte_codec_options *from,
+                                  megabyte_codec_options *o, u32 *lanes, u32 *block,
+                                  megabyte_stream_options *stream, megabyte_error *error) {
+    static const megabyte_codec_options defaults;
+    *o = from ? *from : defaults;
+    if ((mode != MEGABYTE_COMPRESS && mode != MEGABYTE_DECOMPRESS) || o->streams > 256 ||
+        o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 || (o->n_prime && !o->prime))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "streams must be up to 256 (%u), blocks %u (%u), "
+                    "halvings 15 (%u)", o->streams, MEGABYTE_BLOCK_MAX, o->block, o->halvings);
+    if (o->engine && o->engine->model != model)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
+    if (model->sizes.vocabulary < 256)
+        return fail(error, MEGABYTE_UNSUPPORTED, 0, "a model of %u symbols cannot code all bytes",
+                    model->sizes.vocabulary);
+    u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
+    stream->engine = o->engine;
+    stream->context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
+    *block = mode == MEGABYTE_COMPRESS ? megabyte_codec_block(o)
+             : o->block                ? o->block
+                                       : MEGABYTE_BLOCK_DEFAULT;
+    *lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
+    return MEGABYTE_OK;
+}
+
+static void codec_layout(megabyte_codec *c, struct arena *a, u32 lanes, u32 block) {
+    carve(a, 1, sizeof *c);
+    c->n_lanes = lanes;
+    c->block = block;
+    c->lanes = (struct lane *)carve(a, lanes, sizeof *c->lanes);
+    c->active = (megabyte_stream **)carve(a, lanes, sizeof *c->active);
+    c->step = (u8 *)carve(a, lanes, 1);
+    c->out = (struct span *)carve(a, 2 * (u64)lanes + 2, sizeof *c->out);
+    for (u32 i = 0; i < lanes; i++) {
+        u8 *bytes = (u8 *)carve(a, block, 1), *code = (u8 *)carve(a, block, 1);
+        if (!a->base) continue;
+        c->lanes[i].bytes = bytes;
+        c->lanes[i].code = code;
+    }
+}
+
+megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
+                                    const megabyte_codec_options *options, size_t *bytes) {
+    megabyte_codec_options o;
+    megabyte_stream_options with = { NULL, 0 };
+    megabyte_codec c;
+    struct arena a = { NULL, 0, 0 };
+    u32 lanes, block;
+    size_t engine = 0, all = 0, stream = 0;
+    if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    status r = check_codec_options(model, mode, options, &o, &lanes, &block, &with, NULL);
+    if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
+    if (!r) r = megabyte_stream_size(model, &with, &all); /* with an engine of its own if o has none */
+    if (r) return r;
+    stream = all - engine;
+    codec_layout(&c, &a, lanes, block);
+    u64 streams = (u64)lanes + (o.n_prime != 0), sum = a.used + engine;
+    if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
+        return MEGABYTE_OUT_OF_MEMORY;
+    *bytes = (size_t)(sum + streams * stream);
+    return MEGABYTE_OK;
+}
+
+void megabyte_codec_free(megabyte_codec *c) {
+    if (!c) return;
+    megabyte_allocator a = c->allocator;
+    for (u32 i = 0; i < c->n_lanes; i++) megabyte_stream_free(c->lanes[i].stream);
+    megabyte_stream_free(c->primed);
+    if (c->owns_engine) megabyte_engine_free(c->engine);
+    a.free(a.context, c, c->allocated);
+}
+
+void megabyte_codec_reset(megabyte_codec *c) {
+    if (!c) return;
+    c->n_out = c->next_out = c->filled = c->n_head = c->end_seen = 0;
+    c->begun = c->finished = c->ended = c->flush = c->more = 0;
+    c->pushed = c->blocks = c->files = c->member = c->declared = 0;
+    c->state = IN_HEADER;
+    for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0;
+    memset(&c->counts, 0, sizeof c->counts);
+    clear_error(&c->error);
+    sha256_begin(&c->whole);
+}
+
+megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model, int mode,
+                                      const megabyte_codec_options *options,
+                                      const megabyte_allocator *allocator, megabyte_error *error) {
+    megabyte_codec_options o;
+    megabyte_stream_options with = { NULL, 0 };
+    megabyte_allocator memory;
+    megabyte_codec *c, sizes;
+    struct arena a = { NULL, 0, 0 };
+    u32 lanes, block;
+    void *object = NULL;
+    u8 digest[32];
+    clear_error(error);
+    if (codec) *codec = NULL;
+    if (!codec || !model)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "codec and model must not be NULL");
+    status r = choose_allocator(&memory, allocator, error);
+    if (!r) r = check_codec_options(model, mode, options, &o, &lanes, &block, &with, error);
+    if (r) return r;
+    codec_layout(&sizes, &a, lanes, block);
+    size_t bytes = (size_t)a.used;
+    r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_OUT_OF_MEMORY, bytes, "a codec",
+                   error);
+    if (r) return r;
+    memset(object, 0, bytes);
+    c = (megabyte_codec *)object;
+    a.base = (u8 *)object;
+    a.used = 0;
+    codec_layout(c, &a, lanes, block);
+    c->allocator = memory;
+    c->allocated = bytes;
+    c->model = model;
+    c->mode = mode;
+    c->options = o;
+    c->options.prime = NULL; /* it need not live on */
+    c->engine = o.engine;
+    if (!c->engine) {
+        r = megabyte_engine_create(&c->engine, model, NULL, allocator, error);
+        c->owns_engine = !r;
+    }
+    with.engine = c->engine;
+    for (u32 i = 0; i < lanes && !r; i++)
+        r = megabyte_stream_create(&c->lanes[i].stream, model, &with, allocator, error);
+    if (!r && o.n_prime) r = megabyte_stream_create(&c->primed, model, &with, allocator, error);
+    if (r) {
+        megabyte_codec_free(c);
+        return r;
+    }
+    if (c->primed) {
+        megabyte_stream_feed(c->primed, o.prime, o.n_prime);
+        sha256((const u8 *)o.prime, o.n_prime, NULL, 0, digest);
+        memcpy(c->prime_id, digest, sizeof c->prime_id);
+    }
+    megabyte_codec_reset(c);
+    *codec = c;
+    return MEGABYTE_OK;
+}
+
+const megabyte_error *megabyte_codec_error(const megabyte_codec *c) {
+    static const megabyte_error none;
+    return c ? &c->error : &none;
+}
+
+void megabyte_codec_count(const megabyte_codec *c, megabyte_codec_counts *counts) {
+    if (c && counts) *counts = c->counts;
+}
+
+/* ---- blocks */
+
+static void start_stream(const megabyte_codec *c, megabyte_stream *s, u32 halvings) {
+    const struct stage *g = &c->model->stage[0];
+    u32 patches = g->size.positions >> halvings;
+    if (c->primed) { /* copying cannot fail between streams made alike */
+        megabyte_stream_copy(s, c->primed);
+    } else {
+        megabyte_stream_reset(s);
+        s->patches = patches ? patches : 1;
+    }
+}
+
+/* Tells the caller how far the work is; 1 if it is to stop. */
+static int cancelled(megabyte_codec *c, u64 done) {
+    if (!c->options.progress || !c->options.progress(c->options.progress_context, c->counts.original + done))
+        return 0;
+    fail(&c->error, MEGABYTE_CANCELLED, c->counts.compressed, "cancelled");
+    return 1;
+}
+
+static void add_check(megabyte_codec *c, const struct lane *l, u8 check[CHECK_BYTES]) {
+    u8 digest[32];
+    sha256(l->bytes, l->n, NULL, 0, digest);
+    memcpy(check, digest, CHECK_BYTES);
+    sha256_add(&c->whole, l->bytes, l->n);
+}
+
+/* Chooses the method and makes the code; `before`: bytes of the lanes before it. 0 if cancelled. */
+static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
+    u32 same = 1;
+    while (same < l->n && l->bytes[same] == l->bytes[0]) same++;
+    l->method = MEGABYTE_STORED;
+    l->n_code = l->n;
+    if (l->n > 1 && same == l->n) {
+        l->method = MEGABYTE_CONSTANT;
+        l->n_code = 1;
+        l->code[0] = l->bytes[0];
+    } else if (l->n) {
+        megabyte_stream *s = c->lanes[0].stream;
+        double bits = 0;
+        start_stream(c, s, c->container.halvings);
+        begin_encoding(&l->coder, l->code, l->n - 1);
+        for (u32 done = 0, some; done < l->n && l->coder.n <= l->coder.capacity; done += some) {
+            if (cancelled(c, before + done)) return 0;
+            some = (u32)min64(l->n - done, c->engine->path_bytes);
+            bits += encode_bytes(s, &l->coder, l->bytes + done, some);
+        }
+        end_encoding(&l->coder);
+        if (l->coder.n <= l->coder.capacity) {
+            l->method = MEGABYTE_CODED;
+            l->n_code = (u32)l->coder.n;
+            c->counts.ideal_bits += bits;
+            c->counts.coded_bits += 8 * l->coder.n;
+        }
+    }
+    return !cancelled(c, before + l->n);
+}
+
+/* Decodes the first `count` lanes side by side, into their bytes or, to verify, beside them; sets `bad` where
+ * the code is wrong. 0 if cancelled. */
+static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
+    u32 n_active = 0, coded = 0;
+    u64 done = 0, all = 0;
+    for (u32 i = 0; i < count; i++) {
+        struct lane *l = &c->lanes[i];
+        all += l->n;
+        l->done = 0;
+        l->bad = 0;
+        if (l->method != MEGABYTE_CODED) {
+            if (!verify && l->method == MEGABYTE_STORED) memcpy(l->bytes, l->code, l->n);
+            if (!verify && l->method == MEGABYTE_CONSTANT) memset(l->bytes, l->code[0], l->n);
+            l->done = l->n;
+            done += l->n;
+        } else {
+            begin_decoding(&l->coder, l->code, l->n_code);
+            start_stream(c, l->stream, c->container.halvings);
+            coded++;
+        }
+    }
+    for (u32 turn = 0; coded; turn++, n_active = 0) {
+        if (turn % 64 == 0 && cancelled(c, verify ? all : done)) return 0;
+        for (u32 i = 0; i < count; i++) {
+            struct lane *l = &c->lanes[i];
+            if (l->done == l->n || l->bad) continue;
+            u8 byte = decode_byte(l->stream, &l->coder);
+            if (!verify) l->bytes[l->done] = byte;
+            l->bad = l->bytes[l->done] != byte || beyond_end(&l->coder);
+            l->done++;
+            done++;
+            if (l->done == l->n || l->bad) {
+                l->bad |= !ends_decoding(&l->coder);
+                coded--;
+            } else {
+                c->active[n_active] = l->stream;
+                c->step[n_active++] = byte;
+            }
+        }
+        if (n_active) step_all(c->active, c->step, n_active);
+    }
+    return !cancelled(c, all);
+}
+
+/* ---- pushing and pulling */
+
+static void hand_out(megabyte_codec *c, const u8 *at, u64 n) {
+    struct span span = { at, n };
+    if (n) c->out[c->n_out++] = span;
+}
+
+/* Where a header is for its lanes' data, or the whole file is one block. */
+static void begin_file(megabyte_codec *c, const struct lane *single) {
+    megabyte_container *h = &c->container;
+    memset(h, 0, sizeof *h);
+    h->format_version = CONTAINER_VERSION;
+    h->numerics_version = MEGABYTE_NUMERICS_VERSION;
+    memcpy(h->model_id, c->model->id, MODEL_ID_BYTES);
+    memcpy(h->prime_id, c->prime_id, sizeof h->prime_id);
+    h->primed = c->primed != NULL;
+    h->halvings = c->options.halvings;
+    h->size = single ? single->n : c->options.size ? c->options.size : MEGABYTE_SIZE_UNKNOWN;
+    h->block = c->block;
+    if (single) {
+        h->single = 1;
+        h->method = single->method;
+        h->coded = single->n_code;
+    }
+    c->n_head = write_container(h, c->head);
+    hand_out(c, c->head, c->n_head);
+    c->begun = 1;
+}
+
+/* Codes what was gathered, if it is time to. */
+static void compress_blocks(megabyte_codec *c) {
+    u32 count = c->filled + (c->filled < c->n_lanes && c->lanes[c->filled].n);
+    u64 before = 0;
+    if (c->ended || !(c->finished || (c->flush && count) || (c->more && c->filled == c->n_lanes))) return;
+    if (c->finished && c->options.size && c->pushed != c->options.size) {
+        fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed, "%llu bytes came, not the %llu announced",
+             (unsigned long long)c->pushed, (unsigned long long)c->options.size);
+        return;
+    }
+    int single = c->finished && !c->begun && count <= 1;
+    c->container.halvings = c->options.halvings;
+    for (u32 i = 0; i < count || (single && !i); before += c->lanes[i].n, i++)
+        if (!encode_lane(c, &c->lanes[i], before)) return;
+    if (c->options.verify && !decode_lanes(c, count, 1)) return;
+    if (!c->begun) begin_file(c, single ? c->lanes : NULL);
+    for (u32 i = 0; i < count || (single && !i); i++) {
+        struct lane *l = &c->lanes[i];
+        u32 coded;
+        if (c->options.verify && l->bad) {
+            fail(&c->error, MEGABYTE_CORRUPT, 0, "block %llu did not decode to its bytes: a defect of this "
+                 "machine or of megabyte, please report it", (unsigned long long)c->blocks);
+            return;
+        }
+        add_check(c, l, l->check);
+        if (!single) {
+            l->head[0] = (u8)(l->method + 1);
+            l->n_head = 1 + put_varint(l->head + 1, l->n);
+            if (!code_is_implied(l->method, l->n, &coded))
+                l->n_head += put_varint(l->head + l->n_head, l->n_code);
+            memcpy(l->head + l->n_head, l->check, CHECK_BYTES);
+            l->n_head += CHECK_BYTES;
+            hand_out(c, l->head, l->n_head);
+        }
+        hand_out(c, l->method == MEGABYTE_STORED ? l->bytes : l->code, l->n_code);
+        if (single) hand_out(c, l->check, CHECK_BYTES);
+        c->counts.original += l->n;
+        c->counts.blocks[l->method] += l->n || single;
+        c->blocks++;
+    }
+    if (c->finished) {
+        u8 digest[32];
+        sha256_end(&c->whole, digest);
+        c->end[0] = 0;
+        memcpy(c->end + 1, digest, WHOLE_BYTES);
+        if (!single) hand_out(c, c->end, 1 + WHOLE_BYTES);
+        c->ended = 1;
+    }
+    for (u32 i = 0; i < c->n_out; i++) c->counts.compressed += c->out[i].n;
+}
+
+/* Decodes the gathered blocks, if it is time to, and checks the file's end. */
+static void decompress_blocks(megabyte_codec *c) {
+    u32 count = c->filled;
+    if (count && (count == c->n_lanes || c->finished || c->flush || c->end_seen || c->error.status)) {
+        megabyte_error later = c->error; /* found while gathering what follows */
+        clear_error(&c->error);
+        if (!decode_lanes(c, count, 0)) return;
+        for (u32 i = 0; i < count; i++) {
+            struct lane *l = &c->lanes[i];
+            u8 check[CHECK_BYTES];
+            add_check(c, l, check);
+            if (l->bad || memcmp(check, l->check, CHECK_BYTES)) {
+                fail(&c->error, MEGABYTE_CORRUPT, l->at, "block %llu, at offset %llu, is damaged: its %s",
+                     (unsigned long long)l->index, (unsigned long long)l->at,
+                     l->bad ? "code is not one that compressing gives" : "bytes do not match their checksum");
+                return;
+            }
+            hand_out(c, l->bytes, l->n);
+            c->counts.original += l->n;
+            c->counts.blocks[l->method]++;
+            if (l->method == MEGABYTE_CODED) c->counts.coded_bits += 8ULL * l->n_code;
+        }
+        c->error = later;
+        c->filled = 0;
+        c->flush = 0;
+        c->counts.compressed = c->pushed;
+    }
+    if (c->end_seen && !c->filled) {
+        u8 digest[32];
+        sha256_end(&c->whole, digest);
+        if (!c->container.single && memcmp(digest, c->end + 1, WHOLE_BYTES))
+            fail(&c->error, MEGABYTE_CORRUPT, c->pushed, "every block is intact, but the file's checksum, "
+                 "before offset %llu, does not match: blocks are missing or out of order",
+                 (unsigned long long)c->pushed);
+        sha256_begin(&c->whole);
+        c->end_seen = 0;
+        c->counts.compressed = c->pushed;
+    }
+}
+
+/* The next lane begins to gather the code of a block. Its checksum comes before or after. */
+static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
+    struct lane *l = &c->lanes[c->filled];
+    c->declared += n;
+    c->member += n;
+    if (c->options.limit && c->declared > c->options.limit) {
+        fail(&c->error, MEGABYTE_LIMIT, c->pushed, "this decodes to %llu bytes or more, over the limit of "
+             "%llu",
+             (unsigned long long)c->declared, (unsigned long long)c->options.limit);
+        return;
+    }
+    l->method = method;
+    l->n = n;
+    l->n_code = n_code;
+    l->done = 0;
+    l->index = c->blocks++;
+    l->at = c->pushed - c->n_head;
+    c->state = IN_CODE;
+}
+
+/* A header is complete: can this codec decode the file? */
+static void accept_container(megabyte_codec *c) {
+    const megabyte_container *h = &c->container;
+    u64 at = c->pushed - c->n_head;
+    char id[2][2 * MODEL_ID_BYTES + 1];
+    for (u32 i = 0; i < MODEL_ID_BYTES; i++) {
+        snprintf(id[0] + 2 * i, 3, "%02x", h->model_id[i]);
+        snprintf(id[1] + 2 * i, 3, "%02x", c->model->id[i]);
+    }
+    if (memcmp(h->model_id, c->model->id, MODEL_ID_BYTES))
+        fail(&c->error, MEGABYTE_WRONG_MODEL, at, "compressed with the model %s, but this one is %s", id[0],
+             id[1]);
+    else if (h->numerics_version != MEGABYTE_NUMERICS_VERSION)
+        fail(&c->error, MEGABYTE_BAD_VERSION, at, "compressed with numerics %u, but this megabyte has %u: "
+             "use %s one", h->numerics_version, MEGABYTE_NUMERICS_VERSION,
+             h->numerics_version > MEGABYTE_NUMERICS_VERSION ? "a newer" : "an older");
+    else if (h->primed != (c->primed != NULL) || (h->primed && memcmp(h->prime_id, c->prime_id, 4)))
+        fail(&c->error, MEGABYTE_WRONG_PRIME, at, "compressed %s: give the same to decompress",
+             h->primed ? c->primed ? "with other priming bytes" : "with priming bytes"
+                       : "without priming bytes");
+    else if (h->block > c->block)
+        fail(&c->error, MEGABYTE_CAPACITY, at, "blocks of %u bytes need a codec made for them (option "
+             "block), not for %u", h->block, c->block);
+    else if (h->halvings < c->options.halvings || (h->primed && h->halvings != c->options.halvings))
+        fail(&c->error, MEGABYTE_CAPACITY, at, "a context halved %u times needs a codec made for it (option "
+             "halvings), not for %u", h->halvings, c->options.halvings);
+    else if (h->single)
+        begin_lane(c, h->method, h->block, h->coded);
+    else
+        c->state = IN_BLOCK;
+}
+
+/* Takes a header's next byte, or finds out what is wrong with it. */
+static void gather_header(megabyte_codec *c, u8 byte) {
+    megabyte_error error;
+    megabyte_block b;
+    status r;
+    c->head[c->n_head++] = byte;
+    c->pushed++;
+    u64 at = c->pushed - c->n_head;
+    if (c->state == IN_HEADER) {
+        if (c->n_head == 1) c->member = c->blocks = 0;
+        r = megabyte_container_read(c->head, c->n_head, &c->container, &error);
+        if (r == MEGABYTE_BAD_MAGIC && c->files)
+            fail(&c->error, MEGABYTE_TRAILING_DATA, at, "all was decoded, but what follows at offset %llu is "
+                 "not compressed data", (unsigned long long)at);
+        else if (r && r != MEGABYTE_TRUNCATED)
+            fail(&c->error, r, at, "%s (file at offset %llu)", error.text, (unsigned long long)at);
+        if (r) return;
+        c->files++;
+        accept_container(c);
+    } else if (c->state == IN_BLOCK) {
+        r = megabyte_block_read(c->head, c->n_head, &c->container, &b, &error);
+        if (r == MEGABYTE_TRUNCATED) return;
+        if (r) {
+            fail(&c->error, r, at, "block %llu, at offset %llu: its header is damaged",
+                 (unsigned long long)c->blocks, (unsigned long long)at);
+        } else if (b.method < 0) {
+            if (c->container.size != MEGABYTE_SIZE_UNKNOWN && c->container.size != c->member)
+                fail(&c->error, MEGABYTE_CORRUPT, at, "the file ends after %llu bytes, but its header said "
+                     "%llu",
+                     (unsigned long long)c->member, (unsigned long long)c->container.size);
+            memcpy(c->end, c->head, 1 + WHOLE_BYTES);
+            c->end_seen = 1;
+            c->state = IN_HEADER;
+        } else {
+            memcpy(c->lanes[c->filled].check, c->head + b.header_bytes - CHECK_BYTES, CHECK_BYTES);
+            begin_lane(c, b.method, b.size, b.coded);
+        }
+    } else {
+        if (c->n_head < CHECK_BYTES) return;
+        memcpy(c->lanes[c->filled++].check, c->head, CHECK_BYTES);
+        c->end_seen = 1;
+        c->state = IN_HEADER;
+    }
+    c->n_head = 0;
+}
+
+static size_t gather(megabyte_codec *c, const u8 *from, size_t n) {
+    size_t taken = 0;
+    for (;;) {
+        struct lane *l = &c->lanes[min32(c->filled, c->n_lanes - 1)];
+        if (c->error.status || c->end_seen || c->filled == c->n_lanes) return taken;
+        if (c->state == IN_CODE) { /* a block may have no code at all */
+            u32 some = (u32)min64(l->n_code - l->done, n - taken);
+            if (some) memcpy(l->code + l->done, from + taken, some);
+            l->done += some;
+            taken += some;
+            c->pushed += some;
+            if (l->done < l->n_code) return taken;
+            c->state = c->container.single ? IN_CHECK : IN_BLOCK;
+            if (!c->container.single) c->filled++;
+        } else {
+            if (taken == n) return taken;
+            gather_header(c, from[taken++]);
+        }
+    }
+}
+
+static size_t collect(megabyte_codec *c, const u8 *from, size_t n) {
+    size_t taken = 0;
+    while (taken < n && c->filled < c->n_lanes) {
+        struct lane *l = &c->lanes[c->filled];
+        u32 some = (u32)min64(c->block - l->n, n - taken);
+        memcpy(l->bytes + l->n, from + taken, some);
+        l->n += some;
+        taken += some;
+        if (l->n == c->block) c->filled++;
+    }
+    c->more = taken < n; /* only then is a full codec known not to be at the end */
+    c->pushed += taken;
+    return taken;
+}
+
+megabyte_status megabyte_codec_push(megabyte_codec *c, const void *bytes, size_t n, size_t *taken) {
+    if (taken) *taken = 0;
+    if (!c || (n && !bytes) || !taken) return MEGABYTE_INVALID_ARGUMENT;
+    if (!n || c->n_out) return MEGABYTE_OK; /* pull first */
+    if (c->finished) return MEGABYTE_INVALID_ARGUMENT;
+    if (c->mode == MEGABYTE_DECOMPRESS) {
+        if (c->error.status) return c->filled ? MEGABYTE_OK : c->error.status;
+        *taken = gather(c, (const u8 *)bytes, n);
+    } else {
+        if (c->error.status) return c->error.status;
+        if (c->options.size && n > c->options.size - c->pushed) return MEGABYTE_INVALID_ARGUMENT;
+        *taken = collect(c, (const u8 *)bytes, n);
+    }
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capacity, size_t *given) {
+    u8 *to = (u8 *)bytes;
+    if (given) *given = 0;
+    if (!c || (capacity && !to) || !given) return MEGABYTE_INVALID_ARGUMENT;
+    for (;;) {
+        while (c->next_out < c->n_out) {
+            struct span *span = &c->out[c->next_out];
+            size_t some = (size_t)min64(span->n, capacity - *given);
+            if (!some) return MEGABYTE_OK;
+            memcpy(to + *given, span->at, some);
+            *given += some;
+            span->at += some;
+            span->n -= some;
+            c->next_out += !span->n;
+        }
+        if (c->n_out && c->mode == MEGABYTE_COMPRESS) {
+            for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0;
+            c->filled = c->more = c->flush = 0;
+        }
+        c->n_out = c->next_out = 0;
+        if (*given) return MEGABYTE_OK;
+        if (c->error.status && (c->mode == MEGABYTE_COMPRESS || !c->filled)) return c->error.status;
+        fp_state fp;
+        fp_enter(&fp);
+        if (c->mode == MEGABYTE_COMPRESS) compress_blocks(c);
+        else decompress_blocks(c);
+        fp_leave(&fp);
+        if (!c->n_out) return c->error.status;
+        if (!capacity) return MEGABYTE_OK;
+    }
+}
+
+megabyte_status megabyte_codec_flush(megabyte_codec *c) {
+    if (!c) return MEGABYTE_INVALID_ARGUMENT;
+    c->flush = c->filled || (c->mode == MEGABYTE_COMPRESS && c->lanes[0].n);
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_codec_finish(megabyte_codec *c) {
+    if (!c) return MEGABYTE_INVALID_ARGUMENT;
+    c->finished = 1;
+    if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen &&
+        (c->state != IN_HEADER || c->n_head || !c->files))
+        fail(&c->error, MEGABYTE_TRUNCATED, c->pushed, "the compressed data ends too early, at offset %llu",
+             (unsigned long long)c->pushed);
+    return MEGABYTE_OK;
+}
+
+/* ---- in memory */
+
+/* The bound of blocks of 16 KB and more: 8 to 11 bytes of header for each that is stored. */
+size_t megabyte_compress_bound(size_t n) {
+    return n <= SIZE_MAX - n / 2000 - 64 ? n + n / 2000 + 64 : SIZE_MAX;
+}
+
+static status code_at_once(const megabyte_model *model, int mode, const megabyte_codec_options *options,
+                           const u8 *bytes, size_t n, u8 *out, size_t capacity, size_t *n_out,
+                           const megabyte_allocator *allocator, megabyte_error *error) {
+    megabyte_codec_options o = { 0 };
+    megabyte_codec *c;
+    if (options) o = *options;
+    if (n_out) *n_out = 0;
+    if ((n && !bytes) || (capacity && !out) || !n_out)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "bytes, out and n_out must not be NULL");
+    if (mode == MEGABYTE_COMPRESS) o.size = n;
+    status r = megabyte_codec_create(&c, model, mode, &o, allocator, error);
+    if (r) return r;
+    for (size_t given = 0; !r && (n || !c->finished || given);) {
+        size_t taken = 0;
+        if (n && (r = megabyte_codec_push(c, bytes, n, &taken))) break;
+        if (n) bytes += taken;
+        n -= taken;
+        if (!n && !c->finished) megabyte_codec_finish(c);
+        r = megabyte_codec_pull(c, out + *n_out, capacity - *n_out, &given);
+        *n_out += given;
+        if (!r && !given && c->n_out)
+            r = fail(&c->error, MEGABYTE_CAPACITY, c->pushed, "the output does not fit into %llu bytes",
+                     (unsigned long long)capacity);
+    }
+    if (error) *error = c->error;
+    megabyte_codec_free(c);
+    return r;
+}
+
+megabyte_status megabyte_compress(const megabyte_model *model, const megabyte_codec_options *options,
+                                  const void *bytes, size_t n, void *out, size_t capacity, size_t *n_out,
+                                  const megabyte_allocator *allocator, megabyte_error *error) {
+    return code_at_once(model, MEGABYTE_COMPRESS, options, (const u8 *)bytes, n, (u8 *)out, capacity, n_out,
+                        allocator, error);
+}
+
+megabyte_status megabyte_decompress(const megabyte_model *model, const megabyte_codec_options *options,
+                                    const void *bytes, size_t n, void *out, size_t capacity, size_t *n_out,
+                                    const megabyte_allocator *allocator, megabyte_error *error) {
+    return code_at_once(model, MEGABYTE_DECOMPRESS, options, (const u8 *)bytes, n, (u8 *)out, capacity, n_out,
+                        allocator, error);
+}
+
+/* ================================================================================ 15 self-test */
 
 /* In memory, a model of three stages with odd sizes, generated weights, int8 and f32 matrices mixed. */
 struct draft { u8 *file; u64 at, end, data; u32 seed; };

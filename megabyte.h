@@ -101,7 +101,11 @@ typedef enum megabyte_status {
     MEGABYTE_UNSUPPORTED      = -8, /* well formed, but this build or CPU cannot run it */
     MEGABYTE_WRONG_MODEL      = -9, /* a saved stream of another model */
     MEGABYTE_CAPACITY         = -10, /* a buffer is too small, or a rewind reaches too far back */
-    MEGABYTE_ARITHMETIC       = -11 /* this build's floating point is not IEEE: see the README */
+    MEGABYTE_ARITHMETIC       = -11, /* this build's floating point is not IEEE: see the README */
+    MEGABYTE_LIMIT            = -12, /* more output than options->limit allows */
+    MEGABYTE_TRAILING_DATA    = -13, /* all was decoded, but something else follows */
+    MEGABYTE_WRONG_PRIME      = -14, /* compressed with other priming bytes, or none */
+    MEGABYTE_CANCELLED        = -15  /* options->progress said so */
 } megabyte_status;
 
 /* A short English text for a status; never NULL, static. */
@@ -326,6 +330,183 @@ MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *strea
 /* The same from any logits: float[n_logits]; recent: the last bytes written (NULL if n_recent == 0). */
 MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
                                              size_t n_recent, megabyte_sampling *how, uint8_t *byte);
+
+/* ---------------------------------------------------------------------------------------- messages */
+
+/* Raw mode: a message becomes arithmetic code and nothing else - no header, no checksum - for records,
+ * packets and database cells. Both sides hold streams with the same model, context option and history; the
+ * message is appended to the history of both. A common beginning (a dictionary, a sample, the record before)
+ * makes short messages much smaller: feed it once, then megabyte_stream_copy the primed stream for every
+ * message, or megabyte_stream_rewind to where it ended.
+ *
+ * The code carries the message's length (about one byte) and is as long as the model's ideal code length
+ * rounded up, plus at most one byte for messages up to 126 bytes; it never exceeds megabyte_message_bound(n).
+ * Probabilities are integers made by one rule, so that every machine decodes every other's messages
+ * (MEGABYTE_NUMERICS_VERSION names the rule). */
+MEGABYTE_API size_t megabyte_message_bound(size_t n); /* n + 16; SIZE_MAX where that overflows */
+
+/*   coded     receives *n_coded bytes; capacity must be at least megabyte_message_bound(n)
+ *   Returns:  OK; INVALID_ARGUMENT, CAPACITY, UNSUPPORTED (a vocabulary below 256): nothing has changed. */
+MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, const void *bytes, size_t n,
+                                                    void *coded, size_t capacity, size_t *n_coded);
+
+/*   coded     exactly the bytes that megabyte_stream_encode wrote
+ *   bytes     receives *n bytes
+ *   Returns:  OK; INVALID_ARGUMENT, UNSUPPORTED; CAPACITY: the message is longer than `capacity`, *n tells
+ *             how long (a damaged code can claim anything): nothing has changed; CORRUPT: no message encodes
+ *             to this: *n is 0, the stream's history is undefined until it is reset, loaded or copied to.
+ *   Without a checksum, damage may go unnoticed: add your own where the transport has none. */
+MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, const void *coded,
+                                                    size_t n_coded, void *bytes, size_t capacity, size_t *n);
+
+/* ------------------------------------------------------------------------------------ compressed files */
+
+/* The container .mbz, described byte by byte in models/README.md: a header that names the model, independent
+ * blocks with checksums, an end mark with the checksum of everything. Files may be concatenated. Blocks are
+ * decoded side by side, one stream each, the weights read once for all: that is what makes decompression
+ * fast, so long data is cut into blocks, which costs some ratio.
+ *
+ * A codec compresses or decompresses one sequence of bytes, pushed in and pulled out in pieces of any size:
+ *
+ *     size_t n, used, taken, given;
+ *     do {
+ *         if (!(n = fread(in, 1, sizeof in, from))) megabyte_codec_finish(codec);
+ *         used = 0;
+ *         do {
+ *             if (megabyte_codec_push(codec, in + used, n - used, &taken)) goto failed;
+ *             used += taken;
+ *             do {
+ *                 if (megabyte_codec_pull(codec, out, sizeof out, &given)) goto failed;
+ *                 fwrite(out, 1, given, to);
+ *             } while (given);
+ *         } while (used < n);
+ *     } while (n);
+ *
+ * Push takes bytes until the codec's blocks are full and computes nothing; pull does the work once they are
+ * full (or after flush or finish) and hands out the result. A block's bytes are handed out only after its
+ * checksum held. */
+typedef struct megabyte_codec megabyte_codec;
+
+enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2 };
+
+#define MEGABYTE_BLOCK_MAX 67108864u     /* 64 MB */
+#define MEGABYTE_BLOCK_DEFAULT 1048576u  /* what a decompressing codec takes, and the most chosen by itself */
+#define MEGABYTE_SIZE_UNKNOWN UINT64_MAX
+
+/* Zero means default in every field; start from { 0 }. */
+typedef struct megabyte_codec_options {
+    megabyte_engine *engine;  /* computes; NULL: the codec makes its own (1 thread) */
+    uint32_t streams;         /* blocks decoded side by side, 1..256; a stream's memory each. Decompressing
+                               * (and verifying): default 1. Compressing: into at least how many blocks a
+                               * known size is cut; default by size, one below 64 KB: megabyte_codec_block */
+    uint32_t block;           /* 1..MEGABYTE_BLOCK_MAX. Compressing: bytes per block; default by `streams` and
+                               * `size`. Decompressing: the largest block taken; default
+                               * MEGABYTE_BLOCK_DEFAULT */
+    uint64_t size;            /* compressing: how many bytes will come, if known (then it must be right) */
+    uint32_t halvings;        /* 0..15: the streams' context is the model's, halved so often (rounded down to
+                               * patches, at least one): less memory, less ratio. Decompressing: what the
+                               * memory is made for; files that need more (fewer halvings) are refused */
+    const void *prime;        /* [n_prime] fed before every block; both sides need the same. Read at creation
+                               * only */
+    size_t n_prime;
+    uint64_t limit;           /* decompressing: the most bytes to hand out in all; 0: no limit */
+    int verify;               /* compressing: decode each block before it is handed out */
+    int (*progress)(void *context, uint64_t bytes); /* called now and then during the work with the number of
+                               * original bytes done since creation or reset; nonzero cancels */
+    void *progress_context;
+} megabyte_codec_options;
+
+/*   mode      MEGABYTE_COMPRESS or MEGABYTE_DECOMPRESS
+ *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...), ARITHMETIC.
+ *   Memory:   allocated here: megabyte_codec_size tells how much (the codec's own engine, streams and block
+ *             buffers included). Nothing later. */
+MEGABYTE_API megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model,
+                                                   int mode, const megabyte_codec_options *options,
+                                                   const megabyte_allocator *allocator,
+                                                   megabyte_error *error);
+MEGABYTE_API void megabyte_codec_free(megabyte_codec *codec); /* NULL is allowed */
+MEGABYTE_API megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
+                                                 const megabyte_codec_options *options, size_t *bytes);
+MEGABYTE_API void megabyte_codec_reset(megabyte_codec *codec); /* to begin anew with the same options */
+
+/* The bytes per block that compressing with these options uses. */
+MEGABYTE_API uint32_t megabyte_codec_block(const megabyte_codec_options *options);
+
+/* Takes up to n bytes; *taken < n when the codec is full: pull, then push the rest.
+ *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the failure that pull has
+ *   already reported, which stays until reset. */
+MEGABYTE_API megabyte_status megabyte_codec_push(megabyte_codec *codec, const void *bytes, size_t n,
+                                                 size_t *taken);
+
+/* Writes up to `capacity` bytes; *given == 0 when there is nothing (more) to do before the next push, flush
+ * or finish. After finish: OK with *given == 0 means that everything is done.
+ *   Returns:  OK; CANCELLED; compressing: CORRUPT (verification failed: report it, please), INVALID_ARGUMENT
+ *             (options->size was wrong); decompressing: BAD_MAGIC, BAD_VERSION, WRONG_MODEL, WRONG_PRIME,
+ *             TRUNCATED, CORRUPT, CAPACITY (blocks or a context larger than this codec takes), LIMIT,
+ *             TRAILING_DATA (everything before it has been handed out). What was decoded before a failure is
+ *             handed out first, so a failing call writes nothing. */
+MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *bytes, size_t capacity,
+                                                 size_t *given);
+
+/* What was pushed so far is to come out with the following pulls. Compressing: this ends a block.
+ * Decompressing: complete blocks are decoded even if there are fewer than `streams`. */
+MEGABYTE_API megabyte_status megabyte_codec_flush(megabyte_codec *codec);
+MEGABYTE_API megabyte_status megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
+
+/* The failure that stopped the codec, with the text (which block, which offset); never NULL. */
+MEGABYTE_API const megabyte_error *megabyte_codec_error(const megabyte_codec *codec);
+
+enum { MEGABYTE_STORED = 0, MEGABYTE_CONSTANT = 1, MEGABYTE_CODED = 2, MEGABYTE_METHODS = 3 };
+typedef struct megabyte_codec_counts {
+    uint64_t original, compressed;        /* bytes pushed or pulled so far, of complete blocks */
+    uint64_t blocks[MEGABYTE_METHODS];    /* by method */
+    double ideal_bits;                    /* compressing: sum of -log2 p over the bytes of coded blocks */
+    uint64_t coded_bits;                  /* and what they came to: 8 * coded size */
+} megabyte_codec_counts;
+MEGABYTE_API void megabyte_codec_count(const megabyte_codec *codec, megabyte_codec_counts *counts);
+
+/* One call for data in memory. The bound holds for all options with blocks of at least 16 KB:
+ * n + n / 2000 + 64.
+ *   out       receives *n_out bytes; the buffers must not overlap
+ *   Returns:  as the codec's functions; CAPACITY also if `capacity` is too small. */
+MEGABYTE_API size_t megabyte_compress_bound(size_t n);
+MEGABYTE_API megabyte_status megabyte_compress(const megabyte_model *model,
+                                               const megabyte_codec_options *options, const void *bytes,
+                                               size_t n, void *out, size_t capacity, size_t *n_out,
+                                               const megabyte_allocator *allocator, megabyte_error *error);
+MEGABYTE_API megabyte_status megabyte_decompress(const megabyte_model *model,
+                                                 const megabyte_codec_options *options, const void *bytes,
+                                                 size_t n, void *out, size_t capacity, size_t *n_out,
+                                                 const megabyte_allocator *allocator, megabyte_error *error);
+
+/* What a compressed file says of itself, without a model. */
+#define MEGABYTE_HEADER_MAX 64
+typedef struct megabyte_container {
+    uint32_t format_version, numerics_version;
+    uint8_t model_id[6];     /* the first bytes of megabyte_info.id */
+    uint8_t prime_id[4];     /* of the priming bytes' SHA-256, if primed */
+    int primed;
+    int single;              /* one block that needs no block header and no end mark */
+    uint64_t size;           /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
+    uint32_t halvings;       /* of the streams' context */
+    uint32_t block;          /* original bytes per block, at most */
+    uint32_t header_bytes;   /* where the first block (if single: its code) begins */
+    uint32_t coded;          /* single: bytes of code, followed by 4 of checksum */
+    int method;              /* single: of the block */
+} megabyte_container;
+typedef struct megabyte_block {
+    int method;              /* MEGABYTE_STORED ...; -1: this is the end mark */
+    uint32_t size, coded;    /* original bytes; bytes that follow the header (0 at the end mark) */
+    uint32_t header_bytes;   /* including checksums */
+} megabyte_block;
+
+/* bytes[n]: the beginning of a file, or of a block; MEGABYTE_HEADER_MAX bytes are always enough.
+ *   Returns:  OK; BAD_MAGIC, BAD_VERSION, TRUNCATED (n is too small), CORRUPT. */
+MEGABYTE_API megabyte_status megabyte_container_read(const void *bytes, size_t n,
+                                                     megabyte_container *container, megabyte_error *error);
+MEGABYTE_API megabyte_status megabyte_block_read(const void *bytes, size_t n,
+                                                 const megabyte_container *container, megabyte_block *block,
+                                                 megabyte_error *error);
 
 #ifdef __cplusplus
 }
