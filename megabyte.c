@@ -572,6 +572,7 @@ struct stage {
     struct stage_sizes size;
     u32 inner;            /* heads * head_dim */
     u32 v_tiles;          /* tiles of 16 channels in a head, the last one filled up */
+    int cache_q8;         /* keys and values are kept in int8 */
     u32 wide;             /* width of an embedded token before `patch`: token_bytes * fine dim */
     u64 bytes;            /* token_bytes */
     u64 parameters, macs; /* macs: per token, of its matrices */
@@ -835,6 +836,9 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     walk.expected = m->data_offset;
     walk.bind = 1;
     each_tensor(z, open_tensor, &walk);
+    /* Sums of gemm_q8 over positions must fit: 255 * 127 * 65536 < 2^31. */
+    model->stage[0].cache_q8 =
+        z->stage[0].positions <= 65536 && model->stage[0].layers[0].qkv.type == TYPE_Q8_TILED;
 
     /* The id names what decides the logits: sizes, tensors and their hash; not the metadata. */
     u8 named[52], digest[32];
@@ -1100,13 +1104,17 @@ struct kernels {
     /* w: [tiles][k][16], tiles `stride` floats apart; k runs in order, product and sum rounded separately. */
     void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
                      u64 ldy, const float *bias, int add);
-    /* w: [tiles][k4/4][16][4] bytes of weight + 128; x: quantized rows, ldx elements apart; sum[i] = sum of
-     * row i; the exact integer product times (x_scale[i] * w_scale[r]). */
-    void (*gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx,
+    /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows, ldx
+     * elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] * w_scale[r]). */
+    void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx,
                     const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
                     int add);
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
+    /* The same of x[i] by[i] >= 0 in two parts, high + low / 254: for attention's weights, few of which are
+     * near the largest. n is a multiple of 16. */
+    void (*quantize_finely)(const float *x, const float *by, u32 n, void *high, void *low, i32 sum[2],
+                            float scale[2]);
     void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n); /* eps 1e-5 */
     void (*gelu)(float *x, u32 n); /* x Phi(x), to round_up(n, 16) */
@@ -1596,10 +1604,9 @@ V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, floa
     q8_finish(c##i, sum[i], x_scale[i], w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, add);  \
     q8_finish(d##i, sum[i], x_scale[i], w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, add);
 #define FOUR_TILES(rows)                                                                              \
-    static TGT void four_tiles_##rows(const u8 *w, const float *w_scale, u32 k4, const Q *x,          \
-                                      u64 ldx, const i32 *sum, const float *x_scale, float *y,        \
-                                      u64 ldy, const float *bias, int add) {                          \
-        u64 stride = (u64)k4 * 16;                                                                    \
+    static TGT void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4,          \
+                                      const Q *x, u64 ldx, const i32 *sum, const float *x_scale,      \
+                                      float *y, u64 ldy, const float *bias, int add) {                \
         EACH_ROW_##rows(BEGIN)                                                                        \
         for (u32 j = 0; j < k4; j += 4, w += 64) {                                                    \
             __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);                  \
@@ -1643,39 +1650,38 @@ static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, 
     }
 }
 
-static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
-                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
-                              const float *bias, int add) {
+static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
+                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
+                              u64 ldy, const float *bias, int add) {
     u32 t = 0;
     for (; m > 1 && t + 4 <= tiles; t += 4) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
-        const u8 *p = w + (u64)t * 16 * k4;
+        const u8 *p = w + t * stride;
         float *to = y + 16 * t;
         for (u32 i = 0; i < m;) {
             const Q *x = (const Q *)x_ + i * ldx;
             float *yi = to + i * ldy;
             u32 rows = m - i < 6 ? m - i : 6;
             switch (rows) {
-            case 6: four_tiles_6(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 5: four_tiles_5(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 4: four_tiles_4(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 3: four_tiles_3(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 2: four_tiles_2(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            default: four_tiles_1(p, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 6: four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 5: four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 4: four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 3: four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 2: four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            default: four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
             }
             i += rows;
         }
     }
     for (; t < tiles; t++)
-        one_tile(w + (u64)t * 16 * k4, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m, y + 16 * t,
-                 ldy, bias ? bias + 16 * t : NULL, add);
+        one_tile(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m, y + 16 * t, ldy,
+                 bias ? bias + 16 * t : NULL, add);
 }
 #else
 /* Elsewhere: one tile for two rows, or two tiles for one, as many accumulators as 16 registers hold. */
-static TGT void NAME(gemm_q8)(const u8 *w, const float *w_scale, u32 tiles, u32 k4, const void *x_, u64 ldx,
-                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
-                              const float *bias, int add) {
-    u64 stride = (u64)k4 * 16;
+static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
+                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
+                              u64 ldy, const float *bias, int add) {
     u32 step;
     for (u32 t = 0; t < tiles; t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
         const float *b0 = bias ? bias + 16 * t : NULL;
@@ -1732,6 +1738,30 @@ static TGT void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *
     }
     *sum = i_sum(total);
     *scale = top / 127.0f;
+}
+
+static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, void *high, void *low,
+                                      i32 sum[2], float scale[2]) {
+    F most = f_set(0), bottom = f_set(-127), top = f_set(127);
+    for (u32 i = 0; i < n; i += 16) most = f_max(f_abs(f_mul(f_load(x + i), f_load(by + i))), most);
+    float lane[16];
+    f_store(lane, most);
+    float largest = lane_max(lane);
+    F times = f_set(largest > 1e-30f ? 127.0f / largest : 0);
+    I total = f_round(f_set(0)), rest = total;
+    for (u32 i = 0; i < n; i += 16) {
+        F v = f_mul(f_mul(f_load(x + i), f_load(by + i)), times);
+        I a = f_round(f_min(f_max(v, bottom), top));
+        I b = f_round(f_min(f_max(f_mul(f_sub(v, f_from_i(a)), f_set(254)), bottom), top));
+        q_store((Q *)high + i, a);
+        q_store((Q *)low + i, b);
+        total = i_add(total, a);
+        rest = i_add(rest, b);
+    }
+    sum[0] = i_sum(total);
+    sum[1] = i_sum(rest);
+    scale[0] = largest / 127.0f;
+    scale[1] = largest / (127.0f * 254.0f);
 }
 
 /* The sum over 16 lanes of x[i] * x[i]. */
@@ -1854,6 +1884,7 @@ static struct kernels NAME(kernels)(void) {
     struct kernels k = { NAME(gemm_f32),
                          NAME(gemm_q8),
                          NAME(quantize),
+                         NAME(quantize_finely),
                          NAME(rms_norm),
                          NAME(layer_norm),
                          NAME(gelu),
@@ -1982,7 +2013,7 @@ static u32 arithmetic_print(const struct kernels *k) {
         k->quantize(x, N - i, q[i], &sum[i], &scale[i]);
         memcpy(y + i * 48, x, sizeof x);
     }
-    k->gemm_q8(tiles, g, 3, N, q, 48 * 2 / k->q_bytes, sum, scale, M, y, 48, bias, 1);
+    k->gemm_q8(tiles, N * 16, g, 3, N, q, 48 * 2 / k->q_bytes, sum, scale, M, y, 48, bias, 1);
     k->gemm_f32(w, N * 16, 3, N, x, 1, M, y, 48, bias, 1); /* rows overlap: x[i..i+N) */
     k->layer_norm(y, g, bias, 37);
     k->rms_norm(y + 48, g, 37);
@@ -2179,19 +2210,27 @@ static int pool_start(struct pool *p) {
 
 /* ================================================================================ 9 stages */
 
-/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as gemm_f32 reads
- * matrices, so that q.k and p.v are matrix products whose bits do not depend on how many queries are computed
- * together:
+/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as the matrix kernels
+ * read matrices, so that q.k and p.v are matrix products whose bits do not depend on how many queries are
+ * computed together:
  *     k   [heads][cap / 16, rounded up][head_dim][16]     rows = positions, columns = channels
- *     v   [heads][v_tiles][cap][16]                       rows = channels,  columns = positions */
+ *     v   [heads][v_tiles][cap][16]                       rows = channels,  columns = positions
+ * Stage 0 of a quantized model, the only one with long sequences, keeps them in int8, as k8 and v8, with a
+ * scale for each position and head: a quarter of the memory, which is what a stream far into its context
+ * waits for. There cap and head_dim are rounded up as gemm_q8 wants it. */
 struct cache {
     float *k, *v;
-    u64 k_layer, v_layer; /* floats from one layer to the next, */
-    u64 k_head, v_tile;   /* one head to the next, one tile of 16 channels to the next */
+    u8 *k8, *v8;             /* instead */
+    float *k_scale, *v_scale;
+    u64 k_layer, v_layer;    /* elements from one layer to the next, */
+    u64 k_head, v_tile;      /* one head to the next, one tile of 16 channels to the next, */
+    u64 scale_head;          /* one head's scales to the next's */
 };
 
 static struct cache cache_sizes(const struct stage *g, u64 cap) {
-    struct cache c = { NULL, NULL, 0, 0, round_up(cap, 16) * g->size.head_dim, cap * 16 };
+    struct cache c = { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, round_up(cap, 16) };
+    c.k_head = c.scale_head * (g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim);
+    c.v_tile = (g->cache_q8 ? c.scale_head : cap) * 16;
     c.k_layer = g->size.heads * c.k_head;
     c.v_layer = g->size.heads * (u64)g->v_tiles * c.v_tile;
     return c;
@@ -2251,6 +2290,9 @@ struct megabyte_engine {
     float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
     float *score; /* [most_chunks]: 4 rows of scores [longest sequence], 4 of outputs [widest head] */
     u64 score_stride, side_stride;
+    u8 *score_q;  /* [most_chunks]: stage 0's queries or scores, quantized: 8 rows of q_stride bytes */
+    u64 q_stride; /* of 2 bytes for each element */
+    float *ones;  /* [widest head]: the scales of v8's rows */
     u32 n_slots;           /* of `slots`, in use */
     struct piece *pieces;  /* [batch], of the running round */
     struct job *jobs;      /* [batch], of megabyte_step_batch */
@@ -2274,8 +2316,8 @@ static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, cons
         u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
         const float *b = bias ? bias + 16 * t : NULL;
         if (w->type == TYPE_Q8_TILED)
-            e->kernels.gemm_q8(w->data + t * 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q, e->ld_n,
-                                e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
+            e->kernels.gemm_q8(w->data + t * 16 * k4, 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q,
+                               e->ld_n, e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
         else
             e->kernels.gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols,
                                  tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b, add);
@@ -2304,10 +2346,32 @@ static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32
                half * sizeof(float));
 }
 
+static i32 quantized(const void *q, u32 q_bytes, u32 i) {
+    return q_bytes == 1 ? ((const i8 *)q)[i] : ((const int16_t *)q)[i];
+}
+
+/* Position `at` of a head's int8 keys and values; q is room for one head's vector. */
+static void keep_quantized(const struct kernels *kernels, const struct stage *g, const struct cache *c,
+                           u32 layer, u32 h, u32 at, const float *k, const float *v, void *q) {
+    u32 d = g->size.head_dim, d4 = (u32)round_up(d, 4);
+    u64 scale = (layer * (u64)g->size.heads + h) * c->scale_head + at;
+    i32 sum;
+    u8 *to = c->k8 + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * 16 * d4 + at % 16 * 4;
+    kernels->quantize(k, d, q, &sum, &c->k_scale[scale]); /* zeros behind d */
+    for (u32 i = 0; i < d4; i++) to[i / 4 * 64 + i % 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
+    to = c->v8 + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)(at / 4) * 64 + at % 4;
+    kernels->quantize(v, d, q, &sum, &c->v_scale[scale]);
+    for (u32 i = 0; i < 16 * g->v_tiles; i++)
+        to[i / 16 * c->v_tile + i % 16 * 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
+}
+
 /* k, v [inner] become position `at` of a cache's layer. */
-static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at, const float *k,
-                           const float *v) {
+static void keep_key_value(const struct kernels *kernels, const struct stage *g, const struct cache *c,
+                           u32 layer, u32 at, const float *k, const float *v, void *q) {
     u32 d = g->size.head_dim;
+    for (u32 h = 0; g->cache_q8 && h < g->size.heads; h++)
+        keep_quantized(kernels, g, c, layer, h, at, k + (u64)h * d, v + (u64)h * d, q);
+    if (g->cache_q8) return;
     float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
     for (u32 h = 0; h < g->size.heads; h++, to += c->k_head, k += d)
         for (u32 i = 0; i < d; i++) to[i * 16] = k[i];
@@ -2321,6 +2385,39 @@ static void keep_key_value(const struct stage *g, const struct cache *c, u32 lay
         }
 }
 
+/* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16 keys (from
+ * is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left them; other floats
+ * may be anything that a model's weights make of them. */
+enum { ANY_FLOAT, BOUNDED, BYTES };
+typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
+
+static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n, span_visitor visit,
+                       void *context) {
+    u64 d = g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim, n16 = round_up(n, 16), layer, t;
+    for (layer = 0; layer < g->size.layers && n; layer++) {
+        for (t = 0; t < g->size.heads; t++) {
+            u64 at = layer * c->k_layer + t * c->k_head + from * d;
+            u64 scale = (layer * g->size.heads + t) * c->scale_head + from;
+            if (!g->cache_q8) {
+                visit(context, c->k + at, n16 * d, BOUNDED);
+                continue;
+            }
+            visit(context, c->k8 + at, n16 * d, BYTES);
+            visit(context, c->k_scale + scale, n16, BOUNDED);
+            visit(context, c->v_scale + scale, n16, BOUNDED);
+        }
+        for (t = 0; t < g->size.heads * g->v_tiles; t++) {
+            u64 at = layer * c->v_layer + t * c->v_tile + from * 16;
+            if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, BYTES);
+            else visit(context, c->v + at, min64(n * 16, c->v_tile - from * 16), BOUNDED);
+        }
+    }
+}
+static void clear_span(void *context, void *span, u64 n, int kind) {
+    (void)context;
+    memset(span, 0, (size_t)(kind == BYTES ? n : n * sizeof(float)));
+}
+
 /* The start token's keys and values become position 0, from the engine's copy. */
 static void keep_start(const struct stage *g, const struct cache *from, const struct cache *c, u32 layer) {
     u32 d = g->size.head_dim;
@@ -2332,29 +2429,60 @@ static void keep_start(const struct stage *g, const struct cache *from, const st
         memcpy(v, fv, 16 * sizeof *v);
 }
 
-/* Causal attention of one head for one run of rows, four queries at a time. The heads' outputs go to n. */
+/* Causal attention of one head for one run of rows, four queries at a time. The heads' outputs go to n. The
+ * weights' sum divides at the end. */
 static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end,
-                   float *score) {
+                   u32 chunk) {
+    const struct kernels *kernel = &e->kernels;
     u32 d = g->size.head_dim;
+    u64 d4 = round_up(d, 4);
     const struct cache *c = &e->rows[first].cache;
-    const float *k = c->k + layer * c->k_layer + head * c->k_head;
-    const float *v = c->v + layer * c->v_layer + (u64)head * g->v_tiles * c->v_tile;
+    u64 k_at = layer * c->k_layer + head * c->k_head;
+    u64 v_at = layer * c->v_layer + (u64)head * g->v_tiles * c->v_tile;
+    u64 scale_at = (layer * (u64)g->size.heads + head) * c->scale_head;
+    float *score = e->score + chunk * 4 * (e->score_stride + e->side_stride);
+    float *side = score + 4 * e->score_stride, total[4];
+    u8 *high = e->score_q + chunk * 8 * e->q_stride, *low = high + 4 * e->q_stride;
+    u64 ldq = e->q_stride / kernel->q_bytes;
     for (u32 i = first; i < end; i += 4) {
         u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
+        u32 keys16 = (u32)round_up(keys, 16), keys4 = (u32)round_up(keys, 4);
         const float *q = e->a + i * e->ld_a + (u64)head * d;
-        float *out = e->n + i * e->ld_n + (u64)head * d, *side = score + 4 * e->score_stride, total[4];
-        e->kernels.gemm_f32(k, (u64)d * 16, (keys + 15) / 16, d, q, e->ld_a, rows, score, e->score_stride,
-                             NULL, 0);
+        float *out = e->n + i * e->ld_n + (u64)head * d, part[2], high_scale[4], low_scale[4];
+        i32 sum[2], high_sum[4], low_sum[4];
+        if (g->cache_q8) {
+            for (u32 r = 0; r < rows; r++)
+                kernel->quantize(q + r * e->ld_a, d, high + r * e->q_stride, &high_sum[r], &high_scale[r]);
+            kernel->gemm_q8(c->k8 + k_at, d4 * 16, c->k_scale + scale_at, keys16 / 16, (u32)d4, high, ldq,
+                            high_sum, high_scale, rows, score, e->score_stride, NULL, 0);
+        } else {
+            kernel->gemm_f32(c->k + k_at, (u64)d * 16, keys16 / 16, d, q, e->ld_a, rows, score,
+                             e->score_stride, NULL, 0);
+        }
         for (u32 r = 0; r < rows; r++) {
             float *s = score + r * e->score_stride;
             u32 own = e->rows[i + r].position + 1;
-            total[r] = e->kernels.softmax(s, own);
-            for (u32 j = (u32)round_up(own, 16); j < keys; j++) s[j] = 0; /* adding 0 * v changes no bit */
+            total[r] = kernel->softmax(s, own);
+            for (u32 j = (u32)round_up(own, 16); j < keys16; j++) s[j] = 0; /* adding 0 * v changes no bit */
+            if (!g->cache_q8) continue;
+            kernel->quantize_finely(s, c->v_scale + scale_at, keys16, high + r * e->q_stride,
+                                    low + r * e->q_stride, sum, part);
+            high_sum[r] = sum[0];
+            low_sum[r] = sum[1];
+            high_scale[r] = part[0];
+            low_scale[r] = part[1];
         }
-        e->kernels.gemm_f32(v, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
+        if (g->cache_q8) {
+            kernel->gemm_q8(c->v8 + v_at, c->v_tile, e->ones, g->v_tiles, keys4, high, ldq, high_sum,
+                            high_scale, rows, side, e->side_stride, NULL, 0);
+            kernel->gemm_q8(c->v8 + v_at, c->v_tile, e->ones, g->v_tiles, keys4, low, ldq, low_sum,
+                            low_scale, rows, side, e->side_stride, NULL, 1);
+        } else {
+            kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
                              e->side_stride, NULL, 0);
+        }
         for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
-            e->kernels.scale(side + r * e->side_stride, 1.0f / total[r], d);
+            kernel->scale(side + r * e->side_stride, 1.0f / total[r], d);
             memcpy(out + r * e->ld_n, side + r * e->side_stride, d * sizeof *out);
         }
     }
@@ -2430,14 +2558,14 @@ static void pass(void *context) {
             }
             k->scale(q, q_scale, inner);
             k->scale(q + inner, 1.0f, 2 * inner);
-            keep_key_value(g, &r->cache, l, r->position, q + inner, q + 2 * (u64)inner);
+            keep_key_value(k, g, &r->cache, l, r->position, q + inner, q + 2 * (u64)inner,
+                           (u8 *)e->q + i * e->ld_n * k->q_bytes);
             if (r->first) keep_start(g, &e->start[e->stage], &r->cache, l);
             keep_shift(e, g, l, 0, i);
         }
         for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
             for (u32 u = p.from; u < p.to; u++)
-                attend(e, g, l, u % heads, e->run_first[u / heads], e->run_first[u / heads + 1],
-                       e->score + p.chunk * 4 * (e->score_stride + e->side_stride));
+                attend(e, g, l, u % heads, e->run_first[u / heads], e->run_first[u / heads + 1], p.chunk);
         ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
         multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, NULL, 1);
         ROWS(p) {
@@ -2494,6 +2622,7 @@ struct megabyte_stream {
     float *condition
         [MEGABYTE_MAX_STAGES]; /* stages but the finest: the current token's projection [next.rows] */
     float *logits;                             /* [V] */
+    u8 *cleared_to;                       /* what lies before is cleared at creation */
 };
 
 /* What a caller wants done with one stream. */
@@ -2608,11 +2737,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         if (index) r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
         r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);
         if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job) e->rows[i - SHIFT_RING].shift_to = NULL;
-        if (index % 16 == 0) /* a new block of keys: saved streams show the whole of it */
-            for (u32 l = 0; l < g->size.layers; l++)
-                for (u32 h = 0; h < g->size.heads; h++)
-                    memset(stream->global.k + l * stream->global.k_layer + h * stream->global.k_head +
-                           index * g->size.head_dim, 0, 16 * g->size.head_dim * sizeof(float));
+        if (index % 16 == 0) each_block(g, &stream->global, index, 16, clear_span, NULL);
         return r;
     }
     r->condition = condition_of(e, p, s - 1, index / n) + (u64)(r->position - 1) * g->size.dim;
@@ -2773,8 +2898,15 @@ static float *carve_floats(struct arena *a, u64 rows, u64 width) {
 
 static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap, u64 layers) {
     struct cache c = cache_sizes(g, cap);
-    c.k = carve_floats(a, layers, c.k_layer);
-    c.v = carve_floats(a, layers, c.v_layer);
+    if (g->cache_q8) {
+        c.k_scale = carve_floats(a, layers * g->size.heads, c.scale_head);
+        c.v_scale = carve_floats(a, layers * g->size.heads, c.scale_head);
+        c.k8 = (u8 *)carve(a, layers, c.k_layer);
+        c.v8 = (u8 *)carve(a, layers, c.v_layer);
+    } else {
+        c.k = carve_floats(a, layers, c.k_layer);
+        c.v = carve_floats(a, layers, c.v_layer);
+    }
     return c;
 }
 
@@ -2831,6 +2963,11 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->q_scale = carve_floats(a, b, 1);
     e->row_angle = carve_floats(a, b, angles);
     e->score = carve_floats(a, (u64)most_chunks(o->threads) * 4, e->score_stride + e->side_stride);
+    if (model->stage[0].cache_q8) {
+        e->q_stride = 2 * (e->score_stride > e->side_stride ? e->score_stride : e->side_stride);
+        e->score_q = (u8 *)carve(a, (u64)most_chunks(o->threads) * 8, e->q_stride);
+        e->ones = carve_floats(a, 1, e->side_stride);
+    }
 #if HAVE_THREADS
     if (o->threads > 1) {
         e->pool.phases = PHASES(most_layers);
@@ -2917,6 +3054,8 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "%u threads could not be started", o.threads);
     }
     fp_enter(&fp);
+    if (e->ones)
+        for (u64 i = 0; i < e->side_stride; i++) e->ones[i] = 1;
     run_start_tokens(e);
     fp_leave(&fp);
     *engine = e;
@@ -2968,6 +3107,7 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].next.rows, 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
+    s->cleared_to = (u8 *)carve(a, 0, 1);
     s->global = carve_cache(a, g, patches,
                             g->size.layers); /* last: never cleared, so that memory comes as it is used */
 }
@@ -3019,7 +3159,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     s = (megabyte_stream *)memory;
     memset(s, 0, sizeof *s);
     stream_layout(s, &a, model, patches);
-    memset(s->history, 0, (size_t)((u8 *)s->global.k - s->history)); /* all but the global cache */
+    memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* all but the global cache */
     s->allocator = with;
     s->allocated = bytes;
     s->engine = o.engine;
@@ -3168,23 +3308,12 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
 
 /* ---- states as bytes */
 
-/* Visits every float that a stream's state consists of, as spans in a fixed order. Keys, values and logits
- * are BOUNDED, as `scale` left them; the rest may be anything that a model's weights make of it. */
-enum { ANY_FLOAT, BOUNDED };
-static void each_span(const megabyte_stream *s, void (*visit)(void *context, float *span, u64 n, int kind),
-                      void *context) {
+/* Visits everything that a stream's state consists of, as spans in a fixed order. */
+static void each_span(const megabyte_stream *s, span_visitor visit, void *context) {
     const megabyte_model *model = s->engine->model;
     const struct sizes *z = &model->sizes;
     const struct stage *g = &model->stage[0];
-    u64 d = g->size.head_dim, computed = (s->position - s->base + g->bytes - 1) / g->bytes;
-    for (u32 l = 0; l < g->size.layers && computed; l++) {
-        for (u32 h = 0; h < g->size.heads; h++)
-            visit(context, s->global.k + l * s->global.k_layer + h * s->global.k_head,
-                  round_up(computed, 16) * d, BOUNDED);
-        for (u32 t = 0; t < g->size.heads * g->v_tiles; t++)
-            visit(context, s->global.v + l * s->global.v_layer + t * s->global.v_tile, computed * 16,
-                  BOUNDED);
-    }
+    each_block(g, &s->global, 0, (s->position - s->base + g->bytes - 1) / g->bytes, visit, context);
     visit(context, s->ring, SHIFT_RING * shift_floats(g), ANY_FLOAT);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct cache *c = &s->slot[i][s->current[i]];
@@ -3214,37 +3343,41 @@ static u64 check_sum(const u8 *p, u64 n) {
     return h;
 }
 
-static void count_span(void *context, float *span, u64 n, int kind) {
+static void count_span(void *context, void *span, u64 n, int kind) {
     (void)span;
-    (void)kind;
-    *(u64 *)context += n * 4;
+    *(u64 *)context += kind == BYTES ? n : n * 4;
 }
-static void write_span(void *context, float *span, u64 n, int kind) {
-    (void)kind;
+static void write_span(void *context, void *span, u64 n, int kind) {
     u8 **to = (u8 **)context;
-    if (BIG_ENDIAN_HOST)
-        for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(span[i]));
+    const float *from = (const float *)span;
+    u64 bytes = kind == BYTES ? n : n * 4;
+    if (BIG_ENDIAN_HOST && kind != BYTES)
+        for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(from[i]));
     else
-        memcpy(*to, span, (size_t)(n * 4));
-    *to += n * 4;
+        memcpy(*to, span, (size_t)bytes);
+    *to += bytes;
 }
-static void read_span(void *context, float *span, u64 n, int kind) {
+static void read_span(void *context, void *span, u64 n, int kind) {
     const u8 **from = (const u8 **)context;
+    float *to = (float *)span;
+    if (kind == BYTES) {
+        memcpy(span, *from, (size_t)n);
+        *from += n;
+        return;
+    }
     for (u64 i = 0; i < n; i++) {
-        u32 bits = get32(*from + i * 4);
-        memcpy(&span[i], &bits, 4);
+        to[i] = bits_to_f32(get32(*from + i * 4));
         if (kind == BOUNDED) { /* whatever a forged file says, NaN too */
-            span[i] = span[i] > -MOST ? span[i] : -MOST;
-            span[i] = span[i] < MOST ? span[i] : MOST;
+            to[i] = to[i] > -MOST ? to[i] : -MOST;
+            to[i] = to[i] < MOST ? to[i] : MOST;
         }
     }
     *from += n * 4;
 }
 struct span_copy { u8 *to; const u8 *from; };
-static void copy_span(void *context, float *span, u64 n, int kind) { /* both streams are laid out alike */
-    (void)kind;
+static void copy_span(void *context, void *span, u64 n, int kind) { /* both streams are laid out alike */
     struct span_copy *c = (struct span_copy *)context;
-    memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(n * 4));
+    memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(kind == BYTES ? n : n * 4));
 }
 
 size_t megabyte_stream_save_size(const megabyte_stream *s) {
@@ -3796,7 +3929,7 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
     c->size = MEGABYTE_SIZE_UNKNOWN;
     int wrong = c->format_version < 1 || c->halvings > 15;
     if (c->single) {
-        c->method = flags >> METHOD_SHIFT;
+        c->method = (int)(flags >> METHOD_SHIFT);
         c->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
         c->block = (u32)c->size;
         wrong |= flags & (FLAG_SIZE | 8) || c->method >= MEGABYTE_METHODS ||
@@ -4443,7 +4576,8 @@ megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capac
         }
         if (c->n_out && c->mode == MEGABYTE_COMPRESS) {
             for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0;
-            c->filled = c->more = c->flush = 0;
+            c->filled = 0;
+            c->more = c->flush = 0;
         }
         c->n_out = c->next_out = 0;
         if (*given) return MEGABYTE_OK;
@@ -4560,7 +4694,7 @@ static status draft_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-#define SELF_TEST_PRINT 0x075b03143e1025f9ULL
+#define SELF_TEST_PRINT 0x9b591eaa6bce41e1ULL
 static status self_test(megabyte_isa isa, u64 *print) {
     static const struct sizes z = { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 3, {
         { 40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY },

@@ -81,7 +81,7 @@ extern "C" {
 #define MEGABYTE_VERSION_STRING "0.1.0"
 #define MEGABYTE_VERSION_NUMBER 100   /* major * 10000 + minor * 100 + patch */
 #define MEGABYTE_FORMAT_VERSION 1     /* of the model file */
-#define MEGABYTE_NUMERICS_VERSION 1   /* grows whenever any logit's bits change */
+#define MEGABYTE_NUMERICS_VERSION 2   /* grows whenever any logit's bits or any code changes */
 #define MEGABYTE_MAX_STAGES 8
 
 /* The version of the megabyte.c that was linked; compare with MEGABYTE_VERSION_NUMBER. */
