@@ -30,8 +30,9 @@ megabyte.o: megabyte.c megabyte.h
 libmegabyte.a: megabyte.o
 	$(AR) rcs $@ megabyte.o
 
-tools/mbrun: tools/mbrun.c tools/mbbench.c tools/mbcommon.c tools/mbrun.h tools/mbpeak.h megabyte.o
-	$(COMPILE) tools/mbrun.c tools/mbbench.c tools/mbcommon.c megabyte.o -o $@ $(LINK)
+MBRUN = tools/mbrun.c tools/mbzip.c tools/mbbench.c tools/mbcommon.c
+tools/mbrun: $(MBRUN) tools/mbrun.h tools/mbpeak.h megabyte.o
+	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 
 tools/mbconvert: tools/mbconvert.c megabyte.c megabyte.h # includes megabyte.c
 	$(COMPILE) tools/mbconvert.c -o $@ $(LINK)

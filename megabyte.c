@@ -2388,7 +2388,7 @@ static void keep_key_value(const struct kernels *kernels, const struct stage *g,
 /* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16 keys (from
  * is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left them; other floats
  * may be anything that a model's weights make of them. */
-enum { ANY_FLOAT, BOUNDED, BYTES };
+enum { ANY_FLOAT, BOUNDED, RAW_BYTES };
 typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
 
 static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n, span_visitor visit,
@@ -2402,20 +2402,20 @@ static void each_block(const struct stage *g, const struct cache *c, u64 from, u
                 visit(context, c->k + at, n16 * d, BOUNDED);
                 continue;
             }
-            visit(context, c->k8 + at, n16 * d, BYTES);
+            visit(context, c->k8 + at, n16 * d, RAW_BYTES);
             visit(context, c->k_scale + scale, n16, BOUNDED);
             visit(context, c->v_scale + scale, n16, BOUNDED);
         }
         for (t = 0; t < g->size.heads * g->v_tiles; t++) {
             u64 at = layer * c->v_layer + t * c->v_tile + from * 16;
-            if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, BYTES);
+            if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, RAW_BYTES);
             else visit(context, c->v + at, min64(n * 16, c->v_tile - from * 16), BOUNDED);
         }
     }
 }
 static void clear_span(void *context, void *span, u64 n, int kind) {
     (void)context;
-    memset(span, 0, (size_t)(kind == BYTES ? n : n * sizeof(float)));
+    memset(span, 0, (size_t)(kind == RAW_BYTES ? n : n * sizeof(float)));
 }
 
 /* The start token's keys and values become position 0, from the engine's copy. */
@@ -3345,13 +3345,13 @@ static u64 check_sum(const u8 *p, u64 n) {
 
 static void count_span(void *context, void *span, u64 n, int kind) {
     (void)span;
-    *(u64 *)context += kind == BYTES ? n : n * 4;
+    *(u64 *)context += kind == RAW_BYTES ? n : n * 4;
 }
 static void write_span(void *context, void *span, u64 n, int kind) {
     u8 **to = (u8 **)context;
     const float *from = (const float *)span;
-    u64 bytes = kind == BYTES ? n : n * 4;
-    if (BIG_ENDIAN_HOST && kind != BYTES)
+    u64 bytes = kind == RAW_BYTES ? n : n * 4;
+    if (BIG_ENDIAN_HOST && kind != RAW_BYTES)
         for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(from[i]));
     else
         memcpy(*to, span, (size_t)bytes);
@@ -3360,7 +3360,7 @@ static void write_span(void *context, void *span, u64 n, int kind) {
 static void read_span(void *context, void *span, u64 n, int kind) {
     const u8 **from = (const u8 **)context;
     float *to = (float *)span;
-    if (kind == BYTES) {
+    if (kind == RAW_BYTES) {
         memcpy(span, *from, (size_t)n);
         *from += n;
         return;
@@ -3377,7 +3377,7 @@ static void read_span(void *context, void *span, u64 n, int kind) {
 struct span_copy { u8 *to; const u8 *from; };
 static void copy_span(void *context, void *span, u64 n, int kind) { /* both streams are laid out alike */
     struct span_copy *c = (struct span_copy *)context;
-    memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(kind == BYTES ? n : n * 4));
+    memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(kind == RAW_BYTES ? n : n * 4));
 }
 
 size_t megabyte_stream_save_size(const megabyte_stream *s) {
@@ -4384,6 +4384,7 @@ static void decompress_blocks(megabyte_codec *c) {
                 fail(&c->error, MEGABYTE_CORRUPT, l->at, "block %llu, at offset %llu, is damaged: its %s",
                      (unsigned long long)l->index, (unsigned long long)l->at,
                      l->bad ? "code is not one that compressing gives" : "bytes do not match their checksum");
+                c->filled = 0; /* nothing more is to come, after the intact blocks before it */
                 return;
             }
             hand_out(c, l->bytes, l->n);
@@ -4394,6 +4395,11 @@ static void decompress_blocks(megabyte_codec *c) {
         c->error = later;
         c->filled = 0;
         c->flush = 0;
+        if (c->state == IN_CODE && count < c->n_lanes) { /* a block is on its way already */
+            struct lane half = c->lanes[count];
+            c->lanes[count] = c->lanes[0];
+            c->lanes[0] = half;
+        }
         c->counts.compressed = c->pushed;
     }
     if (c->end_seen && !c->filled) {

@@ -402,7 +402,8 @@ typedef struct megabyte_codec_options {
     uint32_t block;           /* 1..MEGABYTE_BLOCK_MAX. Compressing: bytes per block; default by `streams` and
                                * `size`. Decompressing: the largest block taken; default
                                * MEGABYTE_BLOCK_DEFAULT */
-    uint64_t size;            /* compressing: how many bytes will come, if known (then it must be right) */
+    uint64_t size;            /* compressing: how many bytes will come, if known (then it must be right);
+                               * 0: unknown */
     uint32_t halvings;        /* 0..15: the streams' context is the model's, halved so often (rounded down to
                                * patches, at least one): less memory, less ratio. Decompressing: what the
                                * memory is made for; files that need more (fewer halvings) are refused */

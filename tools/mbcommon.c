@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: MIT
  *
  * CONTENTS
- *    1 errors and memory   die, usage_error, output that fails, time, Ctrl-C
+ *    1 errors and memory   die, usage_error, output that fails, files, time, Ctrl-C, the progress bar
  *    2 options             one table-driven parser for all subcommands; it also prints their help
- *    3 the model in use    finding the file, opening it, the engine
+ *    3 the model in use    finding the files, opening them, the engine
  *    4 JSON */
 
 #define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
@@ -13,6 +13,7 @@
 #include "mbrun.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -82,6 +83,17 @@ void append(bytes *b, const void *data, size_t n)
     b->n += n;
 }
 
+void read_file(const char *path, bytes *out)
+{
+    uint8_t piece[16384];
+    int is_stdin = !strcmp(path, "-");
+    FILE *in = is_stdin ? stdin : fopen(path, "rb");
+    if (!in) die(path, strerror(errno));
+    for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) append(out, piece, n);
+    if (ferror(in)) die(path, strerror(errno));
+    if (!is_stdin) fclose(in);
+}
+
 double now(void)
 {
     struct timespec t;
@@ -90,27 +102,68 @@ double now(void)
 }
 
 static volatile sig_atomic_t interrupted;
+static const char *volatile unfinished;
 
+/* A second Ctrl-C ends the program at once, should the first one be noticed too late. */
 static void on_interrupt(int number)
 {
-    (void)number;
-    interrupted = 1;
+    if (interrupted) {
+        if (unfinished) unlink(unfinished);
+        _exit(128 + number);
+    }
+    interrupted = number;
 }
 
-/* SA_RESETHAND: a second Ctrl-C kills, should the first one be noticed too late. */
+/* What was ignored when the program began (nohup, a shell's background job) stays ignored. */
 void catch_interrupt(void)
 {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_interrupt;
-    action.sa_flags = (int)SA_RESETHAND;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        struct sigaction action, before;
+        memset(&action, 0, sizeof action);
+        action.sa_handler = on_interrupt;
+        if (sigaction(numbers[i], NULL, &before) || before.sa_handler == SIG_IGN) continue;
+        sigaction(numbers[i], &action, NULL);
+    }
 }
 
 int stop_requested(void)
 {
-    return interrupted != 0;
+    return interrupted ? 128 + interrupted : 0;
+}
+
+void remove_if_killed(const char *path)
+{
+    unfinished = path;
+}
+
+void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note, const char *name)
+{
+    static const char bar[] = "##############################";
+    char line[160];
+    double time = now(), seconds = time - p->start;
+    if (!isatty(STDERR_FILENO) || time - p->last < 0.1) return;
+    p->last = time;
+    int n;
+    if (expected) {
+        double part = done < expected ? (double)done / (double)expected : 1;
+        double left = part > 0 ? ceil(seconds * (1 - part) / part) : 0;
+        n = snprintf(line, sizeof line, "[%-30.*s] %3.0f%%", (int)(30 * part), bar, 100 * part);
+        if (part > 0 && left < 360000)
+            n += snprintf(line + n, sizeof line - (size_t)n, "  %d:%02d:%02d left", (int)left / 3600,
+                          (int)left / 60 % 60, (int)left % 60);
+    } else {
+        n = snprintf(line, sizeof line, "%llu bytes", (unsigned long long)done);
+    }
+    n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f KB/s%s%.24s", 1e-3 * (double)done / (seconds + 1e-9),
+                  *note ? "  " : "", note);
+    fprintf(stderr, "\r%s  %.*s\033[K", line, n < 76 ? 77 - n : 0, name); /* 80 columns */
+}
+
+void end_progress(progress *p)
+{
+    if (p->last > 0) fputs("\r\033[K", stderr);
+    p->last = 0;
 }
 
 /* ====================================================================================================== 2 options */
@@ -118,7 +171,7 @@ int stop_requested(void)
 static const option *find_option(const option *table, size_t n, const char *name, size_t length, char letter)
 {
     for (size_t i = 0; i < n; i++) {
-        if (letter ? table[i].letter == letter
+        if (letter ? table[i].letter == letter || (table[i].kind == OPTION_LEVEL && letter >= '1' && letter <= '9')
                    : strlen(table[i].name) == length && !memcmp(table[i].name, name, length))
             return &table[i];
     }
@@ -155,6 +208,11 @@ static void set_option(const command *self, const option *o, const char *given, 
     char why[160];
     double real = 0;
     uint64_t count = 0;
+    if (o->kind == OPTION_FLAG) {
+        *(int *)o->value = 1;
+        return;
+    }
+    if (!text) usage_error(self, given, "needs a value");
     if (o->kind == OPTION_TEXT) {
         *(const char **)o->value = text;
         return;
@@ -177,6 +235,7 @@ static void print_options(const option *table, size_t n)
     for (size_t i = 0; i < n; i++) {
         char left[64], letter[8] = "    ";
         if (table[i].letter) snprintf(letter, sizeof letter, "-%c, ", table[i].letter);
+        if (table[i].kind == OPTION_LEVEL) snprintf(letter, sizeof letter, "-1..9, ");
         snprintf(left, sizeof left, "%s--%s%s%s", letter, table[i].name, table[i].argument ? " " : "",
                  table[i].argument ? table[i].argument : "");
         printf("  %-32s %s\n", left, table[i].help);
@@ -216,24 +275,34 @@ int parse_options(const command *self, const option *own, size_t n_own, shared_o
             while (++i < argc) argv[n_arguments++] = argv[i];
             break;
         }
-        int is_long = word[1] == '-';
-        size_t length = is_long ? strcspn(word + 2, "=") : 0;
-        const char *value = is_long ? (word[2 + length] ? word + 3 + length : NULL) : (word[2] ? word + 2 : NULL);
-        if (is_long) snprintf(given, sizeof given, "--%.*s", length < 40 ? (int)length : 40, word + 2);
-        else snprintf(given, sizeof given, "-%c", word[1]);
-        if (!strcmp(given, "-h") || !strcmp(given, "--help")) print_help(self, own, n_own, rest, COUNT_OF(rest));
-
-        const option *o = find_option(own, n_own, word + 2, length, is_long ? 0 : word[1]);
-        if (!o) o = find_option(rest, COUNT_OF(rest), word + 2, length, is_long ? 0 : word[1]);
-        if (!o) usage_error(self, given, "no such option");
-        if (o->kind == OPTION_FLAG) {
-            if (value) usage_error(self, given, "takes no value");
-            *(int *)o->value = 1;
+        if (word[1] == '-') {
+            size_t length = strcspn(word + 2, "=");
+            char *value = word[2 + length] ? word + 3 + length : NULL;
+            snprintf(given, sizeof given, "--%.*s", length < 40 ? (int)length : 40, word + 2);
+            if (!strcmp(given, "--help")) print_help(self, own, n_own, rest, COUNT_OF(rest));
+            const option *o = find_option(own, n_own, word + 2, length, 0);
+            if (!o) o = find_option(rest, COUNT_OF(rest), word + 2, length, 0);
+            if (!o) usage_error(self, given, "no such option");
+            if (o->kind == OPTION_FLAG && value) usage_error(self, given, "takes no value");
+            if (o->kind != OPTION_FLAG && !value && ++i < argc) value = argv[i];
+            set_option(self, o, given, value);
             continue;
         }
-        if (!value && ++i < argc) value = argv[i];
-        if (!value) usage_error(self, given, "needs a value");
-        set_option(self, o, given, value);
+        for (char *p = word + 1; *p; p++) { /* flags may be joined: -kfo OUT */
+            snprintf(given, sizeof given, "-%c", *p);
+            if (*p == 'h') print_help(self, own, n_own, rest, COUNT_OF(rest));
+            const option *o = find_option(own, n_own, NULL, 0, *p);
+            if (!o) o = find_option(rest, COUNT_OF(rest), NULL, 0, *p);
+            if (!o) usage_error(self, given, "no such option");
+            if (o->kind == OPTION_FLAG) {
+                set_option(self, o, given, NULL);
+            } else if (o->kind == OPTION_LEVEL) {
+                set_option(self, o, given, given + 1);
+            } else {
+                set_option(self, o, given, p[1] ? p + 1 : ++i < argc ? argv[i] : NULL);
+                break;
+            }
+        }
     }
     return n_arguments;
 }
@@ -260,17 +329,25 @@ static void program_directory(char *out, size_t size)
     else out[0] = 0;
 }
 
-/* Looks for NAME.mb where models are kept; 1 if found. `looked` collects the places for the message. */
-static int find_shipped_model(const char *name, char *path, size_t size, char *looked, size_t looked_size)
+/* The i-th directory where models are kept, with its last '/'; 0 past the last one. */
+static int model_place(size_t i, char *path, size_t size)
 {
     static const char *const places[] = {"models/", "../models/", "../share/megabyte/"};
     char directory[2048];
-    size_t used = 0;
     program_directory(directory, sizeof directory);
-    for (size_t i = 0; i <= COUNT_OF(places); i++) {
-        int last = i == COUNT_OF(places); /* the current directory */
-        if (!last && !directory[0]) continue;
-        int n = snprintf(path, size, "%s%s%s.mb", last ? "" : directory, last ? "models/" : places[i], name);
+    if (i > COUNT_OF(places) || (!directory[0] && i > 0)) return 0;
+    if (i == COUNT_OF(places) || !directory[0]) snprintf(path, size, "models/"); /* in the current directory */
+    else snprintf(path, size, "%s%s", directory, places[i]);
+    return 1;
+}
+
+/* Looks for NAME.mb where models are kept; 1 if found. `looked` collects the places for the message. */
+static int find_shipped_model(const char *name, char *path, size_t size, char *looked, size_t looked_size)
+{
+    char place[2112];
+    size_t used = 0;
+    for (size_t i = 0; model_place(i, place, sizeof place); i++) {
+        int n = snprintf(path, size, "%s%s.mb", place, name);
         if (n > 0 && (size_t)n < size && is_file(path)) return 1;
         if (used < looked_size) {
             n = snprintf(looked + used, looked_size - used, "%s%s", used ? ", " : "", path);
@@ -280,25 +357,27 @@ static int find_shipped_model(const char *name, char *path, size_t size, char *l
     return 0;
 }
 
-static void find_model(const char *given, char *path, size_t size)
+/* Returns 1, or 0 with the reason. *name: what the user called it, NULL if nothing. */
+static int find_model(const char *given, char *path, size_t size, const char **name, char *why, size_t why_size)
 {
-    char looked[8192] = "", why[8448];
-    const char *name = given ? given : getenv("MEGABYTE_MODEL");
-    if (name && !*name && !given) name = NULL;
-    if (name) {
-        size_t length = strlen(name);
-        int is_bare = length && !strchr(name, '/') && !(length > 3 && !strcmp(name + length - 3, ".mb"));
-        if (!is_bare || is_file(name)) { /* a path: opening it tells what is wrong with it */
-            if ((size_t)snprintf(path, size, "%s", name) >= size) die(name, "path too long");
-            return;
+    char looked[8192] = "";
+    *name = given ? given : getenv("MEGABYTE_MODEL");
+    if (*name && !**name && !given) *name = NULL;
+    if (*name) {
+        size_t length = strlen(*name);
+        int is_bare = length && !strchr(*name, '/') && !(length > 3 && !strcmp(*name + length - 3, ".mb"));
+        if (!is_bare || is_file(*name)) { /* a path: opening it tells what is wrong with it */
+            if ((size_t)snprintf(path, size, "%s", *name) < size) return 1;
+            snprintf(why, why_size, "path too long");
+            return 0;
         }
-        if (find_shipped_model(name, path, size, looked, sizeof looked)) return;
-        snprintf(why, sizeof why, "no such model; looked at ./%.200s, %s", name, looked);
-        die(name, why);
+        if (find_shipped_model(*name, path, size, looked, sizeof looked)) return 1;
+        snprintf(why, why_size, "no such model; looked at ./%.200s, %s", *name, looked);
+        return 0;
     }
-    if (find_shipped_model("text", path, size, looked, sizeof looked)) return;
-    snprintf(why, sizeof why, "none found; give one with -m or MEGABYTE_MODEL (looked at %s)", looked);
-    die("model", why);
+    if (find_shipped_model("text", path, size, looked, sizeof looked)) return 1;
+    snprintf(why, why_size, "none found; give one with -m or MEGABYTE_MODEL (looked at %s)", looked);
+    return 0;
 }
 
 /* Some of the library's texts begin with the path already. */
@@ -313,11 +392,69 @@ _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_st
 void open_model(session *s, const shared_options *shared)
 {
     megabyte_error error;
+    const char *name;
+    char why[8448];
     memset(s, 0, sizeof *s);
-    find_model(shared->model, s->path, sizeof s->path);
+    if (!find_model(shared->model, s->path, sizeof s->path, &name, why, sizeof why)) die(name ? name : "model", why);
     megabyte_status status = megabyte_model_open(&s->model, s->path, NULL, &error);
     if (status) die_of(s->path, &error, status);
     megabyte_model_describe(s->model, &s->info);
+}
+
+/* Appends the model at `path` if it is one. */
+static void add_known_model(known_models *list, const char *path)
+{
+    megabyte_model *model;
+    megabyte_info info;
+    if (megabyte_model_open(&model, path, NULL, NULL)) return;
+    megabyte_model_describe(model, &info);
+    megabyte_model_close(model);
+    known_model *larger = realloc(list->model, (list->n + 1) * sizeof *larger);
+    if (!larger) die("memory", "not enough of it");
+    list->model = larger;
+    known_model *added = &larger[list->n++];
+    added->path = allocate(strlen(path) + 1);
+    strcpy(added->path, path);
+    memcpy(added->id, info.id, sizeof added->id);
+}
+
+void find_known_models(known_models *list, const shared_options *shared)
+{
+    char path[4096], place[2112], why[8448];
+    const char *name;
+    memset(list, 0, sizeof *list);
+    if (shared->model) {
+        session s;
+        open_model(&s, shared); /* dies if there is none */
+        add_known_model(list, s.path);
+        megabyte_model_close(s.model);
+        return;
+    }
+    if (find_model(NULL, path, sizeof path, &name, why, sizeof why)) add_known_model(list, path);
+    for (size_t i = 0; model_place(i, place, sizeof place); i++) {
+        DIR *directory = opendir(place);
+        if (!directory) continue;
+        for (struct dirent *entry; (entry = readdir(directory));) {
+            size_t length = strlen(entry->d_name);
+            if (length <= 3 || strcmp(entry->d_name + length - 3, ".mb")) continue;
+            if ((size_t)snprintf(path, sizeof path, "%s%s", place, entry->d_name) >= sizeof path) continue;
+            add_known_model(list, path);
+        }
+        closedir(directory);
+    }
+}
+
+const known_model *known_model_of(const known_models *list, const uint8_t *id, size_t n)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (!memcmp(list->model[i].id, id, n)) return &list->model[i];
+    return NULL;
+}
+
+void free_known_models(known_models *list)
+{
+    for (size_t i = 0; i < list->n; i++) free(list->model[i].path);
+    free(list->model);
 }
 
 /* "?" ends the list of instruction sets. */

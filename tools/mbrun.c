@@ -1,4 +1,4 @@
-/* mbrun.c - the command-line tool: generate text with a MEGABYTE model, score files, describe models.
+/* mbrun.c - the command-line tool: generate text with a MEGABYTE model, score, compress, describe models.
  * SPDX-License-Identifier: MIT
  *
  * CONTENTS
@@ -6,8 +6,8 @@
  *    2 score
  *    3 info
  *    4 main
- * What the subcommands share is in mbcommon.c, bench in mbbench.c.
- * Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+ * What the subcommands share is in mbcommon.c, compress and its kin in mbzip.c, bench in mbbench.c.
+ * Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143, 129 by SIGTERM, SIGHUP). */
 
 #define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
 #define _DARWIN_C_SOURCE
@@ -15,6 +15,7 @@
 #include "mbrun.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -31,17 +32,6 @@ typedef struct generate_options {
     double temperature, top_p, min_p, penalty;
     int no_echo;
 } generate_options;
-
-static void read_file(const char *path, bytes *out)
-{
-    uint8_t piece[16384];
-    int is_stdin = !strcmp(path, "-");
-    FILE *in = is_stdin ? stdin : fopen(path, "rb");
-    if (!in) die(path, strerror(errno));
-    for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) append(out, piece, n);
-    if (ferror(in)) die(path, strerror(errno));
-    if (!is_stdin) fclose(in);
-}
 
 static int bad_byte(const char *what, const session *s)
 {
@@ -152,7 +142,7 @@ static int run_generate(const command *self, int argc, char **argv)
     close_session(&s);
     free(prompt.data);
     free(out.data);
-    return stop_requested() && o.n ? 130 : 0; /* endless output can only end this way */
+    return o.n ? stop_requested() : 0; /* endless output can only end this way */
 }
 
 /* ======================================================================================================== 2 score */
@@ -168,7 +158,7 @@ typedef struct scorer {
     uint8_t *input;  /* PIECE bytes */
     float *logits;   /* PIECE * V, NULL if not asked for */
     FILE *logits_file;
-    double last_progress;
+    progress bar;
 } scorer;
 
 typedef struct tally {
@@ -219,27 +209,12 @@ static int close_logits(scorer *o, int good)
     return good;
 }
 
-static void show_progress(scorer *o, const tally *t, uint64_t expected, double start)
-{
-    static const char bar[] = "##############################";
-    double time = now();
-    if (!isatty(STDERR_FILENO) || time - o->last_progress < 0.1) return;
-    o->last_progress = time;
-    if (expected) {
-        double part = t->bytes < expected ? (double)t->bytes / (double)expected : 1;
-        fprintf(stderr, "\r[%-30.*s] %3.0f%%", (int)(30 * part), bar, 100 * part);
-    } else {
-        fprintf(stderr, "\r%llu bytes", (unsigned long long)t->bytes);
-    }
-    fprintf(stderr, "  %.1f KB/s  %.4f bits/byte  %.40s\033[K", 1e-3 * (double)t->bytes / (time - start),
-            bits_per_byte(t), t->name);
-}
-
 /* From one start to the end of the input, the limit or Ctrl-C. Returns 1, or 0 after a message. */
 static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
 {
-    double start = now();
+    char note[32];
     uint64_t in_window = 0;
+    o->bar = (progress){.start = now()};
     megabyte_stream_reset(o->stream);
     while (!stop_requested()) {
         size_t want = PIECE;
@@ -255,9 +230,10 @@ static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
         if (o->logits && !write_logits(o, n)) return 0;
         t->bytes += n;
         in_window += n;
-        show_progress(o, t, expected, start);
+        snprintf(note, sizeof note, "%.4f bits/byte", bits_per_byte(t));
+        show_progress(&o->bar, t->bytes, expected, note, t->name);
     }
-    t->seconds = now() - start;
+    t->seconds = now() - o->bar.start;
     return ferror(in) ? complain(t->name, strerror(errno)) : 1;
 }
 
@@ -273,9 +249,8 @@ static int score_file(scorer *o, const char *path, tally *t)
         expected = (uint64_t)status.st_size;
         if (o->limit && expected > o->limit) expected = o->limit;
     }
-    o->last_progress = 0;
     int good = in ? score_bytes(o, in, expected, t) : complain(path, strerror(errno));
-    if (o->last_progress > 0) fputs("\r\033[K", stderr); /* takes the bar away */
+    end_progress(&o->bar);
     if (in && !is_stdin) fclose(in);
     return good;
 }
@@ -334,7 +309,7 @@ static int score_files(scorer *o, char **paths, int n)
     } else if (n > 1) {
         print_tally(&total, table);
     }
-    return stop_requested() ? 130 : !good;
+    return stop_requested() ? stop_requested() : !good;
 }
 
 static int run_score(const command *self, int argc, char **argv)
@@ -548,6 +523,32 @@ static const command commands[] = {
      "Prints how many bits per byte the model needs for each file (- is standard input) and in total.\n"
      "Long files slide: a byte is predicted from between half and all of the model's context before it.\n"
      "Uses all cores unless told.", run_score},
+    {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
+     "Writes FILE.mbz beside each FILE, which stays; standard input goes to standard output. The model itself is\n"
+     "needed to decompress. Smaller blocks (-B, or more of them: -S) can be decoded side by side, which is faster\n"
+     "and costs some ratio. Mode, times and owner are kept. Uses all cores unless told.\n"
+     "--verify takes as long again as decompressing does. --against runs what it finds of gzip, xz, zstd, brotli,\n"
+     "bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
+     "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped, and so are\n"
+     "FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something failed or was skipped, 2 wrong\n"
+     "usage, 130 interrupted. An output appears under its name when it is complete, else not at all.", run_compress},
+    {"decompress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
+     "Writes FILE for each FILE.mbz, which stays; standard input goes to standard output. Concatenated .mbz files\n"
+     "give the concatenated originals. Without -m, the model that a file needs is looked for by its id: first the\n"
+     "one that is used without -m (see below), then the others beside it. Uses up to 8 threads unless told; all\n"
+     "streams together take at most a quarter of the machine's memory: there are fewer where they would take more.\n"
+     "Every byte that is written has been checked. A damaged file leaves no output; on standard output, everything\n"
+     "before the damage. If something else follows the compressed data the output is kept, FILE is not removed\n"
+     "(--rm), and the exit status is 1.\n"
+     "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.", run_decompress},
+    {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE | -]...",
+     "Decompresses without writing anything. Exit status: 0 if every FILE is whole, 1 if not, 2 wrong usage, 130\n"
+     "interrupted. The model is found as by decompress.", run_test},
+    {"list", "[-m MODEL] [--json] [FILE | -]...",
+     "Tells what the headers of .mbz files say, without decoding anything (test does): sizes in bytes, original /\n"
+     "compressed, blocks by method (coded, constant: one byte repeated, stored), the version of the format and of the\n"
+     "numerics (p: primed), the id of the model and its name if it is at hand.\n"
+     "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.", run_list},
     {"info", "[-m MODEL] [--verify] [--json]", "Describes a model in the terms of the MEGABYTE paper.", run_info},
     {"bench", "[-m MODEL] [-T THREADS] [options]",
      "Measures bytes per second, beside the peaks of this machine measured in the same run; with 1 thread and with\n"
@@ -558,7 +559,7 @@ static void print_usage(FILE *out)
 {
     fputs("Usage: mbrun SUBCOMMAND [options]\n\n", out);
     for (size_t i = 0; i < COUNT_OF(commands); i++)
-        fprintf(out, "  mbrun %-9s %s\n", commands[i].name, commands[i].synopsis);
+        fprintf(out, "  mbrun %-10s %s\n", commands[i].name, commands[i].synopsis);
     fputs("\nmbrun SUBCOMMAND --help tells the options; mbrun --version the version.\n", out);
 }
 
@@ -570,6 +571,9 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN); /* a write then fails with EPIPE: see output_failed */
+    signal(SIGXFSZ, SIG_IGN); /* and with EFBIG beyond the limit on sizes */
+    for (int i = 0; i < 3; i++) /* what was closed must not become the next file; using it still fails */
+        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) != i) return 1;
     int status = 0;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         print_usage(stdout);

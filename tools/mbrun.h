@@ -1,4 +1,4 @@
-/* mbrun.h - what mbrun.c and mbbench.c share: options, errors, finding the model, JSON, statistics of time.
+/* mbrun.h - what mbrun.c, mbzip.c and mbbench.c share: options, errors, finding the models, progress, JSON.
  * SPDX-License-Identifier: MIT */
 #ifndef MBRUN_H
 #define MBRUN_H
@@ -16,7 +16,8 @@ typedef enum option_kind {
     OPTION_TEXT,   /* const char * */
     OPTION_NUMBER, /* uint64_t within [low, high] */
     OPTION_SIZE,   /* the same; may end in K, M or G (1024, 1024^2, 1024^3) */
-    OPTION_REAL    /* double within [low, high] */
+    OPTION_REAL,   /* double within [low, high] */
+    OPTION_LEVEL   /* uint64_t; its letters are the digits 1 to 9 (`letter`: '1') */
 } option_kind;
 
 typedef struct option {
@@ -68,6 +69,19 @@ typedef struct session {
     char path[4096];       /* the model's file */
 } session;
 
+/* The models that can be found without being named: the default one first. With -m: that one alone. */
+typedef struct known_model {
+    char *path;
+    uint8_t id[16];
+} known_model;
+typedef struct known_models {
+    known_model *model;
+    size_t n;
+} known_models;
+void find_known_models(known_models *list, const shared_options *shared);
+const known_model *known_model_of(const known_models *list, const uint8_t *id, size_t n); /* n: bytes of id; or NULL */
+void free_known_models(known_models *list);
+
 void open_model(session *s, const shared_options *shared);                /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
@@ -88,9 +102,19 @@ typedef struct bytes {
 } bytes;
 void append(bytes *b, const void *data, size_t n);
 
+void read_file(const char *path, bytes *out); /* appends all of it (-: standard input), or dies */
+
 double now(void);                   /* seconds since some moment */
-int stop_requested(void);           /* 1 after the first Ctrl-C once catch_interrupt was called */
-void catch_interrupt(void);
+void catch_interrupt(void);         /* SIGINT (Ctrl-C), SIGTERM, SIGHUP */
+int stop_requested(void);           /* after the first of them: the exit status, 128 + its number; else 0 */
+void remove_if_killed(const char *path); /* by a second of them; NULL: nothing. The text must stay */
+
+/* A bar on stderr if that is a terminal. Set `start` to now(), the rest to 0. expected: 0 if unknown. */
+typedef struct progress {
+    double start, last;
+} progress;
+void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note, const char *name);
+void end_progress(progress *p);     /* takes the bar away */
 
 void json_text(FILE *out, const void *text, size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
 void json_real(FILE *out, double value);               /* null if not finite */
@@ -98,5 +122,9 @@ void json_field(const char *key, double value);        /* , "key": value on stdo
 size_t utf8_length(const uint8_t *p, size_t n);        /* of the character at p, 0 if it is none */
 
 int run_bench(const command *self, int argc, char **argv);
+int run_compress(const command *self, int argc, char **argv);
+int run_decompress(const command *self, int argc, char **argv);
+int run_test(const command *self, int argc, char **argv);
+int run_list(const command *self, int argc, char **argv);
 
 #endif

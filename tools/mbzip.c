@@ -1,0 +1,1214 @@
+/* mbzip.c - mbrun compress, decompress, test, list: files to .mbz and back, with the habits of gzip and zstd.
+ * SPDX-License-Identifier: MIT
+ *
+ * CONTENTS
+ *    1 state
+ *    2 reading           inputs, and what the headers of a .mbz file say
+ *    3 writing           a temporary file that takes the final name when everything went well
+ *    4 the codec         the model a file needs, memory, pushing and pulling
+ *    5 reports
+ *    6 compress, decompress, test
+ *    7 list
+ *    8 compress --against
+ *
+ * Functions that return int return 1 if all went well and 0 after a message, so that other files get their turn. */
+
+#define _GNU_SOURCE
+#define _DARWIN_C_SOURCE
+#define _FILE_OFFSET_BITS 64
+#include "mbrun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef __APPLE__
+#define st_atim st_atimespec
+#define st_mtim st_mtimespec
+#endif
+
+/* ======================================================================================================== 1 state */
+
+#define SUFFIX ".mbz"
+#define PIECE 65536          /* bytes read, and written, at a time */
+#define DEFAULT_STREAMS 16   /* blocks decoded side by side, if there are so many and memory allows */
+#define LINGER 20            /* ms to wait for more input before complete blocks are decoded: a pipe's writer needs
+                                a moment to fill it again, and many blocks together are decoded faster than one */
+
+typedef struct zipper {
+    const command *self;
+    shared_options shared;
+    int mode; /* MEGABYTE_COMPRESS or MEGABYTE_DECOMPRESS */
+    const char *output, *prime_file;
+    uint64_t streams, block, limit;
+    int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
+    int writes; /* 0: test and --against only count */
+    bytes prime;
+    known_models known;
+    int have_known; /* `known` was filled */
+    session s;
+    int is_open; /* the session */
+    megabyte_codec *codec;
+    int size_was_told; /* to the codec */
+    progress bar;
+    uint8_t *input, *result; /* PIECE bytes each */
+} zipper;
+
+/* One file on its way. */
+typedef struct job {
+    zipper *z;
+    const char *path, *name; /* name: what messages call it */
+    int in;
+    struct stat status;     /* of the input */
+    uint64_t size;          /* bytes of the input from where it stands; MEGABYTE_SIZE_UNKNOWN for pipes */
+    uint64_t expected;      /* original bytes, for the bar; 0: unknown */
+    uint8_t head[MEGABYTE_HEADER_MAX]; /* what was read already */
+    size_t n_head;
+    int out;                /* -1: none */
+    char *final, *temporary; /* names of the output, NULL for standard output and devices */
+    uint64_t bytes_in, bytes_out;
+    double seconds;
+    megabyte_codec_counts counts;
+    int has_trailing_data;
+} job;
+
+static int skip(const zipper *z, const char *what, const char *why)
+{
+    return z->quiet ? 0 : complain(what, why);
+}
+
+static int is_regular(const job *j)
+{
+    return S_ISREG(j->status.st_mode);
+}
+
+static char *copy_text(const char *text)
+{
+    char *copy = allocate(strlen(text) + 1);
+    return strcpy(copy, text);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static int has_suffix(const char *path)
+{
+    size_t n = strlen(base_name(path)), length = strlen(SUFFIX);
+    return n > length && !strcmp(base_name(path) + n - length, SUFFIX);
+}
+
+/* ====================================================================================================== 2 reading */
+
+/* Up to n bytes, 0 at the end, -1 after a message (or without one after Ctrl-C). */
+static ssize_t read_some(int file, void *out, size_t n, const char *name)
+{
+    while (!stop_requested()) {
+        ssize_t got = read(file, out, n);
+        if (got >= 0) return got;
+        if (errno == EAGAIN) poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, -1);
+        else if (errno != EINTR) return complain(name, strerror(errno)) - 1;
+    }
+    return -1;
+}
+
+static int input_waits(int file)
+{
+    return poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, LINGER) != 0;
+}
+
+/* Links are followed where nothing is put beside them. */
+static int open_input(job *j, int follow, int any_kind)
+{
+    const zipper *z = j->z;
+    j->size = MEGABYTE_SIZE_UNKNOWN;
+    j->in = STDIN_FILENO;
+    j->name = "standard input";
+    if (strcmp(j->path, "-")) {
+        j->name = j->path;
+        j->in = -1;
+        if (lstat(j->path, &j->status)) return complain(j->name, strerror(errno));
+        if (S_ISLNK(j->status.st_mode)) {
+            if (!follow) return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
+            if (stat(j->path, &j->status)) return complain(j->name, strerror(errno));
+        }
+        if (S_ISDIR(j->status.st_mode)) return skip(z, j->name, "is a directory; skipped");
+        if (!is_regular(j) && !any_kind)
+            return skip(z, j->name, "is not a regular file; skipped (not with -c or -o)");
+        j->in = open(j->path, O_RDONLY | O_NOCTTY);
+        if (j->in < 0) return complain(j->name, strerror(errno));
+    }
+    if (fstat(j->in, &j->status)) return complain(j->name, strerror(errno));
+    if (z->mode == MEGABYTE_DECOMPRESS && isatty(j->in) && !z->force)
+        return complain(j->name, "is a terminal; compressed data is not read from one without -f");
+    if (is_regular(j)) {
+        off_t at = lseek(j->in, 0, SEEK_CUR);
+        if (at >= 0) j->size = at < j->status.st_size ? (uint64_t)(j->status.st_size - at) : 0;
+    }
+    return 1;
+}
+
+static void close_input(const job *j)
+{
+    if (j->in > STDIN_FILENO) close(j->in);
+}
+
+/* Reads just enough for the header: more may not come before we answer. */
+static int read_head(job *j, megabyte_container *header)
+{
+    for (;;) {
+        megabyte_error error;
+        megabyte_status status = megabyte_container_read(j->head, j->n_head, header, &error);
+        if (!status) return 1;
+        ssize_t n = 0;
+        if (status == MEGABYTE_TRUNCATED && j->n_head < sizeof j->head)
+            n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
+        if (n < 0) return 0;
+        if (n == 0) return complain(j->name, error.text[0] ? error.text : megabyte_status_string(status));
+        j->n_head += (size_t)n;
+    }
+}
+
+/* Looks at a file here and there: regular files by pread, so that reading them later begins where it would have. */
+typedef struct reader {
+    const job *j;
+    off_t base;        /* where the file stood */
+    uint64_t at;       /* offset of data[0], counted from there */
+    size_t n;
+    uint8_t data[4096];
+} reader;
+
+/* The bytes at `offset` (MEGABYTE_HEADER_MAX, fewer before the end); -1: could not be read. Forward only. */
+static ssize_t look(reader *r, uint64_t offset, const uint8_t **out)
+{
+    int by_pread = r->j->size != MEGABYTE_SIZE_UNKNOWN;
+    while (offset > r->at + r->n || r->at + r->n - offset < MEGABYTE_HEADER_MAX) {
+        ssize_t got;
+        if (offset > r->at + r->n) { /* jump */
+            r->at = by_pread ? offset : r->at + r->n;
+            r->n = 0;
+        } else if (offset > r->at) { /* keep the rest */
+            r->n -= (size_t)(offset - r->at);
+            memmove(r->data, r->data + (offset - r->at), r->n);
+            r->at = offset;
+        }
+        if (by_pread) {
+            got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n, r->base + (off_t)(r->at + r->n));
+            if (got < 0 && errno == EINTR && !stop_requested()) continue;
+            if (got < 0) return complain(r->j->name, strerror(errno)) - 1;
+        } else {
+            got = read_some(r->j->in, r->data + r->n, sizeof r->data - r->n, r->j->name);
+            if (got < 0) return -1;
+        }
+        if (!got) break;
+        r->n += (size_t)got;
+    }
+    if (offset > r->at + r->n) return 0;
+    *out = r->data + (offset - r->at);
+    return (ssize_t)(r->at + r->n - offset);
+}
+
+/* What the headers of a .mbz file say. */
+typedef struct survey {
+    megabyte_container first; /* the first member's header */
+    uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHODS];
+    uint32_t block, halvings; /* the largest; the fewest: what a codec must be made for */
+    uint32_t format_version;  /* the newest */
+    int has_several_models;
+} survey;
+
+static void count_block(survey *v, int method, uint64_t size)
+{
+    v->blocks++;
+    v->original += size;
+    if (method >= 0 && method < MEGABYTE_METHODS) v->by_method[method]++;
+}
+
+static void count_member(survey *v, const megabyte_container *c)
+{
+    if (!v->members++) {
+        v->first = *c;
+        v->halvings = c->halvings;
+    }
+    if (c->block > v->block) v->block = c->block;
+    if (c->halvings < v->halvings) v->halvings = c->halvings;
+    if (c->format_version > v->format_version) v->format_version = c->format_version;
+    if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
+}
+
+/* Walks from header to header without decoding, until the end or the first fault (told in *error: its offset counts
+ * from the beginning of the input). At most max_blocks. error->status is IO if a message was printed. */
+static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megabyte_error *error)
+{
+    reader r = {.j = j};
+    const uint8_t *data = NULL;
+    uint64_t offset = 0;
+    megabyte_status status = MEGABYTE_OK;
+    memset(v, 0, sizeof *v);
+    memset(error, 0, sizeof *error);
+    if (j->size != MEGABYTE_SIZE_UNKNOWN) r.base = lseek(j->in, 0, SEEK_CUR);
+    while (!status && v->blocks < max_blocks) {
+        megabyte_container c;
+        megabyte_block b = {.method = 0};
+        ssize_t n = look(&r, offset, &data);
+        if (n < 0) return error->status = MEGABYTE_IO;
+        if (n == 0 && v->members) break;
+        status = megabyte_container_read(data, (size_t)n, &c, error);
+        if (status == MEGABYTE_BAD_MAGIC && v->members) error->status = status = MEGABYTE_TRAILING_DATA;
+        if (status) break;
+        count_member(v, &c);
+        offset += c.header_bytes;
+        if (c.single) {
+            count_block(v, c.method, c.size);
+            offset += (uint64_t)c.coded + 4;
+        }
+        while (!c.single && b.method >= 0 && v->blocks < max_blocks) {
+            n = look(&r, offset, &data);
+            if (n < 0) return error->status = MEGABYTE_IO;
+            status = megabyte_block_read(data, (size_t)n, &c, &b, error);
+            if (status) break;
+            offset += (uint64_t)b.header_bytes + b.coded;
+            if (b.method >= 0) count_block(v, b.method, b.size);
+        }
+        if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size) status = MEGABYTE_TRUNCATED;
+        if (!status && j->size == MEGABYTE_SIZE_UNKNOWN) { /* read what was jumped over */
+            if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_IO;
+            if (r.at + r.n < offset) status = MEGABYTE_TRUNCATED;
+        }
+    }
+    v->compressed = offset;
+    if (status && status != error->status) {
+        error->status = status;
+        snprintf(error->text, sizeof error->text, "the compressed data ends too early");
+    }
+    error->offset = status == MEGABYTE_TRUNCATED && offset > r.at + r.n ? r.at + r.n : offset;
+    return status;
+}
+
+/* ====================================================================================================== 3 writing */
+
+/* Decides where the output goes. Nothing is created yet. */
+static int name_output(job *j)
+{
+    const zipper *z = j->z;
+    struct stat there;
+    j->out = -1;
+    if (!z->writes) return 1;
+    if (z->to_stdout || (!z->output && j->in == STDIN_FILENO)) {
+        j->out = STDOUT_FILENO;
+        if (z->mode == MEGABYTE_COMPRESS && isatty(j->out) && !z->force)
+            return complain("standard output", "is a terminal; compressed data is not written to one without -f");
+        return 1;
+    }
+    if (z->output) { /* through a link to what it means */
+        int is_link = !lstat(z->output, &there) && S_ISLNK(there.st_mode);
+        j->final = is_link ? realpath(z->output, NULL) : NULL;
+        if (!j->final) j->final = copy_text(z->output);
+    } else if (z->mode == MEGABYTE_COMPRESS) {
+        if (has_suffix(j->path) && !z->force)
+            return skip(z, j->name, "already has the suffix " SUFFIX "; skipped (not with -f)");
+        j->final = allocate(strlen(j->path) + sizeof SUFFIX);
+        strcat(strcpy(j->final, j->path), SUFFIX);
+    } else {
+        if (!has_suffix(j->path))
+            return skip(z, j->name, "has not the suffix " SUFFIX "; skipped (name the output with -o)");
+        j->final = copy_text(j->path);
+        j->final[strlen(j->final) - strlen(SUFFIX)] = 0;
+    }
+    if (!stat(j->final, &there)) {
+        if (S_ISDIR(there.st_mode)) return complain(j->final, "is a directory");
+        if (there.st_dev == j->status.st_dev && there.st_ino == j->status.st_ino && is_regular(j))
+            return complain(j->final, "is the input");
+        if (!S_ISREG(there.st_mode) && z->output) { /* a device or a pipe: not to be replaced */
+            j->out = open(j->final, O_WRONLY | O_NOCTTY);
+            if (j->out < 0) return complain(j->final, strerror(errno));
+            if (z->mode == MEGABYTE_COMPRESS && isatty(j->out) && !z->force)
+                return complain(j->final, "is a terminal; compressed data is not written to one without -f");
+            return 1;
+        }
+    }
+    if (lstat(j->final, &there)) return errno == ENOENT || complain(j->final, strerror(errno));
+    return z->force || complain(j->final, "already exists; overwritten with -f only");
+}
+
+/* A temporary file in the same directory, private until it is complete. */
+static int create_output(job *j)
+{
+    static const char pattern[] = ".mbrun-XXXXXX";
+    if (!j->final || j->out >= 0) return 1;
+    size_t n = (size_t)(base_name(j->final) - j->final);
+    j->temporary = allocate(n + sizeof pattern);
+    memcpy(j->temporary, j->final, n);
+    memcpy(j->temporary + n, pattern, sizeof pattern);
+    j->out = mkstemp(j->temporary);
+    if (j->out < 0) {
+        free(j->temporary);
+        j->temporary = NULL;
+        return complain(j->final, strerror(errno));
+    }
+    remove_if_killed(j->temporary);
+    return 1;
+}
+
+static int write_out(job *j, const uint8_t *data, size_t n)
+{
+    j->bytes_out += n;
+    while (n && j->out >= 0) {
+        ssize_t done = write(j->out, data, n);
+        if (done >= 0) {
+            data += done;
+            n -= (size_t)done;
+        } else if (stop_requested()) {
+            return 0;
+        } else if (errno == EAGAIN) {
+            poll(&(struct pollfd){.fd = j->out, .events = POLLOUT}, 1, -1);
+        } else if (errno != EINTR) {
+            int why = errno;
+            end_progress(&j->z->bar);
+            errno = why;
+            if (j->out == STDOUT_FILENO) output_failed();
+            return why == EPIPE ? 0 : complain(j->final, strerror(why)); /* quiet about a reader that went away */
+        }
+    }
+    return 1;
+}
+
+/* Owner, mode and times of the input, as far as we may; mode bits that would serve another group are dropped. */
+static void copy_attributes(const job *j)
+{
+    mode_t mode = j->status.st_mode & 0777;
+    if (!is_regular(j)) {
+        mode_t mask = umask(0);
+        umask(mask);
+        fchmod(j->out, 0666 & ~mask);
+        return;
+    }
+    if (fchown(j->out, (uid_t)-1, j->status.st_gid)) mode &= 0707 | ((mode & 0007) << 3);
+    if (fchown(j->out, j->status.st_uid, (gid_t)-1)) errno = 0; /* then it is ours */
+    fchmod(j->out, mode);
+    futimens(j->out, (const struct timespec[2]){j->status.st_atim, j->status.st_mtim});
+}
+
+/* Gives the temporary file its name; without -f never in place of another file, even one that appeared meanwhile. */
+static int take_final_name(const job *j)
+{
+    struct stat there;
+    if (!j->z->force) {
+        if (!link(j->temporary, j->final)) {
+            unlink(j->temporary);
+            return 1;
+        }
+        if (errno == EEXIST || !lstat(j->final, &there))
+            return complain(j->final, "appeared meanwhile; not overwritten");
+    } /* and where file systems have no hard links */
+    return !rename(j->temporary, j->final) || complain(j->final, strerror(errno));
+}
+
+static int finish_output(job *j, int good)
+{
+    if (j->temporary) {
+        if (good) copy_attributes(j);
+        if (close(j->out) && good) good = complain(j->final, strerror(errno));
+        good = good && take_final_name(j);
+        if (!good) unlink(j->temporary);
+        remove_if_killed(NULL);
+    } else if (j->out >= 0 && j->out != STDOUT_FILENO) {
+        if (close(j->out) && good) good = complain(j->final, strerror(errno));
+    }
+    free(j->temporary);
+    free(j->final);
+    j->temporary = j->final = NULL;
+    return good;
+}
+
+/* ==================================================================================================== 4 the codec */
+
+static void close_model(zipper *z)
+{
+    megabyte_codec_free(z->codec);
+    z->codec = NULL;
+    if (z->is_open) close_session(&z->s);
+    z->is_open = 0;
+}
+
+static void open_with(zipper *z, const shared_options *shared)
+{
+    close_model(z);
+    open_model(&z->s, shared);
+    z->is_open = 1;
+    open_engine(&z->s, shared, thread_count(shared));
+}
+
+static const known_models *models_at_hand(zipper *z)
+{
+    if (!z->have_known) find_known_models(&z->known, &z->shared);
+    z->have_known = 1;
+    return &z->known;
+}
+
+static void print_id(FILE *out, const uint8_t *id, size_t n)
+{
+    for (size_t i = 0; i < n; i++) fprintf(out, "%02x", id[i]);
+}
+
+/* Opens the model that a file was compressed with. If there is none, the one at hand: the library then refuses the
+ * file with a text that names both. */
+static int use_model_of(zipper *z, const job *j, const megabyte_container *header)
+{
+    const size_t n = sizeof header->model_id;
+    if (z->is_open && (z->shared.model || !memcmp(z->s.info.id, header->model_id, n))) return 1;
+    if (z->shared.model) return open_with(z, &z->shared), 1;
+    const known_models *known = models_at_hand(z);
+    const known_model *found = known_model_of(known, header->model_id, n);
+    if (!found && !known->n) {
+        fprintf(stderr, "mbrun: %s: was compressed with the model ", j->name);
+        print_id(stderr, header->model_id, n);
+        fputs(", but no model was found; give it with -m\n", stderr);
+        return 0;
+    }
+    if (!found && z->is_open) return 1;
+    shared_options shared = z->shared;
+    shared.model = found ? found->path : known->model[0].path;
+    open_with(z, &shared);
+    return 1;
+}
+
+/* A quarter of the memory that this machine has. */
+static uint64_t memory_allowed(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : (uint64_t)1 << 30;
+}
+
+static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blocks)
+{
+    size_t size;
+    o->streams = z->streams ? (uint32_t)z->streams : DEFAULT_STREAMS;
+    if (blocks < o->streams) o->streams = blocks ? (uint32_t)blocks : 1;
+    while (o->streams > 1) {
+        megabyte_status status = megabyte_codec_size(z->s.model, z->mode, o, &size);
+        if (status ? status != MEGABYTE_OUT_OF_MEMORY : size <= memory_allowed()) break;
+        o->streams--;
+    }
+}
+
+static int on_progress(void *context, uint64_t done)
+{
+    const job *j = context;
+    if (!j->z->quiet) show_progress(&j->z->bar, done, j->expected, "", base_name(j->name));
+    return stop_requested();
+}
+
+static megabyte_codec_options common_options(job *j)
+{
+    zipper *z = j->z;
+    return (megabyte_codec_options){.engine = z->s.engine, .prime = z->prime.data, .n_prime = z->prime.n,
+                                    .progress = on_progress, .progress_context = j};
+}
+
+/* Memory decides how many blocks are verified side by side, never where they are cut. */
+static megabyte_codec_options options_for_compressing(job *j)
+{
+    const zipper *z = j->z;
+    megabyte_codec_options o = common_options(j);
+    o.streams = (uint32_t)z->streams;
+    o.block = (uint32_t)z->block;
+    o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
+    o.verify = z->verify;
+    j->expected = o.size;
+    if (o.verify) {
+        o.block = megabyte_codec_block(&o);
+        fit_streams(z, &o, o.size ? (o.size - 1) / o.block + 1 : UINT64_MAX);
+    }
+    return o;
+}
+
+/* Room for everything that the headers announce (of a pipe: the first one, and what others have by default). */
+static megabyte_codec_options options_for_decompressing(job *j, const megabyte_container *header)
+{
+    const zipper *z = j->z;
+    megabyte_codec_options o = common_options(j);
+    uint64_t blocks = header->single ? 1 : UINT64_MAX;
+    o.block = header->block;
+    o.halvings = header->halvings;
+    o.limit = z->limit;
+    if (header->size != MEGABYTE_SIZE_UNKNOWN) {
+        j->expected = header->size;
+        if (header->block) blocks = header->size ? (header->size - 1) / header->block + 1 : 1;
+    }
+    if (j->size != MEGABYTE_SIZE_UNKNOWN) {
+        survey v;
+        megabyte_error error;
+        off_t read_already = (off_t)j->n_head;
+        if (lseek(j->in, -read_already, SEEK_CUR) >= 0) {
+            megabyte_status status = survey_file(j, 100000, &v, &error);
+            lseek(j->in, read_already, SEEK_CUR);
+            blocks = v.blocks;
+            if (v.block > o.block) o.block = v.block;
+            if (v.members && v.halvings < o.halvings) o.halvings = v.halvings;
+            if (!status && v.compressed == j->size) j->expected = v.original;
+        }
+    }
+    if (o.block < MEGABYTE_BLOCK_DEFAULT) o.block = MEGABYTE_BLOCK_DEFAULT;
+    fit_streams(z, &o, blocks);
+    return o;
+}
+
+static int make_codec(job *j, const megabyte_codec_options *o)
+{
+    zipper *z = j->z;
+    megabyte_error error;
+    megabyte_codec_free(z->codec);
+    z->codec = NULL;
+    z->size_was_told = z->mode == MEGABYTE_COMPRESS && o->size != 0;
+    megabyte_status status = megabyte_codec_create(&z->codec, z->s.model, z->mode, o, NULL, &error);
+    if (!status) return 1;
+    z->codec = NULL;
+    return complain(j->name, error.text[0] ? error.text : megabyte_status_string(status));
+}
+
+/* Tells why the codec stopped. Data that follows is no reason to throw away what came before. */
+static int codec_failed(job *j, megabyte_status status)
+{
+    const megabyte_error *error = megabyte_codec_error(j->z->codec);
+    end_progress(&j->z->bar);
+    if (status == MEGABYTE_CANCELLED && stop_requested()) return 0;
+    if (status == MEGABYTE_TRAILING_DATA) j->has_trailing_data = 1;
+    if (status == MEGABYTE_INVALID_ARGUMENT && j->z->size_was_told)
+        return complain(j->name, "changed while it was read");
+    return complain(j->name, error->text[0] ? error->text : megabyte_status_string(status));
+}
+
+/* Hands on everything that the codec has to give. */
+static int pull_all(job *j)
+{
+    for (size_t given;;) {
+        megabyte_status status = megabyte_codec_pull(j->z->codec, j->z->result, PIECE, &given);
+        if (status) return codec_failed(j, status);
+        if (!given) return !stop_requested();
+        if (!write_out(j, j->z->result, given)) return 0;
+    }
+}
+
+static int push_all(job *j, const uint8_t *data, size_t n)
+{
+    for (size_t taken, idle = 0; n; data += taken, n -= taken) {
+        megabyte_status status = megabyte_codec_push(j->z->codec, data, n, &taken);
+        if (status) return codec_failed(j, status);
+        idle = taken ? 0 : idle + 1;
+        if (idle > 1) return complain(j->name, "the codec takes no more (this is a bug)");
+        if (taken < n && !pull_all(j)) return 0;
+    }
+    return 1;
+}
+
+/* Everything from the input through the codec to the output. */
+static int transfer(job *j)
+{
+    const zipper *z = j->z;
+    if (!push_all(j, j->head, j->n_head)) return 0;
+    j->bytes_in = j->n_head;
+    for (;;) {
+        if (z->mode == MEGABYTE_DECOMPRESS && !input_waits(j->in)) {
+            megabyte_codec_flush(z->codec);
+            if (!pull_all(j)) return 0;
+        }
+        ssize_t n = read_some(j->in, z->input, PIECE, j->name);
+        if (n < 0) return 0;
+        if (n == 0) break;
+        j->bytes_in += (size_t)n;
+        if (!push_all(j, z->input, (size_t)n)) return 0;
+    }
+    megabyte_codec_finish(z->codec);
+    return pull_all(j);
+}
+
+/* ====================================================================================================== 5 reports */
+
+static uint64_t original_size(const job *j)
+{
+    return j->z->mode == MEGABYTE_COMPRESS ? j->bytes_in : j->bytes_out;
+}
+
+static uint64_t compressed_size(const job *j)
+{
+    return j->z->mode == MEGABYTE_COMPRESS ? j->bytes_out : j->bytes_in;
+}
+
+static double quotient(double a, double b)
+{
+    return b > 0 ? a / b : (double)NAN;
+}
+
+static double or_zero(double value)
+{
+    return isfinite(value) ? value : 0;
+}
+
+static void print_report(const job *j)
+{
+    const double original = (double)original_size(j), compressed = (double)compressed_size(j);
+    const uint64_t *blocks = j->counts.blocks;
+    fprintf(stderr, "%s: %s%llu -> %llu bytes, ratio %.3f, %.5f bits/byte, %.2f s, %.1f KB/s\n", j->name,
+            j->path && j->z->self->run == run_test ? "OK, " : "", (unsigned long long)j->bytes_in,
+            (unsigned long long)j->bytes_out, or_zero(quotient(original, compressed)),
+            or_zero(quotient(8 * compressed, original)), j->seconds, or_zero(quotient(1e-3 * original, j->seconds)));
+    fprintf(stderr, "    blocks: %llu coded, %llu constant, %llu stored", (unsigned long long)blocks[MEGABYTE_CODED],
+            (unsigned long long)blocks[MEGABYTE_CONSTANT], (unsigned long long)blocks[MEGABYTE_STORED]);
+    if (j->z->mode == MEGABYTE_COMPRESS && j->counts.coded_bits)
+        fprintf(stderr, "; coded in %llu bytes, the model's ideal is %.1f (%+.4f%%)",
+                (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
+                100 * ((double)j->counts.coded_bits / j->counts.ideal_bits - 1));
+    fputc('\n', stderr);
+}
+
+static void print_report_json(const job *j, const char *output)
+{
+    const double original = (double)original_size(j), compressed = (double)compressed_size(j);
+    if (output) {
+        printf("\"output\": ");
+        json_text(stdout, output, strlen(output));
+        printf(", ");
+    }
+    printf("\"original\": %llu, \"compressed\": %llu", (unsigned long long)original_size(j),
+           (unsigned long long)compressed_size(j));
+    json_field("ratio", quotient(original, compressed));
+    json_field("bits_per_byte", quotient(8 * compressed, original));
+    json_field("coded_blocks", (double)j->counts.blocks[MEGABYTE_CODED]);
+    json_field("constant_blocks", (double)j->counts.blocks[MEGABYTE_CONSTANT]);
+    json_field("stored_blocks", (double)j->counts.blocks[MEGABYTE_STORED]);
+    if (j->z->mode == MEGABYTE_COMPRESS) {
+        json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
+        json_field("ideal_bytes", j->counts.ideal_bits / 8);
+    }
+    json_field("seconds", j->seconds);
+    json_field("bytes_per_second", quotient(original, j->seconds));
+}
+
+static void add_up(job *total, const job *j)
+{
+    total->bytes_in += j->bytes_in;
+    total->bytes_out += j->bytes_out;
+    total->seconds += j->seconds;
+    for (int i = 0; i < MEGABYTE_METHODS; i++) total->counts.blocks[i] += j->counts.blocks[i];
+    total->counts.coded_bits += j->counts.coded_bits;
+    total->counts.ideal_bits += j->counts.ideal_bits;
+}
+
+/* =================================================================================== 6 compress, decompress, test */
+
+/* With the output named and the model and the codec made: the work itself. */
+static int run_job(job *j, const megabyte_codec_options *o)
+{
+    zipper *z = j->z;
+    if (!make_codec(j, o) || !create_output(j)) return 0;
+    z->bar = (progress){.start = now()};
+    int good = transfer(j);
+    j->seconds = now() - z->bar.start;
+    end_progress(&z->bar);
+    megabyte_codec_count(z->codec, &j->counts);
+    return good;
+}
+
+static int process(job *j)
+{
+    zipper *z = j->z;
+    int elsewhere = !z->writes || z->to_stdout || z->output;
+    int good = open_input(j, z->force || elsewhere, elsewhere);
+    if (good && z->mode == MEGABYTE_COMPRESS) {
+        good = name_output(j);
+        if (good && !z->is_open) open_with(z, &z->shared);
+        if (good) {
+            megabyte_codec_options o = options_for_compressing(j);
+            good = run_job(j, &o);
+        }
+    } else if (good) {
+        megabyte_container header;
+        good = name_output(j) && read_head(j, &header) && use_model_of(z, j, &header);
+        if (good) {
+            megabyte_codec_options o = options_for_decompressing(j, &header);
+            good = run_job(j, &o);
+        }
+    }
+    return good;
+}
+
+/* Returns 1, or 0 after a message; counts the file and reports it. */
+static int process_file(zipper *z, char *path, job *total, int *n_printed)
+{
+    job j = {.z = z, .path = path, .name = path, .in = -1, .out = -1};
+    int good = process(&j), goes_to_file = j.final != NULL;
+    char *output = goes_to_file ? copy_text(j.final) : NULL;
+    int is_complete = finish_output(&j, good || j.has_trailing_data);
+    good = good && is_complete;
+    close_input(&j);
+    if (good && z->remove_input && goes_to_file && j.in != STDIN_FILENO && unlink(path))
+        good = complain(path, strerror(errno));
+    if (good && z->verbose) print_report(&j);
+    if (good && z->shared.json) {
+        printf("%s{\"name\": ", (*n_printed)++ ? ", " : "");
+        json_text(stdout, path, strlen(path));
+        printf(", ");
+        print_report_json(&j, output);
+        printf("}");
+        flush_output();
+    }
+    if (good) add_up(total, &j);
+    free(output);
+    return good;
+}
+
+static int process_all(zipper *z, char **paths, int n)
+{
+    static char standard_input[] = "-";
+    char *no_paths[] = {standard_input};
+    job total = {.z = z, .name = "total"};
+    int good = 1, n_printed = 0;
+    if (!n) {
+        paths = no_paths;
+        n = 1;
+    }
+    if (z->shared.json) printf("{\"files\": [");
+    for (int i = 0; i < n && !stop_requested(); i++)
+        if (!process_file(z, paths[i], &total, &n_printed)) good = 0;
+    if (z->shared.json) {
+        printf("], \"total\": {");
+        print_report_json(&total, NULL);
+        puts("}}");
+    } else if (z->verbose && n > 1 && !stop_requested()) {
+        print_report(&total);
+    }
+    return stop_requested() ? stop_requested() : !good;
+}
+
+enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
+
+static int compare_all(zipper *z, char **paths, int n);
+
+/* The three subcommands share most of their options. */
+static int run_zipper(const command *self, int argc, char **argv, int who)
+{
+    zipper z = {.self = self, .writes = who != TESTS};
+    const int all = COMPRESSES | DECOMPRESSES | TESTS;
+    const uint32_t cores = count_cores();
+    z.mode = who == COMPRESSES ? MEGABYTE_COMPRESS : MEGABYTE_DECOMPRESS;
+    z.shared.threads = who != COMPRESSES && cores > 8 ? 8 : cores; /* a byte of each stream is too little for more */
+    const struct { int who; option o; } table[] = {
+        {COMPRESSES | DECOMPRESSES, {"output", 'o', OPTION_TEXT, &z.output, 0, 0, "OUT",
+         "write to this file or device (one FILE only; -: standard output)"}},
+        {COMPRESSES | DECOMPRESSES, {"stdout", 'c', OPTION_FLAG, &z.to_stdout, 0, 0, NULL, "write to standard output"}},
+        {COMPRESSES | DECOMPRESSES, {"keep", 'k', OPTION_FLAG, &z.keep, 0, 0, NULL,
+         "keep the input (so it is without -k, too)"}},
+        {COMPRESSES | DECOMPRESSES, {"rm", 0, OPTION_FLAG, &z.remove_input, 0, 0, NULL, who == COMPRESSES
+         ? "remove the input after success; implies --verify" : "remove the input after success"}},
+        {COMPRESSES, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
+         "overwrite; follow links; write to a terminal; compress .mbz files"}},
+        {DECOMPRESSES, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
+         "overwrite; follow links; read from a terminal"}},
+        {TESTS, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"}},
+        {COMPRESSES, {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
+         "cut each file into at least so many blocks (default: by size)"}},
+        {DECOMPRESSES | TESTS, {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
+         "decode so many blocks side by side (16), if memory allows"}},
+        {COMPRESSES, {"block", 'B', OPTION_SIZE, &z.block, 1, MEGABYTE_BLOCK_MAX, "SIZE",
+         "bytes per block (default: by -S and size), up to 64M"}},
+        {COMPRESSES, {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL, "decode each block before it is written"}},
+        {DECOMPRESSES | TESTS, {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
+         "fail if a file decodes to more than this (0: no limit)"}},
+        {all, {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE", who == COMPRESSES
+         ? "make the model read FILE before each block; decoding needs it" : "the FILE given to compress --prime"}},
+        {COMPRESSES, {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
+         "write no files: print a table of sizes beside other compressors"}},
+        {all, {"verbose", 'v', OPTION_FLAG, &z.verbose, 0, 0, NULL, who == TESTS
+         ? "say OK, sizes and speed of each file" : "tell sizes, blocks and speed of each file"}},
+        {all, {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "no progress bar, not a word about skipped files"}},
+    };
+    option own[COUNT_OF(table)];
+    size_t n_own = 0;
+    for (size_t i = 0; i < COUNT_OF(table); i++)
+        if (table[i].who & who) own[n_own++] = table[i].o;
+    int n = parse_options(self, own, n_own, &z.shared, argc, argv);
+    if (z.output && !strcmp(z.output, "-")) {
+        z.output = NULL;
+        z.to_stdout = 1;
+    }
+    if (z.output && z.to_stdout) usage_error(self, "-o and -c", "give only one of them");
+    if (z.output && n > 1) usage_error(self, "-o", "takes only one FILE (-c writes several, one after the other)");
+    if (z.keep && z.remove_input) usage_error(self, "-k and --rm", "give only one of them");
+    if (z.to_stdout && z.remove_input) usage_error(self, "--rm", "not together with -c: nobody knows where that goes");
+    if (z.to_stdout && z.shared.json) usage_error(self, "--json", "would mix with the output of -c");
+    if (!n && !z.output && z.writes && z.shared.json) usage_error(self, "--json", "would mix with standard output");
+    if (z.against && (z.output || z.to_stdout || z.remove_input || z.shared.json))
+        usage_error(self, "--against", "not together with -o, -c, --rm or --json");
+    if (z.against && !n) usage_error(self, "FILE", "none given");
+    if (z.remove_input) z.verify = 1;
+
+    if (z.prime_file) read_file(z.prime_file, &z.prime);
+    z.input = allocate(PIECE);
+    z.result = allocate(PIECE);
+    catch_interrupt();
+    int status = z.against ? compare_all(&z, argv, n) : process_all(&z, argv, n);
+    close_model(&z);
+    free_known_models(&z.known);
+    free(z.prime.data);
+    free(z.input);
+    free(z.result);
+    return status;
+}
+
+int run_compress(const command *self, int argc, char **argv)
+{
+    return run_zipper(self, argc, argv, COMPRESSES);
+}
+
+int run_decompress(const command *self, int argc, char **argv)
+{
+    return run_zipper(self, argc, argv, DECOMPRESSES);
+}
+
+int run_test(const command *self, int argc, char **argv)
+{
+    return run_zipper(self, argc, argv, TESTS);
+}
+
+/* ========================================================================================================= 7 list */
+
+static void print_line(const survey *v, const char *version, const char *model, const char *name)
+{
+    printf("%12llu  %12llu  %7.3f  %9.5f  %7llu  %8llu  %7llu  %7s  %-23s  %s\n", (unsigned long long)v->original,
+           (unsigned long long)v->compressed, or_zero(quotient((double)v->original, (double)v->compressed)),
+           or_zero(quotient(8 * (double)v->compressed, (double)v->original)),
+           (unsigned long long)v->by_method[MEGABYTE_CODED], (unsigned long long)v->by_method[MEGABYTE_CONSTANT],
+           (unsigned long long)v->by_method[MEGABYTE_STORED], version, model, name);
+}
+
+static void print_line_json(const survey *v)
+{
+    printf("\"original\": %llu, \"compressed\": %llu", (unsigned long long)v->original,
+           (unsigned long long)v->compressed);
+    json_field("ratio", quotient((double)v->original, (double)v->compressed));
+    json_field("bits_per_byte", quotient(8 * (double)v->compressed, (double)v->original));
+    json_field("members", (double)v->members);
+    json_field("coded_blocks", (double)v->by_method[MEGABYTE_CODED]);
+    json_field("constant_blocks", (double)v->by_method[MEGABYTE_CONSTANT]);
+    json_field("stored_blocks", (double)v->by_method[MEGABYTE_STORED]);
+}
+
+/* "text" for models/text.mb; NULL if there is none with the file's id. */
+static const known_model *model_of(zipper *z, const survey *v)
+{
+    return known_model_of(models_at_hand(z), v->first.model_id, sizeof v->first.model_id);
+}
+
+static size_t name_length(const char *path)
+{
+    size_t n = strlen(base_name(path));
+    return n > 3 ? n - 3 : n;
+}
+
+static void list_as_text(zipper *z, const survey *v, const char *name)
+{
+    char model[64], version[32];
+    const known_model *known = model_of(z, v);
+    int n = 0;
+    for (size_t i = 0; i < sizeof v->first.model_id; i++)
+        n += snprintf(model + n, sizeof model - (size_t)n, "%02x", v->first.model_id[i]);
+    if (v->has_several_models) snprintf(model, sizeof model, "several");
+    else if (known)
+        snprintf(model + n, sizeof model - (size_t)n, " %.*s", (int)name_length(known->path),
+                 base_name(known->path));
+    snprintf(version, sizeof version, "%u.%u%s", v->format_version, v->first.numerics_version,
+             v->first.primed ? "p" : "");
+    print_line(v, version, model, name);
+}
+
+static void list_as_json(zipper *z, const survey *v, const char *name)
+{
+    const known_model *known = model_of(z, v);
+    printf("{\"name\": ");
+    json_text(stdout, name, strlen(name));
+    printf(", ");
+    print_line_json(v);
+    json_field("block_bytes", v->block);
+    json_field("halvings", v->halvings);
+    json_field("format_version", v->format_version);
+    json_field("numerics_version", v->first.numerics_version);
+    printf(", \"primed\": %s, \"several_models\": %s, \"model_id\": \"", v->first.primed ? "true" : "false",
+           v->has_several_models ? "true" : "false");
+    print_id(stdout, v->first.model_id, sizeof v->first.model_id);
+    printf("\", \"model\": ");
+    if (known) json_text(stdout, base_name(known->path), name_length(known->path));
+    else printf("null");
+    printf("}");
+}
+
+/* A file with a fault gets its line only if the fault is data that follows. */
+static int list_file(zipper *z, char *path, survey *total, int n_printed, int *is_listed)
+{
+    job j = {.z = z, .path = path, .in = -1};
+    megabyte_error error;
+    survey v;
+    *is_listed = 0;
+    if (!open_input(&j, 1, 1)) return 0;
+    megabyte_status status = survey_file(&j, UINT64_MAX, &v, &error);
+    close_input(&j);
+    if (status && status != MEGABYTE_IO) {
+        char why[256];
+        int is_told = error.text[0] && status != MEGABYTE_TRAILING_DATA;
+        const char *text = is_told ? error.text : megabyte_status_string(status);
+        snprintf(why, sizeof why, "%.190s (at byte %llu)", text, (unsigned long long)error.offset);
+        complain(j.name, why);
+    }
+    if (status && status != MEGABYTE_TRAILING_DATA) return 0;
+    if (n_printed && z->shared.json) printf(", ");
+    if (z->shared.json) list_as_json(z, &v, path);
+    else list_as_text(z, &v, path);
+    flush_output();
+    *is_listed = 1;
+    total->original += v.original;
+    total->compressed += v.compressed;
+    total->members += v.members;
+    for (int i = 0; i < MEGABYTE_METHODS; i++) total->by_method[i] += v.by_method[i];
+    return !status;
+}
+
+int run_list(const command *self, int argc, char **argv)
+{
+    zipper z = {.self = self, .mode = MEGABYTE_DECOMPRESS};
+    const option own[] = {
+        {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"},
+        {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "not a word about skipped files"},
+    };
+    static char standard_input[] = "-";
+    char *no_paths[] = {standard_input};
+    int n = parse_options(self, own, COUNT_OF(own), &z.shared, argc, argv), good = 1, n_printed = 0;
+    if (!n) {
+        argv = no_paths;
+        n = 1;
+    }
+    survey total = {.original = 0};
+    catch_interrupt();
+    if (z.shared.json) printf("{\"files\": [");
+    else printf("%12s  %12s  %7s  %9s  %7s  %8s  %7s  %7s  %-23s  %s\n", "original", "compressed", "ratio", "bits/byte",
+                "coded", "constant", "stored", "version", "model", "name");
+    for (int i = 0; i < n && !stop_requested(); i++) {
+        int is_listed;
+        if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
+        n_printed += is_listed;
+    }
+    if (z.shared.json) {
+        printf("], \"total\": {");
+        print_line_json(&total);
+        puts("}}");
+    } else if (n_printed > 1) {
+        print_line(&total, "", "", "total");
+    }
+    free_known_models(&z.known);
+    return stop_requested() ? stop_requested() : !good;
+}
+
+/* =========================================================================================== 8 compress --against */
+
+#define FAILED UINT64_MAX
+
+/* They read standard input. 7z needs a name for its output, which is appended. */
+typedef struct rival {
+    const char *label, *programs[3];
+    const char *arguments[8];
+    int needs_file;
+} rival;
+
+static const rival rivals[] = {
+    {"gzip -9", {"gzip"}, {"-9", "-c"}, 0},
+    {"xz -9e", {"xz"}, {"-9e", "-c"}, 0},
+    {"zstd --ultra -22", {"zstd"}, {"-q", "--ultra", "-22", "-c"}, 0},
+    {"brotli -q 11 -w 24", {"brotli"}, {"-q", "11", "-w", "24", "-c"}, 0},
+    {"bzip2 -9", {"bzip2"}, {"-9", "-c"}, 0},
+    {"bzip3 -b 16", {"bzip3"}, {"-e", "-b", "16", "-c"}, 0},
+    {"7z PPMd o16", {"7z", "7zz", "7za"}, {"a", "-bd", "-y", "-mx=9", "-m0=PPMd:o=16", "-sidata"}, 1},
+};
+
+typedef struct comparison {
+    zipper *z;
+    const char *program[COUNT_OF(rivals)]; /* NULL: not found */
+    char directory[1024], archive[1040];   /* for 7z; "" before it is made */
+} comparison;
+
+static int is_on_path(const char *name)
+{
+    const char *path = getenv("PATH");
+    char file[4096];
+    for (size_t n; path && *path; path += n + (path[n] == ':')) {
+        n = strcspn(path, ":");
+        int length = snprintf(file, sizeof file, "%.*s/%s", n < 3000 ? (int)n : 0, path, name);
+        if (n && length > 0 && !access(file, X_OK)) return 1;
+    }
+    return 0;
+}
+
+/* Runs a program with `path` as its standard input; returns the bytes that it wrote to its standard output. */
+static uint64_t run_program(char *const *arguments, const char *path)
+{
+    static uint8_t piece[PIECE];
+    int ends[2] = {-1, -1}, result = 0;
+    uint64_t n = 0;
+    int in = open(path, O_RDONLY), null = open("/dev/null", O_WRONLY);
+    pid_t child = in < 0 || null < 0 || pipe(ends) ? -1 : fork();
+    if (!child) {
+        signal(SIGPIPE, SIG_DFL);
+        signal(SIGXFSZ, SIG_DFL);
+        dup2(in, STDIN_FILENO);
+        dup2(ends[1], STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        close(in);
+        close(null);
+        execvp(arguments[0], arguments);
+        _exit(127);
+    }
+    if (in >= 0) close(in);
+    if (null >= 0) close(null);
+    if (ends[1] >= 0) close(ends[1]);
+    while (child > 0 && !stop_requested()) {
+        ssize_t got = read(ends[0], piece, sizeof piece);
+        if (got == 0 || (got < 0 && errno != EINTR)) break;
+        if (got > 0) n += (size_t)got;
+    }
+    if (child > 0 && stop_requested()) kill(child, SIGTERM);
+    if (ends[0] >= 0) close(ends[0]);
+    while (child > 0 && waitpid(child, &result, 0) < 0 && errno == EINTR)
+        if (stop_requested()) kill(child, SIGTERM);
+    return child < 0 || stop_requested() || !WIFEXITED(result) || WEXITSTATUS(result) ? FAILED : n;
+}
+
+static uint64_t size_by_rival(comparison *c, size_t i, const char *path)
+{
+    const rival *r = &rivals[i];
+    const char *arguments[COUNT_OF(r->arguments) + 3] = {c->program[i]};
+    struct stat status;
+    size_t n = 1;
+    while (n <= COUNT_OF(r->arguments) && r->arguments[n - 1]) {
+        arguments[n] = r->arguments[n - 1];
+        n++;
+    }
+    if (!r->needs_file) return run_program((char *const *)arguments, path);
+
+    if (!c->directory[0]) {
+        const char *place = getenv("TMPDIR");
+        int length = snprintf(c->directory, sizeof c->directory, "%s/mbrun-XXXXXX", place && *place ? place : "/tmp");
+        if (length < 0 || (size_t)length >= sizeof c->directory || !mkdtemp(c->directory)) {
+            c->directory[0] = 0;
+            return FAILED;
+        }
+        snprintf(c->archive, sizeof c->archive, "%s/out.7z", c->directory);
+        remove_if_killed(c->archive);
+    }
+    arguments[n] = c->archive;
+    uint64_t size = run_program((char *const *)arguments, path);
+    if (size != FAILED) size = stat(c->archive, &status) ? FAILED : (uint64_t)status.st_size;
+    unlink(c->archive);
+    return size;
+}
+
+static uint64_t size_by_us(comparison *c, char *path, uint64_t *original)
+{
+    job j = {.z = c->z, .path = path, .name = path, .in = -1, .out = -1};
+    int good = process(&j) && finish_output(&j, 1);
+    close_input(&j);
+    *original = good ? j.bytes_in : (uint64_t)j.status.st_size;
+    return good ? j.bytes_out : FAILED;
+}
+
+static void print_row(const comparison *c, const char *name, uint64_t original, uint64_t ours, const uint64_t *theirs)
+{
+    uint64_t least = ours;
+    for (size_t i = 0; i < COUNT_OF(rivals); i++)
+        if (c->program[i] && theirs[i] < least) least = theirs[i];
+    printf("| ");
+    for (; *name; name++) printf(*name == '|' ? "\\|" : "%c", *name);
+    printf(" | %llu |", (unsigned long long)original);
+    for (size_t i = 0; i <= COUNT_OF(rivals); i++) {
+        if (i > 0 && !c->program[i - 1]) continue;
+        uint64_t size = i > 0 ? theirs[i - 1] : ours;
+        const char *stars = size == least ? "**" : "";
+        if (size == FAILED) printf(" - |");
+        else printf(" %s%llu%s |", stars, (unsigned long long)size, stars);
+    }
+    putchar('\n');
+    flush_output();
+}
+
+static void print_head(const comparison *c)
+{
+    const zipper *z = c->z;
+    int n_missing = 0;
+    printf("Compressed sizes in bytes; mbrun's model: %.*s, %llu bytes", (int)name_length(z->s.path),
+           base_name(z->s.path), (unsigned long long)z->s.info.file_bytes);
+    if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
+    if (z->block) printf(", -B %llu", (unsigned long long)z->block);
+    if (z->prime_file) printf(", --prime %s", base_name(z->prime_file));
+    for (size_t i = 0; i < COUNT_OF(rivals); i++)
+        if (!c->program[i]) printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);
+    printf(".\n\n| file | bytes | mbrun |");
+    for (size_t i = 0; i < COUNT_OF(rivals); i++)
+        if (c->program[i]) printf(" %s |", rivals[i].label);
+    printf("\n|---|--:|--:|");
+    for (size_t i = 0; i < COUNT_OF(rivals); i++)
+        if (c->program[i]) printf("--:|");
+    putchar('\n');
+    flush_output();
+}
+
+static uint64_t sum(uint64_t a, uint64_t b)
+{
+    return a == FAILED || b == FAILED ? FAILED : a + b;
+}
+
+static int compare_all(zipper *z, char **paths, int n)
+{
+    comparison c = {.z = z};
+    uint64_t total[COUNT_OF(rivals)] = {0}, total_ours = 0, total_original = 0;
+    int good = 1, n_rows = 0;
+    z->writes = 0;
+    for (size_t i = 0; i < COUNT_OF(rivals); i++)
+        for (size_t k = COUNT_OF(rivals[i].programs); k-- > 0;) /* the first one wins */
+            if (rivals[i].programs[k] && is_on_path(rivals[i].programs[k])) c.program[i] = rivals[i].programs[k];
+    open_with(z, &z->shared);
+    print_head(&c);
+    for (int i = 0; i < n && !stop_requested(); i++) {
+        uint64_t sizes[COUNT_OF(rivals)] = {0}, original;
+        struct stat status;
+        if (stat(paths[i], &status) || !S_ISREG(status.st_mode)) {
+            good = complain(paths[i], "not a file that can be read again and again");
+            continue;
+        }
+        uint64_t ours = size_by_us(&c, paths[i], &original);
+        if (ours == FAILED) good = 0;
+        for (size_t k = 0; k < COUNT_OF(rivals) && !stop_requested(); k++)
+            if (c.program[k]) sizes[k] = size_by_rival(&c, k, paths[i]);
+        if (stop_requested()) break;
+        print_row(&c, base_name(paths[i]), original, ours, sizes);
+        for (size_t k = 0; k < COUNT_OF(rivals); k++) total[k] = sum(total[k], sizes[k]);
+        total_ours = sum(total_ours, ours);
+        total_original += original;
+        n_rows++;
+    }
+    if (n_rows > 1 && !stop_requested()) print_row(&c, "total", total_original, total_ours, total);
+    if (c.directory[0]) {
+        unlink(c.archive);
+        rmdir(c.directory);
+        remove_if_killed(NULL);
+    }
+    return stop_requested() ? stop_requested() : !good;
+}
