@@ -119,6 +119,11 @@
 #endif
 
 #if defined(__GNUC__)
+#  define PREFETCH(p) __builtin_prefetch(p)
+#else
+#  define PREFETCH(p) ((void)(p))
+#endif
+#if defined(__GNUC__)
 #  define INLINE static inline __attribute__((always_inline))
 #  define TARGET(isa) __attribute__((target(isa)))
 #else
@@ -131,6 +136,8 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 typedef int32_t i32;
+typedef int64_t i64;
+typedef int16_t i16;
 typedef int8_t i8;
 typedef megabyte_status status;
 
@@ -1123,9 +1130,14 @@ struct kernels {
     void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
     void (*add)(float *x, const float *y, u32 n);                            /* x += y, neither padded */
     float (*softmax)(float *x, u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
+    /* Of the contexts' mixer, for 32 inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x w;
+     * w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
+    i32 (*mix_dot)(const i16 *x, const i16 *w);
+    void (*mix_train)(const i16 *x, i16 *w, i16 error);
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
 };
+#define MIX_INPUTS 32
 
 #define MOST 1e15f /* of keys, queries, values and logits: a dot product of 65536 such pairs is finite */
 #define MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
@@ -1252,6 +1264,17 @@ V A a_dot(A a, const u8 *w, const Q *x) {
 }
 V I a_total(A a, i32 sum) { LANES a.v[i] -= 128 * sum; return a; }
 #undef LANES
+static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    i32 sum = 0;
+    for (int i = 0; i < MIX_INPUTS; i++) sum += x[i] * w[i];
+    return sum;
+}
+static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    for (int i = 0; i < MIX_INPUTS; i++) {
+        i32 v = w[i] + ((x[i] * error + (1 << 15)) >> 16);
+        w[i] = (i16)(v > 32767 ? 32767 : v < -32768 ? -32768 : v);
+    }
+}
 
 #elif MEGABYTE_PASS == 2 /* AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
 typedef struct { __m256 a, b; } F;
@@ -1357,6 +1380,22 @@ V void q_store(Q *p, I a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi
 V I a_total(A a, i32 sum) { return _mm512_sub_epi32(a, _mm512_set1_epi32(128 * sum)); }
 
 #else /* NEON: four registers of 4 lanes */
+static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    int32x4_t a = vdupq_n_s32(0), b = a;
+    for (int i = 0; i < MIX_INPUTS; i += 8) {
+        a = vmlal_s16(a, vld1_s16(x + i), vld1_s16(w + i));
+        b = vmlal_s16(b, vld1_s16(x + i + 4), vld1_s16(w + i + 4));
+    }
+    return vaddvq_s32(vaddq_s32(a, b));
+}
+static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    int16x4_t e = vdup_n_s16(error);
+    for (int i = 0; i < MIX_INPUTS; i += 8) {
+        int16x4_t a = vrshrn_n_s32(vmull_s16(vld1_s16(x + i), e), 16);
+        int16x4_t b = vrshrn_n_s32(vmull_s16(vld1_s16(x + i + 4), e), 16);
+        vst1q_s16(w + i, vqaddq_s16(vld1q_s16(w + i), vcombine_s16(a, b)));
+    }
+}
 typedef struct { float32x4_t a, b, c, d; } F;
 typedef struct { int32x4_t a, b, c, d; } I;
 typedef i8 Q;
@@ -1468,6 +1507,24 @@ V A a_dot(A s, const u8 *w, const Q *x) {
 }
 V I a_total(A s, i32 sum) { (void)sum; return s; }
 #endif
+#endif
+
+#if MEGABYTE_PASS == 2 || MEGABYTE_PASS == 3
+static TGT i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    const __m256i *a = (const __m256i *)(const void *)x, *b = (const __m256i *)(const void *)w;
+    __m256i s = _mm256_add_epi32(_mm256_madd_epi16(a[0], b[0]), _mm256_madd_epi16(a[1], b[1]));
+    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
+}
+static TGT void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    const __m256i *a = (const __m256i *)(const void *)x, e = _mm256_set1_epi16(error);
+    __m256i *b = (__m256i *)(void *)w;
+    for (int i = 0; i < 2; i++) { /* the product's high half, rounded by the top bit of its low half */
+        __m256i low = _mm256_srli_epi16(_mm256_mullo_epi16(a[i], e), 15);
+        b[i] = _mm256_adds_epi16(b[i], _mm256_add_epi16(_mm256_mulhi_epi16(a[i], e), low));
+    }
+}
 #endif
 
 /* From here on no intrinsics: the kernels, in the dialect. ------------------------------------------ */
@@ -1892,6 +1949,8 @@ static struct kernels NAME(kernels)(void) {
                          NAME(scale),
                          NAME(add),
                          NAME(softmax),
+                         NAME(mix_dot),
+                         NAME(mix_train),
                          (megabyte_isa)MEGABYTE_PASS,
                          sizeof(Q) };
     return k;
@@ -2442,7 +2501,8 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
     u64 scale_at = (layer * (u64)g->size.heads + head) * c->scale_head;
     float *score = e->score + chunk * 4 * (e->score_stride + e->side_stride);
     float *side = score + 4 * e->score_stride, total[4];
-    u8 *high = e->score_q + chunk * 8 * e->q_stride, *low = high + 4 * e->q_stride;
+    u8 *high = g->cache_q8 ? e->score_q + chunk * 8 * e->q_stride : NULL;
+    u8 *low = g->cache_q8 ? high + 4 * e->q_stride : NULL;
     u64 ldq = e->q_stride / kernel->q_bytes;
     for (u32 i = first; i < end; i += 4) {
         u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
@@ -2622,7 +2682,7 @@ struct megabyte_stream {
     float *condition
         [MEGABYTE_MAX_STAGES]; /* stages but the finest: the current token's projection [next.rows] */
     float *logits;                             /* [V] */
-    u8 *cleared_to;                       /* what lies before is cleared at creation */
+    u8 *cleared_to;        /* history and what follows up to here are cleared by a reset */
 };
 
 /* What a caller wants done with one stream. */
@@ -3159,7 +3219,6 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     s = (megabyte_stream *)memory;
     memset(s, 0, sizeof *s);
     stream_layout(s, &a, model, patches);
-    memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* all but the global cache */
     s->allocator = with;
     s->allocated = bytes;
     s->engine = o.engine;
@@ -3186,6 +3245,7 @@ void megabyte_stream_reset(megabyte_stream *s) {
     if (!s) return;
     const struct sizes *z = &s->engine->model->sizes;
     s->position = s->base = s->oldest = s->high = 0;
+    memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
     memcpy(s->logits, s->engine->start_next[z->n_stages - 1], z->vocabulary * sizeof *s->logits);
 }
 
@@ -3617,7 +3677,484 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
                   byte);
 }
 
-/* ================================================================================ 13 messages */
+/* ================================================================================ 13 contexts */
+
+/* Bit predictions from what this very data has shown so far, mixed with the network's.
+ *
+ * Many simple models each give P(bit = 1); their opinions are added up in the logistic domain:
+ *
+ *     P = squash(sum of w[i] * stretch(p[i])),  stretch(p) = ln(p / (1 - p)),  squash(x) = 1 / (1 + e^-x)
+ *
+ * and after every bit the weights follow the gradient of the code length: w[i] += rate error stretch(p[i])
+ * (logistic mixing, M. Mahoney's PAQ; what follows was written anew in the manner of lpaq). The models:
+ *
+ *   contexts  Hashes of what came before: the last 0, 1, 2, 3, 4, 6 bytes, the word, the column, the table's
+ *             field ... In each context every node of a nibble's bit tree keeps a bit history, one byte: how
+ *             many 0s and 1s it saw and which came last. What a history means is learned as well: each
+ *             context has a map from history to probability.
+ *   match     The longest earlier string equal to the last bytes predicts the byte that followed it.
+ *   network   The transformer's probability; without it the mixer runs on contexts alone.
+ *
+ * Several weight sets, each selected by a small context, mix the same inputs; a second mixer joins their
+ * outputs, and two adaptive probability maps correct what it still gets wrong. All of it is integers, the
+ * same on every machine: probabilities have 22 bits, stretched values are in 1/128 (inputs) or 1/4096 (sums),
+ * weights in 1/16384. Shifts to the right of negative numbers round down, as every compiler has it.
+ *
+ * Memory, 1 << log2_memory bytes: the struct (0.4 MB), the last bytes (1/8), the match table (1/16), and bit
+ * histories in the rest. */
+
+enum {
+    /* contexts */
+    N_ORDERS = 6, C_WORD = N_ORDERS, C_WORDS, C_COLUMN, C_SPARSE, C_RECORD, C_FIELD, C_EXPECTED, N_CONTEXTS,
+    /* pairs of inputs: one per context, then */
+    I_MATCH = N_CONTEXTS, I_NETWORK, I_REFINED, N_INPUTS = 2 * (I_REFINED + 1),
+    /* weight sets: one of each group takes part. N_SETS groups with the network, one fewer without */
+    SET_HITS = 0, SET_PARTIAL = SET_HITS + 32, SET_NETWORK = SET_PARTIAL + 512, SET_BYTE1 = SET_NETWORK + 256,
+    SET_BYTE2 = SET_BYTE1 + 256, N_WEIGHTS = SET_BYTE2 + 256, N_SETS = 5,
+    N_STATES = 256, N_BUCKETS = 33, MIN_MATCH = 6,
+    P_BITS = 22, P_ONE = 1 << P_BITS, X_MAX = 65535 /* stretched sums: within 16 * 4096 */
+};
+
+_Static_assert(N_INPUTS == MIX_INPUTS, "the mixing kernels have a fixed width");
+
+/* An adaptive probability is a u32: P(1) in the upper 22 bits, a count of updates in the lower 10. */
+#define NOTHING ((u32)(P_ONE / 2) << 10 | 2) /* P(1) = 1/2: both its inputs are 0 */
+
+struct mixer_pair { i16 stretched, plain; };    /* one probability as two inputs, see mixer_predict */
+
+struct mixer_context {
+    u64 key;                                    /* hash of what identifies the context */
+    u8 *slot;                                   /* the histories of this nibble's bits */
+    u32 at, check;                              /* where the first nibble's search starts; the check byte */
+};
+
+struct mixer {
+    _Alignas(64) struct mixer_pair input[N_INPUTS / 2];
+    i16 weights[N_WEIGHTS][N_INPUTS];          /* 16384 = 1.0 */
+    u8 weights_used[N_WEIGHTS];
+    u16 chosen[N_SETS];                         /* rows of weights for this bit */
+    u32 p_set[N_SETS], p_final;
+    i32 x_set[N_SETS], final_weights[256][8];   /* 2^28 = 1.0 */
+    u32 n_sets, with_network;
+    i32 rate;
+
+    u64 last8;                                  /* the last bytes, newest lowest */
+    u32 position, partial, node, bit_position;  /* partial: 1, then this byte's bits; node: this nibble's */
+    u32 word, previous_word, field, line_start, line_above;
+    u32 record, record_votes, last_seen[256], last_gap[256];
+
+    struct mixer_context context[N_CONTEXTS];
+    u32 map[N_CONTEXTS][N_STATES];              /* history -> probability */
+
+    u32 match_at, match_length, match_misses, match_bucket, match_row;
+    u32 expected;                               /* 256 | the byte that the match predicts; 0: no match */
+    u32 match_map[32 * 4], *match_p;
+    u32 refined[N_STATES][N_BUCKETS], *refined_p;
+    u32 apm[2][1024][N_BUCKETS], *apm_p[2];
+
+    u32 squash_table[513];                      /* at steps of 1/16 */
+    struct mixer_pair pair_table[4096];         /* by the upper 12 bits of a probability */
+    u16 log_table[257], reciprocal[1024];
+    u8 next_state[N_STATES][2];
+
+    const struct kernels *kernels;
+    u8 *history, *lines;
+    u32 *match_table;
+    u32 history_mask, match_bits, n_lines;
+};
+
+/* ---- arithmetic */
+
+static u32 log2_floor(u32 x) {
+    u32 n = 0;
+    for (u32 k = 16; k; k >>= 1)
+        if (x >> k) x >>= k, n += k;
+    return n;
+}
+
+/* log2(p) in 1/4096 for 0 < p < 2^22; table of log2(1 + i/256), linear between */
+static i32 log2_fixed(const struct mixer *m, u32 p) {
+    u32 n = log2_floor(p), f = p << (P_BITS - n) & (P_ONE - 1), i = f >> 14, r = f & 0x3fff;
+    return (i32)((n << 12) + ((m->log_table[i] * (0x4000 - r) + m->log_table[i + 1] * r) >> 14));
+}
+
+/* ln(p / (1 - p)) in 1/128: within +-1952. 1420 = ln 2 * 128 / 4096 * 65536 */
+static i32 stretch(const struct mixer *m, u32 p) {
+    return ((log2_fixed(m, p) - log2_fixed(m, P_ONE - p)) * 1420 + 32768) >> 16;
+}
+
+/* 1 / (1 + e^-x), x in 1/4096, |x| <= X_MAX; the result lies in 1 .. 2^22 - 1 */
+static u32 squash(const struct mixer *m, i32 x) {
+    u32 u = (u32)(x + X_MAX + 1), i = u >> 8, f = u & 255;
+    return (m->squash_table[i] * (256 - f) + m->squash_table[i + 1] * f) >> 8;
+}
+
+static i32 clamp(i32 x, i32 limit) { return x > limit ? limit : x < -limit ? -limit : x; }
+
+/* Moves an adaptive probability by 1 / (count + 1.5) of the error; the count stops at the limit. */
+static void adapt(const struct mixer *m, u32 *p, u32 bit, u32 limit) {
+    u32 v = *p, n = v & 1023;
+    i32 step = (i32)((i64)((i32)(bit << P_BITS) - (i32)(v >> 10)) * m->reciprocal[n] >> 16);
+    *p = v + ((u32)step << 10) + (n < limit);
+}
+
+/* ---- tables */
+
+/* Bit histories: all pairs of counts (n0, n1) within most[], each with the bit that came last; state 0 has
+ * seen nothing, and states are numbered by n0 + n1. A bit adds to its own count and cuts the other one down
+ * if that is above 2, since what came lately says more; a pair outside the bounds is moved back in. */
+static void make_states(struct mixer *m) {
+    static const u8 most[5] = { 41, 20, 12, 7, 5 }; /* of the larger count, by the smaller */
+    u8 zeros[N_STATES], ones[N_STATES], number[48][48][2];
+    u32 n = 0;
+    memset(number, 0, sizeof number);
+    for (u32 total = 0; total < 48; total++)
+        for (u32 n1 = 0; n1 <= total; n1++)
+            for (u32 last = 0; last < 2; last++) {
+                u32 n0 = total - n1, low = n0 < n1 ? n0 : n1;
+                if (low > 4 || total - low > most[low] || (total ? !(last ? n1 : n0) : last)) continue;
+                zeros[n] = (u8)n0, ones[n] = (u8)n1;
+                number[n0][n1][last] = (u8)n++; /* 226 in all */
+            }
+    for (u32 s = 0; s < n; s++) {
+        for (u32 bit = 0; bit < 2; bit++) {
+            u32 c[2] = { zeros[s], ones[s] }, o = c[!bit];
+            c[bit]++;
+            c[!bit] = o > 25 ? 7 : o > 14 ? 6 : o > 9 ? 5 : o > 5 ? 4 : o > 3 ? 3 : o > 2 ? 2 : o;
+            for (;;) {
+                u32 low = c[0] < c[1] ? c[0] : c[1], high = c[0] + c[1] - low;
+                if (low <= 4 && high <= most[low]) break;
+                c[c[0] <= c[1]]--;
+            }
+            m->next_state[s][bit] = number[c[0]][c[1]][bit];
+        }
+        u32 p = (ones[s] * 5u + 2) * (u32)P_ONE / ((zeros[s] + ones[s]) * 5u + 4);
+        for (u32 i = 0; i < N_CONTEXTS; i++) m->map[i][s] = p << 10 | 2;
+    }
+}
+
+static void make_tables(struct mixer *m) {
+    u64 e = (u64)1 << 32; /* e^-x in 1/2^32, x = i / 16 */
+    for (u32 i = 0; i <= 256; i++) {
+        u32 p = (u32)(((u64)1 << (P_BITS + 32)) / (((u64)1 << 32) + e));
+        if (p > P_ONE - 1) p = P_ONE - 1;
+        m->squash_table[256 + i] = p;
+        m->squash_table[256 - i] = P_ONE - p;
+        e = e * 4034750032u >> 32; /* e^(-1/16) */
+    }
+    for (u32 i = 0; i < 256; i++) { /* squaring doubles the logarithm: each carry past 2 is its next bit */
+        u64 v = (u64)(256 + i) << 22;
+        u32 bits = 0;
+        for (u32 k = 0; k < 12; k++) {
+            v = v * v >> 30;
+            bits = bits << 1 | (u32)(v >> 31);
+            v >>= v >> 31;
+        }
+        m->log_table[i] = (u16)bits;
+    }
+    m->log_table[256] = 4096;
+    for (i32 i = 0; i < 4096; i++)
+        m->pair_table[i] = (struct mixer_pair){ (i16)stretch(m, (u32)i * 1024 + 512),
+                                                (i16)((i - 2048) >> 2) };
+    for (u32 i = 0; i < 1024; i++) m->reciprocal[i] = (u16)(131072 / (2 * i + 3));
+}
+
+/* ---- contexts: once a byte */
+
+static u64 context_key(u32 number, u64 value) {
+    return (value + 1) * 0xD6E8FEB86659FD93u + number * 0x9FB21C651E98DF25u;
+}
+
+static void byte_contexts(struct mixer *m) {
+    static const u8 order[N_ORDERS] = { 0, 1, 2, 3, 4, 6 };
+    u64 c = m->last8;
+    u32 c1 = (u32)c & 255, pos = m->position, mask = m->history_mask;
+    const u8 *h = m->history;
+
+    for (u32 i = 0; i < N_ORDERS; i++) m->context[i].key = context_key(i, c & (((u64)1 << 8 * order[i]) - 1));
+
+    /* words: letters, any case, and all bytes of UTF-8 sequences */
+    if (((c1 | 32) >= 'a' && (c1 | 32) <= 'z') || c1 >= 128)
+        m->word = (m->word + (c1 | 32) + 1) * 0x2F0B4C47u;
+    else if (m->word) m->previous_word = m->word, m->word = 0;
+    m->context[C_WORD].key = context_key(C_WORD, (u64)m->word << 8 | c1);
+    u64 words = ((u64)m->previous_word << 32 | m->word) * 0x9E3779B97F4A7C15u;
+    m->context[C_WORDS].key = context_key(C_WORDS, words + c1);
+
+    /* lines: the column with the byte above it; fields: the field's number in the line, its bytes so far */
+    if (c1 == '\n') m->line_above = m->line_start, m->line_start = pos, m->field = 0;
+    else if (c1 == ',' || c1 == '\t' || c1 == ';' || c1 == '|') m->field = (m->field | 0xffffff) + 1;
+    else m->field = (m->field & 0xff000000) | ((m->field + c1 + 1) * 0x2F0B4C47u & 0xffffff);
+    u32 column = pos - m->line_start, above = m->line_above + column;
+    above = above < m->line_start ? h[above & mask] : 0;
+    m->context[C_COLUMN].key = context_key(C_COLUMN, (column < 255 ? column : 255) << 8 | above);
+    m->context[C_FIELD].key = context_key(C_FIELD, m->field);
+
+    /* records: a gap that two pairs of equal bytes agree on, again and again, is taken for their length */
+    u32 gap = pos - m->last_seen[c1];
+    if (gap == m->last_gap[c1] && gap > 1 && m->last_seen[c1] > gap) {
+        if (gap == m->record) m->record_votes += m->record_votes < 1000;
+        else if (m->record_votes > 4) m->record_votes -= 1 + m->record_votes / 8;
+        else m->record = gap, m->record_votes = 1;
+    }
+    m->last_gap[c1] = gap;
+    m->last_seen[c1] = pos;
+    u32 r = m->record && m->record < pos ? m->record : 1;
+    u32 above2 = (u32)h[(pos - r) & mask] << 8 | h[(pos - 2 * r) & mask];
+    m->context[C_RECORD].key = context_key(C_RECORD, (u64)r << 16 | above2);
+    m->context[C_SPARSE].key = context_key(C_SPARSE, c & 0xffff00);
+
+    u32 length = m->match_length < 15 ? m->match_length : 15;
+    m->context[C_EXPECTED].key = context_key(C_EXPECTED, m->expected << 16 | length << 8 | c1);
+}
+
+/* Bit histories lie in slots of 16 bytes: a check byte and the 15 nodes of a nibble's bits. A line of the
+ * cache holds four. A key names a line and the slot where the search starts; the second nibble's slot is in
+ * the same 4 KB as the first's. Prefetching comes first, so that other work is done meanwhile. */
+static void slots_prefetch(struct mixer *m) {
+    u32 nibble = m->bit_position ? m->partial * 0x9E3779B1u : 0;
+    for (u32 i = 0; i < N_CONTEXTS; i++) {
+        struct mixer_context *c = &m->context[i];
+        if (nibble) {
+            c->slot = m->lines + (c->at ^ (nibble >> 20 & 0xfc0) ^ (nibble >> 16 & 48));
+            c->check ^= nibble >> 8 & 255;
+        } else {
+            u64 k = (c->key ^ c->key >> 29) * 0x9E3779B97F4A7C15u;
+            c->at = (u32)((k >> 32) * m->n_lines >> 32) * 64 + (u32)(k >> 16 & 48);
+            c->check = (u32)(k >> 24 & 255);
+            c->slot = m->lines + c->at;
+        }
+        PREFETCH(c->slot);
+    }
+}
+
+static void slots_find(struct mixer *m) {
+    for (u32 i = 0; i < N_CONTEXTS; i++) {
+        struct mixer_context *c = &m->context[i];
+        u8 *first = c->slot, *worst = first;
+        if (*first == c->check) continue;
+        u32 at = (u32)(first - m->lines), k = 16;
+        for (; k < 64; k += 16) {
+            u8 *s = m->lines + (at ^ k);
+            if (*s == c->check) { worst = s; break; }
+            if (s[1] < worst[1]) worst = s; /* its first node has seen the fewest bits */
+        }
+        c->slot = worst;
+        if (k < 64) continue;
+        memset(worst, 0, 16);
+        *worst = (u8)c->check;
+    }
+}
+
+/* ---- match model */
+
+/* Follows the match, or looks for one: positions are found by the hash of the last 6 bytes, whose line in
+ * the table is named by the first 5 of them and so fetched a byte ahead. A match that failed goes on as a
+ * weak one (its length counts from 0 again) until a better is found: records differ in a field and go on
+ * alike. */
+static void match_find(struct mixer *m) {
+    const u8 *h = m->history;
+    u32 mask = m->history_mask, pos = m->position;
+    u32 *entry = m->match_table + (m->match_row | (u32)(m->last8 & 255) * 0x9E3779B1u >> 28);
+    m->match_row = (u32)((m->last8 & 0xffffffffff) * 0x9E3779B97F4A7C15u >> (64 - m->match_bits)) & ~15u;
+    PREFETCH(m->match_table + m->match_row);
+    if (m->match_length | m->match_misses) m->match_at++;
+    if (m->match_length && m->match_length < 65535) m->match_length++;
+    if (m->match_length < 16 && *entry) {
+        u32 found = *entry, n = 0;
+        while (n < 400 && n < found && pos - found + n < mask
+               && h[(found - n - 1) & mask] == h[(pos - n - 1) & mask]) n++;
+        if (n >= MIN_MATCH && n > m->match_length)
+            m->match_at = found, m->match_length = n, m->match_misses = 0;
+    }
+    *entry = pos;
+    if (m->match_misses > 16 || pos - m->match_at > mask - 8) m->match_length = m->match_misses = 0;
+    u32 n = m->match_length;
+    m->match_bucket = n < 16 ? n : n < 32 ? 12 + n / 4 : n < 64 ? 16 + n / 8
+                    : n < 512 ? 18 + log2_floor(n) : 27;
+    m->expected = m->match_length | m->match_misses ? 256u | h[m->match_at & mask] : 0;
+}
+
+/* ---- setting up */
+
+/* Contexts alone learn fast at first; next to a network, whose word is good already, slowly. */
+static i32 mixer_rate(const struct mixer *m) {
+    i32 n = (i32)(m->position < 65536 ? m->position : 65536);
+    return 24 + (m->with_network ? -16 : 40) * 64 / (64 + n);
+}
+
+static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
+
+/* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
+static void mixer_reset(struct mixer *m, const struct kernels *kernels, u32 log2_memory, int with_network) {
+    memset(m, 0, (size_t)mixer_bytes(log2_memory));
+    u8 *at = (u8 *)m + ((sizeof *m + 63) & ~(size_t)63), *end = (u8 *)m + mixer_bytes(log2_memory);
+    m->history = at;
+    m->history_mask = (1u << (log2_memory - 3)) - 1;
+    at += (size_t)m->history_mask + 1;
+    m->match_table = (u32 *)(void *)at;
+    m->match_bits = log2_memory - 6;
+    at += (size_t)4 << m->match_bits;
+    m->lines = at;
+    m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
+
+    make_tables(m);
+    make_states(m);
+    for (u32 i = 0; i < 128; i++) m->match_map[i] = (P_ONE - P_ONE / ((i >> 2 & 15) + 3)) << 10 | 8;
+    for (u32 k = 0; k < N_BUCKETS; k++) { /* maps of probabilities start as the identity */
+        u32 p = squash(m, clamp(((i32)k - 16) * 4096, X_MAX)) << 10;
+        for (u32 i = 0; i < 1024; i++) m->apm[0][i][k] = m->apm[1][i][k] = p | (with_network ? 20 : 6);
+        for (u32 i = 0; i < N_STATES; i++) m->refined[i][k] = p | 60;
+    }
+    m->kernels = kernels;
+    m->with_network = with_network != 0;
+    m->n_sets = with_network ? N_SETS : N_SETS - 1;
+    /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to the
+     * network alone in the second row, so that short messages lose nothing). Row 0 hands them on to new
+     * rows. */
+    static const i16 start[2][N_INPUTS] = {
+        { /* contexts alone */
+          3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982, -124, 3330, -327, 2649, -622,
+          2901, -705, 2457, -621, 2766, -580, 3046, -400, 3188, 2, 3003, 1, 0, 0, 0, 471
+        },
+        { /* with a network */
+          92, -107, 134, -157, 228, -36, 222, -9, 217, 5, 219, 19, 375, 48, 291, 45,
+          183, -29, 135, -53, 127, -37, 284, 13, 251, 57, 132, 67, 13822, -218, 1561, 57
+        }
+    };
+    memcpy(m->weights[0], start[m->with_network], sizeof start[0]);
+    for (u32 i = 0; i < 256; i++)
+        for (u32 k = 0; k < m->n_sets; k++) m->final_weights[i][k] = (1 << 28) / (i32)m->n_sets;
+    m->rate = mixer_rate(m);
+    m->partial = m->node = 1;
+    byte_contexts(m);
+    slots_prefetch(m);
+    slots_find(m);
+}
+
+/* ---- each bit */
+
+/* A row of adaptive probabilities at stretched values -16 .. 16, read at x between two of them; *nearest is
+ * the one to adapt. */
+static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
+    u32 u = (u32)(x + X_MAX + 1), f = u & 4095, *a = row + (u >> 12);
+    *nearest = a + (f >> 11);
+    u32 p = ((a[0] >> 12) * (4096 - f) + (a[1] >> 12) * f) >> 10;
+    return p ? p : 1;
+}
+
+static u32 mixer_predict(struct mixer *m, u32 network) {
+    struct mixer_pair *x = m->input;
+    u32 node = m->node, partial = m->partial, hits = 0;
+    u32 c1 = (u32)m->last8 & 255, c2 = (u32)m->last8 >> 8 & 255;
+
+    /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where it is
+     * not. */
+    for (u32 i = 0; i < N_CONTEXTS; i++) {
+        u32 s = m->context[i].slot[node];
+        x[i] = m->pair_table[m->map[i][s] >> 20];
+        hits += s != 0 && i < N_ORDERS;
+    }
+
+    u32 matching = 0;
+    x[I_MATCH] = (struct mixer_pair){ 0, 0 };
+    m->match_p = NULL;
+    if (m->expected >> (8 - m->bit_position) == partial) {
+        u32 length = m->match_length ? m->match_bucket : 0;
+        m->match_p = &m->match_map[length * 4 + (m->match_misses < 3 ? m->match_misses : 3)];
+        struct mixer_pair p = m->pair_table[*m->match_p >> 20]; /* of the expected bit */
+        i32 sign = m->expected >> (7 - m->bit_position) & 1 ? 1 : -1;
+        x[I_MATCH] = (struct mixer_pair){ (i16)(p.stretched * sign), (i16)(p.plain * 2 * sign) };
+        matching = length < 16 ? 1 : length < 24 ? 2 : 3;
+    }
+
+    u32 chosen[N_SETS] = { SET_HITS + hits * 4 + matching,
+                           SET_PARTIAL + (partial | (u32)(matching > 1) << 8),
+                           SET_NETWORK + (c1 >> 5) * 32 + (c2 >> 5) * 4 + matching, /* without network */
+                           SET_BYTE1 + c1, SET_BYTE2 + c2 };
+    /* The network: as it says, and as it turned out in its like where the order-2 history was the same. */
+    if (m->with_network) {
+        i32 s = stretch(m, network);
+        x[I_NETWORK] = (struct mixer_pair){ (i16)s, (i16)(((i32)network - P_ONE / 2) >> 12) };
+        u32 refined = interpolate(m->refined[m->context[2].slot[node]], s * 32, &m->refined_p);
+        x[I_REFINED].stretched = (i16)stretch(m, refined);
+        u32 confidence = (u32)(s < 0 ? -s : s) / 128;
+        chosen[2] = SET_NETWORK + ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4 + matching;
+    }
+    x[I_REFINED].plain = 64; /* the bias */
+
+    i32 sum = 0, *final = m->final_weights[partial];
+    for (u32 k = 0; k < m->n_sets; k++) {
+        i16 *w = m->weights[chosen[k]];
+        if (!m->weights_used[chosen[k]]) { /* new: goes on from what row 0's group has just learned */
+            m->weights_used[chosen[k]] = 1;
+            memcpy(w, m->weights[m->chosen[0]], sizeof m->weights[0]);
+        }
+        i32 d = clamp(m->kernels->mix_dot((const i16 *)(const void *)x, w) >> 9, X_MAX);
+        m->p_set[k] = squash(m, d);
+        m->x_set[k] = d >> 5;
+        sum += (d >> 5) * (final[k] >> 16);
+    }
+    for (u32 k = 0; k < N_SETS; k++) m->chosen[k] = (u16)chosen[k];
+
+    i32 y = clamp(sum >> 7, X_MAX);
+    u32 p = m->p_final = squash(m, y);
+    u32 p0 = interpolate(m->apm[0][partial | matching << 8], y, &m->apm_p[0]);
+    u32 p1 = interpolate(m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22], y, &m->apm_p[1]);
+    p = (2 * p + p0 + p1) / 4;
+    return p < 32 ? 32 : p > P_ONE - 32 ? P_ONE - 32 : p;
+}
+
+static void mixer_update(struct mixer *m, int bit) {
+    u32 b = (u32)bit, node = m->node;
+    for (u32 i = 0; i < N_CONTEXTS; i++) {
+        u8 *at = m->context[i].slot + node, s = *at;
+        *at = m->next_state[s][b];
+        adapt(m, &m->map[i][s], b, 255);
+        m->map[i][0] = NOTHING; /* a context never seen keeps silent */
+    }
+    if (m->match_p) {
+        u32 right = (m->expected >> (7 - m->bit_position) & 1) == b;
+        adapt(m, m->match_p, right, 255);
+        if (!right) m->match_length = 0, m->match_misses++;
+    }
+    u32 partial = m->partial;
+    m->partial = partial << 1 | b;
+    m->node = node << 1 | b;
+    m->bit_position = (m->bit_position + 1) & 7;
+    if (m->bit_position == 0) {
+        m->history[m->position++ & m->history_mask] = (u8)m->partial;
+        m->last8 = m->last8 << 8 | (m->partial & 255);
+        m->partial = 1;
+        match_find(m);
+        byte_contexts(m);
+    }
+    if ((m->bit_position & 3) == 0) m->node = 1, slots_prefetch(m);
+
+    i32 target = bit << P_BITS, error = (target - (i32)m->p_final) >> 10, *final = m->final_weights[partial];
+    for (u32 k = 0; k < m->n_sets; k++) {
+        i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
+        m->kernels->mix_train((const i16 *)(const void *)m->input, m->weights[m->chosen[k]], (i16)e);
+        final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
+    }
+    if (m->with_network) adapt(m, m->refined_p, b, 255);
+    adapt(m, m->apm_p[0], b, 127);
+    adapt(m, m->apm_p[1], b, 127);
+    if ((m->bit_position & 3) == 0) slots_find(m);
+    if (m->bit_position == 0) m->rate = mixer_rate(m);
+}
+
+/* `to` has as much memory as `from`, which is between two bytes. */
+static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memory) {
+    memcpy(to, from, (size_t)mixer_bytes(log2_memory));
+    to->history = (u8 *)to + (from->history - (const u8 *)from);
+    to->match_table = (u32 *)(void *)((u8 *)to + ((const u8 *)from->match_table - (const u8 *)from));
+    to->lines = (u8 *)to + (from->lines - (const u8 *)from);
+    for (u32 i = 0; i < N_CONTEXTS; i++)
+        to->context[i].slot = to->lines + (from->context[i].slot - from->lines);
+}
+
+/* ================================================================================ 14 messages */
 
 /* Binary arithmetic coding (a range coder): the code is a number in [0, 1); every decision narrows the
  * interval [low, low + range) in which it lies, in units of 2^-32 of what has not been written yet. The range
@@ -3734,28 +4271,57 @@ static u64 decode_plain(struct coder *c, u32 n) {
     return bits;
 }
 
-/* Appends bytes, 1 to engine->path_bytes, to the stream's history and their code to `c`; returns their ideal
- * code length in bits. Many bytes' decisions are computed at once, then coded. */
-static double encode_bytes(megabyte_stream *s, struct coder *c, const u8 *bytes, u64 n) {
-    megabyte_engine *e = s->engine;
-    struct job job = { s, bytes, n, 0, WANT_ALL, NULL, 0, e->path };
-    memcpy(e->a, s->logits, 256 * sizeof *e->a);
-    job.bits = code_length(e, e->a, 256, bytes[0], e->path);
-    run_jobs(e, &job, 1);
-    for (u64 i = 0; i < n; i++)
-        for (u32 k = 0; k < BYTE_BITS; k++)
-            encode_bit(c, e->path[i * BYTE_BITS + k], bytes[i] >> (7 - k) & 1);
-    return job.bits;
+/* What predicts the bytes of a message or block, alone or mixed: a stream of the network, and contexts. */
+struct predictor {
+    megabyte_stream *stream; /* or NULL */
+    struct mixer *mixer;     /* or NULL */
+    double ideal, network;   /* encoding: -log2 of the coded, of the network's probabilities, summed up */
+};
+
+/* Codes bytes, 1 to engine->path_bytes at a time; the stream's and the contexts' histories then hold them,
+ * too. Many bytes' decisions by the network are computed at once. */
+static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
+    const u32 *path = NULL;
+    if (by->stream) {
+        megabyte_engine *e = by->stream->engine;
+        struct job job = { by->stream, bytes, n, 0, WANT_ALL, NULL, 0, e->path };
+        memcpy(e->a, by->stream->logits, 256 * sizeof *e->a);
+        job.bits = code_length(e, e->a, 256, bytes[0], e->path);
+        run_jobs(e, &job, 1);
+        by->network += job.bits;
+        path = e->path;
+    }
+    for (u64 i = 0; i < n; i++) {
+        double likely = 1; /* the product of eight probabilities of 2^-22 or more */
+        for (u32 k = 0; k < BYTE_BITS; k++) {
+            u32 bit = bytes[i] >> (7 - k) & 1, p = path ? path[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
+            if (by->mixer) p = mixer_predict(by->mixer, p);
+            encode_bit(c, p, bit);
+            if (by->mixer) mixer_update(by->mixer, (int)bit);
+            likely *= (double)(bit ? p : PROBABILITY_ONE - p) / PROBABILITY_ONE;
+        }
+        by->ideal -= log2_exact(likely);
+    }
 }
 
-/* The next byte; the stream is not moved on. */
-static u8 decode_byte(megabyte_stream *s, struct coder *c) {
-    megabyte_engine *e = s->engine;
-    u32 w[256];
-    memcpy(e->a, s->logits, sizeof w);
-    e->kernels.softmax(e->a, 256);
-    byte_weights(e->a, w);
-    return (u8)decode_symbol(c, w, 256);
+/* The next byte. The contexts learn it; the stream is not moved on. */
+static u8 decode_byte(const struct predictor *by, struct coder *c) {
+    float a[256];
+    u32 weights[256], *w = weights, byte = 0;
+    if (by->stream) {
+        memcpy(a, by->stream->logits, sizeof a);
+        by->stream->engine->kernels.softmax(a, 256);
+        byte_weights(a, w);
+    }
+    for (u32 n = 256; n > 1; n /= 2) {
+        u32 p = by->stream ? upper_half(w, n) : PROBABILITY_ONE / 2;
+        if (by->mixer) p = mixer_predict(by->mixer, p);
+        u32 bit = decode_bit(c, p);
+        if (by->mixer) mixer_update(by->mixer, (int)bit);
+        w += bit * n / 2;
+        byte = byte << 1 | bit;
+    }
+    return (u8)byte;
 }
 
 /* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these weights,
@@ -3775,61 +4341,69 @@ static void begin_message(struct coder *c, u64 n, u32 stored) {
 
 size_t megabyte_message_bound(size_t n) { return n <= SIZE_MAX - 16 ? n + 16 : SIZE_MAX; }
 
-megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
-                                       size_t capacity, size_t *n_coded) {
-    const u8 *b = (const u8 *)bytes;
+/* The code of one message; capacity is n + 16 or more. */
+static u64 encode_message(struct predictor *by, u64 chunk, const u8 *bytes, u64 n, u8 *to) {
     struct coder c;
-    fp_state fp;
-    if (!s || (n && !b) || !coded || !n_coded) return MEGABYTE_INVALID_ARGUMENT;
-    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
-    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
-    fp_enter(&fp);
-    begin_encoding(&c, (u8 *)coded, (u64)n + 3);
+    begin_encoding(&c, to, n + 3);
     begin_message(&c, n, 0);
     for (u64 done = 0, some; done < n; done += some) {
-        some = min64(n - done, s->engine->path_bytes);
-        encode_bytes(s, &c, b + done, some);
+        some = min64(n - done, chunk);
+        encode_bytes(by, &c, bytes + done, some);
     }
     end_encoding(&c);
-    if (c.n > c.capacity) {
-        begin_encoding(&c, (u8 *)coded, (u64)n + 16); /* 6 bits, 10 and up to 63 of length, 8 n */
-        begin_message(&c, n, 1);
-        for (size_t i = 0; i < n; i++) encode_plain(&c, b[i], 8);
-        end_encoding(&c);
-    }
-    fp_leave(&fp);
-    *n_coded = (size_t)c.n;
-    return MEGABYTE_OK;
+    if (c.n <= c.capacity) return c.n;
+    begin_encoding(&c, to, n + 16); /* 6 bits, 10 and up to 63 of length, 8 n */
+    begin_message(&c, n, 1);
+    for (u64 i = 0; i < n; i++) encode_plain(&c, bytes[i], 8);
+    end_encoding(&c);
+    return c.n;
 }
 
-megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded, void *bytes,
-                                       size_t capacity, size_t *n) {
-    u8 *b = (u8 *)bytes;
+static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded, u8 *bytes, u64 capacity,
+                             size_t *n) {
     struct coder c;
-    fp_state fp;
-    if (n) *n = 0;
-    if (!s || (n_coded && !coded) || (capacity && !b) || !n) return MEGABYTE_INVALID_ARGUMENT;
-    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
-    fp_enter(&fp);
-    begin_decoding(&c, (const u8 *)coded, n_coded);
+    begin_decoding(&c, coded, n_coded);
     u32 stored = decode_bit(&c, STORED_PROBABILITY), bits = decode_symbol(&c, length_weights, 64);
     u64 length = (1ULL << bits | decode_plain(&c, bits)) - 1;
-    if (length <= capacity) {
-        for (u64 i = 0; i < length && !beyond_end(&c); i++) {
-            b[i] = stored ? (u8)decode_plain(&c, 8) : decode_byte(s, &c);
-            if (!stored) step_all(&s, &b[i], 1);
-        }
-        if (stored && !beyond_end(&c)) megabyte_stream_feed(s, b, (size_t)length);
-    }
-    fp_leave(&fp);
     *n = (size_t)min64(length, SIZE_MAX);
     if (length > capacity) return MEGABYTE_CAPACITY;
+    for (u64 i = 0; i < length && !beyond_end(&c); i++) {
+        bytes[i] = stored ? (u8)decode_plain(&c, 8) : decode_byte(by, &c);
+        if (!stored && by->stream) step_all(&by->stream, &bytes[i], 1);
+    }
+    if (stored && by->stream && !beyond_end(&c)) megabyte_stream_feed(by->stream, bytes, (size_t)length);
     if (ends_decoding(&c)) return MEGABYTE_OK;
     *n = 0;
     return MEGABYTE_CORRUPT;
 }
 
-/* ================================================================================ 14 compressed files */
+megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
+                                       size_t capacity, size_t *n_coded) {
+    struct predictor by = { s, NULL, 0, 0 };
+    fp_state fp;
+    if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_INVALID_ARGUMENT;
+    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
+    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
+    fp_enter(&fp);
+    *n_coded = (size_t)encode_message(&by, s->engine->path_bytes, (const u8 *)bytes, n, (u8 *)coded);
+    fp_leave(&fp);
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded, void *bytes,
+                                       size_t capacity, size_t *n) {
+    struct predictor by = { s, NULL, 0, 0 };
+    fp_state fp;
+    if (n) *n = 0;
+    if (!s || (n_coded && !coded) || (capacity && !bytes) || !n) return MEGABYTE_INVALID_ARGUMENT;
+    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
+    fp_enter(&fp);
+    status r = decode_message(&by, (const u8 *)coded, n_coded, (u8 *)bytes, capacity, n);
+    fp_leave(&fp);
+    return r;
+}
+
+/* ================================================================================ 15 compressed files */
 
 /* ---- the container's headers; models/README.md has them byte by byte */
 
@@ -3839,6 +4413,14 @@ static const u8 container_magic[4] = { 0xb5, 'm', 'b', 'z' };
 #define CHECK_BYTES 4     /* of a block */
 #define WHOLE_BYTES 8     /* of everything, in the end mark */
 #define HEADER_CHECK 2
+/* Is this method's code made with the network, with contexts? */
+static int uses_network(int method) { return method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED; }
+static int uses_contexts(int method) { return method == MEGABYTE_CONTEXTS || method == MEGABYTE_MIXED; }
+
+/* Memory for contexts is 1, 4, 16 or 64 MB, which a file calls 1 to 4; 0 is none. */
+#define MOST_CONTEXTS 4
+static u32 contexts_log2(u32 code) { return 18 + 2 * code; }
+
 enum { FLAG_SINGLE = 1, FLAG_SIZE = 2, FLAG_PRIMED = 4, METHOD_SHIFT = 4 };
 
 /* 7 bits a byte, the lowest first; the top bit says that more follow. */
@@ -3878,9 +4460,15 @@ static void read_bytes(struct reader *r, u8 *to, u32 n) {
 
 /* Bytes of code that a block of this method and size has, if that is known without saying. */
 static int code_is_implied(int method, u32 size, u32 *coded) {
-    if (method == MEGABYTE_CODED) return 0;
+    if (method > MEGABYTE_CONSTANT) return 0;
     *coded = method == MEGABYTE_STORED ? size : 1;
     return 1;
+}
+
+static u32 contexts_code(u32 megabytes) {
+    u32 code = 0;
+    while (code < MOST_CONTEXTS && megabytes >= 1u << 2 * code) code++;
+    return code;
 }
 
 static u32 write_container(const megabyte_container *c, u8 *to) {
@@ -3893,7 +4481,7 @@ static u32 write_container(const megabyte_container *c, u8 *to) {
     to[n++] = (u8)c->numerics_version;
     memcpy(to + n, c->model_id, MODEL_ID_BYTES);
     n += MODEL_ID_BYTES;
-    to[n++] = (u8)c->halvings;
+    to[n++] = (u8)(c->halvings | contexts_code(c->contexts) << 4);
     if (!c->single) n += put_varint(to + n, c->block);
     if (c->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, c->size);
     if (c->single && !code_is_implied(c->method, (u32)c->size, &coded)) n += put_varint(to + n, c->coded);
@@ -3923,17 +4511,19 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
     u32 flags = read_byte(&r);
     c->numerics_version = read_byte(&r);
     read_bytes(&r, c->model_id, MODEL_ID_BYTES);
-    c->halvings = read_byte(&r);
+    u32 shape = read_byte(&r), contexts = shape >> 4;
+    c->halvings = shape & 15;
+    c->contexts = contexts ? 1u << (contexts_log2(contexts) - 20) : 0;
     c->primed = (flags & FLAG_PRIMED) != 0;
     c->single = (flags & FLAG_SINGLE) != 0;
     c->size = MEGABYTE_SIZE_UNKNOWN;
-    int wrong = c->format_version < 1 || c->halvings > 15;
+    int wrong = c->format_version < 1 || contexts > MOST_CONTEXTS;
     if (c->single) {
         c->method = (int)(flags >> METHOD_SHIFT);
         c->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
         c->block = (u32)c->size;
         wrong |= flags & (FLAG_SIZE | 8) || c->method >= MEGABYTE_METHODS ||
-                 (!c->size && c->method != MEGABYTE_STORED);
+                 (uses_contexts(c->method) && !contexts) || (!c->size && c->method != MEGABYTE_STORED);
         if (!wrong && !code_is_implied(c->method, c->block, &c->coded)) {
             c->coded = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
             wrong |= !r.result && c->coded >= c->size;
@@ -3961,7 +4551,8 @@ megabyte_status megabyte_block_read(const void *bytes, size_t n, const megabyte_
     memset(b, 0, sizeof *b);
     u32 tag = read_byte(&r), check = CHECK_BYTES;
     b->method = (int)tag - 1;
-    if (b->method >= MEGABYTE_METHODS) r.result = MEGABYTE_CORRUPT;
+    if (b->method >= MEGABYTE_METHODS || (uses_contexts(b->method) && !c->contexts))
+        r.result = MEGABYTE_CORRUPT;
     if (b->method >= 0) {
         b->size = (u32)read_varint(&r, c->block);
         if (!r.result && !b->size) r.result = MEGABYTE_CORRUPT;
@@ -3986,6 +4577,8 @@ struct lane {
     u8 *bytes, *code;         /* [codec->block] each: original and coded */
     u32 n, n_code;            /* how many there are; decompressing: how many there will be */
     u32 done;                 /* decompressing: bytes of code gathered, then bytes decoded */
+    struct mixer *mixer;      /* memory for contexts, or NULL */
+    struct predictor by;
     int method, bad;
     u8 check[CHECK_BYTES];
     u8 head[24]; u32 n_head;  /* compressing: the block's header */
@@ -3994,6 +4587,8 @@ struct lane {
 };
 
 struct span { const u8 *at; u64 n; };
+
+#define TRIAL 16384 /* of a block's bytes, coded with contexts alone to see what the network gains */
 
 struct megabyte_codec {
     megabyte_allocator allocator;
@@ -4004,9 +4599,14 @@ struct megabyte_codec {
     megabyte_codec_options options;
     u32 block, n_lanes;
     struct lane *lanes;
-    megabyte_stream **active;   /* [n_lanes], for step_all ... */
+    struct lane **active;       /* [n_lanes] that are being decoded */
+    u32 n_active;
+    int verifying;
+    megabyte_stream **stepped;  /* [n_lanes], for step_all ... */
     u8 *step;                   /* ... and the bytes */
-    megabyte_stream *primed;    /* what every block begins with, or NULL */
+    u32 contexts;               /* code of the memory that a mixer has; 0: there is none */
+    megabyte_stream *primed;    /* what every block begins with, or NULL ... */
+    struct mixer *primed_mixer[2]; /* ... with contexts alone, mixed */
     u8 prime_id[4];
 
     struct span *out;           /* [2 n_lanes + 2] what is to be handed out */
@@ -4028,22 +4628,35 @@ struct megabyte_codec {
     u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
 };
 
+/* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to 64 MB. */
+static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u32)o->level : 7; }
+static const u8 level_contexts[10] = { 0, 1, 2, 3, 4, 0, 2, 3, 4, 4 };
+
 u32 megabyte_codec_block(const megabyte_codec_options *o) {
     u64 size = o ? o->size : 0, n = o ? o->streams : 0;
     if (o && o->block) return o->block;
     if (!size) return 1u << 18;
-    if (!n) n = size / (1u << 18) < 16 ? size / (1u << 18) : 16; /* 256 KB a block, then 16 blocks */
+    if (!n && level_of(o) < 9) n = min64(size >> 18, 16); /* 256 KB a block, then 16 blocks */
     u64 block = n ? (size + n - 1) / n : size;
     return (u32)min64(block, MEGABYTE_BLOCK_DEFAULT);
 }
 
-static status check_codec_options(const megabyte_model *model, int mode, const megabyte_codec_options *from,
-                                  megabyte_codec_options *o, u32 *lanes, u32 *block,
-                                  megabyte_stream_options *stream, megabyte_error *error) {
+/* What a codec is made for. */
+struct plan {
+    megabyte_codec_options options;
+    megabyte_stream_options stream;
+    u32 lanes, block, contexts;
+};
+
+static status make_plan(struct plan *p, const megabyte_model *model, int mode,
+                        const megabyte_codec_options *from, megabyte_error *error) {
     static const megabyte_codec_options defaults;
+    megabyte_codec_options *o = &p->options;
+    u32 most;
     *o = from ? *from : defaults;
-    if ((mode != MEGABYTE_COMPRESS && mode != MEGABYTE_DECOMPRESS) || o->streams > 256 ||
-        o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 || (o->n_prime && !o->prime))
+    if ((mode != MEGABYTE_COMPRESS && mode != MEGABYTE_DECOMPRESS) || o->level < 0 || o->level > 9)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)", mode, o->level);
+    if (o->streams > 256 || o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 || (o->n_prime && !o->prime))
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "streams must be up to 256 (%u), blocks %u (%u), "
                     "halvings 15 (%u)", o->streams, MEGABYTE_BLOCK_MAX, o->block, o->halvings);
     if (o->engine && o->engine->model != model)
@@ -4052,47 +4665,59 @@ static status check_codec_options(const megabyte_model *model, int mode, const m
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "a model of %u symbols cannot code all bytes",
                     model->sizes.vocabulary);
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
-    stream->engine = o->engine;
-    stream->context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
-    *block = mode == MEGABYTE_COMPRESS ? megabyte_codec_block(o)
-             : o->block                ? o->block
-                                       : MEGABYTE_BLOCK_DEFAULT;
-    *lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
+    p->stream.engine = o->engine;
+    p->stream.context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
+    p->block = o->block ? o->block : MEGABYTE_BLOCK_DEFAULT;
+    if (mode == MEGABYTE_COMPRESS) p->block = megabyte_codec_block(o);
+    p->lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
+    p->contexts = mode == MEGABYTE_DECOMPRESS ? 3 : level_contexts[level_of(o)];
+    if (o->contexts) p->contexts = o->contexts == MEGABYTE_NO_CONTEXTS ? 0 : contexts_code(o->contexts);
+    /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far fewer. */
+    for (most = 1; most < MOST_CONTEXTS && (u64)p->block << 7 > 1ULL << contexts_log2(most); most++) {}
+    if (mode == MEGABYTE_COMPRESS && !o->n_prime) p->contexts = min32(p->contexts, most);
     return MEGABYTE_OK;
 }
 
-static void codec_layout(megabyte_codec *c, struct arena *a, u32 lanes, u32 block) {
+static struct mixer *carve_mixer(struct arena *a, u32 contexts) {
+    return contexts ? (struct mixer *)carve(a, mixer_bytes(contexts_log2(contexts)), 1) : NULL;
+}
+
+static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *p) {
     carve(a, 1, sizeof *c);
-    c->n_lanes = lanes;
-    c->block = block;
-    c->lanes = (struct lane *)carve(a, lanes, sizeof *c->lanes);
-    c->active = (megabyte_stream **)carve(a, lanes, sizeof *c->active);
-    c->step = (u8 *)carve(a, lanes, 1);
-    c->out = (struct span *)carve(a, 2 * (u64)lanes + 2, sizeof *c->out);
-    for (u32 i = 0; i < lanes; i++) {
-        u8 *bytes = (u8 *)carve(a, block, 1), *code = (u8 *)carve(a, block, 1);
+    c->n_lanes = p->lanes;
+    c->block = p->block;
+    c->contexts = p->contexts;
+    c->lanes = (struct lane *)carve(a, p->lanes, sizeof *c->lanes);
+    c->active = (struct lane **)carve(a, p->lanes, sizeof *c->active);
+    c->stepped = (megabyte_stream **)carve(a, p->lanes, sizeof *c->stepped);
+    c->step = (u8 *)carve(a, p->lanes, 1);
+    c->out = (struct span *)carve(a, 2 * (u64)p->lanes + 2, sizeof *c->out);
+    for (u32 i = 0; i < p->lanes; i++) {
+        u8 *bytes = (u8 *)carve(a, p->block, 1), *code = (u8 *)carve(a, p->block, 1);
+        struct mixer *mixer = carve_mixer(a, p->contexts);
         if (!a->base) continue;
+        memset(&c->lanes[i], 0, sizeof c->lanes[i]);
         c->lanes[i].bytes = bytes;
         c->lanes[i].code = code;
+        c->lanes[i].mixer = mixer;
     }
+    for (u32 i = 0; i < 2; i++) c->primed_mixer[i] = p->options.n_prime ? carve_mixer(a, p->contexts) : NULL;
 }
 
 megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
                                     const megabyte_codec_options *options, size_t *bytes) {
-    megabyte_codec_options o;
-    megabyte_stream_options with = { NULL, 0 };
+    struct plan p;
     megabyte_codec c;
     struct arena a = { NULL, 0, 0 };
-    u32 lanes, block;
     size_t engine = 0, all = 0, stream = 0;
     if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
-    status r = check_codec_options(model, mode, options, &o, &lanes, &block, &with, NULL);
-    if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
-    if (!r) r = megabyte_stream_size(model, &with, &all); /* with an engine of its own if o has none */
+    status r = make_plan(&p, model, mode, options, NULL);
+    if (!r && !p.options.engine) r = megabyte_engine_size(model, NULL, &engine);
+    if (!r) r = megabyte_stream_size(model, &p.stream, &all); /* with an engine of its own if there is none */
     if (r) return r;
     stream = all - engine;
-    codec_layout(&c, &a, lanes, block);
-    u64 streams = (u64)lanes + (o.n_prime != 0), sum = a.used + engine;
+    codec_layout(&c, &a, &p);
+    u64 streams = (u64)p.lanes + (p.options.n_prime != 0), sum = a.used + engine;
     if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
         return MEGABYTE_OUT_OF_MEMORY;
     *bytes = (size_t)(sum + streams * stream);
@@ -4120,58 +4745,72 @@ void megabyte_codec_reset(megabyte_codec *c) {
     sha256_begin(&c->whole);
 }
 
+/* What every block begins with: a stream and contexts that have seen the priming bytes. */
+static void prime(megabyte_codec *c, const u8 *bytes, u64 n) {
+    u8 digest[32];
+    struct coder nowhere;
+    sha256(bytes, n, NULL, 0, digest);
+    memcpy(c->prime_id, digest, sizeof c->prime_id);
+    if (!c->contexts) megabyte_stream_feed(c->primed, bytes, (size_t)n);
+    for (int mixed = 0; c->contexts && mixed < 2; mixed++) {
+        struct predictor by = { mixed ? c->primed : NULL, c->primed_mixer[mixed], 0, 0 };
+        mixer_reset(by.mixer, &c->engine->kernels, contexts_log2(c->contexts), mixed);
+        begin_encoding(&nowhere, NULL, 0);
+        for (u64 done = 0, some; done < n; done += some) {
+            some = min64(n - done, c->engine->path_bytes);
+            encode_bytes(&by, &nowhere, bytes + done, some);
+        }
+    }
+}
+
 megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model, int mode,
                                       const megabyte_codec_options *options,
                                       const megabyte_allocator *allocator, megabyte_error *error) {
-    megabyte_codec_options o;
-    megabyte_stream_options with = { NULL, 0 };
+    struct plan p;
     megabyte_allocator memory;
     megabyte_codec *c, sizes;
     struct arena a = { NULL, 0, 0 };
-    u32 lanes, block;
     void *object = NULL;
-    u8 digest[32];
+    fp_state fp;
     clear_error(error);
     if (codec) *codec = NULL;
     if (!codec || !model)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "codec and model must not be NULL");
     status r = choose_allocator(&memory, allocator, error);
-    if (!r) r = check_codec_options(model, mode, options, &o, &lanes, &block, &with, error);
+    if (!r) r = make_plan(&p, model, mode, options, error);
     if (r) return r;
-    codec_layout(&sizes, &a, lanes, block);
+    codec_layout(&sizes, &a, &p);
     size_t bytes = (size_t)a.used;
     r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_OUT_OF_MEMORY, bytes, "a codec",
                    error);
     if (r) return r;
-    memset(object, 0, bytes);
     c = (megabyte_codec *)object;
+    memset(c, 0, sizeof *c);
     a.base = (u8 *)object;
     a.used = 0;
-    codec_layout(c, &a, lanes, block);
+    codec_layout(c, &a, &p);
     c->allocator = memory;
     c->allocated = bytes;
     c->model = model;
     c->mode = mode;
-    c->options = o;
+    c->options = p.options;
     c->options.prime = NULL; /* it need not live on */
-    c->engine = o.engine;
+    c->engine = p.options.engine;
     if (!c->engine) {
         r = megabyte_engine_create(&c->engine, model, NULL, allocator, error);
         c->owns_engine = !r;
     }
-    with.engine = c->engine;
-    for (u32 i = 0; i < lanes && !r; i++)
-        r = megabyte_stream_create(&c->lanes[i].stream, model, &with, allocator, error);
-    if (!r && o.n_prime) r = megabyte_stream_create(&c->primed, model, &with, allocator, error);
+    p.stream.engine = c->engine;
+    for (u32 i = 0; i < p.lanes && !r; i++)
+        r = megabyte_stream_create(&c->lanes[i].stream, model, &p.stream, allocator, error);
+    if (!r && p.options.n_prime) r = megabyte_stream_create(&c->primed, model, &p.stream, allocator, error);
     if (r) {
         megabyte_codec_free(c);
         return r;
     }
-    if (c->primed) {
-        megabyte_stream_feed(c->primed, o.prime, o.n_prime);
-        sha256((const u8 *)o.prime, o.n_prime, NULL, 0, digest);
-        memcpy(c->prime_id, digest, sizeof c->prime_id);
-    }
+    fp_enter(&fp);
+    if (c->primed) prime(c, (const u8 *)p.options.prime, p.options.n_prime);
+    fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;
     return MEGABYTE_OK;
@@ -4188,15 +4827,20 @@ void megabyte_codec_count(const megabyte_codec *c, megabyte_codec_counts *counts
 
 /* ---- blocks */
 
-static void start_stream(const megabyte_codec *c, megabyte_stream *s, u32 halvings) {
-    const struct stage *g = &c->model->stage[0];
-    u32 patches = g->size.positions >> halvings;
-    if (c->primed) { /* copying cannot fail between streams made alike */
-        megabyte_stream_copy(s, c->primed);
-    } else {
+/* A block's or message's predictor at its beginning. */
+static struct predictor start(const megabyte_codec *c, int method, megabyte_stream *s, struct mixer *m) {
+    struct predictor by = { uses_network(method) ? s : NULL, uses_contexts(method) ? m : NULL, 0, 0 };
+    u32 patches = c->model->stage[0].size.positions >> c->container.halvings;
+    u32 memory = contexts_log2(contexts_code(c->container.contexts));
+    if (by.stream && c->primed) {
+        megabyte_stream_copy(s, c->primed); /* cannot fail between streams made alike */
+    } else if (by.stream) {
         megabyte_stream_reset(s);
         s->patches = patches ? patches : 1;
     }
+    if (by.mixer && c->primed) mixer_copy(m, c->primed_mixer[by.stream != NULL], memory);
+    else if (by.mixer) mixer_reset(m, &c->engine->kernels, memory, by.stream != NULL);
+    return by;
 }
 
 /* Tells the caller how far the work is; 1 if it is to stop. */
@@ -4214,9 +4858,32 @@ static void add_check(megabyte_codec *c, const struct lane *l, u8 check[CHECK_BY
     sha256_add(&c->whole, l->bytes, l->n);
 }
 
-/* Chooses the method and makes the code; `before`: bytes of the lanes before it. 0 if cancelled. */
+/* Codes the block's first n bytes; `before`: bytes of the lanes before it. *late is what their second half
+ * comes to, in bits; the block is given up if that is more than `most`. 0 if cancelled. */
+static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u64 before, double *late,
+                        double most) {
+    u32 half = min32(n, TRIAL) / 2, trial = 2 * half;
+    l->method = method;
+    l->by = start(c, method, c->lanes[0].stream, c->lanes[0].mixer);
+    begin_encoding(&l->coder, l->code, l->n - 1);
+    for (u32 done = 0, some; done < n && l->coder.n <= l->coder.capacity; done += some) {
+        if (done == half) *late = -l->by.ideal;
+        if (done == trial && done && (*late += l->by.ideal) > most) return 1;
+        if (cancelled(c, before + done)) return 0;
+        u32 next = done < half ? half : done < trial ? trial : n;
+        some = (u32)min64(next - done, l->by.stream ? c->engine->path_bytes : TRIAL);
+        encode_bytes(&l->by, &l->coder, l->bytes + done, some);
+    }
+    if (n == trial) *late += l->by.ideal;
+    end_encoding(&l->coder);
+    return 1;
+}
+
+/* Chooses the method and makes the code. Contexts alone are tried on the block's beginning: where the network
+ * gains less than half a percent there, it is not worth its time. 0 if cancelled. */
 static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
-    u32 same = 1;
+    u32 same = 1, level = level_of(&c->options), trial = min32(l->n, TRIAL);
+    double contexts = 0, mixed = 0;
     while (same < l->n && l->bytes[same] == l->bytes[0]) same++;
     l->method = MEGABYTE_STORED;
     l->n_code = l->n;
@@ -4225,68 +4892,124 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
         l->n_code = 1;
         l->code[0] = l->bytes[0];
     } else if (l->n) {
-        megabyte_stream *s = c->lanes[0].stream;
-        double bits = 0;
-        start_stream(c, s, c->container.halvings);
-        begin_encoding(&l->coder, l->code, l->n - 1);
-        for (u32 done = 0, some; done < l->n && l->coder.n <= l->coder.capacity; done += some) {
-            if (cancelled(c, before + done)) return 0;
-            some = (u32)min64(l->n - done, c->engine->path_bytes);
-            bits += encode_bytes(s, &l->coder, l->bytes + done, some);
+        int method = level < 5 ? MEGABYTE_CONTEXTS : c->contexts ? MEGABYTE_MIXED : MEGABYTE_NETWORK;
+        if (method == MEGABYTE_MIXED) {
+            if (!encode_block(c, l, MEGABYTE_CONTEXTS, trial, before, &contexts, INFINITY)) return 0;
+            u64 whole = l->coder.n;
+            if (!encode_block(c, l, method, l->n, before, &mixed, trial < l->n ? contexts * 0.995 : INFINITY))
+                return 0;
+            if (trial < l->n ? mixed > contexts * 0.995 : whole <= l->coder.n) method = MEGABYTE_CONTEXTS;
         }
-        end_encoding(&l->coder);
+        if (l->method != method && !encode_block(c, l, method, l->n, before, &contexts, INFINITY)) return 0;
+        l->method = MEGABYTE_STORED;
         if (l->coder.n <= l->coder.capacity) {
-            l->method = MEGABYTE_CODED;
+            l->method = method;
             l->n_code = (u32)l->coder.n;
-            c->counts.ideal_bits += bits;
+            c->counts.ideal_bits += l->by.ideal;
+            c->counts.network_bits += l->by.network;
             c->counts.coded_bits += 8 * l->coder.n;
         }
     }
     return !cancelled(c, before + l->n);
 }
 
+/* The next byte of every active lane whose stream all are waiting for, the next few of the others. Run by
+ * every thread of the pool. */
+static void decode_pass(void *context) {
+    megabyte_codec *c = (megabyte_codec *)context;
+    u32 turn = 0;
+    for (struct phase p = next_phase(&c->engine->pool, &turn, c->n_active); claim(&p);)
+        for (u32 i = p.from; i < p.to; i++) {
+            struct lane *l = c->active[i];
+            u32 end = l->by.stream ? l->done + 1 : min32(l->n, l->done + 1024);
+            for (; l->done < end; l->done++) {
+                u8 byte = decode_byte(&l->by, &l->coder);
+                if (!c->verifying) l->bytes[l->done] = byte;
+                l->bad = l->bytes[l->done] != byte || beyond_end(&l->coder);
+                if (l->bad) break;
+            }
+        }
+}
+
 /* Decodes the first `count` lanes side by side, into their bytes or, to verify, beside them; sets `bad` where
  * the code is wrong. 0 if cancelled. */
 static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
-    u32 n_active = 0, coded = 0;
-    u64 done = 0, all = 0;
+    u64 all = 0;
+    c->n_active = 0;
+    c->verifying = verify;
     for (u32 i = 0; i < count; i++) {
         struct lane *l = &c->lanes[i];
         all += l->n;
         l->done = 0;
         l->bad = 0;
-        if (l->method != MEGABYTE_CODED) {
+        if (l->method <= MEGABYTE_CONSTANT) {
             if (!verify && l->method == MEGABYTE_STORED) memcpy(l->bytes, l->code, l->n);
             if (!verify && l->method == MEGABYTE_CONSTANT) memset(l->bytes, l->code[0], l->n);
             l->done = l->n;
-            done += l->n;
         } else {
             begin_decoding(&l->coder, l->code, l->n_code);
-            start_stream(c, l->stream, c->container.halvings);
-            coded++;
+            l->by = start(c, l->method, l->stream, l->mixer);
+            c->active[c->n_active++] = l;
         }
     }
-    for (u32 turn = 0; coded; turn++, n_active = 0) {
+    for (u32 turn = 0; c->n_active; turn++) {
+        u32 active = 0, streams = 0;
+        u64 done = 0;
+        for (u32 i = 0; i < count; i++) done += c->lanes[i].done;
         if (turn % 64 == 0 && cancelled(c, verify ? all : done)) return 0;
-        for (u32 i = 0; i < count; i++) {
-            struct lane *l = &c->lanes[i];
-            if (l->done == l->n || l->bad) continue;
-            u8 byte = decode_byte(l->stream, &l->coder);
-            if (!verify) l->bytes[l->done] = byte;
-            l->bad = l->bytes[l->done] != byte || beyond_end(&l->coder);
-            l->done++;
-            done++;
-            if (l->done == l->n || l->bad) {
+        pool_run(&c->engine->pool, decode_pass, c);
+        for (u32 i = 0; i < c->n_active; i++) {
+            struct lane *l = c->active[i];
+            if (l->bad || l->done == l->n) {
                 l->bad |= !ends_decoding(&l->coder);
-                coded--;
-            } else {
-                c->active[n_active] = l->stream;
-                c->step[n_active++] = byte;
+                continue;
             }
+            c->active[active++] = l;
+            if (!l->by.stream) continue;
+            c->step[streams] = l->bytes[l->done - 1];
+            c->stepped[streams++] = l->by.stream;
         }
-        if (n_active) step_all(c->active, c->step, n_active);
+        c->n_active = active;
+        if (streams) step_all(c->stepped, c->step, streams);
     }
     return !cancelled(c, all);
+}
+
+/* ---- messages of a codec */
+
+static status message_ready(megabyte_codec *c, const void *from, size_t n, const void *to, size_t capacity,
+                            size_t *n_to, struct predictor *by) {
+    if (!c || (n && !from) || (capacity && !to) || !n_to || c->begun || c->filled || c->files || c->pushed)
+        return MEGABYTE_INVALID_ARGUMENT;
+    c->container.halvings = c->options.halvings;
+    c->container.contexts = c->contexts ? 1u << (contexts_log2(c->contexts) - 20) : 0;
+    int method = level_of(&c->options) < 5 ? MEGABYTE_CONTEXTS
+                 : c->contexts             ? MEGABYTE_MIXED : MEGABYTE_NETWORK;
+    *by = start(c, method, c->lanes[0].stream, c->lanes[0].mixer);
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size_t n, void *coded,
+                                      size_t capacity, size_t *n_coded) {
+    struct predictor by;
+    fp_state fp;
+    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
+    fp_enter(&fp);
+    status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
+    if (!r) *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, (const u8 *)bytes, n, (u8 *)coded);
+    fp_leave(&fp);
+    return r;
+}
+
+megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size_t n_coded, void *bytes,
+                                      size_t capacity, size_t *n) {
+    struct predictor by;
+    fp_state fp;
+    fp_enter(&fp);
+    status r = message_ready(c, coded, n_coded, bytes, capacity, n, &by);
+    if (!r) r = decode_message(&by, (const u8 *)coded, n_coded, (u8 *)bytes, capacity, n);
+    fp_leave(&fp);
+    return r;
 }
 
 /* ---- pushing and pulling */
@@ -4306,6 +5029,7 @@ static void begin_file(megabyte_codec *c, const struct lane *single) {
     memcpy(h->prime_id, c->prime_id, sizeof h->prime_id);
     h->primed = c->primed != NULL;
     h->halvings = c->options.halvings;
+    h->contexts = c->contexts ? 1u << (contexts_log2(c->contexts) - 20) : 0;
     h->size = single ? single->n : c->options.size ? c->options.size : MEGABYTE_SIZE_UNKNOWN;
     h->block = c->block;
     if (single) {
@@ -4330,6 +5054,7 @@ static void compress_blocks(megabyte_codec *c) {
     }
     int single = c->finished && !c->begun && count <= 1;
     c->container.halvings = c->options.halvings;
+    c->container.contexts = c->contexts ? 1u << (contexts_log2(c->contexts) - 20) : 0;
     for (u32 i = 0; i < count || (single && !i); before += c->lanes[i].n, i++)
         if (!encode_lane(c, &c->lanes[i], before)) return;
     if (c->options.verify && !decode_lanes(c, count, 1)) return;
@@ -4375,7 +5100,10 @@ static void decompress_blocks(megabyte_codec *c) {
     if (count && (count == c->n_lanes || c->finished || c->flush || c->end_seen || c->error.status)) {
         megabyte_error later = c->error; /* found while gathering what follows */
         clear_error(&c->error);
-        if (!decode_lanes(c, count, 0)) return;
+        if (!decode_lanes(c, count, 0)) {
+            c->filled = 0; /* cancelled: that stays */
+            return;
+        }
         for (u32 i = 0; i < count; i++) {
             struct lane *l = &c->lanes[i];
             u8 check[CHECK_BYTES];
@@ -4390,7 +5118,7 @@ static void decompress_blocks(megabyte_codec *c) {
             hand_out(c, l->bytes, l->n);
             c->counts.original += l->n;
             c->counts.blocks[l->method]++;
-            if (l->method == MEGABYTE_CODED) c->counts.coded_bits += 8ULL * l->n_code;
+            if (l->method > MEGABYTE_CONSTANT) c->counts.coded_bits += 8ULL * l->n_code;
         }
         c->error = later;
         c->filled = 0;
@@ -4461,6 +5189,10 @@ static void accept_container(megabyte_codec *c) {
     else if (h->halvings < c->options.halvings || (h->primed && h->halvings != c->options.halvings))
         fail(&c->error, MEGABYTE_CAPACITY, at, "a context halved %u times needs a codec made for it (option "
              "halvings), not for %u", h->halvings, c->options.halvings);
+    else if (contexts_code(h->contexts) > c->contexts ||
+             (h->primed && contexts_code(h->contexts) != c->contexts))
+        fail(&c->error, MEGABYTE_CAPACITY, at, "contexts of %u MB need a codec made for them (option "
+             "contexts)", h->contexts);
     else if (h->single)
         begin_lane(c, h->method, h->block, h->coded);
     else
@@ -4639,7 +5371,7 @@ static status code_at_once(const megabyte_model *model, int mode, const megabyte
         if (n) bytes += taken;
         n -= taken;
         if (!n && !c->finished) megabyte_codec_finish(c);
-        r = megabyte_codec_pull(c, out + *n_out, capacity - *n_out, &given);
+        r = megabyte_codec_pull(c, out ? out + *n_out : NULL, capacity - *n_out, &given);
         *n_out += given;
         if (!r && !given && c->n_out)
             r = fail(&c->error, MEGABYTE_CAPACITY, c->pushed, "the output does not fit into %llu bytes",
@@ -4664,7 +5396,7 @@ megabyte_status megabyte_decompress(const megabyte_model *model, const megabyte_
                         allocator, error);
 }
 
-/* ================================================================================ 15 self-test */
+/* ================================================================================ 16 self-test */
 
 /* In memory, a model of three stages with odd sizes, generated weights, int8 and f32 matrices mixed. */
 struct draft { u8 *file; u64 at, end, data; u32 seed; };

@@ -392,6 +392,7 @@ enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2 };
 #define MEGABYTE_BLOCK_MAX 67108864u     /* 64 MB */
 #define MEGABYTE_BLOCK_DEFAULT 1048576u  /* what a decompressing codec takes, and the most chosen by itself */
 #define MEGABYTE_SIZE_UNKNOWN UINT64_MAX
+#define MEGABYTE_NO_CONTEXTS UINT32_MAX
 
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_codec_options {
@@ -407,6 +408,12 @@ typedef struct megabyte_codec_options {
     uint32_t halvings;        /* 0..15: the streams' context is the model's, halved so often (rounded down to
                                * patches, at least one): less memory, less ratio. Decompressing: what the
                                * memory is made for; files that need more (fewer halvings) are refused */
+    int level;                /* compressing: 1..9, default 7. 1 to 4: contexts alone, with 1, 4, 16, 64 MB,
+                               * for speed; 5: the network alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as
+                               * 8, in as few blocks as can be */
+    uint32_t contexts;        /* megabytes for each block's contexts: 1, 4, 16 or 64, or MEGABYTE_NO_CONTEXTS.
+                               * Compressing: default by level; short blocks take less. Decompressing: the
+                               * most that a file may need; default 16 */
     const void *prime;        /* [n_prime] fed before every block; both sides need the same. Read at creation
                                * only */
     size_t n_prime;
@@ -454,14 +461,30 @@ MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *by
 MEGABYTE_API megabyte_status megabyte_codec_flush(megabyte_codec *codec);
 MEGABYTE_API megabyte_status megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
 
+/* Messages, as megabyte_stream_encode makes them, each for itself: all begin from the same state, that of the
+ * priming bytes. With contexts (`level` and `contexts` must be the same on both sides) primed messages become
+ * much smaller. Both modes can do both, before anything is pushed.
+ *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in the midst of a
+ *             file. */
+MEGABYTE_API megabyte_status megabyte_codec_encode(megabyte_codec *codec, const void *bytes, size_t n,
+                                                   void *coded, size_t capacity, size_t *n_coded);
+MEGABYTE_API megabyte_status megabyte_codec_decode(megabyte_codec *codec, const void *coded, size_t n_coded,
+                                                   void *bytes, size_t capacity, size_t *n);
+
 /* The failure that stopped the codec, with the text (which block, which offset); never NULL. */
 MEGABYTE_API const megabyte_error *megabyte_codec_error(const megabyte_codec *codec);
 
-enum { MEGABYTE_STORED = 0, MEGABYTE_CONSTANT = 1, MEGABYTE_CODED = 2, MEGABYTE_METHODS = 3 };
+/* Of a block: its bytes as they are; one byte repeated; coded with the network's predictions, with those of
+ * contexts that learn as they go, or with both mixed. */
+enum {
+    MEGABYTE_STORED = 0, MEGABYTE_CONSTANT = 1, MEGABYTE_NETWORK = 2, MEGABYTE_CONTEXTS = 3,
+    MEGABYTE_MIXED = 4, MEGABYTE_METHODS = 5
+};
 typedef struct megabyte_codec_counts {
     uint64_t original, compressed;        /* bytes pushed or pulled so far, of complete blocks */
     uint64_t blocks[MEGABYTE_METHODS];    /* by method */
-    double ideal_bits;                    /* compressing: sum of -log2 p over the bytes of coded blocks */
+    double ideal_bits;                    /* compressing: sum of -log2 p over the bytes of coded blocks, */
+    double network_bits;                  /* by the network alone (blocks that it was used for), */
     uint64_t coded_bits;                  /* and what they came to: 8 * coded size */
 } megabyte_codec_counts;
 MEGABYTE_API void megabyte_codec_count(const megabyte_codec *codec, megabyte_codec_counts *counts);
@@ -490,6 +513,7 @@ typedef struct megabyte_container {
     int single;              /* one block that needs no block header and no end mark */
     uint64_t size;           /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
     uint32_t halvings;       /* of the streams' context */
+    uint32_t contexts;       /* megabytes for each block's contexts: 0, 1, 4, 16 or 64 */
     uint32_t block;          /* original bytes per block, at most */
     uint32_t header_bytes;   /* where the first block (if single: its code) begins */
     uint32_t coded;          /* single: bytes of code, followed by 4 of checksum */

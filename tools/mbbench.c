@@ -139,26 +139,37 @@ static void measure_limit(burst run, const void *memory, size_t size, uint32_t t
 
 /* =================================================================================================== 3 workloads */
 
-enum { ROUNDS = 4, MOST_STREAMS = 64, TEXT_BYTES = 8192, SHORT_CONTEXT = 256, STEPS = 32 };
+enum { ROUNDS = 4, MOST_STREAMS = 64, TEXT_BYTES = 65536, SHORT_CONTEXT = 256, STEPS = 32 };
 
-typedef enum work_kind { SCORE, STEP, FEED } work_kind;
+/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the network alone, by contexts alone, mixed. */
+typedef enum work_kind { SCORE, STEP, FEED, COMPRESS, DECOMPRESS } work_kind;
 
 typedef struct workload {
     const char *format;  /* its name; %u: bytes */
     const char *key;     /* its name for --json */
     work_kind kind;
     uint32_t streams, bytes; /* bytes: per stream, then it starts again from nothing */
+    int level;               /* of compression */
+    int beside;              /* COMPRESS and DECOMPRESS: the workload to be compared with, or -1 */
 } workload;
 
+enum { SCORE_SHORT, SCORE_LONG, STREAM_1, STREAMS_16, STREAMS_64, FEEDING, COMPRESS_NETWORK, COMPRESS_MIXED,
+       DECOMPRESS_NETWORK }; /* indices into: */
 static const workload workloads[] = {
-    {"score, windows of %u", "score_short", SCORE, 1, 512},
-    {"score, windows of %u", "score_long", SCORE, 1, 8192},
-    {"1 stream, %u bytes", "stream_1", STEP, 1, SHORT_CONTEXT},
-    {"16 streams, %u bytes each", "streams_16", STEP, 16, SHORT_CONTEXT},
-    {"64 streams, %u bytes each", "streams_64", STEP, 64, SHORT_CONTEXT},
-    {"feed (prefill) %u", "feed", FEED, 1, 4096},
+    {"score, windows of %u", "score_short", SCORE, 1, 512, 0, -1},
+    {"score, windows of %u", "score_long", SCORE, 1, 8192, 0, -1},
+    {"1 stream, %u bytes", "stream_1", STEP, 1, SHORT_CONTEXT, 0, -1},
+    {"16 streams, %u bytes each", "streams_16", STEP, 16, SHORT_CONTEXT, 0, -1},
+    {"64 streams, %u bytes each", "streams_64", STEP, 64, SHORT_CONTEXT, 0, -1},
+    {"feed (prefill) %u", "feed", FEED, 1, 4096, 0, -1},
+    {"compress -5, %u bytes", "compress_network", COMPRESS, 1, 8192, 5, SCORE_LONG},
+    {"compress -7, %u bytes", "compress_mixed", COMPRESS, 1, 8192, 7, COMPRESS_NETWORK},
+    {"decompress -5, 64 times %u", "decompress_network", DECOMPRESS, 64, 512, 5, SCORE_SHORT},
+    {"decompress -7, 64 times %u", "decompress_mixed", DECOMPRESS, 64, 512, 7, DECOMPRESS_NETWORK},
+    {"compress -3, %u bytes", "compress_contexts", COMPRESS, 1, 65536, 3, -1},
+    {"decompress -3, %u bytes", "decompress_contexts", DECOMPRESS, 1, 65536, 3, -1},
 };
-enum { N_WORKLOADS = COUNT_OF(workloads), SCORE_SHORT = 0, STREAM_1 = 2, STREAMS_64 = 4 };
+enum { N_WORKLOADS = COUNT_OF(workloads) };
 
 /* Everything measured with one number of threads. */
 typedef struct trial {
@@ -177,6 +188,9 @@ typedef struct bench {
     void *memory;               /* as large as the weights */
     size_t memory_size;
     uint8_t text[TEXT_BYTES];
+    megabyte_codec *codec[N_WORKLOADS]; /* of COMPRESS and DECOMPRESS; NULL if the model cannot code all bytes */
+    uint8_t *code[N_WORKLOADS]; /* what is to be decompressed */
+    size_t n_code[N_WORKLOADS];
     megabyte_stream *full;      /* with the model's whole context */
     megabyte_stream *batch[MOST_STREAMS];
     uint32_t position;          /* of the streams in use by a STEP workload */
@@ -191,17 +205,27 @@ static const char paragraph[] =
     "steps of the custom house. \"It will clear by evening,\" said the pilot, who was never asked and always answered. "
     "Nobody looked up. Far out, beyond the 2 white buoys, a sail stood as if it had been painted there in 1891.\n\n";
 
+/* The paragraph, then its words in any order: text that contexts cannot just look up. */
 static void fill_text(bench *b)
 {
-    for (size_t i = 0; i < TEXT_BYTES; i++) {
-        uint32_t byte = (uint8_t)paragraph[i % (sizeof paragraph - 1)];
-        b->text[i] = (uint8_t)(byte % (b->s.info.vocabulary < 256 ? b->s.info.vocabulary : 256));
+    uint64_t seed = 1;
+    size_t n = 0, length = sizeof paragraph - 1;
+    while (n < length) b->text[n] = (uint8_t)paragraph[n], n++;
+    while (n < TEXT_BYTES) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        size_t at = (seed >> 33) % length;
+        while (at && paragraph[at - 1] != ' ') at--;
+        for (; n < TEXT_BYTES && at < length; at++) {
+            b->text[n++] = (uint8_t)paragraph[at];
+            if (paragraph[at] == ' ') break;
+        }
     }
+    for (n = 0; b->s.info.vocabulary < 256 && n < TEXT_BYTES; n++) b->text[n] %= (uint8_t)b->s.info.vocabulary;
 }
 
 static uint32_t bytes_of(const bench *b, const workload *w)
 {
-    return w->bytes < b->s.info.context_bytes ? w->bytes : (uint32_t)b->s.info.context_bytes;
+    return w->bytes < b->s.info.context_bytes || w->level ? w->bytes : (uint32_t)b->s.info.context_bytes;
 }
 
 static void check(megabyte_status status)
@@ -230,12 +254,53 @@ static double run_steps(bench *b, const workload *w)
     return (double)STEPS * w->streams / (now() - start);
 }
 
+/* Everything through a codec, into `out` if it is not NULL; returns the bytes that came out. */
+static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, uint8_t *out)
+{
+    static uint8_t piece[TEXT_BYTES];
+    size_t taken, given, total = 0;
+    megabyte_codec_reset(codec);
+    do {
+        check(megabyte_codec_push(codec, bytes, n, &taken));
+        bytes += taken;
+        n -= taken;
+        if (!n) check(megabyte_codec_finish(codec));
+        do {
+            check(megabyte_codec_pull(codec, piece, sizeof piece, &given));
+            if (out) memcpy(out + total, piece, given);
+            total += given;
+        } while (given);
+    } while (n);
+    return total;
+}
+
+/* Blocks are decoded by streams whose context is no longer than it needs to be. */
+static void open_codec(bench *b, size_t i)
+{
+    const workload *w = &workloads[i];
+    megabyte_codec_options o = {.engine = b->s.engine, .block = w->bytes, .level = w->level, .streams = w->streams};
+    while (o.halvings < 15 && b->s.info.context_bytes >> (o.halvings + 1) >= w->bytes &&
+           b->s.info.context_bytes >> (o.halvings + 1) >= b->s.info.patch_bytes)
+        o.halvings++;
+    check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_COMPRESS, &o, NULL, NULL));
+    if (w->kind == COMPRESS) return;
+    b->code[i] = allocate(2 * TEXT_BYTES);
+    b->n_code[i] = run_codec(b->codec[i], b->text, (size_t)w->bytes * w->streams, b->code[i]);
+    megabyte_codec_free(b->codec[i]);
+    check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_DECOMPRESS, &o, NULL, NULL));
+}
+
 /* One sample: bytes per second. */
 static double run_workload(bench *b, const workload *w)
 {
     uint32_t n = bytes_of(b, w);
+    size_t i = (size_t)(w - workloads);
     double bits = 0, start = now();
     if (w->kind == STEP) return run_steps(b, w);
+    if (w->level && !b->codec[i]) return 0;
+    if (w->kind == COMPRESS) run_codec(b->codec[i], b->text, n, NULL);
+    if (w->kind == DECOMPRESS) run_codec(b->codec[i], b->code[i], b->n_code[i], NULL);
+    if (w->level) return (double)n * w->streams / (now() - start);
     megabyte_stream_reset(b->full);
     check(w->kind == SCORE ? megabyte_stream_score(b->full, b->text, n, &bits, NULL)
                            : megabyte_stream_feed(b->full, b->text, n));
@@ -259,6 +324,8 @@ static void open_streams(bench *b, uint32_t threads)
     if (context < b->s.info.patch_bytes) context = b->s.info.patch_bytes;
     b->full = new_stream(&b->s, 0);
     for (size_t i = 0; i < MOST_STREAMS; i++) b->batch[i] = new_stream(&b->s, context);
+    for (size_t i = 0; i < N_WORKLOADS; i++)
+        if (workloads[i].level && b->s.info.vocabulary >= 256) open_codec(b, i);
     b->kernels = kernels_for(b->s.isa);
 }
 
@@ -266,6 +333,12 @@ static void close_streams(bench *b)
 {
     for (size_t i = 0; i < MOST_STREAMS; i++) megabyte_stream_free(b->batch[i]);
     megabyte_stream_free(b->full);
+    for (size_t i = 0; i < N_WORKLOADS; i++) {
+        megabyte_codec_free(b->codec[i]);
+        free(b->code[i]);
+        b->codec[i] = NULL;
+        b->code[i] = NULL;
+    }
     megabyte_engine_free(b->s.engine);
     b->s.engine = NULL;
 }
@@ -333,8 +406,15 @@ static void print_trial(const bench *b, const trial *t)
     printf("  %-28s %10.1f %10.1f  GB/s\n", "read bandwidth", 1e-9 * t->bandwidth.high, 1e-9 * t->bandwidth.median);
     for (size_t i = 0; i < N_WORKLOADS; i++) {
         snprintf(name, sizeof name, workloads[i].format, bytes_of(b, &workloads[i]));
-        printf("  %-28s %10.0f %10.0f  bytes/s  %6.1f%% of peak", name, t->rate[i].high, t->rate[i].median,
-               100 * of_peak(b, t, i));
+        printf("  %-28s %10.0f %10.0f  bytes/s", name, t->rate[i].high, t->rate[i].median);
+        if (workloads[i].level) {
+            int beside = workloads[i].beside;
+            if (beside >= 0) printf("  %6.1f%% of ", 100 * t->rate[i].high / t->rate[beside].high);
+            if (beside >= 0) printf(workloads[beside].format, bytes_of(b, &workloads[beside]));
+            putchar('\n');
+            continue;
+        }
+        printf("  %6.1f%% of peak", 100 * of_peak(b, t, i));
         if (workloads[i].kind == FEED) putchar('\n');
         else printf("  %6.1f%% of bandwidth\n", 100 * of_bandwidth(b, t, i));
     }
@@ -387,6 +467,14 @@ static void json_trial(const bench *b, const trial *t)
         printf(", \"%s\": {\"bytes\": %u, \"streams\": %u, ", workloads[i].key, bytes_of(b, &workloads[i]),
                workloads[i].streams);
         json_speed("bytes_per_second", t->rate[i]);
+        if (workloads[i].level) {
+            if (workloads[i].beside >= 0) {
+                printf(", \"of_%s\": ", workloads[workloads[i].beside].key);
+                json_real(stdout, t->rate[i].high / t->rate[workloads[i].beside].high);
+            }
+            putchar('}');
+            continue;
+        }
         printf(", \"of_peak\": ");
         json_real(stdout, of_peak(b, t, i));
         if (workloads[i].kind != FEED) {
@@ -463,7 +551,7 @@ int run_bench(const command *self, int argc, char **argv)
     b->seconds = 1;
     b->shared.threads = ONE_AND_ALL;
     const option own[] = {
-        {"seconds", 0, OPTION_REAL, &b->seconds, 0.01, 3600, "S", "for each measurement (1); there are about 16"},
+        {"seconds", 0, OPTION_REAL, &b->seconds, 0.01, 3600, "S", "for each measurement (1); there are about 28"},
     };
     if (parse_options(self, own, COUNT_OF(own), &b->shared, argc, argv))
         usage_error(self, argv[0], "unexpected argument (a model is given with -m)");

@@ -32,7 +32,7 @@
 #  define PRINTF(text, first)
 #endif
 
-typedef long long i64;
+typedef long long ll;
 typedef unsigned long long ull; /* for printf */
 
 /* ================================================================================== 1 messages */
@@ -136,14 +136,14 @@ static int seek(FILE *f, u64 to) {
 #if HAVE_MMAP
     return fseeko(f, (off_t)to, SEEK_SET);
 #elif defined(_WIN32)
-    return _fseeki64(f, (i64)to, SEEK_SET);
+    return _fseeki64(f, (ll)to, SEEK_SET);
 #else
     return to <= LONG_MAX ? fseek(f, (long)to, SEEK_SET) : -1;
 #endif
 }
-static i64 file_size(FILE *f) { /* -1: it cannot be told, as with pipes */
+static ll file_size(FILE *f) { /* -1: it cannot be told, as with pipes */
 #if HAVE_MMAP
-    return fseeko(f, 0, SEEK_END) ? -1 : (i64)ftello(f);
+    return fseeko(f, 0, SEEK_END) ? -1 : (ll)ftello(f);
 #elif defined(_WIN32)
     return _fseeki64(f, 0, SEEK_END) ? -1 : _ftelli64(f);
 #else
@@ -313,11 +313,11 @@ static u64 json_u64(struct json *j) {
 }
 
 /* Arguments of the configuration: 4 and 4.0 alike. */
-static i64 json_whole(struct json *j) {
+static ll json_whole(struct json *j) {
     double v = strtod(json_number(j), NULL);
     if (!(v >= INT32_MIN && v <= INT32_MAX) || v != floor(v))
         json_die(j, "expected a whole number of 32 bits");
-    return (i64)v;
+    return (ll)v;
 }
 
 static int json_word(struct json *j, const char *word) { /* true, false, null: taken if it stands there */
@@ -478,7 +478,7 @@ static void open_checkpoint(struct checkpoint *in, const char *path) {
     in->path = path;
     in->file = fopen(path, "rb");
     if (!in->file) die(path, "cannot open: %s", strerror(errno));
-    i64 size = file_size(in->file);
+    ll size = file_size(in->file);
     if (size < 0 || seek(in->file, 0)) die(path, "cannot seek: a regular file is needed, not a pipe");
     size_t got = fread(head, 1, sizeof head, in->file);
     if (ferror(in->file)) die(path, "cannot read: %s", strerror(errno));
@@ -561,11 +561,11 @@ static void read_floats(struct float_reader *r, float *to, u64 n) {
  * Tensors tell all of it but heads and dim_head, max_seq_len[0] and pad_id; what they tell is compared. */
 #define ABSENT INT64_MIN
 
-struct list { u32 count; int scalar; i64 at[MEGABYTE_MAX_STAGES]; }; /* scalar: one value for all stages */
+struct list { u32 count; int scalar; ll at[MEGABYTE_MAX_STAGES]; }; /* scalar: one value for all stages */
 
 struct arguments {
     u32 known;                     /* how many of the constructor's keys were there */
-    i64 num_tokens, heads, dim_head, ff_mult, pad_id, rel_pos, pos_emb;
+    ll num_tokens, heads, dim_head, ff_mult, pad_id, rel_pos, pos_emb;
     struct list dim, depth, max_seq_len;
     struct names unknown;
 };
@@ -603,7 +603,7 @@ static void parse_list(struct json *j, struct list *list) {
 /* Parses the value if `key` is one of the constructor's. */
 static int parse_argument(struct json *j, struct arguments *a, const char *key) {
     static const char *const without_effect[] = { "attn_dropout", "ff_dropout", "flash_attn" };
-    struct { const char *key; i64 *number; struct list *list; i64 *flag; } known[] = {
+    struct { const char *key; ll *number; struct list *list; ll *flag; } known[] = {
         { "num_tokens", &a->num_tokens, NULL, NULL }, { "heads", &a->heads, NULL, NULL },
         { "dim_head", &a->dim_head, NULL, NULL },     { "ff_mult", &a->ff_mult, NULL, NULL },
         { "pad_id", &a->pad_id, NULL, NULL },         { "dim", NULL, &a->dim, NULL },
@@ -707,12 +707,12 @@ static char *config_beside(const char *path) {
 /* ================================================================================== 5 family */
 
 /* Settings of the command line win over the configuration; `from` says in messages where one comes from. */
-struct setting { i64 value; const char *from; };
+struct setting { ll value; const char *from; };
 
 struct options {
     const char *in, *out, *config;
     u32 matrix_type;               /* TYPE_F32_TILED, TYPE_Q8_TILED */
-    i64 heads, dim_head, positions, pad_id;
+    ll heads, dim_head, positions, pad_id;
     const char *text[TEXT_COUNT];
     int force, ignore_unknown;
 };
@@ -902,13 +902,13 @@ static u32 dimension(const struct conversion *c, u32 role, u32 stage, u32 rank, 
 }
 
 /* Contradictions between the configuration and the tensors. */
-static void compare(const struct conversion *c, const char *argument, i64 value, u64 actual, u32 stage) {
+static void compare(const struct conversion *c, const char *argument, ll value, u64 actual, u32 stage) {
     if (value == ABSENT || (value >= 0 && (u64)value == actual)) return;
     die(c->config.path, "%s is %lld for stage %u, but the tensors of %s make it %llu", argument, value, stage,
         c->in.path, (ull)actual);
 }
 
-static i64 list_item(const struct conversion *c, const struct list *list, const char *argument, u32 stage) {
+static ll list_item(const struct conversion *c, const struct list *list, const char *argument, u32 stage) {
     if (!list->count) return ABSENT;
     if (list->scalar) return list->at[0];
     if (list->count != c->sizes.n_stages)
@@ -917,7 +917,7 @@ static i64 list_item(const struct conversion *c, const struct list *list, const 
     return list->at[stage];
 }
 
-static void compare_flag(const struct conversion *c, const char *argument, i64 value, u32 flag, u32 stage) {
+static void compare_flag(const struct conversion *c, const char *argument, ll value, u32 flag, u32 stage) {
     int there = (c->sizes.stage[stage].flags & flag) != 0;
     if (value == ABSENT || value == there) return;
     char name[96];
@@ -926,8 +926,8 @@ static void compare_flag(const struct conversion *c, const char *argument, i64 v
         there ? "a" : "no", name);
 }
 
-static struct setting choose_setting(const struct conversion *c, i64 option, const char *option_name,
-                                     i64 argument) {
+static struct setting choose_setting(const struct conversion *c, ll option, const char *option_name,
+                                     ll argument) {
     struct setting s = { ABSENT, NULL };
     if (option != ABSENT) {
         s.value = option;
@@ -954,7 +954,7 @@ static void derive_heads(struct conversion *c) {
     for (u32 s = 0; s < z->n_stages; s++) {
         if (!(z->stage[s].flags & POSITION_ROTARY)) continue;
         const struct source *t = source_of(c, ROLE_ROTARY, s, 0, 0);
-        i64 rotary = 2 * (i64)dimension(c, ROLE_ROTARY, s, 1, 0);
+        ll rotary = 2 * (ll)dimension(c, ROLE_ROTARY, s, 1, 0);
         if (width.from && width.value != rotary)
             die(width.from, "dim_head is %lld, but tensor %s of %s makes it %lld", width.value, t->name,
                 c->in.path, rotary);
@@ -1022,7 +1022,7 @@ static void derive_sizes(struct conversion *c) {
         } else if (g->flags & POSITION_LEARNED) {
             g->positions = dimension(c, ROLE_POSITION, s, 2, 0);
         }
-        i64 positions = list_item(c, &a->max_seq_len, "max_seq_len", s);
+        ll positions = list_item(c, &a->max_seq_len, "max_seq_len", s);
         if (s == 0) {
             struct setting n = choose_setting(c, c->options->positions, "--seq-len", positions);
             if (!n.from && !g->positions)
@@ -1039,14 +1039,14 @@ static void derive_sizes(struct conversion *c) {
         }
         compare(c, "dim", list_item(c, &a->dim, "dim", s), g->dim, s);
         compare(c, "depth", list_item(c, &a->depth, "depth", s), g->layers, s);
-        if (a->ff_mult != ABSENT) compare(c, "ff_mult x dim", a->ff_mult * (i64)g->dim, g->ff_dim, s);
+        if (a->ff_mult != ABSENT) compare(c, "ff_mult x dim", a->ff_mult * (ll)g->dim, g->ff_dim, s);
         compare_flag(c, "rel_pos", a->rel_pos, POSITION_ROTARY, s);
         compare_flag(c, "pos_emb", a->pos_emb, POSITION_LEARNED, s);
     }
     derive_heads(c);
 
     /* Training code often passes an id outside the vocabulary to say that no byte is padding. */
-    i64 pad = choose_setting(c, c->options->pad_id, "--pad-id", a->pad_id).value;
+    ll pad = choose_setting(c, c->options->pad_id, "--pad-id", a->pad_id).value;
     if (pad == ABSENT && c->config.path) pad = 0;
     z->pad_id = pad >= 0 && pad < z->vocabulary ? (u32)pad : UINT32_MAX;
 
@@ -1306,7 +1306,7 @@ static const char help[] =
     "\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
-static i64 parse_number(const char *option, const char *text) {
+static ll parse_number(const char *option, const char *text) {
     char *end;
     errno = 0;
     long v = strtol(text, &end, 10);
@@ -1335,7 +1335,7 @@ struct known_option {
     char letter;               /* 0: none */
     int *flag;                 /* at most one of the four is set, and none for --quant */
     const char **string;
-    i64 *number;
+    ll *number;
     const char **text;         /* UTF-8 */
 };
 

@@ -48,7 +48,7 @@ typedef struct zipper {
     shared_options shared;
     int mode; /* MEGABYTE_COMPRESS or MEGABYTE_DECOMPRESS */
     const char *output, *prime_file;
-    uint64_t streams, block, limit;
+    uint64_t streams, block, limit, level;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
     int writes; /* 0: test and --against only count */
     bytes prime;
@@ -222,7 +222,7 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out)
 typedef struct survey {
     megabyte_container first; /* the first member's header */
     uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHODS];
-    uint32_t block, halvings; /* the largest; the fewest: what a codec must be made for */
+    uint32_t block, halvings, contexts; /* the largest, the fewest, the most: what a codec must be made for */
     uint32_t format_version;  /* the newest */
     int has_several_models;
 } survey;
@@ -242,6 +242,7 @@ static void count_member(survey *v, const megabyte_container *c)
     }
     if (c->block > v->block) v->block = c->block;
     if (c->halvings < v->halvings) v->halvings = c->halvings;
+    if (c->contexts > v->contexts) v->contexts = c->contexts;
     if (c->format_version > v->format_version) v->format_version = c->format_version;
     if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
 }
@@ -523,6 +524,7 @@ static megabyte_codec_options options_for_compressing(job *j)
     megabyte_codec_options o = common_options(j);
     o.streams = (uint32_t)z->streams;
     o.block = (uint32_t)z->block;
+    o.level = (int)z->level;
     o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
     o.verify = z->verify;
     j->expected = o.size;
@@ -541,6 +543,7 @@ static megabyte_codec_options options_for_decompressing(job *j, const megabyte_c
     uint64_t blocks = header->single ? 1 : UINT64_MAX;
     o.block = header->block;
     o.halvings = header->halvings;
+    o.contexts = header->contexts;
     o.limit = z->limit;
     if (header->size != MEGABYTE_SIZE_UNKNOWN) {
         j->expected = header->size;
@@ -556,10 +559,14 @@ static megabyte_codec_options options_for_decompressing(job *j, const megabyte_c
             blocks = v.blocks;
             if (v.block > o.block) o.block = v.block;
             if (v.members && v.halvings < o.halvings) o.halvings = v.halvings;
+            if (v.contexts > o.contexts) o.contexts = v.contexts;
             if (!status && v.compressed == j->size) j->expected = v.original;
         }
     }
     if (o.block < MEGABYTE_BLOCK_DEFAULT) o.block = MEGABYTE_BLOCK_DEFAULT;
+    if (header->primed) o.contexts = header->contexts ? header->contexts : MEGABYTE_NO_CONTEXTS;
+    else if (j->size == MEGABYTE_SIZE_UNKNOWN && o.contexts < 16) o.contexts = 16;
+    else if (!o.contexts) o.contexts = MEGABYTE_NO_CONTEXTS;
     fit_streams(z, &o, blocks);
     return o;
 }
@@ -655,6 +662,16 @@ static double or_zero(double value)
     return isfinite(value) ? value : 0;
 }
 
+static const char *const methods[MEGABYTE_METHODS] = {"stored", "constant", "network", "contexts", "mixed"};
+
+static void json_blocks(const uint64_t by_method[MEGABYTE_METHODS])
+{
+    printf(", \"blocks\": {");
+    for (int i = 0; i < MEGABYTE_METHODS; i++)
+        printf("%s\"%s\": %llu", i ? ", " : "", methods[i], (unsigned long long)by_method[i]);
+    putchar('}');
+}
+
 static void print_report(const job *j)
 {
     const double original = (double)original_size(j), compressed = (double)compressed_size(j);
@@ -663,12 +680,14 @@ static void print_report(const job *j)
             j->path && j->z->self->run == run_test ? "OK, " : "", (unsigned long long)j->bytes_in,
             (unsigned long long)j->bytes_out, or_zero(quotient(original, compressed)),
             or_zero(quotient(8 * compressed, original)), j->seconds, or_zero(quotient(1e-3 * original, j->seconds)));
-    fprintf(stderr, "    blocks: %llu coded, %llu constant, %llu stored", (unsigned long long)blocks[MEGABYTE_CODED],
-            (unsigned long long)blocks[MEGABYTE_CONSTANT], (unsigned long long)blocks[MEGABYTE_STORED]);
+    fprintf(stderr, "    blocks:");
+    for (int i = MEGABYTE_METHODS, n = 0; i-- > 0;)
+        if (blocks[i]) fprintf(stderr, "%s %llu %s", n++ ? "," : "", (unsigned long long)blocks[i], methods[i]);
     if (j->z->mode == MEGABYTE_COMPRESS && j->counts.coded_bits)
-        fprintf(stderr, "; coded in %llu bytes, the model's ideal is %.1f (%+.4f%%)",
+        fprintf(stderr, "; coded in %llu bytes, ideally %.1f (%+.4f%%)",
                 (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
                 100 * ((double)j->counts.coded_bits / j->counts.ideal_bits - 1));
+    if (j->counts.network_bits > 0) fprintf(stderr, "; network alone %.1f", j->counts.network_bits / 8);
     fputc('\n', stderr);
 }
 
@@ -684,12 +703,11 @@ static void print_report_json(const job *j, const char *output)
            (unsigned long long)compressed_size(j));
     json_field("ratio", quotient(original, compressed));
     json_field("bits_per_byte", quotient(8 * compressed, original));
-    json_field("coded_blocks", (double)j->counts.blocks[MEGABYTE_CODED]);
-    json_field("constant_blocks", (double)j->counts.blocks[MEGABYTE_CONSTANT]);
-    json_field("stored_blocks", (double)j->counts.blocks[MEGABYTE_STORED]);
+    json_blocks(j->counts.blocks);
     if (j->z->mode == MEGABYTE_COMPRESS) {
         json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
         json_field("ideal_bytes", j->counts.ideal_bits / 8);
+        json_field("network_bytes", j->counts.network_bits / 8);
     }
     json_field("seconds", j->seconds);
     json_field("bytes_per_second", quotient(original, j->seconds));
@@ -703,6 +721,7 @@ static void add_up(job *total, const job *j)
     for (int i = 0; i < MEGABYTE_METHODS; i++) total->counts.blocks[i] += j->counts.blocks[i];
     total->counts.coded_bits += j->counts.coded_bits;
     total->counts.ideal_bits += j->counts.ideal_bits;
+    total->counts.network_bits += j->counts.network_bits;
 }
 
 /* =================================================================================== 6 compress, decompress, test */
@@ -816,6 +835,8 @@ static int run_zipper(const command *self, int argc, char **argv, int who)
         {DECOMPRESSES, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
          "overwrite; follow links; read from a terminal"}},
         {TESTS, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"}},
+        {COMPRESSES, {"level", '1', OPTION_LEVEL, &z.level, 1, 9, "LEVEL",
+                      "1-4 (fast): contexts alone, 1 4 16 64 MB; 5: the network; 6-9: both (7)"}},
         {COMPRESSES, {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
          "cut each file into at least so many blocks (default: by size)"}},
         {DECOMPRESSES | TESTS, {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
@@ -885,11 +906,11 @@ int run_test(const command *self, int argc, char **argv)
 
 static void print_line(const survey *v, const char *version, const char *model, const char *name)
 {
-    printf("%12llu  %12llu  %7.3f  %9.5f  %7llu  %8llu  %7llu  %7s  %-23s  %s\n", (unsigned long long)v->original,
-           (unsigned long long)v->compressed, or_zero(quotient((double)v->original, (double)v->compressed)),
-           or_zero(quotient(8 * (double)v->compressed, (double)v->original)),
-           (unsigned long long)v->by_method[MEGABYTE_CODED], (unsigned long long)v->by_method[MEGABYTE_CONSTANT],
-           (unsigned long long)v->by_method[MEGABYTE_STORED], version, model, name);
+    printf("%12llu  %12llu  %7.3f  %9.5f ", (unsigned long long)v->original, (unsigned long long)v->compressed,
+           or_zero(quotient((double)v->original, (double)v->compressed)),
+           or_zero(quotient(8 * (double)v->compressed, (double)v->original)));
+    for (int i = 0; i < MEGABYTE_METHODS; i++) printf(" %8llu", (unsigned long long)v->by_method[i]);
+    printf("  %7s  %-23s  %s\n", version, model, name);
 }
 
 static void print_line_json(const survey *v)
@@ -899,9 +920,7 @@ static void print_line_json(const survey *v)
     json_field("ratio", quotient((double)v->original, (double)v->compressed));
     json_field("bits_per_byte", quotient(8 * (double)v->compressed, (double)v->original));
     json_field("members", (double)v->members);
-    json_field("coded_blocks", (double)v->by_method[MEGABYTE_CODED]);
-    json_field("constant_blocks", (double)v->by_method[MEGABYTE_CONSTANT]);
-    json_field("stored_blocks", (double)v->by_method[MEGABYTE_STORED]);
+    json_blocks(v->by_method);
 }
 
 /* "text" for models/text.mb; NULL if there is none with the file's id. */
@@ -999,8 +1018,8 @@ int run_list(const command *self, int argc, char **argv)
     survey total = {.original = 0};
     catch_interrupt();
     if (z.shared.json) printf("{\"files\": [");
-    else printf("%12s  %12s  %7s  %9s  %7s  %8s  %7s  %7s  %-23s  %s\n", "original", "compressed", "ratio", "bits/byte",
-                "coded", "constant", "stored", "version", "model", "name");
+    else printf("%12s  %12s  %7s  %9s  %8s %8s %8s %8s %8s  %7s  %-23s  %s\n", "original", "compressed", "ratio",
+                "bits/byte", methods[0], methods[1], methods[2], methods[3], methods[4], "version", "model", "name");
     for (int i = 0; i < n && !stop_requested(); i++) {
         int is_listed;
         if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
@@ -1156,6 +1175,7 @@ static void print_head(const comparison *c)
     printf("Compressed sizes in bytes; mbrun's model: %.*s, %llu bytes", (int)name_length(z->s.path),
            base_name(z->s.path), (unsigned long long)z->s.info.file_bytes);
     if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
+    if (z->level) printf(", -%llu", (unsigned long long)z->level);
     if (z->block) printf(", -B %llu", (unsigned long long)z->block);
     if (z->prime_file) printf(", --prime %s", base_name(z->prime_file));
     for (size_t i = 0; i < COUNT_OF(rivals); i++)

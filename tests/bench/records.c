@@ -1,0 +1,82 @@
+/* records.c - how small single records become, each coded for itself after the same 4 KB of its file.
+ * Run by records.sh: records MODEL FILE BEGIN HOW_MANY DIRECTORY
+ *   BEGIN      what every record begins with ("" for lines)
+ * Writes the sample and the records into DIRECTORY, for other compressors, and prints on one line: records, their
+ * bytes, and what they come to as messages: without priming by the network, primed by the network, primed by
+ * network and contexts. */
+#include "../../megabyte.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAMPLE 4096
+#define LONGEST 65536
+
+static void fail(const char *what, const char *why) {
+    fprintf(stderr, "records: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void save(const char *directory, const char *name, const uint8_t *bytes, size_t n) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(bytes, 1, n, f) != n || fclose(f)) fail(path, "cannot be written");
+}
+
+/* Where the first record at or after `at` begins; n if there is none. */
+static size_t next_record(const uint8_t *bytes, size_t n, size_t at, const char *begin) {
+    size_t length = strlen(begin);
+    for (; at + length <= n; at++)
+        if (length ? !memcmp(bytes + at, begin, length) : !at || bytes[at - 1] == '\n') return at;
+    return n;
+}
+
+int main(int argc, char **argv) {
+    megabyte_model *model;
+    megabyte_codec *codec[3], *back[3];
+    megabyte_error error;
+    if (argc != 6) fail("usage", "records MODEL FILE BEGIN HOW_MANY DIRECTORY");
+    size_t n_wanted = strtoul(argv[4], NULL, 10), size = 1 << 24;
+    uint8_t *bytes = malloc(size);
+    FILE *file = fopen(argv[2], "rb");
+    if (!bytes || !file) fail(argv[2], "cannot be read");
+    size_t n = fread(bytes, 1, size, file);
+    fclose(file);
+    if (n <= 2 * SAMPLE || !n_wanted) fail(argv[2], "too short");
+    save(argv[5], "sample", bytes, SAMPLE);
+
+    if (megabyte_model_open(&model, argv[1], NULL, &error)) fail(argv[1], error.text);
+    for (int i = 0; i < 3; i++) {
+        megabyte_codec_options o = { .level = i < 2 ? 5 : 7, .contexts = i < 2 ? MEGABYTE_NO_CONTEXTS : 1 };
+        if (i > 0) o.prime = bytes, o.n_prime = SAMPLE;
+        if (megabyte_codec_create(&codec[i], model, MEGABYTE_COMPRESS, &o, NULL, &error) ||
+            megabyte_codec_create(&back[i], model, MEGABYTE_DECOMPRESS, &o, NULL, &error))
+            fail("codec", error.text);
+    }
+    size_t total = 0, coded[3] = { 0 }, records = 0;
+    for (size_t i = 0; i < n_wanted; i++) { /* from all parts of the file */
+        static uint8_t code[LONGEST + 16], text[LONGEST];
+        char name[32];
+        size_t at = next_record(bytes, n, SAMPLE + (n - SAMPLE) / n_wanted * i, argv[3]);
+        size_t end = next_record(bytes, n, at + 1, argv[3]), length = end - at;
+        if (at >= n || end >= n || length > LONGEST) continue;
+        for (int k = 0; k < 3; k++) {
+            size_t n_code, n_text;
+            if (megabyte_codec_encode(codec[k], bytes + at, length, code, sizeof code, &n_code) ||
+                megabyte_codec_decode(back[k], code, n_code, text, sizeof text, &n_text) ||
+                n_text != length || memcmp(text, bytes + at, length))
+                fail(argv[2], "a record did not come back");
+            coded[k] += n_code;
+        }
+        snprintf(name, sizeof name, "record-%04zu", records++);
+        save(argv[5], name, bytes + at, length);
+        total += length;
+    }
+    printf("%zu %zu %zu %zu %zu\n", records, total, coded[0], coded[1], coded[2]);
+    for (int i = 0; i < 3; i++) megabyte_codec_free(codec[i]), megabyte_codec_free(back[i]);
+    megabyte_model_close(model);
+    free(bytes);
+    return 0;
+}
