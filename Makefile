@@ -15,7 +15,7 @@ MODELS = $(wildcard models/*.mb)
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h tools/mbconvert.c
-SCRIPTS = tests/exports.sh tests/synopsis.sh tests/same_bits.sh
+SCRIPTS = tests/exports.sh tests/synopsis.sh tests/same_bits.sh tests/cli_codec.sh
 
 .PHONY: all lib demo test bench install clean help
 

@@ -123,6 +123,11 @@
 #else
 #  define PREFETCH(p) ((void)(p))
 #endif
+#if defined(__GNUC__) && !defined(__clang__) /* clang does it by itself */
+#  define UNROLLED _Pragma("GCC unroll 16")
+#else
+#  define UNROLLED
+#endif
 #if defined(__GNUC__)
 #  define INLINE static inline __attribute__((always_inline))
 #  define TARGET(isa) __attribute__((target(isa)))
@@ -3700,7 +3705,7 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
  * same on every machine: probabilities have 22 bits, stretched values are in 1/128 (inputs) or 1/4096 (sums),
  * weights in 1/16384. Shifts to the right of negative numbers round down, as every compiler has it.
  *
- * Memory, 1 << log2_memory bytes: the struct (0.4 MB), the last bytes (1/8), the match table (1/16), and bit
+ * Memory, 1 << log2_memory bytes: the state (0.4 MB), the last bytes (1/8), the match table (1/16), and bit
  * histories in the rest. */
 
 enum {
@@ -3762,6 +3767,10 @@ struct mixer {
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
 };
+
+/* The tables begin here, so that their sizes don't depend on that of a pointer. */
+#define MIXER_STATE (448u << 10)
+_Static_assert(sizeof(struct mixer) <= MIXER_STATE, "the mixer's state has outgrown its place");
 
 /* ---- arithmetic */
 
@@ -3988,7 +3997,7 @@ static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
 /* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
 static void mixer_reset(struct mixer *m, const struct kernels *kernels, u32 log2_memory, int with_network) {
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
-    u8 *at = (u8 *)m + ((sizeof *m + 63) & ~(size_t)63), *end = (u8 *)m + mixer_bytes(log2_memory);
+    u8 *at = (u8 *)m + MIXER_STATE, *end = (u8 *)m + mixer_bytes(log2_memory);
     m->history = at;
     m->history_mask = (1u << (log2_memory - 3)) - 1;
     at += (size_t)m->history_mask + 1;
@@ -4050,7 +4059,7 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
 
     /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where it is
      * not. */
-    for (u32 i = 0; i < N_CONTEXTS; i++) {
+    UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) { /* a tenth faster */
         u32 s = m->context[i].slot[node];
         x[i] = m->pair_table[m->map[i][s] >> 20];
         hits += s != 0 && i < N_ORDERS;
@@ -4107,7 +4116,7 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
 
 static void mixer_update(struct mixer *m, int bit) {
     u32 b = (u32)bit, node = m->node;
-    for (u32 i = 0; i < N_CONTEXTS; i++) {
+    UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) {
         u8 *at = m->context[i].slot + node, s = *at;
         *at = m->next_state[s][b];
         adapt(m, &m->map[i][s], b, 255);
@@ -4181,6 +4190,7 @@ static void begin_decoding(struct coder *c, const u8 *from, u64 n) {
     struct coder begin = { 0, UINT32_MAX, 0, NULL, from, 0, n };
     *c = begin;
     for (int i = 0; i < 4; i++) c->code = c->code << 8 | next_code_byte(c);
+    if (c->code >= c->range) c->n = UINT64_MAX / 2; /* outside of every interval, where no step leads */
 }
 
 static void carry(struct coder *c) {
@@ -4325,7 +4335,7 @@ static u8 decode_byte(const struct predictor *by, struct coder *c) {
 }
 
 /* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these weights,
- * which favour 15 to 254 bytes (of 1052: 100 bytes take 1.6 bits and 6 more), the rest as it is. */
+ * which favour 15 to 254 bytes (of 1053: 100 bytes take 1.6 bits and 6 more), the rest as it is. */
 static const u32 length_weights[64] = {
     10, 10, 20, 40, 90, 200, 340, 200, 60, 20, 10, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
@@ -4341,21 +4351,26 @@ static void begin_message(struct coder *c, u64 n, u32 stored) {
 
 size_t megabyte_message_bound(size_t n) { return n <= SIZE_MAX - 16 ? n + 16 : SIZE_MAX; }
 
+static void encode_stored(struct coder *c, u8 *to, u64 capacity, const u8 *bytes, u64 n) {
+    begin_encoding(c, to, capacity); /* 6 bits, 10 and up to 63 of length, 8 n: n + 16 will do */
+    begin_message(c, n, 1);
+    for (u64 i = 0; i < n; i++) encode_plain(c, bytes[i], 8);
+    end_encoding(c);
+}
+
 /* The code of one message; capacity is n + 16 or more. */
 static u64 encode_message(struct predictor *by, u64 chunk, const u8 *bytes, u64 n, u8 *to) {
-    struct coder c;
-    begin_encoding(&c, to, n + 3);
+    struct coder c, stored;
+    begin_encoding(&c, to, n + 16);
     begin_message(&c, n, 0);
     for (u64 done = 0, some; done < n; done += some) {
         some = min64(n - done, chunk);
         encode_bytes(by, &c, bytes + done, some);
     }
     end_encoding(&c);
-    if (c.n <= c.capacity) return c.n;
-    begin_encoding(&c, to, n + 16); /* 6 bits, 10 and up to 63 of length, 8 n */
-    begin_message(&c, n, 1);
-    for (u64 i = 0; i < n; i++) encode_plain(&c, bytes[i], 8);
-    end_encoding(&c);
+    if (c.n <= n) return c.n;
+    encode_stored(&stored, NULL, 0, bytes, n); /* only counted */
+    if (stored.n < c.n) encode_stored(&c, to, n + 16, bytes, n);
     return c.n;
 }
 
@@ -4420,6 +4435,12 @@ static int uses_contexts(int method) { return method == MEGABYTE_CONTEXTS || met
 /* Memory for contexts is 1, 4, 16 or 64 MB, which a file calls 1 to 4; 0 is none. */
 #define MOST_CONTEXTS 4
 static u32 contexts_log2(u32 code) { return 18 + 2 * code; }
+static u32 contexts_megabytes(u32 code) { return code ? 1u << (contexts_log2(code) - 20) : 0; }
+static u32 contexts_code(u32 megabytes) {
+    u32 code = 0;
+    while (code < MOST_CONTEXTS && contexts_megabytes(code) < megabytes) code++;
+    return code;
+}
 
 enum { FLAG_SINGLE = 1, FLAG_SIZE = 2, FLAG_PRIMED = 4, METHOD_SHIFT = 4 };
 
@@ -4465,12 +4486,6 @@ static int code_is_implied(int method, u32 size, u32 *coded) {
     return 1;
 }
 
-static u32 contexts_code(u32 megabytes) {
-    u32 code = 0;
-    while (code < MOST_CONTEXTS && megabytes >= 1u << 2 * code) code++;
-    return code;
-}
-
 static u32 write_container(const megabyte_container *c, u8 *to) {
     u8 digest[32];
     u32 n = 4, coded;
@@ -4501,7 +4516,7 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
     clear_error(error);
     if (!c || (n && !bytes)) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
     memset(c, 0, sizeof *c);
-    if (memcmp(r.at, container_magic, n < 4 ? n : 4))
+    if (n && memcmp(r.at, container_magic, n < 4 ? n : 4))
         return fail(error, MEGABYTE_BAD_MAGIC, 0, "this is not a .mbz file");
     if (n < 4) return fail(error, MEGABYTE_TRUNCATED, n, "the header is cut off");
     c->format_version = read_byte(&r);
@@ -4513,7 +4528,7 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
     read_bytes(&r, c->model_id, MODEL_ID_BYTES);
     u32 shape = read_byte(&r), contexts = shape >> 4;
     c->halvings = shape & 15;
-    c->contexts = contexts ? 1u << (contexts_log2(contexts) - 20) : 0;
+    c->contexts = contexts <= MOST_CONTEXTS ? contexts_megabytes(contexts) : 0;
     c->primed = (flags & FLAG_PRIMED) != 0;
     c->single = (flags & FLAG_SINGLE) != 0;
     c->size = MEGABYTE_SIZE_UNKNOWN;
@@ -4615,6 +4630,8 @@ struct megabyte_codec {
     int begun, finished, ended; /* compressing: the header is out; no more input; the end mark is out */
     int flush, more;            /* push had more than fits */
     u64 pushed;                 /* bytes taken in */
+    u64 reported;               /* to options.progress */
+    fp_state caller;            /* while pull works */
     u64 blocks;                 /* of the running file */
     struct sha256 whole;        /* of its original bytes */
     megabyte_codec_counts counts;
@@ -4633,11 +4650,12 @@ static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u
 static const u8 level_contexts[10] = { 0, 1, 2, 3, 4, 0, 2, 3, 4, 4 };
 
 u32 megabyte_codec_block(const megabyte_codec_options *o) {
-    u64 size = o ? o->size : 0, n = o ? o->streams : 0;
+    u64 size = o && o->size != MEGABYTE_SIZE_UNKNOWN ? o->size : 0, n = o ? o->streams : 0;
     if (o && o->block) return o->block;
     if (!size) return 1u << 18;
     if (!n && level_of(o) < 9) n = min64(size >> 18, 16); /* 256 KB a block, then 16 blocks */
-    u64 block = n ? (size + n - 1) / n : size;
+    u64 block = n ? size / n + (size % n != 0) : size;
+    if (block < 1u << 14) block = min64(size, 1u << 14); /* headers take their share */
     return (u32)min64(block, MEGABYTE_BLOCK_DEFAULT);
 }
 
@@ -4654,11 +4672,18 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
     megabyte_codec_options *o = &p->options;
     u32 most;
     *o = from ? *from : defaults;
-    if ((mode != MEGABYTE_COMPRESS && mode != MEGABYTE_DECOMPRESS) || o->level < 0 || o->level > 9)
+    if (o->size == MEGABYTE_SIZE_UNKNOWN) o->size = 0;
+    u32 level = level_of(o), given = o->contexts == MEGABYTE_NO_CONTEXTS ? 0 : contexts_code(o->contexts);
+    if (mode < MEGABYTE_COMPRESS || mode > MEGABYTE_MESSAGES || o->level < 0 || o->level > 9)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)", mode, o->level);
     if (o->streams > 256 || o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 || (o->n_prime && !o->prime))
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "streams must be up to 256 (%u), blocks %u (%u), "
                     "halvings 15 (%u)", o->streams, MEGABYTE_BLOCK_MAX, o->block, o->halvings);
+    if (o->contexts != MEGABYTE_NO_CONTEXTS && o->contexts != contexts_megabytes(given))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "contexts must be 1, 4, 16 or 64 MB, not %u",
+                    o->contexts);
+    if (o->contexts == MEGABYTE_NO_CONTEXTS && level < 5 && mode != MEGABYTE_DECOMPRESS)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "levels 1 to 4 are nothing without contexts");
     if (o->engine && o->engine->model != model)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
     if (model->sizes.vocabulary < 256)
@@ -4667,11 +4692,13 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
     p->stream.engine = o->engine;
     p->stream.context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
-    p->block = o->block ? o->block : MEGABYTE_BLOCK_DEFAULT;
-    if (mode == MEGABYTE_COMPRESS) p->block = megabyte_codec_block(o);
+    p->block = mode == MEGABYTE_COMPRESS ? megabyte_codec_block(o)
+               : mode == MEGABYTE_MESSAGES ? 1 : o->block ? o->block : MEGABYTE_BLOCK_DEFAULT;
     p->lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
-    p->contexts = mode == MEGABYTE_DECOMPRESS ? 3 : level_contexts[level_of(o)];
-    if (o->contexts) p->contexts = o->contexts == MEGABYTE_NO_CONTEXTS ? 0 : contexts_code(o->contexts);
+    if (mode == MEGABYTE_MESSAGES) p->lanes = 1;
+    p->contexts = mode == MEGABYTE_DECOMPRESS ? 3 : level_contexts[level];
+    if (mode == MEGABYTE_MESSAGES) p->contexts = min32(p->contexts, 1); /* short, and begun anew each time */
+    if (o->contexts) p->contexts = given;
     /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far fewer. */
     for (most = 1; most < MOST_CONTEXTS && (u64)p->block << 7 > 1ULL << contexts_log2(most); most++) {}
     if (mode == MEGABYTE_COMPRESS && !o->n_prime) p->contexts = min32(p->contexts, most);
@@ -4740,7 +4767,11 @@ void megabyte_codec_reset(megabyte_codec *c) {
     c->pushed = c->blocks = c->files = c->member = c->declared = 0;
     c->state = IN_HEADER;
     for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0;
+    c->reported = 0;
     memset(&c->counts, 0, sizeof c->counts);
+    memset(&c->container, 0, sizeof c->container);
+    c->container.halvings = c->options.halvings; /* decompressing: until the header says */
+    c->container.contexts = contexts_megabytes(c->contexts);
     clear_error(&c->error);
     sha256_begin(&c->whole);
 }
@@ -4843,12 +4874,19 @@ static struct predictor start(const megabyte_codec *c, int method, megabyte_stre
     return by;
 }
 
+static int best_method(const megabyte_codec *c) {
+    return level_of(&c->options) < 5 ? MEGABYTE_CONTEXTS : c->contexts ? MEGABYTE_MIXED : MEGABYTE_NETWORK;
+}
+
 /* Tells the caller how far the work is; 1 if it is to stop. */
 static int cancelled(megabyte_codec *c, u64 done) {
-    if (!c->options.progress || !c->options.progress(c->options.progress_context, c->counts.original + done))
-        return 0;
-    fail(&c->error, MEGABYTE_CANCELLED, c->counts.compressed, "cancelled");
-    return 1;
+    if (!c->options.progress) return 0;
+    if (c->counts.original + done > c->reported) c->reported = c->counts.original + done;
+    fp_leave(&c->caller); /* the callback is the caller's */
+    int stop = c->options.progress(c->options.progress_context, c->reported);
+    fp_enter(&c->caller);
+    if (stop) fail(&c->error, MEGABYTE_CANCELLED, c->counts.compressed, "cancelled");
+    return stop != 0;
 }
 
 static void add_check(megabyte_codec *c, const struct lane *l, u8 check[CHECK_BYTES]) {
@@ -4882,7 +4920,7 @@ static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u6
 /* Chooses the method and makes the code. Contexts alone are tried on the block's beginning: where the network
  * gains less than half a percent there, it is not worth its time. 0 if cancelled. */
 static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
-    u32 same = 1, level = level_of(&c->options), trial = min32(l->n, TRIAL);
+    u32 same = 1, trial = min32(l->n, TRIAL);
     double contexts = 0, mixed = 0;
     while (same < l->n && l->bytes[same] == l->bytes[0]) same++;
     l->method = MEGABYTE_STORED;
@@ -4892,7 +4930,7 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
         l->n_code = 1;
         l->code[0] = l->bytes[0];
     } else if (l->n) {
-        int method = level < 5 ? MEGABYTE_CONTEXTS : c->contexts ? MEGABYTE_MIXED : MEGABYTE_NETWORK;
+        int method = best_method(c);
         if (method == MEGABYTE_MIXED) {
             if (!encode_block(c, l, MEGABYTE_CONTEXTS, trial, before, &contexts, INFINITY)) return 0;
             u64 whole = l->coder.n;
@@ -4979,13 +5017,9 @@ static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
 
 static status message_ready(megabyte_codec *c, const void *from, size_t n, const void *to, size_t capacity,
                             size_t *n_to, struct predictor *by) {
-    if (!c || (n && !from) || (capacity && !to) || !n_to || c->begun || c->filled || c->files || c->pushed)
+    if (!c || (n && !from) || (capacity && !to) || !n_to || c->mode != MEGABYTE_MESSAGES)
         return MEGABYTE_INVALID_ARGUMENT;
-    c->container.halvings = c->options.halvings;
-    c->container.contexts = c->contexts ? 1u << (contexts_log2(c->contexts) - 20) : 0;
-    int method = level_of(&c->options) < 5 ? MEGABYTE_CONTEXTS
-                 : c->contexts             ? MEGABYTE_MIXED : MEGABYTE_NETWORK;
-    *by = start(c, method, c->lanes[0].stream, c->lanes[0].mixer);
+    *by = start(c, best_method(c), c->lanes[0].stream, c->lanes[0].mixer);
     return MEGABYTE_OK;
 }
 
@@ -4993,7 +5027,7 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
                                       size_t capacity, size_t *n_coded) {
     struct predictor by;
     fp_state fp;
-    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
+    if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
     status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
     if (!r) *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, (const u8 *)bytes, n, (u8 *)coded);
@@ -5005,6 +5039,7 @@ megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size
                                       size_t capacity, size_t *n) {
     struct predictor by;
     fp_state fp;
+    if (n) *n = 0;
     fp_enter(&fp);
     status r = message_ready(c, coded, n_coded, bytes, capacity, n, &by);
     if (!r) r = decode_message(&by, (const u8 *)coded, n_coded, (u8 *)bytes, capacity, n);
@@ -5022,19 +5057,17 @@ static void hand_out(megabyte_codec *c, const u8 *at, u64 n) {
 /* Where a header is for its lanes' data, or the whole file is one block. */
 static void begin_file(megabyte_codec *c, const struct lane *single) {
     megabyte_container *h = &c->container;
-    memset(h, 0, sizeof *h);
     h->format_version = CONTAINER_VERSION;
     h->numerics_version = MEGABYTE_NUMERICS_VERSION;
     memcpy(h->model_id, c->model->id, MODEL_ID_BYTES);
     memcpy(h->prime_id, c->prime_id, sizeof h->prime_id);
     h->primed = c->primed != NULL;
-    h->halvings = c->options.halvings;
-    h->contexts = c->contexts ? 1u << (contexts_log2(c->contexts) - 20) : 0;
     h->size = single ? single->n : c->options.size ? c->options.size : MEGABYTE_SIZE_UNKNOWN;
     h->block = c->block;
     if (single) {
         h->single = 1;
         h->method = single->method;
+        if (!uses_contexts(h->method)) h->contexts = 0; /* nothing that a small codec could not decode */
         h->coded = single->n_code;
     }
     c->n_head = write_container(h, c->head);
@@ -5053,8 +5086,6 @@ static void compress_blocks(megabyte_codec *c) {
         return;
     }
     int single = c->finished && !c->begun && count <= 1;
-    c->container.halvings = c->options.halvings;
-    c->container.contexts = c->contexts ? 1u << (contexts_log2(c->contexts) - 20) : 0;
     for (u32 i = 0; i < count || (single && !i); before += c->lanes[i].n, i++)
         if (!encode_lane(c, &c->lanes[i], before)) return;
     if (c->options.verify && !decode_lanes(c, count, 1)) return;
@@ -5118,6 +5149,7 @@ static void decompress_blocks(megabyte_codec *c) {
             hand_out(c, l->bytes, l->n);
             c->counts.original += l->n;
             c->counts.blocks[l->method]++;
+            c->counts.compressed = l->at + l->n_head + l->n_code;
             if (l->method > MEGABYTE_CONSTANT) c->counts.coded_bits += 8ULL * l->n_code;
         }
         c->error = later;
@@ -5128,7 +5160,6 @@ static void decompress_blocks(megabyte_codec *c) {
             c->lanes[count] = c->lanes[0];
             c->lanes[0] = half;
         }
-        c->counts.compressed = c->pushed;
     }
     if (c->end_seen && !c->filled) {
         u8 digest[32];
@@ -5160,6 +5191,7 @@ static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
     l->done = 0;
     l->index = c->blocks++;
     l->at = c->pushed - c->n_head;
+    l->n_head = c->n_head;
     c->state = IN_CODE;
 }
 
@@ -5190,9 +5222,10 @@ static void accept_container(megabyte_codec *c) {
         fail(&c->error, MEGABYTE_CAPACITY, at, "a context halved %u times needs a codec made for it (option "
              "halvings), not for %u", h->halvings, c->options.halvings);
     else if (contexts_code(h->contexts) > c->contexts ||
-             (h->primed && contexts_code(h->contexts) != c->contexts))
-        fail(&c->error, MEGABYTE_CAPACITY, at, "contexts of %u MB need a codec made for them (option "
-             "contexts)", h->contexts);
+             (h->primed && h->contexts && contexts_code(h->contexts) != c->contexts))
+        fail(&c->error, MEGABYTE_CAPACITY, at, "contexts of %u MB need a codec made for %s (option "
+             "contexts), not for %u", h->contexts, h->primed ? "just them, as the file is primed" : "them",
+             contexts_megabytes(c->contexts));
     else if (h->single)
         begin_lane(c, h->method, h->block, h->coded);
     else
@@ -5284,23 +5317,24 @@ static size_t collect(megabyte_codec *c, const u8 *from, size_t n) {
 megabyte_status megabyte_codec_push(megabyte_codec *c, const void *bytes, size_t n, size_t *taken) {
     if (taken) *taken = 0;
     if (!c || (n && !bytes) || !taken) return MEGABYTE_INVALID_ARGUMENT;
+    if (c->mode == MEGABYTE_MESSAGES) return MEGABYTE_INVALID_ARGUMENT;
     if (!n || c->n_out) return MEGABYTE_OK; /* pull first */
+    if (c->error.status && !(c->mode == MEGABYTE_DECOMPRESS && c->filled)) return c->error.status;
     if (c->finished) return MEGABYTE_INVALID_ARGUMENT;
-    if (c->mode == MEGABYTE_DECOMPRESS) {
-        if (c->error.status) return c->filled ? MEGABYTE_OK : c->error.status;
+    if (c->mode == MEGABYTE_DECOMPRESS)
         *taken = gather(c, (const u8 *)bytes, n);
-    } else {
-        if (c->error.status) return c->error.status;
-        if (c->options.size && n > c->options.size - c->pushed) return MEGABYTE_INVALID_ARGUMENT;
+    else if (c->options.size && n > c->options.size - c->pushed)
+        return fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed, "more bytes come than the %llu "
+                    "announced", (unsigned long long)c->options.size);
+    else
         *taken = collect(c, (const u8 *)bytes, n);
-    }
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capacity, size_t *given) {
     u8 *to = (u8 *)bytes;
     if (given) *given = 0;
-    if (!c || (capacity && !to) || !given) return MEGABYTE_INVALID_ARGUMENT;
+    if (!c || (capacity && !to) || !given || c->mode == MEGABYTE_MESSAGES) return MEGABYTE_INVALID_ARGUMENT;
     for (;;) {
         while (c->next_out < c->n_out) {
             struct span *span = &c->out[c->next_out];
@@ -5320,11 +5354,10 @@ megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capac
         c->n_out = c->next_out = 0;
         if (*given) return MEGABYTE_OK;
         if (c->error.status && (c->mode == MEGABYTE_COMPRESS || !c->filled)) return c->error.status;
-        fp_state fp;
-        fp_enter(&fp);
+        fp_enter(&c->caller);
         if (c->mode == MEGABYTE_COMPRESS) compress_blocks(c);
         else decompress_blocks(c);
-        fp_leave(&fp);
+        fp_leave(&c->caller);
         if (!c->n_out) return c->error.status;
         if (!capacity) return MEGABYTE_OK;
     }
@@ -5340,7 +5373,11 @@ megabyte_status megabyte_codec_finish(megabyte_codec *c) {
     if (!c) return MEGABYTE_INVALID_ARGUMENT;
     c->finished = 1;
     if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen &&
-        (c->state != IN_HEADER || c->n_head || !c->files))
+        c->files && c->state == IN_HEADER && c->n_head && c->n_head < sizeof container_magic)
+        fail(&c->error, MEGABYTE_TRAILING_DATA, c->pushed - c->n_head, "all was decoded, but %u bytes follow",
+             c->n_head);
+    else if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen &&
+             (c->state != IN_HEADER || c->n_head || !c->files))
         fail(&c->error, MEGABYTE_TRUNCATED, c->pushed, "the compressed data ends too early, at offset %llu",
              (unsigned long long)c->pushed);
     return MEGABYTE_OK;

@@ -353,8 +353,8 @@ MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, con
 /*   coded     exactly the bytes that megabyte_stream_encode wrote
  *   bytes     receives *n bytes
  *   Returns:  OK; INVALID_ARGUMENT, UNSUPPORTED; CAPACITY: the message is longer than `capacity`, *n tells
- *             how long (a damaged code can claim anything): nothing has changed; CORRUPT: no message encodes
- *             to this: *n is 0, the stream's history is undefined until it is reset, loaded or copied to.
+ *             how long (a damaged code can claim anything): nothing has changed; CORRUPT: the code is
+ *             damaged: *n is 0, the stream's history is undefined until it is reset, loaded or copied to.
  *   Without a checksum, damage may go unnoticed: add your own where the transport has none. */
 MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, const void *coded,
                                                     size_t n_coded, void *bytes, size_t capacity, size_t *n);
@@ -387,7 +387,7 @@ MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, con
  * checksum held. */
 typedef struct megabyte_codec megabyte_codec;
 
-enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2 };
+enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2, MEGABYTE_MESSAGES = 3 };
 
 #define MEGABYTE_BLOCK_MAX 67108864u     /* 64 MB */
 #define MEGABYTE_BLOCK_DEFAULT 1048576u  /* what a decompressing codec takes, and the most chosen by itself */
@@ -399,7 +399,7 @@ typedef struct megabyte_codec_options {
     megabyte_engine *engine;  /* computes; NULL: the codec makes its own (1 thread) */
     uint32_t streams;         /* blocks decoded side by side, 1..256; a stream's memory each. Decompressing
                                * (and verifying): default 1. Compressing: into at least how many blocks a
-                               * known size is cut; default by size, one below 64 KB: megabyte_codec_block */
+                               * known size is cut, of 16 KB or more; default by size: megabyte_codec_block */
     uint32_t block;           /* 1..MEGABYTE_BLOCK_MAX. Compressing: bytes per block; default by `streams` and
                                * `size`. Decompressing: the largest block taken; default
                                * MEGABYTE_BLOCK_DEFAULT */
@@ -413,7 +413,8 @@ typedef struct megabyte_codec_options {
                                * 8, in as few blocks as can be */
     uint32_t contexts;        /* megabytes for each block's contexts: 1, 4, 16 or 64, or MEGABYTE_NO_CONTEXTS.
                                * Compressing: default by level; short blocks take less. Decompressing: the
-                               * most that a file may need; default 16 */
+                               * most that a file may need; default 16. Messages: default 1. Files that were
+                               * primed need just the `contexts` and `halvings` they were made with */
     const void *prime;        /* [n_prime] fed before every block; both sides need the same. Read at creation
                                * only */
     size_t n_prime;
@@ -424,7 +425,7 @@ typedef struct megabyte_codec_options {
     void *progress_context;
 } megabyte_codec_options;
 
-/*   mode      MEGABYTE_COMPRESS or MEGABYTE_DECOMPRESS
+/*   mode      MEGABYTE_COMPRESS, MEGABYTE_DECOMPRESS or MEGABYTE_MESSAGES
  *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...), ARITHMETIC.
  *   Memory:   allocated here: megabyte_codec_size tells how much (the codec's own engine, streams and block
  *             buffers included). Nothing later. */
@@ -437,12 +438,13 @@ MEGABYTE_API megabyte_status megabyte_codec_size(const megabyte_model *model, in
                                                  const megabyte_codec_options *options, size_t *bytes);
 MEGABYTE_API void megabyte_codec_reset(megabyte_codec *codec); /* to begin anew with the same options */
 
-/* The bytes per block that compressing with these options uses. */
+/* The bytes per block that compressing with these options uses. By default: 256 KB for an unknown size; one
+ * block below 512 KB, then blocks of 256 KB, from 4 MB on 16 blocks of up to 1 MB. Level 9: 1 MB. */
 MEGABYTE_API uint32_t megabyte_codec_block(const megabyte_codec_options *options);
 
 /* Takes up to n bytes; *taken < n when the codec is full: pull, then push the rest.
- *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the failure that pull has
- *   already reported, which stays until reset. */
+ *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the failure that stopped the
+ *   codec, which stays until reset. */
 MEGABYTE_API megabyte_status megabyte_codec_push(megabyte_codec *codec, const void *bytes, size_t n,
                                                  size_t *taken);
 
@@ -461,11 +463,10 @@ MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *by
 MEGABYTE_API megabyte_status megabyte_codec_flush(megabyte_codec *codec);
 MEGABYTE_API megabyte_status megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
 
-/* Messages, as megabyte_stream_encode makes them, each for itself: all begin from the same state, that of the
- * priming bytes. With contexts (`level` and `contexts` must be the same on both sides) primed messages become
- * much smaller. Both modes can do both, before anything is pushed.
- *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in the midst of a
- *             file. */
+/* A codec for MEGABYTE_MESSAGES makes messages as megabyte_stream_encode does, each for itself, in both
+ * directions, and nothing else: all begin from the same state, that of the priming bytes. Contexts (`level`,
+ * `contexts`: the same on both sides; begun anew for each message) make primed messages much smaller.
+ *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in another mode. */
 MEGABYTE_API megabyte_status megabyte_codec_encode(megabyte_codec *codec, const void *bytes, size_t n,
                                                    void *coded, size_t capacity, size_t *n_coded);
 MEGABYTE_API megabyte_status megabyte_codec_decode(megabyte_codec *codec, const void *coded, size_t n_coded,

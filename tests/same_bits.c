@@ -5,8 +5,9 @@
  *               TEXT MODEL.mb...
  *
  * --chunk: bytes per call; --beside: other streams stepped in the same batch; --ftz, --round: the caller's
- * floating-point environment. Prints "HASH MODEL" for each; exits with 3 if this build or CPU lacks the
- * instruction set. */
+ * floating-point environment. Prints "HASH MODEL" for each, and "HASH MODEL compressed" of what messages and
+ * files compress to, by the network, by contexts and mixed, which must decode again; exits with 3 if this build or
+ * CPU lacks the instruction set. */
 #include "test.h"
 
 #include <fenv.h>
@@ -53,6 +54,92 @@ static void score(megabyte_stream *s, const uint8_t *text, size_t n, size_t chun
     hash_floats(rows, n * v);
     hash_floats(megabyte_stream_logits(s), v);
     free(rows);
+}
+
+/* Compresses in pieces of `chunk` bytes at most; the file must decode again. Counts its blocks by method. */
+static void compress_file(const megabyte_model *model, const megabyte_codec_options *o, const uint8_t *bytes, size_t size,
+                          size_t chunk, uint64_t blocks[MEGABYTE_METHODS]) {
+    uint8_t *packed = need(2 * size + 200, 1), *back = need(size, 1);
+    size_t room = 2 * size + 200, n = 0, at = 0, taken, given = 1, got;
+    megabyte_codec *c;
+    OK(megabyte_codec_create(&c, model, MEGABYTE_COMPRESS, o, NULL, NULL));
+    while (at < size || given) {
+        size_t some = size - at < chunk ? size - at : chunk;
+        if (some) {
+            OK(megabyte_codec_push(c, bytes + at, some, &taken));
+            at += taken;
+        }
+        if (at == size) OK(megabyte_codec_finish(c));
+        OK(megabyte_codec_pull(c, packed + n, room - n < chunk ? room - n : chunk, &given));
+        n += given;
+    }
+    megabyte_codec_counts counts;
+    megabyte_codec_count(c, &counts);
+    for (int method = 0; method < MEGABYTE_METHODS; method++) blocks[method] += counts.blocks[method];
+    megabyte_codec_free(c);
+    hash_bytes(packed, n);
+    CHECK(!megabyte_decompress(model, o, packed, n, back, size, &got, NULL, NULL) && got == size &&
+              !memcmp(back, bytes, size),
+          "a file of %zu bytes does not decode", n);
+    free(packed), free(back);
+}
+
+/* Messages and files of blocks of every method; `beside`: streams decoded side by side. The text is the model's own,
+ * cool enough to become smaller. */
+static void compress(const megabyte_model *model, megabyte_engine *engine, size_t chunk, size_t beside) {
+    enum { BLOCK = 110, SIZE = 360, REPEATED = 1000 };
+    uint8_t text[290], bytes[SIZE], repeated[REPEATED], packed[SIZE + 200], back[SIZE];
+    size_t n, got, lengths[] = { 0, 1, 40, 90 };
+    uint64_t blocks[MEGABYTE_METHODS] = { 0 };
+    megabyte_sampling how = { .temperature = 0.3f, .seed = 3 };
+    megabyte_stream *author = new_stream(model, engine, 0);
+    for (size_t i = 0; i < sizeof text; i++) {
+        OK(megabyte_stream_sample(author, &how, &text[i]));
+        OK(megabyte_stream_step(author, text[i]));
+    }
+    megabyte_stream_free(author);
+    megabyte_stream *from = new_stream(model, engine, 0), *to = new_stream(model, engine, 0);
+    hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        OK(megabyte_stream_encode(from, text + i, lengths[i], packed, sizeof packed, &n));
+        hash_bytes(packed, n);
+        OK(megabyte_stream_decode(to, packed, n, back, sizeof back, &got));
+        CHECK(got == lengths[i] && !memcmp(back, text + i, got), "a message of %zu", lengths[i]);
+    }
+    megabyte_stream_free(from);
+    megabyte_stream_free(to);
+    memcpy(bytes, text, 2 * BLOCK);
+    memset(bytes + 2 * BLOCK, 'x', BLOCK);
+    for (size_t i = 3 * BLOCK; i < SIZE; i++) bytes[i] = (uint8_t)((i * i + 7) * 2654435761u >> 13);
+    megabyte_codec_options o = { .engine = engine,
+                                 .level = 5,
+                                 .contexts = MEGABYTE_NO_CONTEXTS,
+                                 .block = BLOCK,
+                                 .halvings = 1,
+                                 .prime = text + 220,
+                                 .n_prime = 70,
+                                 .streams = (uint32_t)beside % 8 + 1,
+                                 .verify = beside > 0 };
+    compress_file(model, &o, bytes, SIZE, chunk, blocks);
+    for (size_t i = 0; i < REPEATED; i++) repeated[i] = i % 450 < 300 ? bytes[i % 250] : text[i % 287];
+    megabyte_codec_options plain = { .engine = engine, .contexts = 1, .level = 1, .streams = o.streams, .verify = o.verify };
+    compress_file(model, &plain, repeated, REPEATED, chunk, blocks);
+    plain.level = 6, plain.block = BLOCK, plain.halvings = 1, plain.size = SIZE;
+    compress_file(model, &plain, bytes, SIZE, chunk, blocks);
+    for (int method = 0; method < MEGABYTE_METHODS; method++) CHECK(blocks[method], "no block of method %d", method);
+
+    o.level = 6, o.contexts = 1; /* primed messages, from one direction's codec to the other's */
+    megabyte_codec *sender, *receiver;
+    OK(megabyte_codec_create(&sender, model, MEGABYTE_MESSAGES, &o, NULL, NULL));
+    OK(megabyte_codec_create(&receiver, model, MEGABYTE_MESSAGES, &o, NULL, NULL));
+    for (size_t i = 0; i < COUNT_OF(lengths); i++) {
+        OK(megabyte_codec_encode(sender, text + 5 * i, lengths[i], packed, sizeof packed, &n));
+        hash_bytes(packed, n);
+        OK(megabyte_codec_decode(receiver, packed, n, back, sizeof back, &got));
+        CHECK(got == lengths[i] && !memcmp(back, text + 5 * i, got), "a codec's message of %zu", lengths[i]);
+    }
+    megabyte_codec_free(sender);
+    megabyte_codec_free(receiver);
 }
 
 int main(int argc, char **argv) {
@@ -117,9 +204,11 @@ int main(int argc, char **argv) {
         megabyte_stream *sliding = new_stream(model, engine, patches * info.patch_bytes);
         score(sliding, text + SCORED, SLID, chunk, v);
         megabyte_stream_free(sliding);
+        printf("%016llx %s\n", (unsigned long long)hash, argv[at]);
+        compress(model, engine, chunk, beside);
+        printf("%016llx %s compressed\n", (unsigned long long)hash, argv[at]);
         megabyte_engine_free(engine);
         megabyte_model_close(model);
-        printf("%016llx %s\n", (unsigned long long)hash, argv[at]);
     }
     free(text);
     return 0;

@@ -154,6 +154,7 @@ typedef struct scorer {
     session s;
     uint64_t window, limit, context;
     const char *logits_path;
+    int mix;         /* what compressing comes to instead */
     megabyte_stream *stream;
     uint8_t *input;  /* PIECE bytes */
     float *logits;   /* PIECE * V, NULL if not asked for */
@@ -209,6 +210,53 @@ static int close_logits(scorer *o, int good)
     return good;
 }
 
+static size_t read_piece(const scorer *o, FILE *in, const tally *t, size_t want)
+{
+    if (o->limit && o->limit - t->bytes < want) want = (size_t)(o->limit - t->bytes);
+    return want ? fread(o->input, 1, want, in) : 0;
+}
+
+static int stop_asked(void *context, uint64_t done)
+{
+    (void)context;
+    (void)done;
+    return stop_requested();
+}
+
+/* The same through the codec, by default as compress does it; what comes out is only counted. */
+static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
+{
+    static uint8_t out[PIECE];
+    megabyte_codec *codec;
+    megabyte_codec_options options = {.engine = o->s.engine, .block = (uint32_t)o->window, .size = expected,
+                                      .progress = stop_asked};
+    megabyte_codec_counts counts;
+    megabyte_error error;
+    size_t n, used, taken, given;
+    if (!o->window) options.block = megabyte_codec_block(&options);
+    options.size = 0; /* known only to be cut alike: the file may grow */
+    if (megabyte_codec_create(&codec, o->s.model, MEGABYTE_COMPRESS, &options, NULL, &error))
+        return complain(t->name, error.text);
+    o->bar = (progress){.start = now()};
+    do {
+        n = read_piece(o, in, t, PIECE);
+        if (!n) megabyte_codec_finish(codec);
+        for (used = 0, given = 0; !stop_requested() && (used < n || !n); used += taken) {
+            megabyte_codec_push(codec, o->input + used, n - used, &taken);
+            do megabyte_codec_pull(codec, out, sizeof out, &given);
+            while (given);
+            if (!n) break;
+        }
+        t->bytes += n;
+        show_progress(&o->bar, t->bytes, expected, "", t->name);
+    } while (n && !stop_requested());
+    megabyte_codec_count(codec, &counts);
+    megabyte_codec_free(codec);
+    t->bits = 8 * (double)counts.compressed;
+    t->seconds = now() - o->bar.start;
+    return ferror(in) ? complain(t->name, strerror(errno)) : 1;
+}
+
 /* From one start to the end of the input, the limit or Ctrl-C. Returns 1, or 0 after a message. */
 static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
 {
@@ -223,8 +271,7 @@ static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
             in_window = 0;
         }
         if (o->window && o->window - in_window < want) want = (size_t)(o->window - in_window);
-        if (o->limit && o->limit - t->bytes < want) want = (size_t)(o->limit - t->bytes);
-        size_t n = want ? fread(o->input, 1, want, in) : 0;
+        size_t n = read_piece(o, in, t, want);
         if (!n) break;
         if (megabyte_stream_score(o->stream, o->input, n, &t->bits, o->logits)) return bad_byte(t->name, &o->s);
         if (o->logits && !write_logits(o, n)) return 0;
@@ -249,7 +296,8 @@ static int score_file(scorer *o, const char *path, tally *t)
         expected = (uint64_t)status.st_size;
         if (o->limit && expected > o->limit) expected = o->limit;
     }
-    int good = in ? score_bytes(o, in, expected, t) : complain(path, strerror(errno));
+    int good = !in      ? complain(path, strerror(errno))
+               : o->mix ? mix_bytes(o, in, expected, t) : score_bytes(o, in, expected, t);
     end_progress(&o->bar);
     if (in && !is_stdin) fclose(in);
     return good;
@@ -322,9 +370,12 @@ static int run_score(const command *self, int argc, char **argv)
         {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
         {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
          "write float32 [n, vocabulary], little-endian (one FILE only)"},
+        {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL, "what compress comes to: the model mixed with contexts (-7)"},
     };
     int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
     if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");
+    if (o.mix && (o.logits_path || o.context)) usage_error(self, "--mix", "not together with --logits or --context");
+    if (o.mix && o.window > MEGABYTE_BLOCK_MAX) usage_error(self, "--window", "too large for --mix (64M)");
     if (o.logits_path && n_files != 1) usage_error(self, "--logits", "takes exactly one FILE");
     if (o.logits_path && !strcmp(o.logits_path, "-") && o.shared.json)
         usage_error(self, "--logits -", "would mix with the output of --json");
@@ -522,11 +573,14 @@ static const command commands[] = {
     {"score", "[-m MODEL] [options] FILE...",
      "Prints how many bits per byte the model needs for each file (- is standard input) and in total.\n"
      "Long files slide: a byte is predicted from between half and all of the model's context before it.\n"
+     "--mix: what compress comes to instead, container included; --window is then the size of a block.\n"
      "Uses all cores unless told.", run_score},
     {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
      "Writes FILE.mbz beside each FILE, which stays; standard input goes to standard output. The model itself is\n"
      "needed to decompress. Smaller blocks (-B, or more of them: -S) can be decoded side by side, which is faster\n"
      "and costs some ratio. Mode, times and owner are kept. Uses all cores unless told.\n"
+     "-1 to -4 leave the network out (contexts that learn from the file alone, with 1, 4, 16, 64 MB) and are fast;\n"
+     "-5 is the network alone; -6 to -8 mix both, with 4, 16, 64 MB of contexts; -9 is -8 in as few blocks as can be.\n"
      "--verify takes as long again as decompressing does. --against runs what it finds of gzip, xz, zstd, brotli,\n"
      "bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
      "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped, and so are\n"
@@ -546,7 +600,8 @@ static const command commands[] = {
      "interrupted. The model is found as by decompress.", run_test},
     {"list", "[-m MODEL] [--json] [FILE | -]...",
      "Tells what the headers of .mbz files say, without decoding anything (test does): sizes in bytes, original /\n"
-     "compressed, blocks by method (coded, constant: one byte repeated, stored), the version of the format and of the\n"
+     "compressed, blocks by method (stored, constant: one byte repeated, coded by the network, by contexts that learn\n"
+     "from the file, by both mixed), the version of the format and of the\n"
      "numerics (p: primed), the id of the model and its name if it is at hand.\n"
      "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.", run_list},
     {"info", "[-m MODEL] [--verify] [--json]", "Describes a model in the terms of the MEGABYTE paper.", run_info},

@@ -35,7 +35,7 @@ static size_t next_record(const uint8_t *bytes, size_t n, size_t at, const char 
 
 int main(int argc, char **argv) {
     megabyte_model *model;
-    megabyte_codec *codec[3], *back[3];
+    megabyte_codec *codec[3];
     megabyte_error error;
     if (argc != 6) fail("usage", "records MODEL FILE BEGIN HOW_MANY DIRECTORY");
     size_t n_wanted = strtoul(argv[4], NULL, 10), size = 1 << 24;
@@ -49,11 +49,9 @@ int main(int argc, char **argv) {
 
     if (megabyte_model_open(&model, argv[1], NULL, &error)) fail(argv[1], error.text);
     for (int i = 0; i < 3; i++) {
-        megabyte_codec_options o = { .level = i < 2 ? 5 : 7, .contexts = i < 2 ? MEGABYTE_NO_CONTEXTS : 1 };
+        megabyte_codec_options o = { .level = i < 2 ? 5 : 7 };
         if (i > 0) o.prime = bytes, o.n_prime = SAMPLE;
-        if (megabyte_codec_create(&codec[i], model, MEGABYTE_COMPRESS, &o, NULL, &error) ||
-            megabyte_codec_create(&back[i], model, MEGABYTE_DECOMPRESS, &o, NULL, &error))
-            fail("codec", error.text);
+        if (megabyte_codec_create(&codec[i], model, MEGABYTE_MESSAGES, &o, NULL, &error)) fail("codec", error.text);
     }
     size_t total = 0, coded[3] = { 0 }, records = 0;
     for (size_t i = 0; i < n_wanted; i++) { /* from all parts of the file */
@@ -65,7 +63,7 @@ int main(int argc, char **argv) {
         for (int k = 0; k < 3; k++) {
             size_t n_code, n_text;
             if (megabyte_codec_encode(codec[k], bytes + at, length, code, sizeof code, &n_code) ||
-                megabyte_codec_decode(back[k], code, n_code, text, sizeof text, &n_text) ||
+                megabyte_codec_decode(codec[k], code, n_code, text, sizeof text, &n_text) ||
                 n_text != length || memcmp(text, bytes + at, length))
                 fail(argv[2], "a record did not come back");
             coded[k] += n_code;
@@ -75,7 +73,7 @@ int main(int argc, char **argv) {
         total += length;
     }
     printf("%zu %zu %zu %zu %zu\n", records, total, coded[0], coded[1], coded[2]);
-    for (int i = 0; i < 3; i++) megabyte_codec_free(codec[i]), megabyte_codec_free(back[i]);
+    for (int i = 0; i < 3; i++) megabyte_codec_free(codec[i]);
     megabyte_model_close(model);
     free(bytes);
     return 0;

@@ -1,0 +1,213 @@
+#!/bin/sh
+# mbrun compress, decompress, test, list: files, pipes, options, exit statuses, what is left behind when something goes
+# wrong. Run from the repository's root, with tools/mbrun and models/text-small.mb there. CODEC_FILES: further files for
+# a round trip each (.ci/run gives large ones).
+set -u
+mbrun=$PWD/tools/mbrun MEGABYTE_MODEL=$PWD/models/text-small.mb data=$PWD/tests/data
+export MEGABYTE_MODEL
+dir=$PWD/tests/tmp/cli
+rm -rf "$dir"
+mkdir -p "$dir"
+cd "$dir" || exit 1
+fail() { echo "FAILED: $*"; [ ! -f said ] || sed 's/^/    /' said; exit 1; }
+group() { printf '%s ... ok\n' "$1"; }
+# run STATUS COMMAND...: output to `out`, errors to `said`
+run() {
+    expected=$1
+    shift
+    "$@" >out 2>said </dev/null
+    status=$?
+    [ $status = "$expected" ] || fail "$* exits with $status, not $expected"
+}
+absent() { for f; do [ ! -e "$f" ] || fail "$f is there"; done; }
+says() { grep -q -- "$1" said || fail "no word of '$1'"; }
+nothing_else() { # no temporary file stays
+    others=$(ls -A | grep -v -E '^(in|out|said|list)|^(text|back|a|b|zeros|noise|empty|byte|jpeg)(\.|$)')
+    [ -z "$others" ] || fail "left behind: $others"
+}
+
+head -c 3000 "$data/text.txt" >text
+head -c 1 text >byte
+: >empty
+head -c 100000 /dev/zero >zeros
+head -c 5000 /dev/urandom >noise
+printf '\377\330\377\340\0\020JFIF\0\001' >jpeg
+head -c 3000 /dev/urandom >>jpeg
+
+# ---------------------------------------------------------------------------------------------- round trips
+for f in text byte empty zeros noise jpeg; do
+    run 0 "$mbrun" compress "$f"
+    [ -f "$f" ] && [ -f "$f.mbz" ] || fail "$f: the input is gone, or no output"
+    mv "$f" in
+    run 0 "$mbrun" test "$f.mbz"
+    absent "$f"
+    run 0 "$mbrun" decompress "$f.mbz"
+    cmp "$f" in || fail "$f: other bytes"
+    [ -f "$f.mbz" ] || fail "$f.mbz is gone"
+    [ "$(wc -c <"$f.mbz")" -le $(($(wc -c <in) * 20010 / 20000 + 32)) ] || fail "$f grows to $(wc -c <"$f.mbz") bytes"
+done
+[ "$(wc -c <text.mbz)" -lt 1200 ] || fail "3000 bytes of text become $(wc -c <text.mbz)"
+[ "$(wc -c <zeros.mbz)" -lt 80 ] || fail "zeros become $(wc -c <zeros.mbz) bytes"
+nothing_else
+group "files there and back"
+
+"$mbrun" compress <text >a.mbz 2>said || fail "from standard input"
+"$mbrun" decompress <a.mbz 2>said | cmp - text || fail "through pipes"
+cat text | "$mbrun" compress - 2>said | "$mbrun" decompress - 2>said | cmp - text || fail "through pipes, -"
+run 0 "$mbrun" compress -c text
+"$mbrun" decompress -c <out 2>said | cmp - text || fail "-c"
+cat text.mbz zeros.mbz text.mbz >b.mbz
+cat text zeros text >b
+"$mbrun" decompress -c b.mbz 2>said | cmp - b || fail "concatenated"
+run 0 "$mbrun" compress -o b.other text -f
+run 0 "$mbrun" decompress -o back b.other -f
+cmp back text || fail "-o"
+rm b b.mbz b.other a.mbz
+"$mbrun" compress -c -S 3 --verify zeros text 2>said >a.mbz || fail "two files to standard output"
+cat zeros text >in
+"$mbrun" decompress -c a.mbz 2>said | cmp - in || fail "two files to standard output"
+run 0 "$mbrun" compress -f -B 1K --prime noise text
+run 1 "$mbrun" decompress -f text.mbz
+run 0 "$mbrun" decompress -c --prime noise text.mbz
+cmp out text || fail "--prime"
+nothing_else
+group "pipes, -c, -o, --prime, concatenation"
+
+# --------------------------------------------------------------------------------------------------- levels
+method() { # LEVEL METHOD: of text's blocks, as `list` tells
+    run 0 "$mbrun" list --json text.mbz
+    grep -q "\"$2\": [1-9]" out || fail "-$1: no block is $2: $(cat out)"
+    run 0 "$mbrun" list text.mbz
+    head -n 1 out | grep -q "$2" || fail "list has no column $2: $(head -n 1 out)"
+}
+for case in 1:contexts 3:contexts 5:network 7:mixed; do
+    level=${case%:*}
+    if [ "$level" -lt 5 ]; then cp "$data/text.txt" text; else head -c 2000 "$data/text.txt" >text; fi
+    run 0 "$mbrun" compress -f -v "-$level" text
+    says "${case#*:}"
+    method "$level" "${case#*:}"
+    run 0 "$mbrun" test -v text.mbz
+    run 0 "$mbrun" decompress -c text.mbz
+    cmp out text || fail "-$level: other bytes"
+    [ "$(wc -c <text.mbz)" -lt $(($(wc -c <text) * 3 / 5)) ] || fail "-$level: $(wc -c <text.mbz) bytes"
+    cp text.mbz a.mbz
+    run 0 "$mbrun" compress -f --level "$level" -T 2 --verify text
+    cmp text.mbz a.mbz || fail "--level $level, -T 2 and --verify: other bytes than with -$level"
+    cat text.mbz >>b.mbz
+    cat text >>b
+done
+"$mbrun" decompress -c b.mbz 2>said | cmp - b || fail "a file of all levels"
+rm b b.mbz
+head -c 3000 "$data/text.txt" >text
+for level in 1 3 5 7; do # the end of the text, primed with its beginning and more
+    tail -c 1500 text >a
+    run 0 "$mbrun" compress -f "-$level" a
+    plain=$(wc -c <a.mbz)
+    run 0 "$mbrun" compress -f "-$level" --prime text a
+    [ "$level" = 5 ] || [ "$(wc -c <a.mbz)" -lt $((plain / 3)) ] || fail "-$level: $plain bytes, primed $(wc -c <a.mbz)"
+    run 1 "$mbrun" test a.mbz
+    run 1 "$mbrun" test --prime byte a.mbz
+    run 0 "$mbrun" test --prime text a.mbz
+    run 0 "$mbrun" decompress -c --prime text a.mbz
+    cmp out a || fail "-$level --prime: other bytes"
+done
+run 2 "$mbrun" compress -0 text
+run 2 "$mbrun" compress --level 10 text
+rm a a.mbz text.mbz
+nothing_else
+group "levels 1, 3, 5, 7, primed, too"
+
+# ------------------------------------------------------------------------------------- what is kept, and not
+rm -f ./*.mbz back
+chmod 640 text
+touch -d '2001-02-03 04:05:06' text
+run 0 "$mbrun" compress text
+[ "$(stat -c '%a %Y' text.mbz)" = "$(stat -c '%a %Y' text)" ] || fail "mode and time: $(stat -c '%a %y' text.mbz)"
+cp text in
+run 0 "$mbrun" decompress -f text.mbz
+[ "$(stat -c '%a %y' text)" = "$(stat -c '%a %y' text.mbz)" ] || fail "mode and time, decompressed: $(stat -c '%a %y' text)"
+run 1 "$mbrun" compress text
+says text.mbz
+echo other >text
+run 1 "$mbrun" decompress text.mbz
+[ "$(cat text)" = other ] || fail "overwritten without -f"
+run 0 "$mbrun" decompress -f text.mbz
+cmp text in || fail "not overwritten with -f"
+run 0 "$mbrun" compress -f text
+rm text
+run 0 "$mbrun" decompress --rm text.mbz
+absent text.mbz
+cmp text in || fail "decompress --rm"
+run 0 "$mbrun" compress --rm text
+absent text
+run 0 "$mbrun" decompress text.mbz
+cmp text in || fail "compress --rm"
+nothing_else
+group "mode, time, -f, --rm"
+
+# --------------------------------------------------------------------------------------------------- damage
+size=$(wc -c <text.mbz)
+for cut in 3 10 20 500 $((size - 1)); do
+    head -c "$cut" text.mbz >a.mbz
+    rm -f a
+    run 1 "$mbrun" decompress a.mbz
+    absent a
+    run 1 "$mbrun" test a.mbz
+    run 1 "$mbrun" decompress --rm a.mbz
+    [ -f a.mbz ] || fail "--rm removes a truncated file"
+done
+cp text.mbz a.mbz
+printf '\0' | dd of=a.mbz bs=1 seek=300 conv=notrunc 2>/dev/null
+printf '\1' | dd of=a.mbz bs=1 seek=301 conv=notrunc 2>/dev/null
+run 1 "$mbrun" test a.mbz
+says a.mbz
+run 1 "$mbrun" decompress a.mbz
+absent a
+cat text.mbz noise >a.mbz
+run 1 "$mbrun" test a.mbz
+says offset
+cp noise a.mbz
+run 1 "$mbrun" decompress a.mbz
+says a.mbz
+absent a
+run 1 "$mbrun" decompress missing.mbz
+says missing
+cp text.mbz a.mbz
+run 1 "$mbrun" test a.mbz missing.mbz
+run 1 "$mbrun" decompress missing.mbz a.mbz # the others get their turn
+cmp a text || fail "a file after one that fails"
+rm -f a a.mbz
+nothing_else
+group "truncated, damaged, missing files"
+
+run 0 "$mbrun" list text.mbz
+cp out list
+grep -q 3000 list || fail "list: no size"
+run 0 "$mbrun" list --json text.mbz
+run 1 "$mbrun" list noise
+run 2 "$mbrun" compress --no-such-option text
+run 2 "$mbrun" compress -S 100000 text
+run 2 "$mbrun" decompress -o a -c text.mbz
+run 2 "$mbrun" compress -o a text noise
+absent a
+group "list, exit statuses"
+
+other=$(ls "$OLDPWD"/tests/tmp/codec-three-f32.mb 2>/dev/null)
+if [ -n "$other" ]; then
+    "$mbrun" compress -m "$other" -c text >a.mbz 2>said || fail "with another model"
+    run 1 "$mbrun" decompress -m "$MEGABYTE_MODEL" a.mbz
+    for model in "$other" "$MEGABYTE_MODEL"; do
+        says "$("$mbrun" info -m "$model" | grep -oE '\b[0-9a-f]{32}\b' | head -n 1 | cut -c 1-12)"
+    done
+    absent a
+    rm -f a.mbz
+    group "another model: both are named"
+fi
+
+for f in ${CODEC_FILES-}; do
+    "$mbrun" compress -T 2 -c "$f" 2>said >a.mbz || fail "$f: compress"
+    "$mbrun" decompress -T 2 -c a.mbz 2>said | cmp - "$f" || fail "$f: other bytes"
+    echo "  $f: $(wc -c <"$f") -> $(wc -c <a.mbz)"
+done
+cd "$OLDPWD" && rm -rf "$dir"
+echo "mbrun compress, decompress, test, list ... ok"

@@ -1,0 +1,545 @@
+/* codec.h - the .mbz format and the messages once more, slow and plain, straight from models/README.md: what
+ * the library writes is compared with what these functions write, byte for byte, and decoded by them. Only what
+ * the network alone has coded: of blocks of contexts the headers are read, their code is not.
+ *
+ * Independent of megabyte.c but for the logits, taken from megabyte_stream_logits one step at a time: own
+ * SHA-256, own e^x, own arithmetic coder on numbers of any length. */
+#ifndef CODEC_H
+#define CODEC_H
+
+#include "test.h"
+
+/* ------------------------------------------------------------------------------------------------ SHA-256 */
+
+static uint32_t ref_turn(uint32_t v, int by) { return v >> by | v << (32 - by); }
+
+/* The first 32 bits of the fractional part of the n-th root (2 or 3) of a prime, by bisection in integers. */
+static uint32_t ref_root(uint64_t prime, int root) {
+    uint64_t low = 0, high = (uint64_t)1 << 37; /* of root * 2^32 */
+    while (high - low > 1) {
+        uint64_t m = (low + high) / 2;
+        long double v = (long double)m / 4294967296.0L, power = root == 2 ? v * v : v * v * v;
+        if (power <= (long double)prime) low = m;
+        else high = m;
+    }
+    return (uint32_t)low;
+}
+
+static void ref_sha256(const uint8_t *bytes, size_t n, uint8_t out[32]) {
+    static uint32_t k[64], start[8];
+    if (!k[0])
+        for (uint64_t p = 2, i = 0; i < 64; p++) {
+            uint64_t d = 2;
+            while (p % d) d++;
+            if (d < p) continue;
+            if (i < 8) start[i] = ref_root(p, 2);
+            k[i++] = ref_root(p, 3);
+        }
+    uint32_t h[8];
+    memcpy(h, start, sizeof h);
+    size_t blocks = (n + 8) / 64 + 1;
+    for (size_t b = 0; b < blocks; b++) {
+        uint8_t m[64] = { 0 };
+        size_t from = b * 64, count = from < n ? n - from < 64 ? n - from : 64 : 0;
+        if (count) memcpy(m, bytes + from, count);
+        if (from + count == n && count < 64 && (n % 64 || from == n)) m[count] = 0x80;
+        if (b + 1 == blocks)
+            for (int i = 0; i < 8; i++) m[63 - i] = (uint8_t)((uint64_t)n * 8 >> 8 * i);
+        uint32_t w[64], v[8];
+        for (int i = 0; i < 64; i++)
+            if (i < 16)
+                w[i] = (uint32_t)m[4 * i] << 24 | (uint32_t)m[4 * i + 1] << 16 | (uint32_t)m[4 * i + 2] << 8 |
+                       m[4 * i + 3];
+            else
+                w[i] = w[i - 16] + w[i - 7] +
+                       (ref_turn(w[i - 15], 7) ^ ref_turn(w[i - 15], 18) ^ w[i - 15] >> 3) +
+                       (ref_turn(w[i - 2], 17) ^ ref_turn(w[i - 2], 19) ^ w[i - 2] >> 10);
+        memcpy(v, h, sizeof v);
+        for (int i = 0; i < 64; i++) {
+            uint32_t e = v[4], a = v[0];
+            uint32_t t = v[7] + (ref_turn(e, 6) ^ ref_turn(e, 11) ^ ref_turn(e, 25)) +
+                         ((e & v[5]) ^ (~e & v[6])) + k[i] + w[i];
+            uint32_t u = (ref_turn(a, 2) ^ ref_turn(a, 13) ^ ref_turn(a, 22)) +
+                         ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
+            memmove(v + 1, v, 7 * sizeof *v);
+            v[4] += t;
+            v[0] = t + u;
+        }
+        for (int i = 0; i < 8; i++) h[i] += v[i];
+    }
+    for (int i = 0; i < 32; i++) out[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+/* -------------------------------------------------------------------------------------------
+ * probabilities */
+
+/* One rounding to float each: sums and products of floats are exact enough in double for that. */
+static float ref_add(float a, float b) { return (float)((double)a + (double)b); }
+static float ref_mul(float a, float b) { return (float)((double)a * (double)b); }
+
+/* e^x for x <= 0, the library's polynomial. */
+static float ref_exp(float x) {
+    static const float c[] = { 8.369599469e-3f, 4.166618735e-2f, 1.666651219e-1f, 5.0e-1f };
+    if (x < -87.0f) x = -87.0f;
+    float n = ref_add(ref_add(ref_mul(x, 1.44269504f), 12582912.0f), -12582912.0f);
+    float r = ref_add(ref_add(x, -ref_mul(n, 0.693359375f)), -ref_mul(n, -2.12194440e-4f));
+    float p = 1.395171159e-3f;
+    for (size_t i = 0; i < COUNT_OF(c); i++) p = ref_add(ref_mul(p, r), c[i]);
+    p = ref_add(ref_add(ref_mul(ref_mul(p, r), r), r), 1.0f);
+    return ldexpf(p, (int)n);
+}
+
+/* Integer weights of the 256 bytes. */
+static void ref_weights(const float *logits, uint64_t weight[256]) {
+    float most = logits[0];
+    for (int i = 1; i < 256; i++) most = logits[i] > most ? logits[i] : most;
+    for (int i = 0; i < 256; i++)
+        weight[i] = (uint64_t)((double)ref_exp(ref_add(logits[i], -most)) * 134217728.0) + 1;
+}
+
+/* P(the next bit is 1) in units of 2^-22, after the first `depth` bits of a byte, which are `first`. */
+static uint64_t ref_bit(const uint64_t weight[256], int depth, int first) {
+    uint64_t of[2] = { 0, 0 };
+    for (int i = 0; i < 256; i++)
+        if (i >> (8 - depth) == first) of[i >> (7 - depth) & 1] += weight[i];
+    uint64_t p = (of[1] << 22) / (of[0] + of[1]);
+    return p < 1 ? 1 : p > 4194303 ? 4194303 : p;
+}
+
+/* sum of -log2 p over the bytes, p normalised over 256 of them; rows as megabyte_stream_score leaves them */
+static UNUSED_OK double ref_ideal_bits(const float *rows, uint32_t v, const uint8_t *bytes, size_t n) {
+    double bits = 0;
+    for (size_t t = 0; t < n; t++) {
+        double sum = 0, own = (double)rows[t * v + bytes[t]];
+        for (int i = 0; i < 256; i++) sum += exp((double)rows[t * v + (size_t)i] - own);
+        bits += log2(sum);
+    }
+    return bits;
+}
+
+/* ------------------------------------------------------------------------------------------------- coding */
+
+/* An interval [low, low + range) of the numbers 0 to 1: low is all of its bytes, the last four of them are
+ * those that the range is aligned with. */
+typedef struct ref_interval {
+    uint8_t *low;
+    size_t n, room;
+    uint64_t range;
+} ref_interval;
+
+static ref_interval ref_whole(void) {
+    ref_interval v = { need(64, 1), 4, 64, 0xffffffffu };
+    return v;
+}
+
+static void ref_narrow(ref_interval *v, uint64_t p, int bit) {
+    uint64_t bound = v->range * p >> 22;
+    if (bit) v->range = bound;
+    else {
+        v->range -= bound;
+        for (size_t i = v->n; bound; bound >>= 8) {
+            bound += v->low[--i];
+            v->low[i] = (uint8_t)bound;
+        }
+    }
+    for (; v->range < 1u << 24; v->range <<= 8) {
+        if (v->n + 1 > v->room) CHECK((v->low = realloc(v->low, v->room *= 2)), "out of memory");
+        v->low[v->n++] = 0;
+    }
+}
+
+/* Shortest string in the interval, the smallest of these, but no shorter than what narrowing has moved out:
+ * so it may end in a zero. Returns its length; frees the interval. */
+static size_t ref_end(ref_interval *v, uint8_t *out) {
+    uint8_t *high = need(v->n + 1, 1), *try = need(v->n + 1, 1);
+    uint64_t carry = v->range;
+    size_t k;
+    memcpy(high + 1, v->low, v->n); /* both with a byte before the point */
+    for (size_t i = v->n; carry; carry >>= 8, i--) {
+        carry += high[i];
+        high[i] = (uint8_t)carry;
+    }
+    for (k = v->n - 4; k <= v->n; k++) { /* low, rounded up to k bytes: still below high? */
+        int rest = 0;
+        memset(try, 0, v->n + 1);
+        memcpy(try + 1, v->low, k);
+        for (size_t i = k; i < v->n; i++) rest |= v->low[i];
+        for (size_t i = k; rest; i--) {
+            try[i]++;
+            if (try[i] || !i) break;
+        }
+        if (memcmp(try, high, v->n + 1) < 0) break;
+    }
+    memcpy(out, try + 1, k);
+    free(high), free(try), free(v->low);
+    return k;
+}
+
+/* Decoding: where the code lies in the interval, cut to the interval's precision. */
+typedef struct ref_code {
+    const uint8_t *bytes;
+    size_t n;
+} ref_code;
+
+static int ref_lower(const ref_interval *v, const ref_code *code, uint64_t p) { /* the next bit */
+    uint64_t bound = v->range * p >> 22, at = 0, low = 0;
+    int64_t between;
+    size_t same = v->n - 4; /* before these 4, code - low is 0 or 1 at most: take 7 bytes */
+    size_t from = same > 3 ? same - 3 : 0;
+    for (size_t i = from; i < v->n; i++) {
+        at = at << 8 | (i < code->n ? code->bytes[i] : 0);
+        low = low << 8 | v->low[i];
+    }
+    between = (int64_t)(at - low) & 0xffffffffffffff;
+    if (v->n - from < 7) between &= ((int64_t)1 << 8 * (v->n - from)) - 1;
+    return (uint64_t)between < bound;
+}
+
+static void ref_encode_byte(ref_interval *v, const megabyte_stream *s, int byte) {
+    uint64_t weight[256];
+    ref_weights(megabyte_stream_logits(s), weight);
+    for (int d = 0; d < 8; d++) ref_narrow(v, ref_bit(weight, d, byte >> (8 - d)), byte >> (7 - d) & 1);
+}
+
+static int ref_decode_byte(ref_interval *v, const ref_code *code, const megabyte_stream *s) {
+    uint64_t weight[256];
+    int byte = 0;
+    ref_weights(megabyte_stream_logits(s), weight);
+    for (int d = 0; d < 8; d++) {
+        uint64_t p = ref_bit(weight, d, byte);
+        int bit = ref_lower(v, code, p);
+        ref_narrow(v, p, bit);
+        byte = byte << 1 | bit;
+    }
+    return byte;
+}
+
+/* The code of n bytes, which the stream is stepped through; room for 4 n + 64. */
+static UNUSED_OK size_t ref_encode(megabyte_stream *s, const uint8_t *bytes, size_t n, uint8_t *out) {
+    ref_interval v = ref_whole();
+    for (size_t i = 0; i < n; i++) {
+        ref_encode_byte(&v, s, bytes[i]);
+        OK(megabyte_stream_step(s, bytes[i]));
+    }
+    return ref_end(&v, out);
+}
+
+/* The n bytes of a code; 0 if no bytes have just this code. */
+static UNUSED_OK int ref_decode(megabyte_stream *s, const uint8_t *coded, size_t n_coded, uint8_t *bytes,
+                                size_t n) {
+    ref_interval v = ref_whole();
+    ref_code code = { coded, n_coded };
+    for (size_t i = 0; i < n; i++) {
+        bytes[i] = (uint8_t)ref_decode_byte(&v, &code, s);
+        OK(megabyte_stream_step(s, bytes[i]));
+    }
+    uint8_t *again = need(v.n + 1, 1);
+    int same = ref_end(&v, again) == n_coded && !memcmp(again, coded, n_coded);
+    free(again);
+    return same;
+}
+
+/* A message: is it stored? | its length + 1 | its bytes, all in one code. */
+static void ref_plain(ref_interval *v, uint64_t bits, int n) {
+    while (n--) ref_narrow(v, 1 << 21, (int)(bits >> n & 1));
+}
+
+static UNUSED_OK size_t ref_message(megabyte_stream *s, int stored, const uint8_t *bytes, size_t n,
+                                    uint8_t *out) {
+    static const uint64_t weights[64] = { 10, 10, 20, 40, 90, 200, 340, 200, 60, 20, 10 }; /* 1 where 0 */
+    ref_interval v = ref_whole();
+    int digits = 0;
+    while (((uint64_t)n + 1) >> digits > 1) digits++;
+    ref_narrow(&v, 4194304 / 64, stored);
+    for (int d = 0; d < 6; d++) {
+        uint64_t of[2] = { 0, 0 };
+        for (int i = 0; i < 64; i++)
+            if (i >> (6 - d) == digits >> (6 - d)) of[i >> (5 - d) & 1] += weights[i] ? weights[i] : 1;
+        ref_narrow(&v, (of[1] << 22) / (of[0] + of[1]), digits >> (5 - d) & 1);
+    }
+    ref_plain(&v, (uint64_t)n + 1, digits);
+    for (size_t i = 0; i < n; i++) {
+        if (stored) ref_plain(&v, bytes[i], 8);
+        else ref_encode_byte(&v, s, bytes[i]);
+        OK(megabyte_stream_step(s, bytes[i]));
+    }
+    return ref_end(&v, out);
+}
+
+/* Stored where that is shorter. Room for 4 n + 64. */
+static UNUSED_OK size_t ref_encode_message(megabyte_stream *s, megabyte_stream *scratch, const uint8_t *bytes,
+                                           size_t n, uint8_t *out) {
+    uint8_t *stored = need(4 * n + 64, 1);
+    OK(megabyte_stream_copy(scratch, s));
+    size_t coded = ref_message(s, 0, bytes, n, out), plain = ref_message(scratch, 1, bytes, n, stored);
+    if (plain < coded) memcpy(out, stored, coded = plain);
+    free(stored);
+    return coded;
+}
+
+/* ---------------------------------------------------------------------------------------------- container */
+
+enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS };
+
+typedef struct ref_header {
+    int single, known, primed, method;
+    int numerics, halvings, contexts; /* contexts: the code of their memory */
+    uint8_t model[6], prime[4];
+    uint64_t size, block, coded;
+    size_t bytes; /* of the header */
+} ref_header;
+
+static size_t ref_put_varint(uint8_t *to, uint64_t v) {
+    size_t n = 0;
+    for (; v > 127; v >>= 7) to[n++] = (uint8_t)(v | 128);
+    to[n++] = (uint8_t)v;
+    return n;
+}
+
+static int ref_get_varint(const uint8_t *p, size_t n, size_t *at, uint64_t *v) {
+    *v = 0;
+    for (int shift = 0; *at < n && shift < 63; shift += 7) {
+        uint8_t byte = p[(*at)++];
+        *v |= (uint64_t)(byte & 127) << shift;
+        if (byte < 128) return byte || !shift;
+    }
+    return 0;
+}
+
+/* Two bytes that make everything before them right: after a header was changed on purpose. */
+static UNUSED_OK void ref_sign_header(uint8_t *header, size_t bytes) {
+    uint8_t digest[32];
+    ref_sha256(header, bytes - 2, digest);
+    memcpy(header + bytes - 2, digest, 2);
+}
+
+static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
+    uint8_t digest[32];
+    memset(h, 0, sizeof *h);
+    if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
+    if (p[4] != 1) return "format version";
+    h->single = p[5] & 1, h->known = p[5] >> 1 & 1, h->primed = p[5] >> 2 & 1, h->method = p[5] >> 4 & 7;
+    if (p[5] & 0x88 || h->method >= REF_METHODS) return "flags";
+    if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
+    h->numerics = p[6];
+    memcpy(h->model, p + 7, 6);
+    h->halvings = p[13] & 15;
+    h->contexts = p[13] >> 4;
+    if (h->contexts > 4) return "shape";
+    if (h->method >= REF_CONTEXTS && !h->contexts) return "contexts without memory";
+    size_t at = 14;
+    if (h->single) {
+        if (!ref_get_varint(p, n, &at, &h->size)) return "size";
+        h->known = 1;
+        h->block = h->size;
+        if (h->method == REF_STORED) h->coded = h->size;
+        else if (h->method == REF_CONSTANT) h->coded = 1;
+        else if (!ref_get_varint(p, n, &at, &h->coded) || h->coded >= h->size) return "coded size";
+        if (!h->size && h->method) return "an empty block that is not stored";
+    } else {
+        if (!ref_get_varint(p, n, &at, &h->block) || !h->block) return "block size";
+        if (h->known && !ref_get_varint(p, n, &at, &h->size)) return "size";
+    }
+    if (h->primed) {
+        if (n - at < 4) return "truncated in the prime's id";
+        memcpy(h->prime, p + at, 4);
+        at += 4;
+    }
+    if (n - at < 2) return "truncated in the header's checksum";
+    ref_sha256(p, at, digest);
+    if (memcmp(p + at, digest, 2)) return "header checksum";
+    h->bytes = at + 2;
+    return NULL;
+}
+
+/* Decodes n_coded bytes of a block into `out`. */
+static const char *ref_block(megabyte_stream *s, const megabyte_stream *primed, int method,
+                             const uint8_t *from, size_t n_coded, uint8_t *out, size_t n,
+                             const uint8_t *digest) {
+    uint8_t got[32];
+    if (method == REF_STORED) {
+        if (n != n_coded) return "stored size";
+        memcpy(out, from, n);
+    } else if (method == REF_CONSTANT) {
+        if (n_coded != 1) return "constant size";
+        memset(out, from[0], n);
+    } else if (method > REF_CODED) {
+        return "not decodable by the reference";
+    } else {
+        OK(megabyte_stream_copy(s, primed));
+        if (!ref_decode(s, from, n_coded, out, n)) return "not the code of these bytes";
+    }
+    ref_sha256(out, n, got);
+    return memcmp(got, digest, 4) ? "block checksum" : NULL;
+}
+
+typedef struct ref_file {
+    const char *wrong;                      /* NULL if the file is right */
+    size_t n, members, blocks[REF_METHODS]; /* bytes; blocks by method, single ones included */
+    uint64_t coded;                         /* bytes of coded payload */
+} ref_file;
+
+/* Decompresses a whole file of one or more members into out[capacity]. */
+static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void *prime, size_t n_prime,
+                                         const uint8_t *p, size_t n, uint8_t *out, size_t capacity) {
+    megabyte_info info = describe(model);
+    ref_file f = { 0 };
+    uint8_t digest[32];
+    for (size_t at = 0; at < n || !f.members; f.members++) {
+        ref_header h;
+        if ((f.wrong = ref_read_header(p + at, n - at, &h))) return f;
+        if (memcmp(h.model, info.id, 6)) {
+            f.wrong = "model";
+            return f;
+        }
+        ref_sha256(prime, n_prime, digest);
+        if (h.primed != (n_prime > 0) || (h.primed && memcmp(h.prime, digest, 4))) {
+            f.wrong = "prime";
+            return f;
+        }
+        at += h.bytes;
+        uint64_t context = info.context_bytes >> h.halvings;
+        context = context < info.patch_bytes ? info.patch_bytes : context;
+        megabyte_stream *s = new_stream(model, NULL, context), *primed = new_stream(model, NULL, context);
+        OK(megabyte_stream_feed(primed, prime, n_prime));
+        size_t start = f.n;
+        if (h.single) {
+            if (n - at < h.coded || n - at - h.coded < 4) f.wrong = "truncated";
+            else if (h.size > capacity - f.n) f.wrong = "too long";
+            else
+                f.wrong =
+                    ref_block(s, primed, h.method, p + at, h.coded, out + f.n, h.size, p + at + h.coded);
+            at += h.coded + 4;
+            f.n += h.size;
+            f.blocks[h.method]++;
+            if (h.method >= REF_CODED) f.coded += h.coded;
+        } else {
+            while (!f.wrong) {
+                uint64_t size, coded;
+                if (at >= n) {
+                    f.wrong = "truncated at a tag";
+                    break;
+                }
+                int tag = p[at++];
+                if (tag == 0) {
+                    if (n - at < 8) {
+                        f.wrong = "truncated in the end mark";
+                        break;
+                    }
+                    ref_sha256(out + start, f.n - start, digest);
+                    if (memcmp(digest, p + at, 8)) f.wrong = "checksum of everything";
+                    if (h.known && f.n - start != h.size) f.wrong = "size";
+                    at += 8;
+                    break;
+                }
+                if (tag > REF_METHODS || (tag > REF_CONTEXTS && !h.contexts)) {
+                    f.wrong = "tag";
+                    break;
+                }
+                if (!ref_get_varint(p, n, &at, &size) || !size || size > h.block) {
+                    f.wrong = "block size";
+                    break;
+                }
+                coded = tag - 1 == REF_STORED ? size : 1;
+                if (tag - 1 >= REF_CODED && (!ref_get_varint(p, n, &at, &coded) || coded >= size)) {
+                    f.wrong = "coded size";
+                    break;
+                }
+                if (n - at < 4 || n - at - 4 < coded) {
+                    f.wrong = "truncated in a block";
+                    break;
+                }
+                if (size > capacity - f.n) {
+                    f.wrong = "too long";
+                    break;
+                }
+                f.wrong = ref_block(s, primed, tag - 1, p + at + 4, coded, out + f.n, size, p + at);
+                at += 4 + coded;
+                f.n += size;
+                f.blocks[tag - 1]++;
+                if (tag - 1 >= REF_CODED) f.coded += coded;
+            }
+        }
+        megabyte_stream_free(s);
+        megabyte_stream_free(primed);
+        if (f.wrong) return f;
+    }
+    return f;
+}
+
+/* ------------------------------------------------------------------------------------------------ writing */
+
+/* A file in the making, with whatever is wanted in it: right ones, and wrong ones with right checksums. */
+typedef struct ref_writer {
+    uint8_t *bytes, *original;
+    size_t n, room, n_original, room_original;
+} ref_writer;
+
+static void ref_append(uint8_t **to, size_t *n, size_t *room, const void *bytes, size_t count) {
+    if (*n + count > *room) CHECK((*to = realloc(*to, *room = 2 * (*n + count) + 64)), "out of memory");
+    if (count) memcpy(*to + *n, bytes, count);
+    *n += count;
+}
+static void ref_write(ref_writer *w, const void *bytes, size_t n) {
+    ref_append(&w->bytes, &w->n, &w->room, bytes, n);
+}
+static void ref_write_varint(ref_writer *w, uint64_t v) {
+    uint8_t to[10];
+    ref_write(w, to, ref_put_varint(to, v));
+}
+
+static UNUSED_OK void ref_write_header(ref_writer *w, const ref_header *h) {
+    size_t start = w->n;
+    uint8_t fixed[14] = { 0xb5, 'm', 'b', 'z', 1 };
+    fixed[5] = (uint8_t)(h->single | h->known << 1 | h->primed << 2 | h->method << 4);
+    fixed[6] = (uint8_t)h->numerics;
+    memcpy(fixed + 7, h->model, 6);
+    fixed[13] = (uint8_t)(h->halvings | h->contexts << 4);
+    ref_write(w, fixed, sizeof fixed);
+    ref_write_varint(w, h->single ? h->size : h->block);
+    if (h->single ? h->method >= REF_CODED : h->known) ref_write_varint(w, h->single ? h->coded : h->size);
+    if (h->primed) ref_write(w, h->prime, 4);
+    ref_write(w, "??", 2);
+    ref_sign_header(w->bytes + start, w->n - start);
+}
+
+static void ref_write_payload(ref_writer *w, int method, const uint8_t *coded, size_t n_coded,
+                              const uint8_t *bytes) {
+    if (method >= REF_CODED) ref_write(w, coded, n_coded);
+    else ref_write(w, bytes, n_coded);
+}
+
+/* `primed`: what a block's stream begins as; `s` is overwritten. Stored if coding doesn't make it smaller. */
+static UNUSED_OK void ref_write_block(ref_writer *w, megabyte_stream *s, const megabyte_stream *primed,
+                                      int method, const uint8_t *bytes, size_t n) {
+    uint8_t *coded = need(4 * n + 64, 1), digest[32], tag;
+    size_t n_coded = 1;
+    if (method == REF_CODED) {
+        OK(megabyte_stream_copy(s, primed));
+        if ((n_coded = ref_encode(s, bytes, n, coded)) >= n) method = REF_STORED;
+    }
+    if (method == REF_STORED) n_coded = n;
+    tag = (uint8_t)(method + 1);
+    ref_write(w, &tag, 1);
+    ref_write_varint(w, n);
+    if (method == REF_CODED) ref_write_varint(w, n_coded);
+    ref_sha256(bytes, n, digest);
+    ref_write(w, digest, 4);
+    ref_write_payload(w, method, coded, n_coded, bytes);
+    ref_append(&w->original, &w->n_original, &w->room_original, bytes, n);
+    free(coded);
+}
+
+static UNUSED_OK void ref_write_end(ref_writer *w) {
+    uint8_t digest[32];
+    ref_sha256(w->original, w->n_original, digest);
+    ref_write(w, "", 1);
+    ref_write(w, digest, 8);
+}
+
+static UNUSED_OK void ref_discard(ref_writer *w) {
+    free(w->bytes), free(w->original);
+    memset(w, 0, sizeof *w);
+}
+
+#endif
