@@ -3727,6 +3727,16 @@ _Static_assert(N_INPUTS == MIX_INPUTS, "the mixing kernels have a fixed width");
 
 struct mixer_pair { i16 stretched, plain; };    /* one probability as two inputs, see mixer_predict */
 
+/* What never changes is kept once for all mixers of a codec: it stays in the processor's cache. */
+struct mixer_tables {
+    const struct kernels *kernels;
+    u32 squash[513];                            /* at steps of 1/16 */
+    struct mixer_pair pair[4096];               /* by the upper 12 bits of a probability */
+    u16 log[257], reciprocal[1024];
+    u8 next_state[N_STATES][2];                 /* of bit histories */
+    u32 first_map[N_STATES];
+};
+
 struct mixer_context {
     u64 key;                                    /* hash of what identifies the context */
     u8 *slot;                                   /* the histories of this nibble's bits */
@@ -3757,12 +3767,7 @@ struct mixer {
     u32 refined[N_STATES][N_BUCKETS], *refined_p;
     u32 apm[2][1024][N_BUCKETS], *apm_p[2];
 
-    u32 squash_table[513];                      /* at steps of 1/16 */
-    struct mixer_pair pair_table[4096];         /* by the upper 12 bits of a probability */
-    u16 log_table[257], reciprocal[1024];
-    u8 next_state[N_STATES][2];
-
-    const struct kernels *kernels;
+    const struct mixer_tables *tables;
     u8 *history, *lines;
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
@@ -3782,20 +3787,20 @@ static u32 log2_floor(u32 x) {
 }
 
 /* log2(p) in 1/4096 for 0 < p < 2^22; table of log2(1 + i/256), linear between */
-static i32 log2_fixed(const struct mixer *m, u32 p) {
+static i32 log2_fixed(const struct mixer_tables *t, u32 p) {
     u32 n = log2_floor(p), f = p << (P_BITS - n) & (P_ONE - 1), i = f >> 14, r = f & 0x3fff;
-    return (i32)((n << 12) + ((m->log_table[i] * (0x4000 - r) + m->log_table[i + 1] * r) >> 14));
+    return (i32)((n << 12) + ((t->log[i] * (0x4000 - r) + t->log[i + 1] * r) >> 14));
 }
 
 /* ln(p / (1 - p)) in 1/128: within +-1952. 1420 = ln 2 * 128 / 4096 * 65536 */
-static i32 stretch(const struct mixer *m, u32 p) {
-    return ((log2_fixed(m, p) - log2_fixed(m, P_ONE - p)) * 1420 + 32768) >> 16;
+static i32 stretch(const struct mixer_tables *t, u32 p) {
+    return ((log2_fixed(t, p) - log2_fixed(t, P_ONE - p)) * 1420 + 32768) >> 16;
 }
 
 /* 1 / (1 + e^-x), x in 1/4096, |x| <= X_MAX; the result lies in 1 .. 2^22 - 1 */
-static u32 squash(const struct mixer *m, i32 x) {
+static u32 squash(const struct mixer_tables *t, i32 x) {
     u32 u = (u32)(x + X_MAX + 1), i = u >> 8, f = u & 255;
-    return (m->squash_table[i] * (256 - f) + m->squash_table[i + 1] * f) >> 8;
+    return (t->squash[i] * (256 - f) + t->squash[i + 1] * f) >> 8;
 }
 
 static i32 clamp(i32 x, i32 limit) { return x > limit ? limit : x < -limit ? -limit : x; }
@@ -3803,7 +3808,7 @@ static i32 clamp(i32 x, i32 limit) { return x > limit ? limit : x < -limit ? -li
 /* Moves an adaptive probability by 1 / (count + 1.5) of the error; the count stops at the limit. */
 static void adapt(const struct mixer *m, u32 *p, u32 bit, u32 limit) {
     u32 v = *p, n = v & 1023;
-    i32 step = (i32)((i64)((i32)(bit << P_BITS) - (i32)(v >> 10)) * m->reciprocal[n] >> 16);
+    i32 step = (i32)((i64)((i32)(bit << P_BITS) - (i32)(v >> 10)) * m->tables->reciprocal[n] >> 16);
     *p = v + ((u32)step << 10) + (n < limit);
 }
 
@@ -3812,7 +3817,7 @@ static void adapt(const struct mixer *m, u32 *p, u32 bit, u32 limit) {
 /* Bit histories: all pairs of counts (n0, n1) within most[], each with the bit that came last; state 0 has
  * seen nothing, and states are numbered by n0 + n1. A bit adds to its own count and cuts the other one down
  * if that is above 2, since what came lately says more; a pair outside the bounds is moved back in. */
-static void make_states(struct mixer *m) {
+static void make_states(struct mixer_tables *t) {
     static const u8 most[5] = { 41, 20, 12, 7, 5 }; /* of the larger count, by the smaller */
     u8 zeros[N_STATES], ones[N_STATES], number[48][48][2];
     u32 n = 0;
@@ -3835,20 +3840,22 @@ static void make_states(struct mixer *m) {
                 if (low <= 4 && high <= most[low]) break;
                 c[c[0] <= c[1]]--;
             }
-            m->next_state[s][bit] = number[c[0]][c[1]][bit];
+            t->next_state[s][bit] = number[c[0]][c[1]][bit];
         }
         u32 p = (ones[s] * 5u + 2) * (u32)P_ONE / ((zeros[s] + ones[s]) * 5u + 4);
-        for (u32 i = 0; i < N_CONTEXTS; i++) m->map[i][s] = p << 10 | 2;
+        t->first_map[s] = p << 10 | 2;
     }
 }
 
-static void make_tables(struct mixer *m) {
+static void make_tables(struct mixer_tables *t, const struct kernels *kernels) {
+    memset(t, 0, sizeof *t);
+    t->kernels = kernels;
     u64 e = (u64)1 << 32; /* e^-x in 1/2^32, x = i / 16 */
     for (u32 i = 0; i <= 256; i++) {
         u32 p = (u32)(((u64)1 << (P_BITS + 32)) / (((u64)1 << 32) + e));
         if (p > P_ONE - 1) p = P_ONE - 1;
-        m->squash_table[256 + i] = p;
-        m->squash_table[256 - i] = P_ONE - p;
+        t->squash[256 + i] = p;
+        t->squash[256 - i] = P_ONE - p;
         e = e * 4034750032u >> 32; /* e^(-1/16) */
     }
     for (u32 i = 0; i < 256; i++) { /* squaring doubles the logarithm: each carry past 2 is its next bit */
@@ -3859,13 +3866,13 @@ static void make_tables(struct mixer *m) {
             bits = bits << 1 | (u32)(v >> 31);
             v >>= v >> 31;
         }
-        m->log_table[i] = (u16)bits;
+        t->log[i] = (u16)bits;
     }
-    m->log_table[256] = 4096;
+    t->log[256] = 4096;
     for (i32 i = 0; i < 4096; i++)
-        m->pair_table[i] = (struct mixer_pair){ (i16)stretch(m, (u32)i * 1024 + 512),
-                                                (i16)((i - 2048) >> 2) };
-    for (u32 i = 0; i < 1024; i++) m->reciprocal[i] = (u16)(131072 / (2 * i + 3));
+        t->pair[i] = (struct mixer_pair){ (i16)stretch(t, (u32)i * 1024 + 512), (i16)((i - 2048) >> 2) };
+    for (u32 i = 0; i < 1024; i++) t->reciprocal[i] = (u16)(131072 / (2 * i + 3));
+    make_states(t);
 }
 
 /* ---- contexts: once a byte */
@@ -3995,7 +4002,8 @@ static i32 mixer_rate(const struct mixer *m) {
 static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
 
 /* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
-static void mixer_reset(struct mixer *m, const struct kernels *kernels, u32 log2_memory, int with_network) {
+static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
+                        int with_network) {
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
     u8 *at = (u8 *)m + MIXER_STATE, *end = (u8 *)m + mixer_bytes(log2_memory);
     m->history = at;
@@ -4007,15 +4015,14 @@ static void mixer_reset(struct mixer *m, const struct kernels *kernels, u32 log2
     m->lines = at;
     m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
 
-    make_tables(m);
-    make_states(m);
+    m->tables = tables;
+    for (u32 i = 0; i < N_CONTEXTS; i++) memcpy(m->map[i], tables->first_map, sizeof m->map[i]);
     for (u32 i = 0; i < 128; i++) m->match_map[i] = (P_ONE - P_ONE / ((i >> 2 & 15) + 3)) << 10 | 8;
     for (u32 k = 0; k < N_BUCKETS; k++) { /* maps of probabilities start as the identity */
-        u32 p = squash(m, clamp(((i32)k - 16) * 4096, X_MAX)) << 10;
+        u32 p = squash(tables, clamp(((i32)k - 16) * 4096, X_MAX)) << 10;
         for (u32 i = 0; i < 1024; i++) m->apm[0][i][k] = m->apm[1][i][k] = p | (with_network ? 20 : 6);
         for (u32 i = 0; i < N_STATES; i++) m->refined[i][k] = p | 60;
     }
-    m->kernels = kernels;
     m->with_network = with_network != 0;
     m->n_sets = with_network ? N_SETS : N_SETS - 1;
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to the
@@ -4053,6 +4060,7 @@ static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
 }
 
 static u32 mixer_predict(struct mixer *m, u32 network) {
+    const struct mixer_tables *t = m->tables;
     struct mixer_pair *x = m->input;
     u32 node = m->node, partial = m->partial, hits = 0;
     u32 c1 = (u32)m->last8 & 255, c2 = (u32)m->last8 >> 8 & 255;
@@ -4061,7 +4069,7 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
      * not. */
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) { /* a tenth faster */
         u32 s = m->context[i].slot[node];
-        x[i] = m->pair_table[m->map[i][s] >> 20];
+        x[i] = t->pair[m->map[i][s] >> 20];
         hits += s != 0 && i < N_ORDERS;
     }
 
@@ -4071,7 +4079,7 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
     if (m->expected >> (8 - m->bit_position) == partial) {
         u32 length = m->match_length ? m->match_bucket : 0;
         m->match_p = &m->match_map[length * 4 + (m->match_misses < 3 ? m->match_misses : 3)];
-        struct mixer_pair p = m->pair_table[*m->match_p >> 20]; /* of the expected bit */
+        struct mixer_pair p = t->pair[*m->match_p >> 20]; /* of the expected bit */
         i32 sign = m->expected >> (7 - m->bit_position) & 1 ? 1 : -1;
         x[I_MATCH] = (struct mixer_pair){ (i16)(p.stretched * sign), (i16)(p.plain * 2 * sign) };
         matching = length < 16 ? 1 : length < 24 ? 2 : 3;
@@ -4083,10 +4091,10 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
                            SET_BYTE1 + c1, SET_BYTE2 + c2 };
     /* The network: as it says, and as it turned out in its like where the order-2 history was the same. */
     if (m->with_network) {
-        i32 s = stretch(m, network);
+        i32 s = stretch(t, network);
         x[I_NETWORK] = (struct mixer_pair){ (i16)s, (i16)(((i32)network - P_ONE / 2) >> 12) };
         u32 refined = interpolate(m->refined[m->context[2].slot[node]], s * 32, &m->refined_p);
-        x[I_REFINED].stretched = (i16)stretch(m, refined);
+        x[I_REFINED].stretched = (i16)stretch(t, refined);
         u32 confidence = (u32)(s < 0 ? -s : s) / 128;
         chosen[2] = SET_NETWORK + ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4 + matching;
     }
@@ -4099,15 +4107,15 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
             m->weights_used[chosen[k]] = 1;
             memcpy(w, m->weights[m->chosen[0]], sizeof m->weights[0]);
         }
-        i32 d = clamp(m->kernels->mix_dot((const i16 *)(const void *)x, w) >> 9, X_MAX);
-        m->p_set[k] = squash(m, d);
+        i32 d = clamp(t->kernels->mix_dot((const i16 *)(const void *)x, w) >> 9, X_MAX);
+        m->p_set[k] = squash(t, d);
         m->x_set[k] = d >> 5;
         sum += (d >> 5) * (final[k] >> 16);
     }
     for (u32 k = 0; k < N_SETS; k++) m->chosen[k] = (u16)chosen[k];
 
     i32 y = clamp(sum >> 7, X_MAX);
-    u32 p = m->p_final = squash(m, y);
+    u32 p = m->p_final = squash(t, y);
     u32 p0 = interpolate(m->apm[0][partial | matching << 8], y, &m->apm_p[0]);
     u32 p1 = interpolate(m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22], y, &m->apm_p[1]);
     p = (2 * p + p0 + p1) / 4;
@@ -4115,10 +4123,11 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
 }
 
 static void mixer_update(struct mixer *m, int bit) {
+    const struct mixer_tables *t = m->tables;
     u32 b = (u32)bit, node = m->node;
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) {
         u8 *at = m->context[i].slot + node, s = *at;
-        *at = m->next_state[s][b];
+        *at = t->next_state[s][b];
         adapt(m, &m->map[i][s], b, 255);
         m->map[i][0] = NOTHING; /* a context never seen keeps silent */
     }
@@ -4143,7 +4152,7 @@ static void mixer_update(struct mixer *m, int bit) {
     i32 target = bit << P_BITS, error = (target - (i32)m->p_final) >> 10, *final = m->final_weights[partial];
     for (u32 k = 0; k < m->n_sets; k++) {
         i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
-        m->kernels->mix_train((const i16 *)(const void *)m->input, m->weights[m->chosen[k]], (i16)e);
+        t->kernels->mix_train((const i16 *)(const void *)m->input, m->weights[m->chosen[k]], (i16)e);
         final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
     }
     if (m->with_network) adapt(m, m->refined_p, b, 255);
@@ -4620,6 +4629,7 @@ struct megabyte_codec {
     megabyte_stream **stepped;  /* [n_lanes], for step_all ... */
     u8 *step;                   /* ... and the bytes */
     u32 contexts;               /* code of the memory that a mixer has; 0: there is none */
+    struct mixer_tables *tables;
     megabyte_stream *primed;    /* what every block begins with, or NULL ... */
     struct mixer *primed_mixer[2]; /* ... with contexts alone, mixed */
     u8 prime_id[4];
@@ -4719,6 +4729,7 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
     c->stepped = (megabyte_stream **)carve(a, p->lanes, sizeof *c->stepped);
     c->step = (u8 *)carve(a, p->lanes, 1);
     c->out = (struct span *)carve(a, 2 * (u64)p->lanes + 2, sizeof *c->out);
+    c->tables = (struct mixer_tables *)carve(a, p->contexts != 0, sizeof *c->tables);
     for (u32 i = 0; i < p->lanes; i++) {
         u8 *bytes = (u8 *)carve(a, p->block, 1), *code = (u8 *)carve(a, p->block, 1);
         struct mixer *mixer = carve_mixer(a, p->contexts);
@@ -4785,7 +4796,7 @@ static void prime(megabyte_codec *c, const u8 *bytes, u64 n) {
     if (!c->contexts) megabyte_stream_feed(c->primed, bytes, (size_t)n);
     for (int mixed = 0; c->contexts && mixed < 2; mixed++) {
         struct predictor by = { mixed ? c->primed : NULL, c->primed_mixer[mixed], 0, 0 };
-        mixer_reset(by.mixer, &c->engine->kernels, contexts_log2(c->contexts), mixed);
+        mixer_reset(by.mixer, c->tables, contexts_log2(c->contexts), mixed);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
             some = min64(n - done, c->engine->path_bytes);
@@ -4839,6 +4850,7 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
         megabyte_codec_free(c);
         return r;
     }
+    if (c->contexts) make_tables(c->tables, &c->engine->kernels);
     fp_enter(&fp);
     if (c->primed) prime(c, (const u8 *)p.options.prime, p.options.n_prime);
     fp_leave(&fp);
@@ -4870,7 +4882,7 @@ static struct predictor start(const megabyte_codec *c, int method, megabyte_stre
         s->patches = patches ? patches : 1;
     }
     if (by.mixer && c->primed) mixer_copy(m, c->primed_mixer[by.stream != NULL], memory);
-    else if (by.mixer) mixer_reset(m, &c->engine->kernels, memory, by.stream != NULL);
+    else if (by.mixer) mixer_reset(m, c->tables, memory, by.stream != NULL);
     return by;
 }
 
