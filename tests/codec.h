@@ -408,7 +408,7 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
             else if (h.size > capacity - f.n) f.wrong = "too long";
             else
                 f.wrong =
-                    ref_block(s, primed, h.method, p + at, h.coded, out + f.n, h.size, p + at + h.coded);
+                    ref_block(s, primed, h.method, p + at, h.coded, out ? out + f.n : out, h.size, p + at + h.coded);
             at += h.coded + 4;
             f.n += h.size;
             f.blocks[h.method]++;
@@ -453,7 +453,7 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
                     f.wrong = "too long";
                     break;
                 }
-                f.wrong = ref_block(s, primed, tag - 1, p + at + 4, coded, out + f.n, size, p + at);
+                f.wrong = ref_block(s, primed, tag - 1, p + at + 4, coded, out ? out + f.n : out, size, p + at);
                 at += 4 + coded;
                 f.n += size;
                 f.blocks[tag - 1]++;
