@@ -359,7 +359,7 @@ static const char *ref_block(megabyte_stream *s, const megabyte_stream *primed, 
     uint8_t got[32];
     if (method == REF_STORED) {
         if (n != n_coded) return "stored size";
-        memcpy(out, from, n);
+        if (n) memcpy(out, from, n);
     } else if (method == REF_CONSTANT) {
         if (n_coded != 1) return "constant size";
         memset(out, from[0], n);
