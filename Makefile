@@ -55,7 +55,8 @@ $(WHOLE): tests/bin/%: tests/%.c $(TEST_PARTS) | tests/bin
 $(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) megabyte.o | tests/bin
 	$(COMPILE) $< megabyte.o -o $@ $(LINK)
 
-test: all $(WHOLE) $(LINKED) ## build everything and run the tests
+test: ## build everything and run the tests
+	@$(MAKE) -j2 all $(WHOLE) $(LINKED)
 	@$(MAKE) -s -j2 $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)))
 	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh tests/cli_codec.sh
 	@echo "All tests OK"
