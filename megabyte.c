@@ -4777,7 +4777,7 @@ void megabyte_codec_reset(megabyte_codec *c) {
     c->begun = c->finished = c->ended = c->flush = c->more = 0;
     c->pushed = c->blocks = c->files = c->member = c->declared = 0;
     c->state = IN_HEADER;
-    for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0;
+    for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0, c->lanes[i].bad = 0;
     c->reported = 0;
     memset(&c->counts, 0, sizeof c->counts);
     memset(&c->container, 0, sizeof c->container);
@@ -4948,7 +4948,9 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
             u64 whole = l->coder.n;
             if (!encode_block(c, l, method, l->n, before, &mixed, trial < l->n ? contexts * 0.995 : INFINITY))
                 return 0;
-            if (trial < l->n ? mixed > contexts * 0.995 : whole <= l->coder.n) method = MEGABYTE_CONTEXTS;
+            if (l->coder.n > l->coder.capacity /* it may not have got as far as the trial's end */
+                || (trial < l->n ? mixed > contexts * 0.995 : whole <= l->coder.n))
+                method = MEGABYTE_CONTEXTS;
         }
         if (l->method != method && !encode_block(c, l, method, l->n, before, &contexts, INFINITY)) return 0;
         l->method = MEGABYTE_STORED;
@@ -5193,8 +5195,7 @@ static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
     c->member += n;
     if (c->options.limit && c->declared > c->options.limit) {
         fail(&c->error, MEGABYTE_LIMIT, c->pushed, "this decodes to %llu bytes or more, over the limit of "
-             "%llu",
-             (unsigned long long)c->declared, (unsigned long long)c->options.limit);
+             "%llu", (unsigned long long)c->declared, (unsigned long long)c->options.limit);
         return;
     }
     l->method = method;
