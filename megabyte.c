@@ -313,6 +313,7 @@ const char *megabyte_status_string(megabyte_status s) {
     case MEGABYTE_TRAILING_DATA: return "something else follows the compressed data";
     case MEGABYTE_WRONG_PRIME: return "compressed with other priming bytes";
     case MEGABYTE_CANCELLED: return "cancelled";
+    case MEGABYTE_END: return "the model ends the text here";
     }
     return "unknown status";
 }
@@ -403,8 +404,25 @@ static status new_object(void **object, const megabyte_allocator *with, status s
 #define MAX_METADATA 1024 /* entries: they are searched from the first */
 static const u8 model_magic[8] = { 0x8a, 'M', 'B', 'M', 'D', 'L', '\r', '\n' };
 
-enum { FAMILY_LUCIDRAINS = 1 };
-enum { POSITION_LEARNED = 1, POSITION_ROTARY = 2 };            /* stage.flags */
+/* The first two families begin every sequence with a start token and predict a patch's first byte from the
+ * end of the patch before it; the others, "paper" below, shift their inputs by one instead and predict each
+ * byte inside its own patch. */
+enum {
+    FAMILY_LUCIDRAINS = 1, FAMILY_MBLM = 2, FAMILY_PAPER = 3, FAMILY_SPACEBYTE = 4, FAMILY_BGPT = 5
+};
+enum { /* stage.flags */
+    POSITION_LEARNED = 1, POSITION_ROTARY = 2,
+    INPUT_ROTARY = 4,     /* MBLM: the tokens' embeddings themselves are rotated */
+    QK_NORM = 8,          /* paper, as are all that follow: queries and keys are normalized, head by head */
+    FINAL_NORM = 16,
+    PREVIOUS_BYTE = 32,   /* finest: a patch's first input is the byte before it, not the start vector */
+    PATCH_PROJECTION = 64, /* finest: w_GL, from the global stage's pieces to this stage's inputs */
+    COLUMN_SUM = 128,     /* stage 0: a patch's embedding is the sum of a column per position and byte */
+    CONDITION_FIRST = 256 /* finest: the global stage's whole output is added to the patch's first input */
+};
+enum { NORM_RMS = 0, NORM_LAYER = 1, NORM_DEVIATION = 2 };     /* stage.norm: x / |x|, (x - mean) / sd, x / sd */
+enum { GELU_ERF = 0, GELU_TANH = 1, RELU = 2, SILU = 3, ACTIVATIONS = 4 }; /* stage.activation */
+#define MAX_CONVOLUTIONS 4
 enum { TYPE_F32 = 0, TYPE_F32_TILED = 1, TYPE_Q8_TILED = 2 };  /* tensor.type */
 enum role {
     ROLE_START, ROLE_POSITION, ROLE_ROTARY, ROLE_EMBED,
@@ -412,17 +430,32 @@ enum role {
     ROLE_PATCH_NORM_OUT_WEIGHT, ROLE_PATCH_NORM_OUT_BIAS,
     ROLE_ATTENTION_NORM, ROLE_QKV, ROLE_ATTENTION_OUT,
     ROLE_FF_NORM, ROLE_FF_UP, ROLE_FF_UP_BIAS, ROLE_FF_DOWN, ROLE_FF_DOWN_BIAS,
-    ROLE_NORM, ROLE_NEXT, ROLE_NEXT_BIAS, ROLE_COUNT
+    ROLE_NORM, ROLE_NEXT, ROLE_NEXT_BIAS,
+    ROLE_INPUT_ROTARY, ROLE_CONVOLUTION, ROLE_CONVOLUTION_BIAS, ROLE_ATTENTION_NORM_BIAS, ROLE_QKV_BIAS,
+    ROLE_QK_NORM, ROLE_ATTENTION_OUT_BIAS, ROLE_FF_NORM_BIAS, ROLE_NORM_BIAS, ROLE_COUNT
 };
 static const char role_names[ROLE_COUNT][24] = {
     "start", "position", "rotary", "embed", "patch norm-in weight", "patch norm-in bias", "patch",
     "patch bias", "patch norm-out weight", "patch norm-out bias", "attention norm", "qkv", "attention out",
     "feed-forward norm", "feed-forward up", "feed-forward up bias", "feed-forward down",
-    "feed-forward down bias", "norm", "next", "next bias"
+    "feed-forward down bias", "norm", "next", "next bias", "input rotary", "convolution",
+    "convolution bias", "attention norm bias", "qkv bias", "query and key norm", "attention out bias",
+    "feed-forward norm bias", "norm bias"
 };
 
-struct stage_sizes { u32 dim, layers, heads, head_dim, ff_dim, positions, flags; };
-struct sizes { u32 vocabulary, pad_id, family, n_stages; struct stage_sizes stage[MEGABYTE_MAX_STAGES]; };
+struct stage_sizes {
+    u32 dim, layers, heads, head_dim, ff_dim, positions, flags;
+    u32 kv_heads; /* of this and what follows the first two families have none: all zeros in the file */
+    u32 norm, activation;
+    u32 cross;    /* finest: positions of the patch before that are attended to, too */
+    u32 convolution[MAX_CONVOLUTIONS]; /* stage 0: widths over the bytes' embeddings; 0 ends the list */
+};
+#define STAGE_FIELDS 15
+struct sizes {
+    u32 vocabulary, pad_id, family, n_stages;
+    u32 end_id; /* the id that ends a text, or UINT32_MAX */
+    struct stage_sizes stage[MEGABYTE_MAX_STAGES];
+};
 struct tensor { u32 role, stage, layer, type, rows, cols; u64 offset; };
 
 /* Bytes of the file that one token of stage s stands for: P for stage 0, 1 for the finest. The product is
@@ -436,6 +469,13 @@ static u64 token_bytes(const struct sizes *z, u32 s) {
 static int is_matrix(u32 role) {
     return role == ROLE_PATCH || role == ROLE_QKV || role == ROLE_ATTENTION_OUT || role == ROLE_FF_UP ||
            role == ROLE_FF_DOWN || role == ROLE_NEXT;
+}
+
+static int is_paper(const struct sizes *z) { return z->family >= FAMILY_PAPER; }
+/* paper: D_G, the global stage's width per byte; with CONDITION_FIRST its whole width */
+static u32 byte_width(const struct sizes *z) {
+    const struct stage_sizes *g = z->stage;
+    return g->flags & COLUMN_SUM ? g->dim : g->dim / z->stage[1].positions;
 }
 
 /* Bytes of a tensor's data. rows, cols < 2^32 and types are checked: no overflow. Matrices are kept in tiles
@@ -458,15 +498,26 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
         status r_ = visit(context, &t_);                                                          \
         if (r_) return r_;                                                                        \
     } while (0)
-    u32 fine = z->stage[z->n_stages - 1].dim;
+    u32 fine = z->stage[z->n_stages - 1].dim, paper = (u32)is_paper(z), narrow = paper ? byte_width(z) : 0;
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage_sizes *g = &z->stage[s];
-        u32 inner = g->heads * g->head_dim, last = s + 1 == z->n_stages;
+        u32 inner = g->heads * g->head_dim, last = s + 1 == z->n_stages, qk = QK_NORM & g->flags;
+        u32 kv = (paper ? g->kv_heads : g->heads) * g->head_dim;
         VISIT(ROLE_START, 0, 1, g->dim);
         if (g->flags & POSITION_LEARNED) VISIT(ROLE_POSITION, 0, g->positions, g->dim);
         if (g->flags & POSITION_ROTARY) VISIT(ROLE_ROTARY, 0, 1, g->head_dim / 2);
-        VISIT(ROLE_EMBED, 0, z->vocabulary, fine);
-        if (!last) {
+        if (g->flags & INPUT_ROTARY) VISIT(ROLE_INPUT_ROTARY, 0, 1, g->dim / 2);
+        if (g->flags & COLUMN_SUM) VISIT(ROLE_EMBED, 0, z->stage[1].positions * z->vocabulary, g->dim);
+        else VISIT(ROLE_EMBED, 0, z->vocabulary, paper && !s ? narrow : fine);
+        for (u32 i = 0; i < MAX_CONVOLUTIONS && g->convolution[i]; i++) {
+            VISIT(ROLE_CONVOLUTION, i, narrow, g->convolution[i] * narrow);
+            VISIT(ROLE_CONVOLUTION_BIAS, i, 1, narrow);
+        }
+        if (g->flags & PATCH_PROJECTION) {
+            VISIT(ROLE_PATCH, 0, g->dim, narrow);
+            VISIT(ROLE_PATCH_BIAS, 0, 1, g->dim);
+        }
+        if (!paper && !last) {
             u32 wide = (u32)token_bytes(z, s) * fine;
             VISIT(ROLE_PATCH_NORM_IN_WEIGHT, 0, 1, wide);
             VISIT(ROLE_PATCH_NORM_IN_BIAS, 0, 1, wide);
@@ -477,15 +528,22 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
         }
         for (u32 l = 0; l < g->layers; l++) {
             VISIT(ROLE_ATTENTION_NORM, l, 1, g->dim);
-            VISIT(ROLE_QKV, l, 3 * inner, g->dim);
+            if (paper) VISIT(ROLE_ATTENTION_NORM_BIAS, l, 1, g->dim);
+            VISIT(ROLE_QKV, l, inner + 2 * kv, g->dim);
+            if (paper) VISIT(ROLE_QKV_BIAS, l, 1, inner + 2 * kv);
+            if (qk) VISIT(ROLE_QK_NORM, l, 4, g->head_dim);
             VISIT(ROLE_ATTENTION_OUT, l, g->dim, inner);
+            if (paper) VISIT(ROLE_ATTENTION_OUT_BIAS, l, 1, g->dim);
             VISIT(ROLE_FF_NORM, l, 1, g->dim);
+            if (paper) VISIT(ROLE_FF_NORM_BIAS, l, 1, g->dim);
             VISIT(ROLE_FF_UP, l, g->ff_dim, g->dim);
             VISIT(ROLE_FF_UP_BIAS, l, 1, g->ff_dim);
             VISIT(ROLE_FF_DOWN, l, g->dim, g->ff_dim);
             VISIT(ROLE_FF_DOWN_BIAS, l, 1, g->dim);
         }
-        VISIT(ROLE_NORM, 0, 1, g->dim);
+        if (!paper || g->flags & FINAL_NORM) VISIT(ROLE_NORM, 0, 1, g->dim);
+        if (g->flags & FINAL_NORM) VISIT(ROLE_NORM_BIAS, 0, 1, g->dim);
+        if (paper && !last) continue; /* the finest stage takes the output as it is, or by its `patch` */
         u32 next = last ? z->vocabulary : z->stage[s + 1].dim * z->stage[s + 1].positions;
         VISIT(ROLE_NEXT, 0, next, g->dim); /* stage s+1's n rows at once; the finest stage's are the logits */
         VISIT(ROLE_NEXT_BIAS, 0, 1, next);
@@ -505,10 +563,16 @@ static void put_header(u8 *file, const struct sizes *z, u32 tensors, u32 metadat
     put64(file + 24, data);
     const u32 fields[] = { z->vocabulary, z->family, z->n_stages, tensors, metadata_bytes, z->pad_id };
     for (u32 i = 0; i < 6; i++) put32(file + 32 + 4 * i, fields[i]);
+    put32(file + 56, z->end_id + 1);
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage_sizes *g = &z->stage[s];
-        const u32 sizes[] = { g->dim, g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, g->flags };
-        for (u32 i = 0; i < 7; i++) put32(file + HEADER_BYTES + s * STAGE_BYTES + 4 * i, sizes[i]);
+        const u32 sizes[STAGE_FIELDS] = {
+            g->dim, g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, g->flags, g->kv_heads,
+            g->norm, g->activation, g->cross,
+            g->convolution[0], g->convolution[1], g->convolution[2], g->convolution[3]
+        };
+        for (u32 i = 0; i < STAGE_FIELDS; i++)
+            put32(file + HEADER_BYTES + s * STAGE_BYTES + 4 * i, sizes[i]);
     }
 }
 
@@ -525,44 +589,78 @@ static void put_entry(u8 *entry, const struct tensor *t, u64 data) {
 /* The limits that everything below relies on. Widths up to 2^16 keep an int8 dot product exact:
  * 255 * 127 * 65536 < 2^31. */
 #define MAX_WIDTH 65536u
+static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *e) {
+    const struct stage_sizes *g = &z->stage[s];
+    u32 known = POSITION_LEARNED | POSITION_ROTARY, finest = s + 1 == z->n_stages;
+    if (!g->dim || g->dim > MAX_WIDTH || !g->ff_dim || g->ff_dim > MAX_WIDTH || !g->heads ||
+        !g->head_dim || (u64)g->heads * g->head_dim > MAX_WIDTH)
+        return fail(e, MEGABYTE_UNSUPPORTED, at,
+                    "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, feed-forward %u)", s,
+                    g->dim, g->heads, g->head_dim, g->ff_dim);
+    if (!g->positions || g->positions > 1u << 24 || !g->layers || g->layers > 4096)
+        return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
+                    g->positions);
+    if (!is_paper(z)) known |= INPUT_ROTARY;
+    else known |= QK_NORM | FINAL_NORM | (s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM);
+    if (g->flags & ~known)
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 24, "stage %u: unknown options 0x%x; update megabyte", s,
+                    g->flags);
+    if (((g->flags & POSITION_ROTARY) && g->head_dim % 2) || ((g->flags & INPUT_ROTARY) && g->dim % 2))
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 12, "stage %u: rotary positions need an even width, not %u",
+                    s, g->flags & INPUT_ROTARY ? g->dim : g->head_dim);
+    if (is_paper(z) ? !g->kv_heads || g->heads % g->kv_heads || g->norm < NORM_LAYER ||
+                          g->norm > NORM_DEVIATION || g->activation >= ACTIVATIONS
+                    : g->kv_heads || g->norm || g->activation || g->cross || g->convolution[0])
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 28, "stage %u: %u key and value heads, norm %u, activation "
+                    "%u: not known to this version", s, g->kv_heads, g->norm, g->activation);
+    if (g->cross && (!finest || g->cross > g->positions || !(g->flags & POSITION_ROTARY)))
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 40, "stage %u: attention to %u positions of the patch before "
+                    "needs as many, rotary ones, in the finest stage", s, g->cross);
+    for (u32 i = 0, ended = 0; i < MAX_CONVOLUTIONS; i++) {
+        u32 width = g->convolution[i];
+        if (width && (s || ended || width > 64 || (g->flags & COLUMN_SUM) ||
+                      (u64)width * byte_width(z) > MAX_WIDTH))
+            return fail(e, MEGABYTE_UNSUPPORTED, at + 44 + 4 * i, "stage %u: a convolution of width %u", s,
+                        width);
+        ended |= !width;
+    }
+    return MEGABYTE_OK;
+}
+
 static status check_sizes(const struct sizes *z, megabyte_error *e) {
     u64 at = HEADER_BYTES, wide = 1;
-    if (z->family != FAMILY_LUCIDRAINS)
+    if (z->family < FAMILY_LUCIDRAINS || z->family > FAMILY_BGPT)
         return fail(e, MEGABYTE_UNSUPPORTED, 36,
                     "model family %u is not known to this version; update megabyte", z->family);
-    if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES)
+    if (z->n_stages < 2 || z->n_stages > (is_paper(z) ? 2 : MEGABYTE_MAX_STAGES))
         return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d", z->n_stages,
-                    MEGABYTE_MAX_STAGES);
+                    is_paper(z) ? 2 : MEGABYTE_MAX_STAGES);
     if (z->vocabulary < 2 || z->vocabulary > MAX_WIDTH)
         return fail(e, MEGABYTE_UNSUPPORTED, 32, "vocabulary of %u ids; 2 to 65536 are possible",
                     z->vocabulary);
-    for (u32 s = 0; s < z->n_stages; s++, at += STAGE_BYTES) {
-        const struct stage_sizes *g = &z->stage[s];
-        if (!g->dim || g->dim > MAX_WIDTH || !g->ff_dim || g->ff_dim > MAX_WIDTH || !g->heads ||
-            !g->head_dim || (u64)g->heads * g->head_dim > MAX_WIDTH)
-            return fail(e, MEGABYTE_UNSUPPORTED, at,
-                        "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, "
-                        "feed-forward %u)",
-                        s, g->dim, g->heads, g->head_dim, g->ff_dim);
-        if (!g->positions || g->positions > 1u << 24 || !g->layers || g->layers > 4096)
-            return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
-                        g->positions);
-        if (g->flags & ~(u32)(POSITION_LEARNED | POSITION_ROTARY))
-            return fail(e, MEGABYTE_UNSUPPORTED, at + 24, "stage %u: unknown options 0x%x; update megabyte",
-                        s, g->flags);
-        if ((g->flags & POSITION_ROTARY) && g->head_dim % 2)
-            return fail(e, MEGABYTE_UNSUPPORTED, at + 12,
-                        "stage %u: rotary positions need an even head width, not %u", s, g->head_dim);
-        if (s) {
-            wide *= g->positions;
-            if (wide > MAX_WIDTH || (u64)g->positions * g->dim > 1u << 24)
-                return fail(e, MEGABYTE_UNSUPPORTED, at + 20, "stage %u: patches of %llu bytes are too long",
-                            s, (unsigned long long)wide);
-        }
+    for (u32 s = 1; s < z->n_stages; s++) { /* first: what checks of the stages above rely on */
+        u32 n = z->stage[s].positions;
+        wide *= n;
+        if (!n || wide > MAX_WIDTH || (u64)n * z->stage[s].dim > 1u << 24)
+            return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + s * STAGE_BYTES + 20,
+                        "stage %u: patches of %llu bytes are not possible", s, (unsigned long long)wide);
     }
-    if (wide * z->stage[z->n_stages - 1].dim > MAX_WIDTH)
+    for (u32 s = 0; s < z->n_stages; s++, at += STAGE_BYTES) {
+        status r = check_stage(z, s, at, e);
+        if (r) return r;
+    }
+    const struct stage_sizes *g = z->stage, *fine = g + z->n_stages - 1;
+    if (!is_paper(z)) {
+        if (wide * fine->dim <= MAX_WIDTH) return MEGABYTE_OK;
         return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES, "a patch of %llu bytes x %u wide is beyond 65536",
-                    (unsigned long long)wide, z->stage[z->n_stages - 1].dim);
+                    (unsigned long long)wide, fine->dim);
+    }
+    u32 columns = g->flags & COLUMN_SUM, first = fine->flags & CONDITION_FIRST;
+    if (!columns != !first || (columns ? (u64)wide * z->vocabulary > 1u << 24 : g->dim % wide) ||
+        (fine->flags & PATCH_PROJECTION ? columns : byte_width(z) != fine->dim))
+        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
+                    "widths %u and %u of the stages don't fit together with patches of %llu bytes", g->dim,
+                    fine->dim, (unsigned long long)wide);
     return MEGABYTE_OK;
 }
 
@@ -574,30 +672,39 @@ struct matrix {
 };
 struct layer {
     const float *attention_norm, *ff_norm; /* [dim] */
+    const float *attention_norm_bias, *ff_norm_bias; /* [dim] or NULL, as all that only "paper" has */
+    const float *qkv_bias, *out_bias;      /* [inner + 2 * kv_inner], [dim] */
+    const float *qk_norm;                  /* [4, head_dim]: queries' weight and bias, keys' */
     const float *up_bias, *down_bias;      /* [ff_dim], [dim] */
-    struct matrix qkv;  /* [3 * heads * head_dim, dim]: queries, keys, values */
+    struct matrix qkv;  /* [inner + 2 * kv_inner, dim]: queries, keys, values */
     struct matrix out;  /* [dim, heads * head_dim] */
     struct matrix up;   /* [ff_dim, dim] */
     struct matrix down; /* [dim, ff_dim] */
 };
 struct stage {
     struct stage_sizes size;
-    u32 inner;            /* heads * head_dim */
+    u32 paper;            /* of a family without start tokens */
+    u32 kv_heads;         /* heads of keys and values, each for heads / kv_heads of the queries' */
+    u32 inner, kv_inner;  /* heads * head_dim */
+    u32 half;             /* channels that the token shift delays */
     u32 v_tiles;          /* tiles of 16 channels in a head, the last one filled up */
     int cache_q8;         /* keys and values are kept in int8 */
-    u32 wide;             /* width of an embedded token before `patch`: token_bytes * fine dim */
+    u32 wide;             /* `patch` reads as many: token_bytes * fine dim; paper: byte_width */
     u64 bytes;            /* token_bytes */
+    u32 outputs;          /* width of a token's result: rows of `next`, or dim */
     u64 parameters, macs; /* macs: per token, of its matrices */
     const float *start;   /* [dim] */
     const float *position; /* [positions, dim] or NULL */
     const float *rotary;  /* inverse frequencies [head_dim / 2] or NULL */
+    const float *input_rotary; /* [dim / 2] or NULL */
+    const float *convolution[MAX_CONVOLUTIONS], *convolution_bias[MAX_CONVOLUTIONS]; /* [D_G, width, D_G] */
     const float *embed;   /* [vocabulary, fine dim] */
     const float *in_weight, *in_bias;   /* LayerNorm over [wide] */
     struct matrix patch;                /* [dim, wide] */
     const float *patch_bias;            /* [dim] */
     const float *out_weight, *out_bias; /* LayerNorm over [dim] */
     struct layer *layers;
-    const float *norm;    /* [dim] */
+    const float *norm, *norm_bias; /* [dim] or NULL */
     struct matrix next;   /* [positions * dim of stage s+1, dim]; finest: [vocabulary, dim] */
     const float *next_bias;
 };
@@ -682,11 +789,21 @@ static status open_tensor(void *context, struct tensor *t) {
     case ROLE_FF_DOWN: l->down = x; break;
     case ROLE_FF_DOWN_BIAS: l->down_bias = vector; break;
     case ROLE_NORM: g->norm = vector; break;
-    case ROLE_NEXT: g->next = x; break;
+    case ROLE_NEXT: g->next = x; g->outputs = x.rows; break;
     case ROLE_NEXT_BIAS: g->next_bias = vector; break;
+    case ROLE_INPUT_ROTARY: g->input_rotary = vector; break;
+    case ROLE_CONVOLUTION: g->convolution[t->layer] = vector; break;
+    case ROLE_CONVOLUTION_BIAS: g->convolution_bias[t->layer] = vector; break;
+    case ROLE_ATTENTION_NORM_BIAS: l->attention_norm_bias = vector; break;
+    case ROLE_QKV_BIAS: l->qkv_bias = vector; break;
+    case ROLE_QK_NORM: l->qk_norm = vector; break;
+    case ROLE_ATTENTION_OUT_BIAS: l->out_bias = vector; break;
+    case ROLE_FF_NORM_BIAS: l->ff_norm_bias = vector; break;
+    case ROLE_NORM_BIAS: g->norm_bias = vector; break;
     case ROLE_COUNT: break;
     }
-    if (t->role != ROLE_ROTARY) g->parameters += (u64)t->rows * t->cols;
+    if (t->role == ROLE_CONVOLUTION) g->macs += (u64)t->rows * t->cols * g->bytes;
+    if (t->role != ROLE_ROTARY && t->role != ROLE_INPUT_ROTARY) g->parameters += (u64)t->rows * t->cols;
     if (is_matrix(t->role)) {
         g->macs += (u64)t->rows * t->cols;
         m->quantized |= t->type == TYPE_Q8_TILED ? 2 : 1;
@@ -738,6 +855,7 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     z->n_stages = get32(f + 40);
     u32 tensors = get32(f + 44), metadata_bytes = get32(f + 48);
     z->pad_id = get32(f + 52);
+    z->end_id = get32(f + 56) - 1;
     u64 end = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES + (u64)tensors * TENSOR_BYTES + metadata_bytes;
     if (data > size || data % ALIGN || end > data || round_up(end, ALIGN) != data)
         return fail(e, MEGABYTE_CORRUPT, 24,
@@ -751,10 +869,12 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES) return check_sizes(z, e);
     for (u32 s = 0; s < z->n_stages; s++) {
         const u8 *d = f + HEADER_BYTES + s * STAGE_BYTES;
-        struct stage_sizes g = { get32(d),      get32(d + 4),  get32(d + 8), get32(d + 12),
-                                 get32(d + 16), get32(d + 20), get32(d + 24) };
+        struct stage_sizes g = { get32(d), get32(d + 4), get32(d + 8), get32(d + 12), get32(d + 16),
+                                 get32(d + 20), get32(d + 24), get32(d + 28), get32(d + 32), get32(d + 36),
+                                 get32(d + 40),
+                                 { get32(d + 44), get32(d + 48), get32(d + 52), get32(d + 56) } };
         z->stage[s] = g;
-        for (u32 i = 28; i < STAGE_BYTES; i++)
+        for (u32 i = 4 * STAGE_FIELDS; i < STAGE_BYTES; i++)
             if (d[i])
                 return fail(e, MEGABYTE_UNSUPPORTED, (u64)(d + i - f),
                             "stage %u uses an option that this version does "
@@ -771,8 +891,9 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     if (count != tensors)
         return fail(e, MEGABYTE_CORRUPT, 44,
                     "%u tensors are listed, but a model of these sizes has another number", tensors);
-    if (get64(f + 56) || (z->pad_id != UINT32_MAX && z->pad_id >= z->vocabulary))
-        return fail(e, MEGABYTE_CORRUPT, 52, "the header's pad id or reserved field is wrong");
+    if (get32(f + 60) || (z->pad_id != UINT32_MAX && z->pad_id >= z->vocabulary) ||
+        (z->end_id != UINT32_MAX && (z->end_id >= z->vocabulary || z->end_id < 256)))
+        return fail(e, MEGABYTE_CORRUPT, 52, "the header's pad id, end id or reserved field is wrong");
     *table = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES;
     const u8 *p = f + *table + (u64)tensors * TENSOR_BYTES, *stop = p + metadata_bytes;
     if (metadata_bytes < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
@@ -836,10 +957,15 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     for (u32 s = 0; s < z->n_stages; s++) {
         struct stage *g = &model->stage[s];
         g->size = z->stage[s];
+        g->paper = (u32)is_paper(z);
+        g->outputs = g->size.dim;
+        g->kv_heads = g->paper ? g->size.kv_heads : g->size.heads;
         g->inner = g->size.heads * g->size.head_dim;
+        g->kv_inner = g->kv_heads * g->size.head_dim;
+        g->half = g->paper ? 0 : g->size.dim / 2;
         g->v_tiles = (g->size.head_dim + 15) / 16;
         g->bytes = token_bytes(z, s);
-        g->wide = (u32)g->bytes * z->stage[z->n_stages - 1].dim;
+        g->wide = g->paper ? byte_width(z) : (u32)g->bytes * z->stage[z->n_stages - 1].dim;
         g->layers = layer;
         layer += g->size.layers;
     }
@@ -848,16 +974,15 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     walk.expected = m->data_offset;
     walk.bind = 1;
     each_tensor(z, open_tensor, &walk);
-    /* Sums of gemm_q8 over positions must fit: 255 * 127 * 65536 < 2^31. */
-    model->stage[0].cache_q8 =
-        z->stage[0].positions <= 65536 && model->stage[0].layers[0].qkv.type == TYPE_Q8_TILED;
+    model->stage[0].cache_q8 = model->stage[0].layers[0].qkv.type == TYPE_Q8_TILED;
 
     /* The id names what decides the logits: sizes, tensors and their hash; not the metadata. */
-    u8 named[52], digest[32];
+    u8 named[56], digest[32];
     memcpy(named, m->file + 32, 16);
     memcpy(named + 16, m->file + 52, 4);
     memcpy(named + 20, m->file + 64, 32);
-    sha256(named, sizeof named, m->file + HEADER_BYTES, walk.at - HEADER_BYTES, digest);
+    put32(named + 52, z->end_id); /* counts only where there is one */
+    sha256(named, z->end_id == UINT32_MAX ? 52 : 56, m->file + HEADER_BYTES, walk.at - HEADER_BYTES, digest);
     memcpy(model->id, digest, sizeof model->id);
     if (BIG_ENDIAN_HOST) {
         sha256(m->file + m->data_offset, m->file_bytes - m->data_offset, NULL, 0, digest);
@@ -1128,8 +1253,9 @@ struct kernels {
     void (*quantize_finely)(const float *x, const float *by, u32 n, void *high, void *low, i32 sum[2],
                             float scale[2]);
     void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
-    void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n); /* eps 1e-5 */
-    void (*gelu)(float *x, u32 n); /* x Phi(x), to round_up(n, 16) */
+    /* (x - mean) / sqrt(variance + 1e-5) * weight + bias; not `centred`: x instead of x - mean */
+    void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
+    void (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
     void (*rotate)(float *x, const float *cosine, const float *sine,
                    u32 half);                 /* x[i], x[i + half] by angle i */
     void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
@@ -1843,18 +1969,27 @@ static TGT void NAME(rms_norm)(float *x, const float *g, u32 n) {
     for (u32 i = 0; i < n; i += 16) f_store(x + i, f_mul(f_mul(f_load(x + i), by), f_load(g + i)));
 }
 
-static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n) {
+static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred) {
     F s = f_set(0);
     float lane[16];
     u32 i = 0, whole = n / 16 * 16;
     for (; i < whole; i += 16) s = f_add(s, f_load(x + i));
     if (i < n) s = f_add(s, f_part(x + i, n - i));
     f_store(lane, s);
-    F mean = f_set(lane_sum(lane) / (float)n);
-    for (i = 0; i < n; i += 16) f_store(x + i, f_sub(f_load(x + i), mean));
-    F by = f_set(1.0f / sqrtf(NAME(sum_of_squares)(x, n) / (float)n + 1e-5f));
-    for (i = 0; i < n; i += 16)
-        f_store(x + i, f_add(f_mul(f_mul(f_load(x + i), by), f_load(weight + i)), f_load(bias + i)));
+    F mean = f_set(lane_sum(lane) / (float)n), v;
+    s = f_set(0);
+    for (i = 0; i < whole; i += 16) { v = f_sub(f_load(x + i), mean); s = f_add(s, f_mul(v, v)); }
+    if (i < n) {
+        f_store(lane, f_sub(f_load(x + i), mean));
+        v = f_part(lane, n - i);
+        s = f_add(s, f_mul(v, v));
+    }
+    f_store(lane, s);
+    F by = f_set(1.0f / sqrtf(lane_sum(lane) / (float)n + 1e-5f));
+    for (i = 0; i < n; i += 16) {
+        v = centred ? f_sub(f_load(x + i), mean) : f_load(x + i);
+        f_store(x + i, f_add(f_mul(f_mul(v, by), f_load(weight + i)), f_load(bias + i)));
+    }
 }
 
 /* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative error 1e-7.
@@ -1873,7 +2008,7 @@ V F NAME(f_exp)(F x) {
 }
 
 /* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error 4e-7. */
-static TGT void NAME(gelu)(float *x, u32 n) {
+V void NAME(gelu)(float *x, u32 n) {
     for (u32 i = 0; i < n; i += 16) {
         F v = f_load(x + i);
         F z = f_min(f_max(f_mul(v, f_set(0.707106781f)), f_set(-3.92f)), f_set(3.92f)), u = f_mul(z, z);
@@ -1890,6 +2025,21 @@ static TGT void NAME(gelu)(float *x, u32 n) {
         q = f_add(f_mul(q, u), f_set(1.0f));
         F erf = f_min(f_max(f_div(f_mul(z, p), q), f_set(-1.0f)), f_set(1.0f));
         f_store(x + i, f_mul(f_mul(v, f_set(0.5f)), f_add(f_set(1.0f), erf)));
+    }
+}
+
+/* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u = x. */
+static TGT void NAME(activate)(float *x, u32 n, u32 kind) {
+    if (kind == GELU_ERF) { NAME(gelu)(x, n); return; }
+    for (u32 i = 0; i < n; i += 16) {
+        F v = f_load(x + i), u = v;
+        if (kind == GELU_TANH) {
+            u = f_add(v, f_mul(f_mul(f_mul(v, v), v), f_set(0.044715f)));
+            u = f_mul(u, f_set(1.59576912f));
+        }
+        if (kind == RELU) v = f_max(v, f_set(0));
+        else v = f_div(v, f_add(f_set(1), NAME(f_exp)(f_sub(f_set(0), u))));
+        f_store(x + i, v);
     }
 }
 
@@ -1949,7 +2099,7 @@ static struct kernels NAME(kernels)(void) {
                          NAME(quantize_finely),
                          NAME(rms_norm),
                          NAME(layer_norm),
-                         NAME(gelu),
+                         NAME(activate),
                          NAME(rotate),
                          NAME(scale),
                          NAME(add),
@@ -2079,9 +2229,9 @@ static u32 arithmetic_print(const struct kernels *k) {
     }
     k->gemm_q8(tiles, N * 16, g, 3, N, q, 48 * 2 / k->q_bytes, sum, scale, M, y, 48, bias, 1);
     k->gemm_f32(w, N * 16, 3, N, x, 1, M, y, 48, bias, 1); /* rows overlap: x[i..i+N) */
-    k->layer_norm(y, g, bias, 37);
+    k->layer_norm(y, g, bias, 37, 1);
     k->rms_norm(y + 48, g, 37);
-    k->gelu(y + 96, N);
+    k->activate(y + 96, N, GELU_ERF);
     k->rotate(y + 144, w, w + 50, 20);
     k->scale(y + 144, 0.3f, N);
     y[192] = 1e-39f; /* a denormal must survive */
@@ -2295,15 +2445,14 @@ static struct cache cache_sizes(const struct stage *g, u64 cap) {
     struct cache c = { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, round_up(cap, 16) };
     c.k_head = c.scale_head * (g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim);
     c.v_tile = (g->cache_q8 ? c.scale_head : cap) * 16;
-    c.k_layer = g->size.heads * c.k_head;
-    c.v_layer = g->size.heads * (u64)g->v_tiles * c.v_tile;
+    c.k_layer = g->kv_heads * c.k_head;
+    c.v_layer = g->kv_heads * (u64)g->v_tiles * c.v_tile;
     return c;
 }
 
 /* Floats of a position's token-shift state: [layers][attention, feed-forward][half], where the shift delays
  * the second, smaller half of the channels. */
-static u32 shift_half(const struct stage *g) { return g->size.dim / 2; }
-static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 * shift_half(g); }
+static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 * g->half; }
 
 /* One token of the running batch. */
 struct row {
@@ -2311,15 +2460,21 @@ struct row {
     struct cache cache;      /* of its sequence */
     u64 sequence;            /* which sequence of its stage */
     u32 position;            /* in the sequence */
+    u32 key;                 /* its place in the cache: the position, or behind those of the patch before */
+    u64 turn;                /* its rotary position */
+    u32 start;               /* its input is the start vector */
     u32 first; /* position 1 of a finer stage: the start token's keys and values go in before it */
+    const struct cache *before; /* the first of a patch that attends to the one before: its cache, ... */
+    u32 before_key;          /* ... from this key on; g->size.cross of them become the first */
     u32 follows;             /* the row before it is the token before it */
     const float *shift_from; /* else: that token's shift state, or NULL for zeros */
     float *shift_to;         /* where to keep its own, or NULL */
-    const float *condition;  /* [dim] from the stage above, added to the input, or NULL */
+    const float *condition;  /* [dim, or `wide` for a projection] from the stage above, or NULL */
     u64 at;                  /* absolute position of the token's first byte */
     float *out;              /* where its projection goes, or NULL */
     i32 target;              /* finest stage: the byte to be predicted, whose code length is wanted; or -1 */
     u32 *path;               /* and where its decisions' probabilities go, or NULL */
+    float *each;             /* and the code length by itself, or NULL */
     double bits;
 };
 
@@ -2352,6 +2507,8 @@ struct megabyte_engine {
     i32 *q_sum;            /* [batch] */
     float *q_scale;        /* [batch] */
     float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
+    float *bytes;          /* [batch][2][bytes_stride]: embeddings before and after a convolution */
+    u64 bytes_stride;
     float *score; /* [most_chunks]: 4 rows of scores [longest sequence], 4 of outputs [widest head] */
     u64 score_stride, side_stride;
     u8 *score_q;  /* [most_chunks]: stage 0's queries or scores, quantized: 8 rows of q_stride bytes */
@@ -2388,26 +2545,44 @@ static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, cons
     }
 }
 
-/* n[i] := RMSNorm of the token-shifted x[i]: the first half of the channels is the token's own, the second
- * half is the previous token's. sub: 0 attention, 1 feed-forward. */
+/* The stage's norm, over n elements. */
+static void normalize(const megabyte_engine *e, const struct stage *g, float *x, const float *weight,
+                      const float *bias, u32 n) {
+    if (g->size.norm == NORM_RMS) e->kernels.rms_norm(x, weight, n);
+    else e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
+}
+
+/* n[i] := norm of the token-shifted x[i]: the first half of the channels is the token's own, the second
+ * half is the previous token's ("paper": all are its own). sub: 0 attention, 1 feed-forward. */
 static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
-                         const float *weight) {
-    u32 half = shift_half(g), own = g->size.dim - half;
+                         const float *weight, const float *bias) {
+    u32 half = g->half, own = g->size.dim - half;
     const struct row *r = &e->rows[i];
     float *n = e->n + i * e->ld_n;
     const float *from = r->follows ? e->x + (i - 1) * e->ld_x + own
                         : r->shift_from ? r->shift_from + (layer * 2 + sub) * (u64)half : NULL;
     memcpy(n, e->x + i * e->ld_x, own * sizeof *n);
-    if (from) memcpy(n + own, from, half * sizeof *n);
+    if (half && from) memcpy(n + own, from, half * sizeof *n);
     else memset(n + own, 0, half * sizeof *n);
-    e->kernels.rms_norm(n, weight, g->size.dim);
+    normalize(e, g, n, weight, bias, g->size.dim);
 }
 
 static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i) {
-    u32 half = shift_half(g);
-    if (e->rows[i].shift_to)
+    u32 half = g->half;
+    if (half && e->rows[i].shift_to)
         memcpy(e->rows[i].shift_to + (layer * 2 + sub) * (u64)half, e->x + i * e->ld_x + (g->size.dim - half),
                half * sizeof(float));
+}
+
+/* QK-LayerNorm: `heads` heads at x, each by itself; n is room for one, filled up to a multiple of 16. */
+static void normalize_heads(const megabyte_engine *e, const struct stage *g, float *x, u32 heads,
+                            const float *weight_and_bias, float *n) {
+    u32 d = g->size.head_dim;
+    for (u32 h = 0; h < heads; h++, x += d) {
+        memcpy(n, x, d * sizeof *n);
+        normalize(e, g, n, weight_and_bias, weight_and_bias + d, d);
+        memcpy(x, n, d * sizeof *n);
+    }
 }
 
 static i32 quantized(const void *q, u32 q_bytes, u32 i) {
@@ -2418,7 +2593,7 @@ static i32 quantized(const void *q, u32 q_bytes, u32 i) {
 static void keep_quantized(const struct kernels *kernels, const struct stage *g, const struct cache *c,
                            u32 layer, u32 h, u32 at, const float *k, const float *v, void *q) {
     u32 d = g->size.head_dim, d4 = (u32)round_up(d, 4);
-    u64 scale = (layer * (u64)g->size.heads + h) * c->scale_head + at;
+    u64 scale = (layer * (u64)g->kv_heads + h) * c->scale_head + at;
     i32 sum;
     u8 *to = c->k8 + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * 16 * d4 + at % 16 * 4;
     kernels->quantize(k, d, q, &sum, &c->k_scale[scale]); /* zeros behind d */
@@ -2429,18 +2604,18 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
         to[i / 16 * c->v_tile + i % 16 * 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
 }
 
-/* k, v [inner] become position `at` of a cache's layer. */
+/* k, v [kv_inner] become position `at` of a cache's layer. */
 static void keep_key_value(const struct kernels *kernels, const struct stage *g, const struct cache *c,
                            u32 layer, u32 at, const float *k, const float *v, void *q) {
     u32 d = g->size.head_dim;
-    for (u32 h = 0; g->cache_q8 && h < g->size.heads; h++)
+    for (u32 h = 0; g->cache_q8 && h < g->kv_heads; h++)
         keep_quantized(kernels, g, c, layer, h, at, k + (u64)h * d, v + (u64)h * d, q);
     if (g->cache_q8) return;
     float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
-    for (u32 h = 0; h < g->size.heads; h++, to += c->k_head, k += d)
+    for (u32 h = 0; h < g->kv_heads; h++, to += c->k_head, k += d)
         for (u32 i = 0; i < d; i++) to[i * 16] = k[i];
     to = c->v + layer * c->v_layer + (u64)at * 16;
-    for (u32 h = 0; h < g->size.heads; h++)
+    for (u32 h = 0; h < g->kv_heads; h++)
         for (u32 i = 0; i < d; i += 16, to += c->v_tile) {
             u32 w = min32(16, d - i);
             memcpy(to, v, w * sizeof *to);
@@ -2459,9 +2634,9 @@ static void each_block(const struct stage *g, const struct cache *c, u64 from, u
                        void *context) {
     u64 d = g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim, n16 = round_up(n, 16), layer, t;
     for (layer = 0; layer < g->size.layers && n; layer++) {
-        for (t = 0; t < g->size.heads; t++) {
+        for (t = 0; t < g->kv_heads; t++) {
             u64 at = layer * c->k_layer + t * c->k_head + from * d;
-            u64 scale = (layer * g->size.heads + t) * c->scale_head + from;
+            u64 scale = (layer * g->kv_heads + t) * c->scale_head + from;
             if (!g->cache_q8) {
                 visit(context, c->k + at, n16 * d, BOUNDED);
                 continue;
@@ -2470,7 +2645,7 @@ static void each_block(const struct stage *g, const struct cache *c, u64 from, u
             visit(context, c->k_scale + scale, n16, BOUNDED);
             visit(context, c->v_scale + scale, n16, BOUNDED);
         }
-        for (t = 0; t < g->size.heads * g->v_tiles; t++) {
+        for (t = 0; t < g->kv_heads * g->v_tiles; t++) {
             u64 at = layer * c->v_layer + t * c->v_tile + from * 16;
             if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, RAW_BYTES);
             else visit(context, c->v + at, min64(n * 16, c->v_tile - from * 16), BOUNDED);
@@ -2482,36 +2657,45 @@ static void clear_span(void *context, void *span, u64 n, int kind) {
     memset(span, 0, (size_t)(kind == RAW_BYTES ? n : n * sizeof(float)));
 }
 
-/* The start token's keys and values become position 0, from the engine's copy. */
-static void keep_start(const struct stage *g, const struct cache *from, const struct cache *c, u32 layer) {
+/* Copies keys and values of one layer between caches of a finer stage: n from `from_key` on become the first
+ * ones of `to`. */
+static void copy_keys(const struct stage *g, const struct cache *from, u32 from_key, const struct cache *to,
+                      u32 n, u32 layer) {
     u32 d = g->size.head_dim;
-    float *k = c->k + layer * c->k_layer, *v = c->v + layer * c->v_layer;
-    const float *fk = from->k + layer * from->k_layer, *fv = from->v + layer * from->v_layer;
-    for (u32 h = 0; h < g->size.heads; h++, k += c->k_head, fk += from->k_head)
-        for (u32 i = 0; i < d; i++) k[i * 16] = fk[i * 16];
-    for (u32 t = 0; t < g->size.heads * g->v_tiles; t++, v += c->v_tile, fv += from->v_tile)
-        memcpy(v, fv, 16 * sizeof *v);
+    for (u32 key = 0, at = from_key; key < n; key++, at++) {
+        float *k = to->k + layer * to->k_layer + (u64)(key / 16) * d * 16 + key % 16;
+        float *v = to->v + layer * to->v_layer + (u64)key * 16;
+        const float *fk = from->k + layer * from->k_layer + (u64)(at / 16) * d * 16 + at % 16;
+        const float *fv = from->v + layer * from->v_layer + (u64)at * 16;
+        for (u32 h = 0; h < g->kv_heads; h++, k += to->k_head, fk += from->k_head)
+            for (u32 i = 0; i < d; i++) k[i * 16] = fk[i * 16];
+        for (u32 t = 0; t < g->kv_heads * g->v_tiles; t++, v += to->v_tile, fv += from->v_tile)
+            memcpy(v, fv, 16 * sizeof *v);
+    }
 }
+
+/* Sums of gemm_q8 must fit: 255 * 127 * 65536 < 2^31. Longer sums over positions are taken in parts. */
+#define MOST_SUMMED 65536u
 
 /* Causal attention of one head for one run of rows, four queries at a time. The heads' outputs go to n. The
  * weights' sum divides at the end. */
 static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end,
                    u32 chunk) {
     const struct kernels *kernel = &e->kernels;
-    u32 d = g->size.head_dim;
+    u32 d = g->size.head_dim, kv = head / (g->size.heads / g->kv_heads);
     u64 d4 = round_up(d, 4);
     const struct cache *c = &e->rows[first].cache;
-    u64 k_at = layer * c->k_layer + head * c->k_head;
-    u64 v_at = layer * c->v_layer + (u64)head * g->v_tiles * c->v_tile;
-    u64 scale_at = (layer * (u64)g->size.heads + head) * c->scale_head;
+    u64 k_at = layer * c->k_layer + kv * c->k_head;
+    u64 v_at = layer * c->v_layer + (u64)kv * g->v_tiles * c->v_tile;
+    u64 scale_at = (layer * (u64)g->kv_heads + kv) * c->scale_head;
     float *score = e->score + chunk * 4 * (e->score_stride + e->side_stride);
     float *side = score + 4 * e->score_stride, total[4];
     u8 *high = g->cache_q8 ? e->score_q + chunk * 8 * e->q_stride : NULL;
     u8 *low = g->cache_q8 ? high + 4 * e->q_stride : NULL;
     u64 ldq = e->q_stride / kernel->q_bytes;
     for (u32 i = first; i < end; i += 4) {
-        u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].position + 1;
-        u32 keys16 = (u32)round_up(keys, 16), keys4 = (u32)round_up(keys, 4);
+        u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].key + 1;
+        u32 keys16 = (u32)round_up(keys, 16);
         const float *q = e->a + i * e->ld_a + (u64)head * d;
         float *out = e->n + i * e->ld_n + (u64)head * d, part[2], high_scale[4], low_scale[4];
         i32 sum[2], high_sum[4], low_sum[4];
@@ -2526,26 +2710,29 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
         }
         for (u32 r = 0; r < rows; r++) {
             float *s = score + r * e->score_stride;
-            u32 own = e->rows[i + r].position + 1;
+            u32 own = e->rows[i + r].key + 1;
             total[r] = kernel->softmax(s, own);
             for (u32 j = (u32)round_up(own, 16); j < keys16; j++) s[j] = 0; /* adding 0 * v changes no bit */
-            if (!g->cache_q8) continue;
-            kernel->quantize_finely(s, c->v_scale + scale_at, keys16, high + r * e->q_stride,
-                                    low + r * e->q_stride, sum, part);
-            high_sum[r] = sum[0];
-            low_sum[r] = sum[1];
-            high_scale[r] = part[0];
-            low_scale[r] = part[1];
         }
-        if (g->cache_q8) {
-            kernel->gemm_q8(c->v8 + v_at, c->v_tile, e->ones, g->v_tiles, keys4, high, ldq, high_sum,
-                            high_scale, rows, side, e->side_stride, NULL, 0);
-            kernel->gemm_q8(c->v8 + v_at, c->v_tile, e->ones, g->v_tiles, keys4, low, ldq, low_sum,
-                            low_scale, rows, side, e->side_stride, NULL, 1);
-        } else {
+        for (u32 from = 0; g->cache_q8 && from < keys; from += MOST_SUMMED) {
+            u32 n16 = min32(keys16 - from, MOST_SUMMED), n4 = (u32)round_up(min32(keys - from, n16), 4);
+            for (u32 r = 0; r < rows; r++) {
+                kernel->quantize_finely(score + r * e->score_stride + from, c->v_scale + scale_at + from, n16,
+                                        high + r * e->q_stride, low + r * e->q_stride, sum, part);
+                high_sum[r] = sum[0];
+                low_sum[r] = sum[1];
+                high_scale[r] = part[0];
+                low_scale[r] = part[1];
+            }
+            const u8 *v = c->v8 + v_at + (u64)from * 16;
+            kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, high, ldq, high_sum, high_scale, rows,
+                            side, e->side_stride, NULL, from > 0);
+            kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, low, ldq, low_sum, low_scale, rows, side,
+                            e->side_stride, NULL, 1);
+        }
+        if (!g->cache_q8)
             kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
                              e->side_stride, NULL, 0);
-        }
         for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
             kernel->scale(side + r * e->side_stride, 1.0f / total[r], d);
             memcpy(out + r * e->ld_n, side + r * e->side_stride, d * sizeof *out);
@@ -2558,7 +2745,7 @@ static void embed(megabyte_engine *e, const struct stage *g, u32 i);
 static void deliver(megabyte_engine *e, const struct stage *g, u32 i);
 
 /* cos and sin of position * frequency: [cos, sin][head_dim / 2]. */
-static void rotary_angles(const struct stage *g, u32 position, float *angle) {
+static void rotary_angles(const struct stage *g, u64 position, float *angle) {
     for (u32 j = 0, half = g->size.head_dim / 2; j < half; j++) {
         double sine, cosine;
         sin_cos((double)position * (double)g->rotary[j], &sine, &cosine);
@@ -2567,24 +2754,37 @@ static void rotary_angles(const struct stage *g, u32 position, float *angle) {
     }
 }
 
+/* An embedding x[2 pairs] turned pair by pair (MBLM's "rope" positions). */
+static void rotate_pairs(float *x, const float *frequency, u32 pairs, u32 position) {
+    for (u32 j = 0; j < pairs; j++, x += 2) {
+        double sine, cosine;
+        sin_cos((double)position * (double)frequency[j], &sine, &cosine);
+        float c = (float)cosine, s = (float)sine, ac = x[0] * c, bs = x[1] * s, bc = x[1] * c, as = x[0] * s;
+        ROUNDED(ac); ROUNDED(bs); ROUNDED(bc); ROUNDED(as);
+        x[0] = ac - bs;
+        x[1] = bc + as;
+    }
+}
+
 /* The input of row i: its embedding (for patches projected and normalized), the position's vector, and what
  * the stage above says. */
 static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
     const struct row *r = &e->rows[i];
-    u32 dim = g->size.dim, d = g->size.head_dim;
+    u32 dim = g->size.dim, d = g->size.head_dim, place = g->paper ? r->position : r->position - 1;
+    const float *projected = g->patch.data ? e->a + i * e->ld_a : NULL;
     float *x = e->x + i * e->ld_x;
-    if (r->position) {
-        if (g->patch.data) {
-            memcpy(x, e->a + i * e->ld_a, dim * sizeof *x);
-            e->kernels.layer_norm(x, g->out_weight, g->out_bias, dim);
+    if (!r->start) {
+        if (projected && !g->paper) {
+            memcpy(x, projected, dim * sizeof *x);
+            e->kernels.layer_norm(x, g->out_weight, g->out_bias, dim, 1);
         }
-        const float *p = g->position ? g->position + (u64)(r->position - 1) * dim : NULL;
-        if (p) e->kernels.add(x, p, dim);
-        if (r->condition) e->kernels.add(x, r->condition, dim);
+        if (g->input_rotary) rotate_pairs(x, g->input_rotary, dim / 2, place);
+        if (g->position && !g->convolution[0]) e->kernels.add(x, g->position + (u64)place * dim, dim);
     }
+    if (r->condition) e->kernels.add(x, projected && g->paper ? projected : r->condition, dim);
     MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
     for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
-    if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->position, e->row_angle + (u64)i * d);
+    if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->turn, e->row_angle + (u64)i * d);
 }
 
 #define ROWS(p)                                                           \
@@ -2593,12 +2793,13 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Within a phase
  * a thread writes only the rows, output columns or heads that it has claimed.
- *     x += Attention(RMSNorm(shift(x)));  x += FeedForward(RMSNorm(shift(x)));  out = next(RMSNorm(x)) */
+ *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = next(norm(x)) */
 static void pass(void *context) {
     megabyte_engine *e = (megabyte_engine *)context;
     const struct kernels *k = &e->kernels;
     const struct stage *g = &e->model->stage[e->stage];
-    u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, heads = g->size.heads, turn = 0;
+    u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, kv_inner = g->kv_inner;
+    u32 heads = g->size.heads, turn = 0;
     float q_scale = 1.0f / sqrtf((float)d);
 
     ROWS(p) embed(e, g, i);
@@ -2609,38 +2810,48 @@ static void pass(void *context) {
         const struct layer *w = &g->layers[l];
         ROWS(p) {
             if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
-            shifted_norm(e, g, l, 0, i, w->attention_norm);
+            shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
             prepare(e, &w->qkv, i, e->n + i * e->ld_n);
         }
-        multiply(e, &turn, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, NULL, 0);
+        multiply(e, &turn, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
         ROWS(p) {
             const struct row *r = &e->rows[i];
-            float *q = e->a + i * e->ld_a;
+            float *q = e->a + i * e->ld_a, *n = e->n + i * e->ld_n;
+            if (w->qk_norm) {
+                normalize_heads(e, g, q, heads, w->qk_norm, n);
+                normalize_heads(e, g, q + inner, g->kv_heads, w->qk_norm + 2 * d, n);
+            }
             if (g->rotary) {
-                const float *angle = e->angle[e->stage] ? e->angle[e->stage] + (u64)r->position * d
+                const float *angle = e->angle[e->stage] ? e->angle[e->stage] + r->turn * d
                                                         : e->row_angle + (u64)i * d;
-                for (u32 h = 0; h < 2 * heads; h++) k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
+                for (u32 h = 0; h < heads + g->kv_heads; h++)
+                    k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
             }
             k->scale(q, q_scale, inner);
-            k->scale(q + inner, 1.0f, 2 * inner);
-            keep_key_value(k, g, &r->cache, l, r->position, q + inner, q + 2 * (u64)inner,
+            k->scale(q + inner, 1.0f, 2 * kv_inner);
+            keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
                            (u8 *)e->q + i * e->ld_n * k->q_bytes);
-            if (r->first) keep_start(g, &e->start[e->stage], &r->cache, l);
+            if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
             keep_shift(e, g, l, 0, i);
         }
+        if (g->size.cross)
+            ROWS(p)
+                if (e->rows[i].before)
+                    copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross,
+                              l);
         for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
             for (u32 u = p.from; u < p.to; u++)
                 attend(e, g, l, u % heads, e->run_first[u / heads], e->run_first[u / heads + 1], p.chunk);
         ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
-        multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, NULL, 1);
+        multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
         ROWS(p) {
             MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, dim);
-            shifted_norm(e, g, l, 1, i, w->ff_norm);
+            shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
             prepare(e, &w->up, i, e->n + i * e->ld_n);
         }
         multiply(e, &turn, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
         ROWS(p) {
-            k->gelu(e->a + i * e->ld_a, g->size.ff_dim);
+            k->activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
             prepare(e, &w->down, i, e->a + i * e->ld_a);
             keep_shift(e, g, l, 1, i);
         }
@@ -2650,14 +2861,14 @@ static void pass(void *context) {
         float *n = e->n + i * e->ld_n;
         MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
         memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
-        k->rms_norm(n, g->norm, dim);
+        if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
         MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
-        prepare(e, &g->next, i, n);
+        if (g->next.data) prepare(e, &g->next, i, n);
     }
-    multiply(e, &turn, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
+    if (g->next.data) multiply(e, &turn, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
     ROWS(p) deliver(e, g, i);
 }
-#define PHASES(layers) (6 + 10 * (layers)) /* in pass, counted */
+#define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
 
 /* ================================================================================ 10 hierarchy */
 
@@ -2672,15 +2883,19 @@ struct megabyte_stream {
     int busy;              /* in the running batch (finds duplicates) */
     u32 patches;           /* the context, in patches */
     u64 position;          /* bytes in the history */
-    u64 base;              /* where the window begins; position - base <= patches * P */
+    u64 base;              /* where the window begins; position - base <= patches * P - ahead */
+    u64 tokens;            /* of the finest stage, computed since `base`: position - base + ahead, see ahead */
     u64 oldest;            /* the first byte that `history` still holds */
     u8 *history;           /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
     u64 history_bytes;
+    float *start;          /* [dim] stage 0's start vector, where it depends on the type of file; or NULL */
     struct cache global;   /* of stage 0 */
     float *ring;           /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
     struct cache slot[MEGABYTE_MAX_STAGES]
                      [2]; /* finer stages: the sequence in progress, and the one before it */
     float *slot_shift[MEGABYTE_MAX_STAGES][2];
+    u64 slot_sequence[2];  /* of a finest stage that attends across patches: what the slots hold, ... */
+    u32 slot_cross[2];     /* ... and how many keys of the patch before each has in front */
     u32 current[MEGABYTE_MAX_STAGES];          /* which slot is in progress */
     u64 high;              /* the most stage-0 tokens computed since the window was last fed from the start:
                             * `ring` holds the states before this one, also after rewinds */
@@ -2700,39 +2915,93 @@ struct job {
     float *logits;   /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
     double bits;     /* WANT_ALL: code length of all bytes but the first */
     u32 *path;       /* WANT_ALL: [n, 8] or NULL; row 0 is the caller's */
+    float *each;     /* WANT_ALL: [n] or NULL: every byte's code length; row 0 is the caller's */
 };
 
-/* The part of a job that one round computes: window-relative bytes [t0, t1). Stage s has its tokens [g0, g1)
- * begin in there (their projections are rows c0 ... of engine->next[s]). */
+/* By how many tokens the finest stage is ahead of the bytes: without start tokens ("paper") token i has seen
+ * the bytes before i and predicts byte i, else it has seen byte i and predicts the next one. */
+static u32 ahead(const megabyte_model *m) { return m->stage[0].paper; }
+
+/* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the finest
+ * stage. Stage s has its tokens [g0, g1) begin in there (their results are rows c0 ... of engine->next[s]). */
 struct piece {
     struct job *job;
-    u64 t0, t1;
+    u64 t0, t1, f0, f1;
     u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
 };
 
+/* The byte at an absolute position that the history still holds. */
+static u8 byte_at(const megabyte_stream *s, u64 at) { return s->history[at % s->history_bytes]; }
+
+/* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through these. They
+ * are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 + j). A patch looks back
+ * as far as all of them reach, and computes that again. */
+static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
+    const megabyte_stream *s = e->rows[i].job->stream;
+    u64 at = e->rows[i].at, reach = 0, n = g->bytes;
+    u32 d = g->wide;
+    for (u32 c = 0; c < MAX_CONVOLUTIONS; c++) reach += g->convolution[c] ? g->size.convolution[c] - 1 : 0;
+    if (reach > at - s->base) reach = at - s->base;
+    float *from = reach || g->convolution[0] ? e->bytes + i * 2 * e->bytes_stride : x, *to;
+    for (u64 t = at - reach; t < at + n; t++) {
+        float *y = from + (t - (at - reach)) * d;
+        memcpy(y, g->embed + (u64)byte_at(s, t) * d, d * sizeof *y);
+        if (from != x && g->position) /* rows of the table are shifted by one patch */
+            e->kernels.add(y, g->position + (t - s->base + n) * d, d);
+    }
+    for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++, from = to) {
+        u32 width = g->size.convolution[c];
+        to = e->bytes + (i * 2 + (c + 1) % 2) * e->bytes_stride;
+        for (u64 t = 0; t < reach + n; t++)
+            for (u32 o = 0; o < d; o++) {
+                float sum = g->convolution_bias[c][o];
+                for (u32 j = 0; j < width; j++) {
+                    const float *w = g->convolution[c] + ((u64)o * width + j) * d;
+                    if (t + j + 1 < width) continue;
+                    const float *in = from + (t + j + 1 - width) * d;
+                    for (u32 k = 0; k < d; k++) {
+                        float product = w[k] * in[k];
+                        ROUNDED(product);
+                        sum += product;
+                    }
+                }
+                to[t * d + o] = sum;
+            }
+    }
+    if (from != x) memcpy(x, from + reach * d, n * d * sizeof *x);
+}
+
+/* The same for a whole patch where each position and byte has a column of its own. */
+static void embed_columns(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
+    u32 vocabulary = e->model->sizes.vocabulary, dim = g->size.dim;
+    memset(x, 0, dim * sizeof *x);
+    for (u64 b = 0; b < g->bytes; b++) {
+        u64 column = b * vocabulary + byte_at(e->rows[i].job->stream, e->rows[i].at + b);
+        e->kernels.add(x, g->embed + column * dim, dim);
+    }
+}
+
 /* What the row's token brings in before the stage above adds to it: for a patch the normalized embeddings of
- * its bytes, ready for the patch projection; else the vector itself. */
+ * its bytes, ready for the patch projection; else the vector itself. "paper": the projection is the finest
+ * stage's and reads its part of what the stage above says. */
 static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     const struct row *r = &e->rows[i];
-    float *x = e->x + i * e->ld_x;
+    const float *start = !e->stage && r->job && r->job->stream->start ? r->job->stream->start : g->start;
+    float *x = e->x + i * e->ld_x, *n = e->n + i * e->ld_n;
     u32 fine = e->model->sizes.stage[e->model->sizes.n_stages - 1].dim;
-    if (!r->position) {
-        memcpy(x, g->start, g->size.dim * sizeof *x);
-        if (g->patch.data) { /* the projection runs over all rows: give it something defined */
-            memset(e->n + i * e->ld_n, 0, g->wide * sizeof *x);
-            prepare(e, &g->patch, i, e->n + i * e->ld_n);
-        }
-        return;
-    }
-    const megabyte_stream *s = r->job->stream;
-    float *to = g->patch.data ? e->n + i * e->ld_n : x;
-    for (u64 b = 0; b < g->bytes; b++)
-        memcpy(to + b * fine, g->embed + (u64)s->history[(r->at + b) % s->history_bytes] * fine,
-               fine * sizeof *to);
-    if (g->patch.data) {
-        e->kernels.layer_norm(to, g->in_weight, g->in_bias, g->wide);
-        prepare(e, &g->patch, i, to);
-    }
+    int projects = g->patch.data != NULL;
+    if (r->start) memcpy(x, start, g->size.dim * sizeof *x);
+    else if (g->size.flags & COLUMN_SUM) embed_columns(e, g, i, x);
+    else if (g->paper && !e->stage) embed_bytes(e, g, i, x);
+    else
+        for (u64 b = 0; b < g->bytes; b++)
+            memcpy((projects && !g->paper ? n : x) + b * fine,
+                   g->embed + (u64)byte_at(r->job->stream, r->at + b) * fine, fine * sizeof *x);
+    if (!projects) return;
+    if (g->paper && r->condition) memcpy(n, r->condition, g->wide * sizeof *n);
+    else if (r->start) memset(n, 0, g->wide * sizeof *n); /* the projection runs over all rows */
+    else e->kernels.layer_norm(n, g->in_weight, g->in_bias, g->wide, 1);
+    prepare(e, &g->patch, i, n);
 }
 
 /* -log2 p(byte) under these logits, which are used up; with `path` its eight decisions, too: then n is 256,
@@ -2746,10 +3015,10 @@ static double code_length(const megabyte_engine *e, float *logits, u32 n, u8 byt
 /* A row's result goes where it is wanted: to the stage below, or out as logits, which are always finite. */
 static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     struct row *r = &e->rows[i];
-    float *a = e->a + i * e->ld_a;
-    u32 n = g->next.rows;
+    float *a = g->next.data ? e->a + i * e->ld_a : e->n + i * e->ld_n;
+    u32 n = g->outputs;
     if (!r->out && r->target < 0) return;
-    if (!g->patch.data) e->kernels.scale(a, 1.0f, n);
+    if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
     if (r->target >= 0) r->bits = code_length(e, a, r->path ? 256 : n, (u8)r->target, r->path);
 }
@@ -2763,14 +3032,17 @@ static void run_pass(megabyte_engine *e) {
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
     if (e->m) pool_run(&e->pool, pass, e);
     for (u32 i = 0; i < e->m; i++)
-        if (e->rows[i].target >= 0) e->rows[i].job->bits += e->rows[i].bits;
+        if (e->rows[i].target >= 0) {
+            e->rows[i].job->bits += e->rows[i].bits;
+            if (e->rows[i].each) *e->rows[i].each = (float)e->rows[i].bits;
+        }
     e->m = 0;
     e->n_slots = 0;
 }
 
 /* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all) to this one. */
 static u32 last_position(const struct sizes *z, u32 s) {
-    return s + 1 == z->n_stages ? z->stage[s].positions : z->stage[s].positions - 1;
+    return s + 1 == z->n_stages && !is_paper(z) ? z->stage[s].positions : z->stage[s].positions - 1;
 }
 
 /* The projection of stage s's token g, as the tokens below it see it. */
@@ -2778,7 +3050,27 @@ static const float *condition_of(const megabyte_engine *e, const struct piece *p
     const struct stage *stage = &e->model->stage[s];
     if (s && g % stage->size.positions == 0) return e->start_next[s];
     if (g < p->g0[s]) return p->job->stream->condition[s];
-    return e->next[s] + (p->c0[s] + (g - p->g0[s])) * stage->next.rows;
+    return e->next[s] + (p->c0[s] + (g - p->g0[s])) * stage->outputs;
+}
+
+/* The first row of a sequence that attends across patches: finds the sequence before it, in this pass or in
+ * the stream. Where there is none (the first; one that a rewind begins with) nothing is attended to. */
+static void find_before(megabyte_engine *e, u32 i, u32 s, u32 slot) {
+    const struct stage *g = &e->model->stage[s];
+    struct row *r = &e->rows[i], *last = i ? r - 1 : NULL;
+    megabyte_stream *stream = r->job->stream;
+    u32 n = g->size.positions, cross = 0;
+    if (last && last->job == r->job && last->sequence + 1 == r->sequence) {
+        r->before = &last->cache;
+        cross = last->key + 1 - n;
+    } else if (r->sequence && stream->slot_sequence[slot ^ 1] == r->sequence - 1) {
+        r->before = &stream->slot[s][slot ^ 1];
+        cross = stream->slot_cross[slot ^ 1];
+    } else {
+        return;
+    }
+    r->before_key = cross + n - g->size.cross;
+    r->key = g->size.cross;
 }
 
 /* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and ends within
@@ -2788,14 +3080,17 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     const struct sizes *z = &e->model->sizes;
     const struct stage *g = &e->model->stage[s];
     megabyte_stream *stream = p->job->stream;
-    u32 finest = s + 1 == z->n_stages, n = g->size.positions, i = e->m++;
+    u32 finest = s + 1 == z->n_stages, n = g->size.positions, i = e->m++, cross = g->size.cross;
     struct row *r = &e->rows[i], *before = i ? r - 1 : NULL;
     memset(r, 0, sizeof *r);
     r->job = p->job;
     r->target = -1;
     r->sequence = s ? index / n : 0;
-    r->position = (u32)(s ? index % n + finest : index);
-    r->at = stream->base + (finest ? index : index ? index - 1 : 0) * g->bytes;
+    r->position = (u32)(s ? index % n + (finest && !g->paper) : index);
+    r->key = r->position;
+    r->turn = cross ? index : r->position;
+    r->at = stream->base + (finest ? index - g->paper : index ? index - 1 : 0) * g->bytes;
+    r->start = !r->position && (!(g->size.flags & PREVIOUS_BYTE) || !index);
     r->follows = before && before->job == p->job && before->sequence == r->sequence;
     if (!s) {
         r->cache = stream->global;
@@ -2805,30 +3100,43 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         if (index % 16 == 0) each_block(g, &stream->global, index, 16, clear_span, NULL);
         return r;
     }
-    r->condition = condition_of(e, p, s - 1, index / n) + (u64)(r->position - 1) * g->size.dim;
+    r->condition = condition_of(e, p, s - 1, index / n);
+    if (!(g->size.flags & CONDITION_FIRST))
+        r->condition += (u64)(g->paper ? r->position : r->position - 1) * (g->paper ? g->wide : g->size.dim);
+    else if (r->position)
+        r->condition = NULL;
     if (r->follows) {
         r->cache = before->cache;
+        r->key = before->key + 1;
         r->shift_to = before->shift_to;
         before->shift_to = NULL;
         return r;
     }
-    u32 rest = last_position(z, s) - r->position + 1;
-    r->first = r->position == 1;
-    if (r->first && rest <= end - index && rest <= e->batch - i) {
+    u32 rest = last_position(z, s) - r->position + 1, begins = g->paper ? !r->position : r->position == 1;
+    r->first = begins && !g->paper;
+    if (cross) rest++; /* the patch after it in the pass, too: it looks back */
+    if (begins && rest <= end - index && rest <= e->batch - i) {
         struct cache c = e->slots[s];
         c.k += e->n_slots * c.k_layer;
         c.v += e->n_slots * c.v_layer;
         c.k_layer = c.v_layer = 0;
         e->n_slots++;
+        if (cross) find_before(e, i, s, stream->current[s] ^ 1);
         r->cache = c;
         r->shift_from = e->start_shift[s];
         return r;
     }
-    if (r->first) stream->current[s] ^= 1; /* the other may still be read, earlier in this pass */
+    if (begins) stream->current[s] ^= 1; /* the other may still be read, earlier in this pass */
     u32 slot = stream->current[s];
+    if (cross) {
+        if (begins) find_before(e, i, s, slot);
+        else r->key = stream->slot_cross[slot] + r->position;
+        stream->slot_sequence[slot] = r->sequence;
+        stream->slot_cross[slot] = r->key - r->position;
+    }
     r->cache = stream->slot[s][slot];
     r->shift_to = stream->slot_shift[s][slot];
-    r->shift_from = r->first ? e->start_shift[s] : r->shift_to;
+    r->shift_from = begins ? e->start_shift[s] : r->shift_to;
     return r;
 }
 
@@ -2841,23 +3149,26 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
     for (u32 i = 0; i < n_pieces; i++) {
         struct piece *p = &e->pieces[i];
         struct job *job = p->job;
-        u64 begin = p->g0[s], end = p->g1[s], last = (p->t1 - 1) / g->bytes;
+        u64 begin = p->g0[s], end = p->g1[s], last = (p->f1 - 1) / g->bytes / n;
         if (s && job->want == WANT_STATE) continue;
-        if (s && job->want == WANT_LAST && begin < last / n * n)
-            begin = last / n * n; /* only the last sequence matters */
+        if (s && job->want == WANT_LAST) { /* only the last sequence matters, and what it looks back at: */
+            u64 back = g->size.cross ? g->size.layers : 0; /* one patch more for each layer */
+            if (begin < (last > back ? last - back : 0) * n) begin = (last - back) * n;
+        }
         for (u64 index = begin; index < end; index++) {
             if (s && !finest && index % n == 0) continue; /* a start token */
             struct row *r = add_row(e, p, s, index, end);
             if (!finest) {
-                r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->next.rows;
+                r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->outputs;
             } else {
-                u64 next = job->done + (index - p->t0) + 1; /* the byte that this row predicts */
+                u64 next = job->done + (index + 1 - g->paper - p->t0); /* the byte that this row predicts */
                 if (next == job->n) {
                     r->out = job->stream->logits;
                 } else if (job->want == WANT_ALL) {
                     r->out = job->logits ? job->logits + next * vocabulary : NULL;
                     r->target = job->bytes[next];
                     r->path = job->path ? job->path + next * BYTE_BITS : NULL;
+                    r->each = job->each ? job->each + next : NULL;
                 }
             }
             if (e->m == e->batch) run_pass(e);
@@ -2868,16 +3179,26 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
 
 static void slide(megabyte_stream *s);
 
+static int unfinished(const struct job *job) {
+    const megabyte_stream *s = job->stream;
+    return job->done < job->n || s->tokens < s->position - s->base + ahead(s->engine->model);
+}
+/* A window that has no room for one more byte. */
+static int window_full(const megabyte_stream *s) {
+    const megabyte_model *m = s->engine->model;
+    return s->position - s->base + ahead(m) == s->patches * m->stage[0].bytes;
+}
+
 /* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most `batch`
  * pieces, `batch` stage-0 tokens and `batch` patches of bytes. Bytes have been checked against the
  * vocabulary. */
 static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
     const struct sizes *z = &e->model->sizes;
-    u64 patch = e->model->stage[0].bytes, budget = e->batch * patch;
+    u64 patch = e->model->stage[0].bytes, budget = e->batch * patch, lead = ahead(e->model);
     for (size_t first = 0; first < n_jobs;) {
         for (size_t j = first, n = 0; j < n_jobs && n < e->batch; j++, n++) {
             megabyte_stream *s = jobs[j].stream;
-            if (jobs[j].done < jobs[j].n && s->position - s->base == s->patches * patch) slide(s);
+            if (jobs[j].done < jobs[j].n && window_full(s)) slide(s);
         }
         u64 rows[MEGABYTE_MAX_STAGES] = { 0 }, bytes = 0;
         u32 n_pieces = 0;
@@ -2886,16 +3207,18 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
             struct job *job = &jobs[j];
             megabyte_stream *s = job->stream;
             struct piece *p = &e->pieces[n_pieces];
-            if (job->done == job->n || s->position - s->base == s->patches * patch) continue;
+            if (!unfinished(job) || (job->done < job->n && window_full(s))) continue;
             p->job = job;
             p->t0 = s->position - s->base;
-            p->t1 = p->t0 + min64(min64(job->n - job->done, budget - bytes), s->patches * patch - p->t0);
+            p->t1 = p->t0 + min64(min64(job->n - job->done, budget - bytes), s->patches * patch - lead - p->t0);
             /* as many patches as rows are left: the first may be under way already */
-            p->t1 = min64(p->t1, (round_up(p->t0, patch) / patch + (e->batch - rows[0])) * patch);
+            p->f0 = s->tokens;
+            p->f1 = min64(p->t1 + lead, (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
+            p->t1 = p->f1 - lead;
             for (u32 i = 0; i < z->n_stages; i++) {
                 u64 unit = e->model->stage[i].bytes;
-                p->g0[i] = round_up(p->t0, unit) / unit;
-                p->g1[i] = (p->t1 - 1) / unit + 1;
+                p->g0[i] = round_up(p->f0, unit) / unit;
+                p->g1[i] = (p->f1 - 1) / unit + 1;
                 p->c0[i] = rows[i];
                 rows[i] += p->g1[i] - p->g0[i];
             }
@@ -2912,34 +3235,39 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
             for (u32 k = 0; k + 1 < z->n_stages; k++)
                 if (p->g1[k] > p->g0[k]) {
                     const float *from = condition_of(e, p, k, p->g1[k] - 1);
-                    memcpy(s->condition[k], from, e->model->stage[k].next.rows * sizeof *from);
+                    memcpy(s->condition[k], from, e->model->stage[k].outputs * sizeof *from);
                 }
             p->job->done += p->t1 - p->t0;
             s->position = s->base + p->t1;
+            s->tokens = p->f1;
             if (p->g1[0] > s->high) s->high = p->g1[0];
             if (s->position > s->history_bytes && s->position - s->history_bytes > s->oldest)
                 s->oldest = s->position - s->history_bytes;
         }
-        while (first < n_jobs && jobs[first].done == jobs[first].n) first++;
+        while (first < n_jobs && !unfinished(&jobs[first])) first++;
     }
 }
 
-/* Appends n bytes that lie in the history already, beginning at the window's start plus t. */
+/* Appends n bytes that lie in the history already, beginning at the window's start plus t, where a patch
+ * begins. */
 static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
-    struct job job = { s, NULL, n, 0, want, NULL, 0, NULL };
+    struct job job = { s, NULL, n, 0, want, NULL, 0, NULL, NULL };
     s->position = s->base + t;
+    s->tokens = t;
+    s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
     if (!t) s->high = 0;
     run_jobs(s->engine, &job, 1);
 }
 
-/* The window is full: drop the older half of its patches (rounded up), feed the rest again as a beginning. */
+/* The window is full: drop the older half of its patches (rounded up), feed the rest again as a beginning:
+ * whole patches, but for "paper", which is a byte short of the last one's end and goes on inside it. */
 static u64 slide_bytes(const megabyte_stream *s) {
     return (s->patches - s->patches / 2) * s->engine->model->stage[0].bytes;
 }
 static void slide(megabyte_stream *s) {
     u64 end = s->position;
     s->base += slide_bytes(s);
-    feed_again(s, 0, end - s->base, WANT_STATE);
+    feed_again(s, 0, end - s->base, ahead(s->engine->model) ? WANT_LAST : WANT_STATE);
 }
 
 /* ---- engine: layout and creation */
@@ -2964,8 +3292,8 @@ static float *carve_floats(struct arena *a, u64 rows, u64 width) {
 static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap, u64 layers) {
     struct cache c = cache_sizes(g, cap);
     if (g->cache_q8) {
-        c.k_scale = carve_floats(a, layers * g->size.heads, c.scale_head);
-        c.v_scale = carve_floats(a, layers * g->size.heads, c.scale_head);
+        c.k_scale = carve_floats(a, layers * g->kv_heads, c.scale_head);
+        c.v_scale = carve_floats(a, layers * g->kv_heads, c.scale_head);
         c.k8 = (u8 *)carve(a, layers, c.k_layer);
         c.v8 = (u8 *)carve(a, layers, c.v_layer);
     } else {
@@ -2988,27 +3316,30 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage *g = &model->stage[s];
         u32 last = s ? last_position(z, s) : g->size.positions - 1, patch = g->patch.data ? g->wide : 0;
-        u64 wide_a[4] = { 3 * (u64)g->inner, g->size.ff_dim, g->next.rows, g->size.dim };
+        u64 wide_a[4] = { g->inner + 2 * (u64)g->kv_inner, g->size.ff_dim, g->next.rows, g->size.dim };
+        u64 keys = (u64)last + 1 + g->size.cross, sequence = g->paper ? last + 1 : last;
         u64 wide_n[3] = { g->inner, patch, g->size.dim };
         if (g->size.dim > widest_x) widest_x = g->size.dim;
         for (u32 i = 0; i < 4; i++) if (wide_a[i] > widest_a) widest_a = wide_a[i];
         for (u32 i = 0; i < 3; i++) if (wide_n[i] > widest_n) widest_n = wide_n[i];
         if (g->size.ff_dim > widest_n) widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
-        if (last + 1 > longest) longest = last + 1;
+        if (keys > longest) longest = keys;
         if (g->size.layers > most_layers) most_layers = g->size.layers;
         if (g->size.head_dim > widest_head) widest_head = g->size.head_dim;
-        if (!s) {
-            if (g->rotary) angles = g->size.head_dim;
-        } else {
+        if (s) e->slots[s] = carve_cache(a, g, keys, sequence ? b / sequence : 0);
+        if (s && !g->paper) {
             e->start[s] = carve_cache(a, g, 1, g->size.layers);
-            e->slots[s] = carve_cache(a, g, (u64)last + 1, last ? b / last : 0);
             e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
             e->start_next[s] = carve_floats(a, g->next.rows, 1);
-            if (g->rotary) e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
         }
+        if (g->rotary && s && !g->size.cross) e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
+        else if (g->rotary && g->size.head_dim > angles) angles = g->size.head_dim;
         if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
-            e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b, g->next.rows);
+            e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b, g->outputs);
+        for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++)
+            e->bytes_stride += (c ? 0 : g->bytes * g->wide) + (u64)(g->size.convolution[c] - 1) * g->wide;
     }
+    e->bytes = carve_floats(a, 2 * b, e->bytes_stride);
     e->ld_x = round_up(widest_x, 16);
     e->ld_a = round_up(widest_a, 16);
     e->ld_n = round_up(widest_n, 16);
@@ -3043,18 +3374,20 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
 }
 
 /* The start tokens of the finer stages never depend on the input: their keys, values, shift states and
- * projections are computed once. */
+ * projections are computed once, as are the angles of short sequences. */
 static void run_start_tokens(megabyte_engine *e) {
     for (u32 s = 1; s < e->model->sizes.n_stages; s++) {
         const struct stage *g = &e->model->stage[s];
         struct row *r = &e->rows[0];
+        for (u32 p = 0; e->angle[s] && p <= last_position(&e->model->sizes, s); p++)
+            rotary_angles(g, p, e->angle[s] + (u64)p * g->size.head_dim);
+        if (g->paper) continue;
         memset(r, 0, sizeof *r);
+        r->start = 1;
         r->cache = e->start[s];
         r->shift_to = e->start_shift[s];
         r->out = e->start_next[s];
         r->target = -1;
-        for (u32 p = 0; g->rotary && p <= last_position(&e->model->sizes, s); p++)
-            rotary_angles(g, p, e->angle[s] + (u64)p * g->size.head_dim);
         e->stage = s;
         e->m = 1;
         run_pass(e);
@@ -3138,15 +3471,25 @@ megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kerne
 
 /* ================================================================================ 11 streams */
 
+/* Sliding leaves something of every window: a token ahead, one patch would not do. */
+static u32 least_patches(const megabyte_model *model) { return 1 + ahead(model); }
+
 static status check_stream_options(const megabyte_model *model, const megabyte_stream_options *from,
                                    megabyte_stream_options *to, u32 *patches, megabyte_error *error) {
-    static const megabyte_stream_options defaults = { NULL, 0 };
+    static const megabyte_stream_options defaults = { NULL, 0, NULL };
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
+    u64 least = patch * least_patches(model);
     *to = from ? *from : defaults;
     if (!to->context) to->context = trained;
-    if (to->context < patch || to->context > trained)
+    if (to->context < least || to->context > trained)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "context must be %llu to %llu bytes, not %llu",
-                    (unsigned long long)patch, (unsigned long long)trained, (unsigned long long)to->context);
+                    (unsigned long long)least, (unsigned long long)trained, (unsigned long long)to->context);
+    if (to->as && !(model->stage[0].size.flags & COLUMN_SUM))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "this model is not told the type of file: leave `as` out");
+    if (to->as && (!to->as[0] || strlen(to->as) > patch))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "a type of file must have 1 to %llu bytes, such as txt",
+                    (unsigned long long)patch);
     if (to->engine && to->engine->model != model)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
     *patches = (u32)(to->context / patch);
@@ -3165,11 +3508,12 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct stage *f = &model->stage[i];
         for (u32 j = 0; j < 2; j++) {
-            s->slot[i][j] = carve_cache(a, f, (u64)last_position(z, i) + 1, f->size.layers);
+            s->slot[i][j] = carve_cache(a, f, (u64)last_position(z, i) + 1 + f->size.cross, f->size.layers);
             s->slot_shift[i][j] = carve_floats(a, shift_floats(f), 1);
         }
     }
-    for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].next.rows, 1);
+    for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
+    if (g->size.flags & COLUMN_SUM) s->start = carve_floats(a, g->size.dim, 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
     s->cleared_to = (u8 *)carve(a, 0, 1);
@@ -3201,6 +3545,22 @@ megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte
     return r;
 }
 
+/* The start vector for a type of file: its name's bytes, filled up with pads, are the first patch. */
+static void choose_start(megabyte_stream *s, const char *as) {
+    const struct stage *g = &s->engine->model->stage[0];
+    const struct sizes *z = &s->engine->model->sizes;
+    u32 dim = g->size.dim;
+    if (!s->start) return;
+    memcpy(s->start, g->start, dim * sizeof *s->start);
+    if (!as) return;
+    memset(s->start, 0, dim * sizeof *s->start);
+    for (u64 b = 0; b < g->bytes; b++) {
+        u64 id = *as ? (u8)*as++ : z->pad_id;
+        if (id < z->vocabulary) s->engine->kernels.add(s->start, g->embed + (b * z->vocabulary + id) * dim, dim);
+    }
+    if (g->position) s->engine->kernels.add(s->start, g->position, dim);
+}
+
 megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_model *model,
                                        const megabyte_stream_options *options,
                                        const megabyte_allocator *allocator, megabyte_error *error) {
@@ -3211,6 +3571,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     u32 patches = 0;
     void *memory = NULL;
     size_t bytes = 0;
+    fp_state fp;
     clear_error(error);
     if (stream) *stream = NULL;
     if (!stream || !model)
@@ -3234,6 +3595,9 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
         }
         s->owns_engine = 1;
     }
+    fp_enter(&fp);
+    choose_start(s, o.as);
+    fp_leave(&fp);
     megabyte_stream_reset(s);
     *stream = s;
     return MEGABYTE_OK;
@@ -3246,20 +3610,23 @@ void megabyte_stream_free(megabyte_stream *s) {
     a.free(a.context, s, s->allocated);
 }
 
-void megabyte_stream_reset(megabyte_stream *s) {
-    if (!s) return;
-    const struct sizes *z = &s->engine->model->sizes;
-    s->position = s->base = s->oldest = s->high = 0;
-    memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
-    memcpy(s->logits, s->engine->start_next[z->n_stages - 1], z->vocabulary * sizeof *s->logits);
-}
-
 /* Runs jobs inside the library's floating-point environment. */
 static void run(megabyte_engine *e, struct job *jobs, size_t n) {
     fp_state fp;
     fp_enter(&fp);
     run_jobs(e, jobs, n);
     fp_leave(&fp);
+}
+
+void megabyte_stream_reset(megabyte_stream *s) {
+    if (!s) return;
+    const struct sizes *z = &s->engine->model->sizes;
+    struct job nothing = { s, NULL, 0, 0, WANT_LAST, NULL, 0, NULL, NULL };
+    s->position = s->base = s->oldest = s->high = s->tokens = 0;
+    s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
+    memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
+    if (ahead(s->engine->model)) run(s->engine, &nothing, 1);
+    else memcpy(s->logits, s->engine->start_next[z->n_stages - 1], z->vocabulary * sizeof *s->logits);
 }
 
 static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
@@ -3271,7 +3638,7 @@ static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
 
 megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
     if (!s || (n && !bytes) || !bytes_known(s, (const u8 *)bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
-    struct job job = { s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0, NULL };
+    struct job job = { s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0, NULL, NULL };
     run(s->engine, &job, 1);
     return MEGABYTE_OK;
 }
@@ -3286,7 +3653,7 @@ static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n)
     for (size_t from = 0; from < n; from += e->batch) {
         size_t count = n - from < e->batch ? n - from : e->batch;
         for (size_t i = 0; i < count; i++) {
-            struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0, NULL };
+            struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0, NULL, NULL };
             e->jobs[i] = job;
         }
         run(e, e->jobs, count);
@@ -3308,23 +3675,31 @@ megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, size_t n, double *bits,
-                                      float *logits) {
-    const u8 *b = (const u8 *)bytes;
+static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits, float *logits, float *each) {
     if (!s || (n && !b) || !bytes_known(s, b, n)) return MEGABYTE_INVALID_ARGUMENT;
     if (!n) return MEGABYTE_OK;
     megabyte_engine *e = s->engine;
     u32 vocabulary = e->model->sizes.vocabulary;
-    struct job job = { s, b, n, 0, WANT_ALL, logits, 0, NULL };
+    struct job job = { s, b, n, 0, WANT_ALL, logits, 0, NULL, each };
     fp_state fp;
     fp_enter(&fp);
     if (logits) memcpy(logits, s->logits, vocabulary * sizeof *logits);
     memcpy(e->a, s->logits, vocabulary * sizeof *e->a);
     job.bits = code_length(e, e->a, vocabulary, b[0], NULL);
+    if (each) each[0] = (float)job.bits;
     run_jobs(e, &job, 1);
     if (bits) *bits += job.bits;
     fp_leave(&fp);
     return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, size_t n, double *bits,
+                                      float *logits) {
+    return score_all(s, (const u8 *)bytes, n, bits, logits, NULL);
+}
+
+megabyte_status megabyte_stream_score_bytes(megabyte_stream *s, const void *bytes, size_t n, float *bits) {
+    return bits || !n ? score_all(s, (const u8 *)bytes, n, NULL, NULL, bits) : MEGABYTE_INVALID_ARGUMENT;
 }
 
 const float *megabyte_stream_logits(const megabyte_stream *s) { return s ? s->logits : NULL; }
@@ -3345,7 +3720,7 @@ uint64_t megabyte_stream_position(const megabyte_stream *s) { return s ? s->posi
 
 /* Where the window of a stream at this position begins: it slides when the byte after a full one arrives. */
 static u64 base_of(const megabyte_stream *s, u64 position) {
-    u64 full = s->patches * s->engine->model->stage[0].bytes, step = slide_bytes(s);
+    u64 full = s->patches * s->engine->model->stage[0].bytes - ahead(s->engine->model), step = slide_bytes(s);
     return position <= full ? 0 : (position - full + step - 1) / step * step;
 }
 
@@ -3356,17 +3731,19 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     if (base < s->oldest || (s->oldest && position < s->oldest + MAX_REPETITION_WINDOW))
         return MEGABYTE_CAPACITY;
     u64 t = position - base, oldest = s->oldest, from = 0;
+    const struct stage *fine = &s->engine->model->stage[s->engine->model->sizes.n_stages - 1];
     if (base == s->base && t) {
-        /* Begin again with the patch that byte t - 1 lies in, if the shift state before it is still there. */
-        u64 g = (t - 1) / patch;
-        if (g && s->high - g < SHIFT_RING) from = g * patch;
+        /* Begin again with the patch that byte t - 1 lies in (paper: byte t), if the shift state before it is
+         * still there; where patches look back, as many before it as run_stage takes. */
+        u64 g = (t - 1 + ahead(s->engine->model)) / patch, back = fine->size.cross ? fine->size.layers : 0;
+        if (g > back && (fine->paper || s->high - g < SHIFT_RING)) from = (g - back) * patch;
     }
     fp_state fp;
     fp_enter(&fp);
     if (!t) megabyte_stream_reset(s); /* only an empty history has an empty window */
     s->oldest = oldest;
     s->base = base;
-    feed_again(s, from, t - from, WANT_LAST);
+    if (t) feed_again(s, from, t - from, WANT_LAST);
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
@@ -3378,7 +3755,8 @@ static void each_span(const megabyte_stream *s, span_visitor visit, void *contex
     const megabyte_model *model = s->engine->model;
     const struct sizes *z = &model->sizes;
     const struct stage *g = &model->stage[0];
-    each_block(g, &s->global, 0, (s->position - s->base + g->bytes - 1) / g->bytes, visit, context);
+    each_block(g, &s->global, 0, (s->tokens + g->bytes - 1) / g->bytes, visit, context);
+    if (s->start) visit(context, s->start, g->size.dim, ANY_FLOAT);
     visit(context, s->ring, SHIFT_RING * shift_floats(g), ANY_FLOAT);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct cache *c = &s->slot[i][s->current[i]];
@@ -3387,7 +3765,7 @@ static void each_span(const megabyte_stream *s, span_visitor visit, void *contex
         visit(context, s->slot_shift[i][s->current[i]], shift_floats(&model->stage[i]), ANY_FLOAT);
     }
     for (u32 i = 0; i + 1 < z->n_stages; i++)
-        visit(context, s->condition[i], model->stage[i].next.rows, ANY_FLOAT);
+        visit(context, s->condition[i], model->stage[i].outputs, ANY_FLOAT);
     visit(context, s->logits, z->vocabulary, BOUNDED);
 }
 
@@ -3491,8 +3869,9 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     trial.base = get64(p + 56);
     trial.oldest = get64(p + 64);
     trial.high = get64(p + 72);
-    u64 patch = s->engine->model->stage[0].bytes,
-        computed = (trial.position - trial.base + patch - 1) / patch;
+    u64 patch = s->engine->model->stage[0].bytes;
+    trial.tokens = trial.position - trial.base + ahead(s->engine->model);
+    u64 computed = (trial.tokens + patch - 1) / patch;
     if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) ||
         trial.oldest > trial.base || trial.position - trial.oldest > s->history_bytes ||
         trial.high < computed || trial.high > s->patches || megabyte_stream_save_size(&trial) != size)
@@ -3505,6 +3884,12 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     s->base = trial.base;
     s->oldest = trial.oldest;
     s->high = trial.high;
+    s->tokens = trial.tokens;
+    const struct stage_sizes *fine = &s->engine->model->sizes.stage[s->engine->model->sizes.n_stages - 1];
+    u32 slot = s->current[s->engine->model->sizes.n_stages - 1];
+    s->slot_sequence[slot ^ 1] = UINT64_MAX;
+    s->slot_sequence[slot] = s->tokens ? (s->tokens - 1) / fine->positions : UINT64_MAX;
+    s->slot_cross[slot] = s->slot_sequence[slot] ? fine->cross : 0;
     each_span(s, read_span, &p);
     return MEGABYTE_OK;
 }
@@ -3521,6 +3906,10 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
     to->base = from->base;
     to->oldest = from->oldest;
     to->high = from->high;
+    to->tokens = from->tokens;
+    memcpy(to->slot_sequence, from->slot_sequence, sizeof to->slot_sequence);
+    memcpy(to->slot_cross, from->slot_cross, sizeof to->slot_cross);
+    to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] = UINT64_MAX; /* not copied */
     each_span(from, copy_span, &c);
     return MEGABYTE_OK;
 }
@@ -3528,6 +3917,9 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
 /* ---- descriptions of a model */
 
 void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
+    static const char *const families[] = { "", "lucidrains", "mblm", "paper", "spacebyte", "bgpt" };
+    static const char *const norms[] = { "RMSNorm", "LayerNorm", "deviation norm" };
+    static const char *const activations[] = { "GELU", "tanh-GELU", "ReLU", "SiLU" };
     if (!info) return;
     memset(info, 0, sizeof *info);
     if (!m) return;
@@ -3535,10 +3927,11 @@ void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
     info->n_stages = z->n_stages;
     info->vocabulary = z->vocabulary;
     info->pad_id = z->pad_id;
+    info->end_id = z->end_id;
     info->patch_bytes = (u32)m->stage[0].bytes;
     info->context_bytes = m->stage[0].bytes * z->stage[0].positions;
     info->file_bytes = m->file_bytes;
-    info->family = "lucidrains";
+    info->family = families[z->family];
     info->quantization = m->quantized == 1 ? "f32" : m->quantized == 2 ? "q8" : "mixed";
     memcpy(info->id, m->id, sizeof info->id);
     for (u32 s = 0; s < z->n_stages; s++) {
@@ -3552,6 +3945,15 @@ void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
         i->positions = g->size.positions;
         i->learned_positions = g->position != NULL;
         i->rotary_positions = g->rotary != NULL;
+        i->input_rotary_positions = g->input_rotary != NULL;
+        i->kv_heads = g->kv_heads;
+        i->norm = norms[g->size.norm];
+        i->activation = activations[g->size.activation];
+        i->qk_norm = (g->size.flags & QK_NORM) != 0;
+        i->final_norm = g->norm != NULL;
+        i->token_shift = g->half != 0;
+        i->cross_patch = g->size.cross;
+        memcpy(i->convolutions, g->size.convolution, sizeof i->convolutions);
         i->parameters = g->parameters;
         i->macs_per_token = g->macs;
         i->bytes_per_token = g->bytes;
@@ -3591,7 +3993,7 @@ static u64 next_random(u64 *state) {
     return z ^ z >> 31;
 }
 
-/* Chooses among logits l[n], which it overwrites; n <= 256, room for round_up(n, 16). */
+/* Chooses among logits l[n], which it overwrites; n <= 257, room for round_up(n, 16). */
 static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *how) {
     u32 best = 0;
     for (u32 i = 1; i < n; i++) if (l[i] > l[best]) best = i;
@@ -3602,16 +4004,16 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
     k->softmax(l, n); /* now weights, the best one's is 1 */
 
     /* Kept bytes, likeliest first (ties: the smaller byte), until top-k or top-p or min-p ends the list. */
-    u8 order[256];
+    u16 order[257];
     u32 limit = how->top_k && how->top_k < n ? how->top_k : n, kept = 0;
     double total = 0, sum = 0;
-    for (u32 i = 0; i < n; i++) order[i] = (u8)i;
+    for (u32 i = 0; i < n; i++) order[i] = (u16)i;
     int sorted = limit < n || (how->top_p > 0 && how->top_p < 1);
     for (u32 i = 0; sorted && i < limit; i++) { /* a selection sort, as far as needed */
         u32 m = i;
         for (u32 j = i + 1; j < n; j++)
             if (l[order[j]] > l[order[m]] || (l[order[j]] == l[order[m]] && order[j] < order[m])) m = j;
-        u8 t = order[i]; order[i] = order[m]; order[m] = t;
+        u16 t = order[i]; order[i] = order[m]; order[m] = t;
     }
     for (u32 i = 0; i < limit; i++) total += (double)l[order[i]];
     float min_p = how->min_p < 1 ? how->min_p : 1; /* the likeliest, whose weight is 1, always stays */
@@ -3634,26 +4036,29 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
 
 static int field_ok(float v) { return v >= 0; } /* false for NaN */
 
-static status sample(const struct kernels *k, const float *logits, size_t n_logits, const u8 *recent,
-                     size_t n_recent, megabyte_sampling *how, uint8_t *byte) {
-    float l[256];
-    u8 seen[256] = { 0 };
+/* `end`: the logit of the id that ends a text, or NULL. */
+static status sample(const struct kernels *k, const float *logits, size_t n_logits, const float *end,
+                     const u8 *recent, size_t n_recent, megabyte_sampling *how, uint8_t *byte) {
+    float l[272];
+    u8 seen[257] = { 0 };
     if (!field_ok(how->temperature) || !field_ok(how->top_p) || !field_ok(how->min_p) ||
         !field_ok(how->repetition_penalty))
         return MEGABYTE_INVALID_ARGUMENT;
-    u32 n = n_logits < 256 ? (u32)n_logits : 256;
+    u32 bytes = n_logits < 256 ? (u32)n_logits : 256, n = bytes + (end != NULL), chosen;
     fp_state fp;
     fp_enter(&fp);
     float penalty = how->repetition_penalty;
     for (size_t i = 0; penalty > 0 && i < n_recent; i++) seen[recent[i]] = 1;
     for (u32 i = 0; i < n; i++) {
-        l[i] = logits[i];
+        l[i] = i < bytes ? logits[i] : *end;
         if (seen[i]) l[i] = l[i] > 0 ? l[i] / penalty : l[i] * penalty;
         l[i] = l[i] > -1e30f ? l[i] : -1e30f; /* finite, whatever the caller's logits and penalty are */
         l[i] = l[i] < 1e30f ? l[i] : 1e30f;
     }
-    *byte = (u8)choose(k, l, n, how);
+    chosen = choose(k, l, n, how);
     fp_leave(&fp);
+    if (chosen == bytes) return MEGABYTE_END;
+    *byte = (u8)chosen;
     return MEGABYTE_OK;
 }
 
@@ -3670,7 +4075,7 @@ megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint
         n_recent = window;
     }
     struct kernels plain = kernels_plain();
-    return sample(&plain, logits, n_logits, recent, n_recent, how, byte);
+    return sample(&plain, logits, n_logits, NULL, recent, n_recent, how, byte);
 }
 
 megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte) {
@@ -3678,8 +4083,9 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
     if (!s || !how || !byte) return MEGABYTE_INVALID_ARGUMENT;
     u64 n = min64(repetition_window(how), s->position - s->oldest);
     for (u64 i = 0; i < n; i++) recent[i] = s->history[(s->position - n + i) % s->history_bytes];
-    return sample(&s->engine->kernels, s->logits, s->engine->model->sizes.vocabulary, recent, (size_t)n, how,
-                  byte);
+    const struct sizes *z = &s->engine->model->sizes;
+    return sample(&s->engine->kernels, s->logits, z->vocabulary,
+                  z->end_id < z->vocabulary ? s->logits + z->end_id : NULL, recent, (size_t)n, how, byte);
 }
 
 /* ================================================================================ 13 contexts */
@@ -4303,7 +4709,7 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
     const u32 *path = NULL;
     if (by->stream) {
         megabyte_engine *e = by->stream->engine;
-        struct job job = { by->stream, bytes, n, 0, WANT_ALL, NULL, 0, e->path };
+        struct job job = { by->stream, bytes, n, 0, WANT_ALL, NULL, 0, e->path, NULL };
         memcpy(e->a, by->stream->logits, 256 * sizeof *e->a);
         job.bits = code_length(e, e->a, 256, bytes[0], e->path);
         run_jobs(e, &job, 1);
@@ -4674,6 +5080,7 @@ struct plan {
     megabyte_codec_options options;
     megabyte_stream_options stream;
     u32 lanes, block, contexts;
+    int primed;
 };
 
 static status make_plan(struct plan *p, const megabyte_model *model, int mode,
@@ -4700,8 +5107,11 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "a model of %u symbols cannot code all bytes",
                     model->sizes.vocabulary);
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
+    patch *= least_patches(model);
     p->stream.engine = o->engine;
     p->stream.context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
+    p->stream.as = o->as;
+    p->primed = o->n_prime || o->as;
     p->block = mode == MEGABYTE_COMPRESS ? megabyte_codec_block(o)
                : mode == MEGABYTE_MESSAGES ? 1 : o->block ? o->block : MEGABYTE_BLOCK_DEFAULT;
     p->lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
@@ -4711,7 +5121,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
     if (o->contexts) p->contexts = given;
     /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far fewer. */
     for (most = 1; most < MOST_CONTEXTS && (u64)p->block << 7 > 1ULL << contexts_log2(most); most++) {}
-    if (mode == MEGABYTE_COMPRESS && !o->n_prime) p->contexts = min32(p->contexts, most);
+    if (mode == MEGABYTE_COMPRESS && !p->primed) p->contexts = min32(p->contexts, most);
     return MEGABYTE_OK;
 }
 
@@ -4739,7 +5149,7 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
         c->lanes[i].code = code;
         c->lanes[i].mixer = mixer;
     }
-    for (u32 i = 0; i < 2; i++) c->primed_mixer[i] = p->options.n_prime ? carve_mixer(a, p->contexts) : NULL;
+    for (u32 i = 0; i < 2; i++) c->primed_mixer[i] = p->primed ? carve_mixer(a, p->contexts) : NULL;
 }
 
 megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
@@ -4755,7 +5165,7 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
     if (r) return r;
     stream = all - engine;
     codec_layout(&c, &a, &p);
-    u64 streams = (u64)p.lanes + (p.options.n_prime != 0), sum = a.used + engine;
+    u64 streams = (u64)p.lanes + (p.primed != 0), sum = a.used + engine;
     if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
         return MEGABYTE_OUT_OF_MEMORY;
     *bytes = (size_t)(sum + streams * stream);
@@ -4787,11 +5197,11 @@ void megabyte_codec_reset(megabyte_codec *c) {
     sha256_begin(&c->whole);
 }
 
-/* What every block begins with: a stream and contexts that have seen the priming bytes. */
-static void prime(megabyte_codec *c, const u8 *bytes, u64 n) {
+/* What every block begins with: a stream and contexts that have seen the type of file and the priming bytes. */
+static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
     u8 digest[32];
     struct coder nowhere;
-    sha256(bytes, n, NULL, 0, digest);
+    sha256((const u8 *)as, as ? strlen(as) + 1 : 0, bytes, n, digest);
     memcpy(c->prime_id, digest, sizeof c->prime_id);
     if (!c->contexts) megabyte_stream_feed(c->primed, bytes, (size_t)n);
     for (int mixed = 0; c->contexts && mixed < 2; mixed++) {
@@ -4836,7 +5246,8 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     c->model = model;
     c->mode = mode;
     c->options = p.options;
-    c->options.prime = NULL; /* it need not live on */
+    c->options.prime = NULL; /* they need not live on */
+    c->options.as = NULL;
     c->engine = p.options.engine;
     if (!c->engine) {
         r = megabyte_engine_create(&c->engine, model, NULL, allocator, error);
@@ -4845,14 +5256,14 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     p.stream.engine = c->engine;
     for (u32 i = 0; i < p.lanes && !r; i++)
         r = megabyte_stream_create(&c->lanes[i].stream, model, &p.stream, allocator, error);
-    if (!r && p.options.n_prime) r = megabyte_stream_create(&c->primed, model, &p.stream, allocator, error);
+    if (!r && p.primed) r = megabyte_stream_create(&c->primed, model, &p.stream, allocator, error);
     if (r) {
         megabyte_codec_free(c);
         return r;
     }
     if (c->contexts) make_tables(c->tables, &c->engine->kernels);
     fp_enter(&fp);
-    if (c->primed) prime(c, (const u8 *)p.options.prime, p.options.n_prime);
+    if (c->primed) prime(c, p.options.as, (const u8 *)p.options.prime, p.options.n_prime);
     fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;
@@ -4879,7 +5290,7 @@ static struct predictor start(const megabyte_codec *c, int method, megabyte_stre
         megabyte_stream_copy(s, c->primed); /* cannot fail between streams made alike */
     } else if (by.stream) {
         megabyte_stream_reset(s);
-        s->patches = patches ? patches : 1;
+        s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
     }
     if (by.mixer && c->primed) mixer_copy(m, c->primed_mixer[by.stream != NULL], memory);
     else if (by.mixer) mixer_reset(m, c->tables, memory, by.stream != NULL);
@@ -5484,10 +5895,10 @@ static status draft_tensor(void *context, struct tensor *t) {
 
 #define SELF_TEST_PRINT 0x9b591eaa6bce41e1ULL
 static status self_test(megabyte_isa isa, u64 *print) {
-    static const struct sizes z = { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 3, {
-        { 40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY },
-        { 33, 1, 3, 8, 50, 3, POSITION_ROTARY },
-        { 24, 2, 1, 20, 96, 4, POSITION_LEARNED } } };
+    static const struct sizes z = { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 3, UINT32_MAX, {
+        { 40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY, 0, 0, 0, 0, { 0 } },
+        { 33, 1, 3, 8, 50, 3, POSITION_ROTARY, 0, 0, 0, 0, { 0 } },
+        { 24, 2, 1, 20, 96, 4, POSITION_LEARNED, 0, 0, 0, 0, { 0 } } } };
     enum { BYTES = 100 };
     megabyte_model *model = NULL;
     megabyte_engine *engine = NULL;
@@ -5518,7 +5929,7 @@ static status self_test(megabyte_isa isa, u64 *print) {
     megabyte_engine_options options = { 1, 7, isa };
     status r = megabyte_model_open_memory(&model, file, size, NULL, NULL);
     if (!r) r = megabyte_engine_create(&engine, model, &options, NULL, NULL);
-    megabyte_stream_options on = { engine, 0 };
+    megabyte_stream_options on = { engine, 0, NULL };
     if (!r) r = megabyte_stream_create(&stream, model, &on, NULL, NULL);
     if (!r) {
         for (u32 i = 0; i < BYTES; i++) text[i] = (u8)(i * i * 7 + i);

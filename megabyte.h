@@ -105,7 +105,8 @@ typedef enum megabyte_status {
     MEGABYTE_LIMIT            = -12, /* more output than options->limit allows */
     MEGABYTE_TRAILING_DATA    = -13, /* all was decoded, but something else follows */
     MEGABYTE_WRONG_PRIME      = -14, /* compressed with other priming bytes, or none */
-    MEGABYTE_CANCELLED        = -15  /* options->progress said so */
+    MEGABYTE_CANCELLED        = -15, /* options->progress said so */
+    MEGABYTE_END              = 1    /* no error: the model ends its text (megabyte_stream_sample) */
 } megabyte_status;
 
 /* A short English text for a status; never NULL, static. */
@@ -169,6 +170,14 @@ typedef struct megabyte_stage_info {
     uint64_t parameters;
     uint64_t macs_per_token;     /* multiply-accumulates with weights for one position of this stage */
     uint64_t bytes_per_token;    /* bytes that one token of this stage stands for: P, ..., 1 */
+    uint32_t kv_heads;           /* heads of keys and values; fewer than `heads`: grouped queries */
+    const char *norm;            /* "RMSNorm", "LayerNorm" or "deviation norm": x / sd(x) */
+    const char *activation;      /* "GELU", "tanh-GELU", "ReLU" or "SiLU" */
+    int input_rotary_positions;  /* 1 if the tokens' embeddings themselves are rotated (MBLM) */
+    int qk_norm, final_norm;     /* 1 if queries and keys, the stage's output, are normalized */
+    int token_shift;             /* 1 if half of the channels come from the token before (lucidrains, MBLM) */
+    uint32_t cross_patch;        /* positions of the patch before that are attended to, too (local stage) */
+    uint32_t convolutions[4];    /* widths of those over the bytes' embeddings; 0 ends the list (global) */
 } megabyte_stage_info;
 
 typedef struct megabyte_info {
@@ -176,13 +185,14 @@ typedef struct megabyte_info {
     megabyte_stage_info stage[MEGABYTE_MAX_STAGES]; /* coarse to fine */
     uint32_t vocabulary;         /* V */
     uint32_t pad_id;             /* UINT32_MAX if none */
+    uint32_t end_id;             /* the id that ends a text: megabyte_stream_sample; UINT32_MAX if none */
     uint32_t patch_bytes;        /* P */
     uint64_t context_bytes;      /* n[0] * P */
     uint64_t parameters;
     uint64_t file_bytes;
     double macs_per_byte;        /* with weights; attention comes on top */
     double weight_bytes_per_byte;/* bytes of weight matrices that one stepped byte reads */
-    const char *family;          /* "lucidrains" */
+    const char *family;          /* "lucidrains", "mblm", "paper", "spacebyte" or "bgpt" */
     const char *quantization;    /* "f32", "q8" or "mixed" */
     uint8_t id[16];              /* names the weights and sizes; metadata does not count */
 } megabyte_info;
@@ -241,6 +251,9 @@ typedef struct megabyte_stream_options {
     megabyte_engine *engine;  /* NULL: the stream makes its own (1 thread, default batch) */
     uint64_t context;         /* bytes kept before sliding, P..n[0]*P, rounded down to patches; 0 = n[0]*P. A
                                * stream's memory is nearly proportional to it; logits past it depend on it. */
+    const char *as;           /* bGPT: the type of file, 1 to P bytes such as "txt", "wav" or "bmp", which these
+                               * models read first (read now, not kept); NULL: the model's default. Other
+                               * models: NULL */
 } megabyte_stream_options;
 
 /* Creates an empty stream: its logits predict the first byte of a document.
@@ -280,6 +293,12 @@ MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams
 MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes, size_t n,
                                                    double *bits, float *logits);
 
+/* The same with the code length of every byte by itself: bits[n]. Two streams, the second begun P/2 bytes
+ * later, so give strided inference (paper, section 4): each byte's code length is taken from the one in
+ * whose patches it lies in the first half. */
+MEGABYTE_API megabyte_status megabyte_stream_score_bytes(megabyte_stream *stream, const void *bytes, size_t n,
+                                                         float *bits);
+
 /* The prediction of the next byte: float[V], always finite; valid until the stream is next changed. */
 MEGABYTE_API const float *megabyte_stream_logits(const megabyte_stream *stream);
 
@@ -310,8 +329,8 @@ MEGABYTE_API megabyte_status megabyte_stream_load(megabyte_stream *stream, const
 /* ---------------------------------------------------------------------------------------- sampling */
 
 /* Zero switches a field off; { 0 } is greedy choice. Applied in this order: repetition penalty, temperature,
- * top-k, top-p, min-p. The same bytes come out on every machine. Only bytes are drawn: ids from 256 on are
- * excluded. */
+ * top-k, top-p, min-p. The same bytes come out on every machine. Only bytes are drawn, and the id that ends a
+ * text if the model has one: other ids from 256 on are excluded. */
 typedef struct megabyte_sampling {
     float temperature;        /* 0: always the likeliest byte (ties: the smallest) */
     uint32_t top_k;           /* keep the K likeliest */
@@ -323,11 +342,12 @@ typedef struct megabyte_sampling {
 } megabyte_sampling;
 
 /* Draws the next byte from a stream's prediction; the stream does not change, how->seed does.
- *   Returns: OK; INVALID_ARGUMENT (a NULL; a field that is NaN or negative). */
+ *   Returns: OK; END: the model ends the text here (models with an end id only), *byte is unchanged;
+ *   INVALID_ARGUMENT (a NULL; a field that is NaN or negative). */
 MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream, megabyte_sampling *how,
                                                     uint8_t *byte);
 
-/* The same from any logits: float[n_logits]; recent: the last bytes written (NULL if n_recent == 0). */
+/* The same from any logits: float[n_logits], of which only bytes are drawn; recent: the last bytes written (NULL if n_recent == 0). */
 MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
                                              size_t n_recent, megabyte_sampling *how, uint8_t *byte);
 
@@ -418,6 +438,7 @@ typedef struct megabyte_codec_options {
     const void *prime;        /* [n_prime] fed before every block; both sides need the same. Read at creation
                                * only */
     size_t n_prime;
+    const char *as;           /* as in megabyte_stream_options; primes, too: both sides need the same */
     uint64_t limit;           /* decompressing: the most bytes to hand out in all; 0: no limit */
     int verify;               /* compressing: decode each block before it is handed out */
     int (*progress)(void *context, uint64_t bytes); /* called now and then during the work with the number of

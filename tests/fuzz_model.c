@@ -25,7 +25,7 @@ static void use(megabyte_model *model, megabyte_isa isa) {
     MUST(megabyte_model_verify(model, &error) == MEGABYTE_OK); /* its checksum was put right */
     if (megabyte_engine_size(model, &with, &size) || size > 64 << 20) return;
     MUST(megabyte_engine_create(&engine, model, &with, NULL, &error) == MEGABYTE_OK);
-    megabyte_stream_options on = { engine, 2 * (uint64_t)info.patch_bytes };
+    megabyte_stream_options on = { engine, 2 * (uint64_t)info.patch_bytes, NULL };
     if (on.context > info.context_bytes) on.context = info.context_bytes;
     if (!megabyte_stream_size(model, &on, &size) && size <= 64 << 20) {
         MUST(megabyte_stream_create(&a, model, &on, NULL, &error) == MEGABYTE_OK);

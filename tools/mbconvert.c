@@ -856,6 +856,7 @@ static void recognise_names(struct conversion *c) {
         die(in->path, "its tensors are numbered for %u stage%s; this version runs 2 to %d", z->n_stages,
             z->n_stages == 1 ? "" : "s", MEGABYTE_MAX_STAGES);
     z->family = FAMILY_LUCIDRAINS;
+    z->end_id = UINT32_MAX;
     for (u32 s = 0; s < z->n_stages; s++) {
         struct stage_sizes *g = &z->stage[s];
         char pattern[64];
