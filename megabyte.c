@@ -3501,6 +3501,7 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     const struct stage *g = &model->stage[0];
     carve(a, 1, sizeof *s);
     s->patches = patches;
+    if (g->size.flags & COLUMN_SUM) s->start = carve_floats(a, g->size.dim, 1); /* stays when all is reset */
     s->history_bytes =
         ((u64)patches + (patches - patches / 2)) * g->bytes + MAX_REPETITION_WINDOW; /* a rewind may undo
                                              * a slide, and sampling looks further back by its window */
@@ -3513,7 +3514,6 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
         }
     }
     for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
-    if (g->size.flags & COLUMN_SUM) s->start = carve_floats(a, g->size.dim, 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
     s->cleared_to = (u8 *)carve(a, 0, 1);
