@@ -15,9 +15,10 @@
  *   10 hierarchy         engine and stream: bytes -> patches -> stages -> logits
  *   11 streams           the public operations on them
  *   12 sampling
- *   13 messages         predictions -> decisions -> arithmetic code
- *   14 compressed files the container, and the codec that cuts data into blocks
- *   15 self-test
+ *   13 contexts         the mixer: bit histories that learn from the data, mixed with the network
+ *   14 messages         predictions -> decisions -> arithmetic code
+ *   15 compressed files the container, and the codec that cuts data into blocks
+ *   16 self-test
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
@@ -420,7 +421,7 @@ enum { /* stage.flags */
     COLUMN_SUM = 128,     /* stage 0: a patch's embedding is the sum of a column per position and byte */
     CONDITION_FIRST = 256 /* finest: the global stage's whole output is added to the patch's first input */
 };
-enum { NORM_RMS = 0, NORM_LAYER = 1, NORM_DEVIATION = 2 };     /* stage.norm: x / |x|, (x - mean) / sd, x / sd */
+enum { NORM_RMS = 0, NORM_LAYER = 1, NORM_DEVIATION = 2 }; /* stage.norm: x / |x|, (x - mean) / sd, x / sd */
 enum { GELU_ERF = 0, GELU_TANH = 1, RELU = 2, SILU = 3, ACTIVATIONS = 4 }; /* stage.activation */
 #define MAX_CONVOLUTIONS 4
 enum { TYPE_F32 = 0, TYPE_F32_TILED = 1, TYPE_Q8_TILED = 2 };  /* tensor.type */
@@ -601,7 +602,8 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
         return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
                     g->positions);
     if (!is_paper(z)) known |= INPUT_ROTARY;
-    else known |= QK_NORM | FINAL_NORM | (s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM);
+    else known |= QK_NORM | FINAL_NORM;
+    if (is_paper(z)) known |= s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM;
     if (g->flags & ~known)
         return fail(e, MEGABYTE_UNSUPPORTED, at + 24, "stage %u: unknown options 0x%x; update megabyte", s,
                     g->flags);
@@ -614,8 +616,8 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
         return fail(e, MEGABYTE_UNSUPPORTED, at + 28, "stage %u: %u key and value heads, norm %u, activation "
                     "%u: not known to this version", s, g->kv_heads, g->norm, g->activation);
     if (g->cross && (!finest || g->cross > g->positions || !(g->flags & POSITION_ROTARY)))
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 40, "stage %u: attention to %u positions of the patch before "
-                    "needs as many, rotary ones, in the finest stage", s, g->cross);
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 40, "stage %u: attention to %u positions of the patch "
+                    "before needs as many, rotary ones, in the finest stage", s, g->cross);
     for (u32 i = 0, ended = 0; i < MAX_CONVOLUTIONS; i++) {
         u32 width = g->convolution[i];
         if (width && (s || ended || width > 64 || (g->flags & COLUMN_SUM) ||
@@ -2884,7 +2886,7 @@ struct megabyte_stream {
     u32 patches;           /* the context, in patches */
     u64 position;          /* bytes in the history */
     u64 base;              /* where the window begins; position - base <= patches * P - ahead */
-    u64 tokens;            /* of the finest stage, computed since `base`: position - base + ahead, see ahead */
+    u64 tokens;            /* of the finest stage, computed since `base`: position - base + ahead */
     u64 oldest;            /* the first byte that `history` still holds */
     u8 *history;           /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
     u64 history_bytes;
@@ -2923,7 +2925,7 @@ struct job {
 static u32 ahead(const megabyte_model *m) { return m->stage[0].paper; }
 
 /* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the finest
- * stage. Stage s has its tokens [g0, g1) begin in there (their results are rows c0 ... of engine->next[s]). */
+ * stage. Stage s has its tokens [g0, g1) begin in there (their results: rows c0 ... of engine->next[s]). */
 struct piece {
     struct job *job;
     u64 t0, t1, f0, f1;
@@ -3210,7 +3212,8 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
             if (!unfinished(job) || (job->done < job->n && window_full(s))) continue;
             p->job = job;
             p->t0 = s->position - s->base;
-            p->t1 = p->t0 + min64(min64(job->n - job->done, budget - bytes), s->patches * patch - lead - p->t0);
+            p->t1 = p->t0 + min64(min64(job->n - job->done, budget - bytes),
+                                  s->patches * patch - lead - p->t0);
             /* as many patches as rows are left: the first may be under way already */
             p->f0 = s->tokens;
             p->f1 = min64(p->t1 + lead, (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
@@ -3488,8 +3491,8 @@ static status check_stream_options(const megabyte_model *model, const megabyte_s
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
                     "this model is not told the type of file: leave `as` out");
     if (to->as && (!to->as[0] || strlen(to->as) > patch))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "a type of file must have 1 to %llu bytes, such as txt",
-                    (unsigned long long)patch);
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "a type of file must have 1 to %llu bytes, such as txt", (unsigned long long)patch);
     if (to->engine && to->engine->model != model)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
     *patches = (u32)(to->context / patch);
@@ -3556,7 +3559,8 @@ static void choose_start(megabyte_stream *s, const char *as) {
     memset(s->start, 0, dim * sizeof *s->start);
     for (u64 b = 0; b < g->bytes; b++) {
         u64 id = *as ? (u8)*as++ : z->pad_id;
-        if (id < z->vocabulary) s->engine->kernels.add(s->start, g->embed + (b * z->vocabulary + id) * dim, dim);
+        const float *column = g->embed + (b * z->vocabulary + id) * dim;
+        if (id < z->vocabulary) s->engine->kernels.add(s->start, column, dim);
     }
     if (g->position) s->engine->kernels.add(s->start, g->position, dim);
 }
@@ -3909,7 +3913,7 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
     to->tokens = from->tokens;
     memcpy(to->slot_sequence, from->slot_sequence, sizeof to->slot_sequence);
     memcpy(to->slot_cross, from->slot_cross, sizeof to->slot_cross);
-    to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] = UINT64_MAX; /* not copied */
+    to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] = UINT64_MAX; /* not it */
     each_span(from, copy_span, &c);
     return MEGABYTE_OK;
 }
@@ -5197,7 +5201,7 @@ void megabyte_codec_reset(megabyte_codec *c) {
     sha256_begin(&c->whole);
 }
 
-/* What every block begins with: a stream and contexts that have seen the type of file and the priming bytes. */
+/* What every block begins with: a stream and contexts that know the type of file and the priming bytes. */
 static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
     u8 digest[32];
     struct coder nowhere;
@@ -5882,8 +5886,8 @@ static status draft_tensor(void *context, struct tensor *t) {
         put_entry(entry, t, d->data);
         u64 quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
         int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM || t->role == ROLE_FF_NORM ||
-                   t->role == ROLE_QK_NORM || t->role == ROLE_PATCH_NORM_IN_WEIGHT || t->role == ROLE_PATCH_NORM_OUT_WEIGHT ||
-                   t->role == ROLE_ROTARY;
+                   t->role == ROLE_PATCH_NORM_IN_WEIGHT || t->role == ROLE_PATCH_NORM_OUT_WEIGHT ||
+                   t->role == ROLE_QK_NORM || t->role == ROLE_ROTARY;
         for (u64 i = 0; i < quantized; i++) data[i] = (u8)(draft_value(d, 128, 127));
         for (u64 i = quantized; i < bytes; i += 4)
             put32(data + i, f32_to_bits(quantized ? draft_value(d, 0.002f, 0.001f)
@@ -5909,7 +5913,8 @@ static const struct sizes drafts[] = {
         { 20, 2, 3, 6, 33, 5, POSITION_LEARNED | POSITION_ROTARY | PATCH_PROJECTION | PREVIOUS_BYTE |
           FINAL_NORM | QK_NORM, 1, NORM_LAYER, RELU, 4, { 0 } } } },
     { 257, 256, FAMILY_BGPT, 2, 256, {
-        { 28, 1, 2, 14, 56, 8, POSITION_LEARNED | COLUMN_SUM | FINAL_NORM, 2, NORM_LAYER, GELU_TANH, 0, { 0 } },
+        { 28, 1, 2, 14, 56, 8, POSITION_LEARNED | COLUMN_SUM | FINAL_NORM, 2, NORM_LAYER, GELU_TANH, 0,
+          { 0 } },
         { 28, 2, 2, 14, 56, 6, POSITION_LEARNED | CONDITION_FIRST | FINAL_NORM, 2, NORM_LAYER, GELU_ERF, 0,
           { 0 } } } } };
 
@@ -5949,7 +5954,8 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     if (!r) {
         for (u32 i = 0; i < BYTES; i++) text[i] = (u8)(i * i * 7 + i);
         megabyte_stream_score(stream, text, BYTES, &bits, logits);
-        for (u32 i = 0; i < BYTES * vocabulary; i++) *print = (*print ^ f32_to_bits(logits[i])) * 1099511628211ULL;
+        for (u32 i = 0; i < BYTES * vocabulary; i++)
+            *print = (*print ^ f32_to_bits(logits[i])) * 1099511628211ULL;
     }
     megabyte_stream_free(stream);
     megabyte_engine_free(engine);

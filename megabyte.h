@@ -36,6 +36,11 @@
  *     V          vocabulary: ids 0..255 are the bytes, further ids (pad, end ...) may follow
  *     logits     float[V], natural-log domain, unnormalised: the prediction of the next byte
  *
+ *     Families   lucidrains/MEGABYTE-pytorch and MBLM begin every sequence with a start token and predict a
+ *                patch's first byte from the end of the patch before it. The paper's own architecture,
+ *                SpaceByte's MegaByte and bGPT (two stages) shift their inputs by one instead and predict
+ *                each byte inside its own patch. models/README.md has the options of each.
+ *
  *     A stream is one byte history with its key/value caches. Feeding n bytes runs the global stage over all
  *     their patches as matrix products; every byte then costs one position of the local stage. Past the
  *     context a stream slides: it forgets the older half of the window and goes on (megabyte_stream_feed).
@@ -249,11 +254,12 @@ MEGABYTE_API megabyte_status megabyte_self_test(megabyte_isa isa);
 
 typedef struct megabyte_stream_options {
     megabyte_engine *engine;  /* NULL: the stream makes its own (1 thread, default batch) */
-    uint64_t context;         /* bytes kept before sliding, P..n[0]*P, rounded down to patches; 0 = n[0]*P. A
-                               * stream's memory is nearly proportional to it; logits past it depend on it. */
-    const char *as;           /* bGPT: the type of file, 1 to P bytes such as "txt", "wav" or "bmp", which these
-                               * models read first (read now, not kept); NULL: the model's default. Other
-                               * models: NULL */
+    uint64_t context;         /* bytes kept before sliding, P (paper, SpaceByte, bGPT: 2P) to n[0]*P, rounded
+                               * down to patches; 0 = n[0]*P. A stream's memory is nearly proportional to it
+                               * and comes as it is used; logits past it depend on it. */
+    const char *as;           /* bGPT: the type of file, 1 to P bytes such as "txt", "wav" or "bmp", which
+                               * these models see first (read now, not kept); NULL: the model's default.
+                               * Other models: NULL */
 } megabyte_stream_options;
 
 /* Creates an empty stream: its logits predict the first byte of a document.
@@ -274,7 +280,7 @@ MEGABYTE_API megabyte_status megabyte_stream_size(const megabyte_model *model,
  *
  * Sliding: when the context is full, the next byte first drops the older half of the window (its patches,
  * rounded up) and the kept half is fed again as if it were a document's beginning; so a prediction sees
- * between half and all of the context.
+ * between half and all of the context (paper, SpaceByte, bGPT: all but a byte).
  *
  *   Returns: OK; INVALID_ARGUMENT if a byte is outside the vocabulary (possible only where V < 256). */
 MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const void *bytes, size_t n);
@@ -306,7 +312,8 @@ MEGABYTE_API const float *megabyte_stream_logits(const megabyte_stream *stream);
 MEGABYTE_API void megabyte_stream_probabilities(const megabyte_stream *stream, float *out);
 
 MEGABYTE_API uint64_t megabyte_stream_position(const megabyte_stream *stream); /* bytes in the history */
-MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);              /* back to the empty history */
+/* Back to the empty history. Uses the engine, as feeding does. */
+MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);
 
 /* Back to an earlier position: the stream is then as if only the first `position` bytes had been fed. Going
  * back a few patches costs a step or two; further back, the window is fed again.
@@ -347,7 +354,8 @@ typedef struct megabyte_sampling {
 MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream, megabyte_sampling *how,
                                                     uint8_t *byte);
 
-/* The same from any logits: float[n_logits], of which only bytes are drawn; recent: the last bytes written (NULL if n_recent == 0). */
+/* The same from any logits: float[n_logits], of which only bytes are drawn; recent: the last bytes written
+ * (NULL if n_recent == 0). */
 MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
                                              size_t n_recent, megabyte_sampling *how, uint8_t *byte);
 
