@@ -1221,6 +1221,13 @@ static void byte_path(const float softmax[256], u8 byte, u32 path[BYTE_BITS]) {
     }
 }
 
+/* The first of the largest. */
+static u32 likeliest(const float *logits, u32 n) {
+    u32 best = 0;
+    for (u32 i = 1; i < n; i++) if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
 /* A sum over lanes by one fixed tree. */
 static float lane_sum(const float lane[16]) {
     float t[8];
@@ -2781,7 +2788,7 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
             e->kernels.layer_norm(x, g->out_weight, g->out_bias, dim, 1);
         }
         if (g->input_rotary) rotate_pairs(x, g->input_rotary, dim / 2, place);
-        if (g->position && !g->convolution[0]) e->kernels.add(x, g->position + (u64)place * dim, dim);
+        if (g->position) e->kernels.add(x, g->position + (u64)place * dim, dim);
     }
     if (r->condition) e->kernels.add(x, projected && g->paper ? projected : r->condition, dim);
     MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
@@ -2937,7 +2944,7 @@ static u8 byte_at(const megabyte_stream *s, u64 at) { return s->history[at % s->
 
 /* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through these. They
  * are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 + j). A patch looks back
- * as far as all of them reach, and computes that again. */
+ * as far as all of them reach, and computes that again. Positions come behind: the file has them convolved. */
 static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
     const megabyte_stream *s = e->rows[i].job->stream;
     u64 at = e->rows[i].at, reach = 0, n = g->bytes;
@@ -2948,8 +2955,6 @@ static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float 
     for (u64 t = at - reach; t < at + n; t++) {
         float *y = from + (t - (at - reach)) * d;
         memcpy(y, g->embed + (u64)byte_at(s, t) * d, d * sizeof *y);
-        if (from != x && g->position) /* rows of the table are shifted by one patch */
-            e->kernels.add(y, g->position + (t - s->base + n) * d, d);
     }
     for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++, from = to) {
         u32 width = g->size.convolution[c];
@@ -3999,8 +4004,7 @@ static u64 next_random(u64 *state) {
 
 /* Chooses among logits l[n], which it overwrites; n <= 257, room for round_up(n, 16). */
 static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *how) {
-    u32 best = 0;
-    for (u32 i = 1; i < n; i++) if (l[i] > l[best]) best = i;
+    u32 best = likeliest(l, n);
     u64 random = next_random(&how->seed);
     if (how->temperature < 1e-6f) return best;
     float top = l[best], by = 1.0f / how->temperature;
@@ -4570,6 +4574,41 @@ static void mixer_update(struct mixer *m, int bit) {
     adapt(m, m->apm_p[1], b, 127);
     if ((m->bit_position & 3) == 0) slots_find(m);
     if (m->bit_position == 0) m->rate = mixer_rate(m);
+}
+
+/* Fetches into the cache what decoding a byte will touch, on the way to the byte that the network expects.
+ * A codec with many lanes comes to each mixer after the network has run over all of them: everything is cold
+ * then, and some 200 lines one after the other would take several times as long as the work with them. Each
+ * of the three steps needs what the one before has fetched, so the caller takes them for a few mixers in
+ * turn. */
+static void mixer_prefetch(const struct mixer *m, u32 step, u32 expected) {
+    u32 c1 = (u32)m->last8 & 255, c2 = (u32)m->last8 >> 8 & 255;
+    if (step == 0) {
+        PREFETCH(&m->weights_used[SET_BYTE1]);
+        for (const char *p = (const char *)&m->chosen; p < (const char *)m->map; p += 64)
+            if (p < (const char *)m->final_weights || p >= (const char *)&m->n_sets) PREFETCH(p);
+        return;
+    }
+    if (step == 1) {
+        for (u32 i = 0; i < N_CONTEXTS; i++) PREFETCH(m->context[i].slot);
+        for (u32 i = 8; i < 32; i += 4) PREFETCH(m->weights[SET_HITS + i]);
+        PREFETCH(m->weights[SET_BYTE1 + c1]);
+        PREFETCH(m->weights[SET_BYTE2 + c2]);
+        return;
+    }
+    u32 nibble = (16 | expected >> 4) * 0x9E3779B1u, matching = m->expected ? 256 : 0;
+    for (u32 k = 0; k < BYTE_BITS; k++) {
+        u32 partial = (256 | expected) >> (8 - k), node = (16 | expected >> 4) >> (4 - k);
+        for (u32 i = 0; i < N_CONTEXTS && k < 4; i++) PREFETCH(&m->map[i][m->context[i].slot[node]]);
+        PREFETCH(m->final_weights[partial]);
+        PREFETCH(m->weights[SET_PARTIAL + (partial | matching)]);
+        for (u32 i = 0; i < N_BUCKETS; i += 16) {
+            PREFETCH(&m->apm[0][partial][i]);
+            PREFETCH(&m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22][i]);
+        }
+    }
+    for (u32 i = 0; i < N_CONTEXTS; i++) /* as slots_prefetch will */
+        PREFETCH(m->lines + (m->context[i].at ^ (nibble >> 20 & 0xfc0) ^ (nibble >> 16 & 48)));
 }
 
 /* `to` has as much memory as `from`, which is between two bytes. */
@@ -5382,12 +5421,24 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
 
 /* The next byte of every active lane whose stream all are waiting for, the next few of the others. Run by
  * every thread of the pool. */
+static void fetch_ahead(struct lane *const *lanes, u32 n) {
+    u32 expected[8];
+    for (u32 step = 0; step < 3; step++)
+        for (u32 i = 0; i < n; i++) {
+            const struct predictor *by = &lanes[i]->by;
+            if (!by->stream || !by->mixer) continue;
+            if (!step) expected[i] = likeliest(by->stream->logits, 256);
+            mixer_prefetch(by->mixer, step, expected[i]);
+        }
+}
+
 static void decode_pass(void *context) {
     megabyte_codec *c = (megabyte_codec *)context;
     u32 turn = 0;
     for (struct phase p = next_phase(&c->engine->pool, &turn, c->n_active); claim(&p);)
         for (u32 i = p.from; i < p.to; i++) {
             struct lane *l = c->active[i];
+            if ((i - p.from) % 8 == 0) fetch_ahead(c->active + i, min32(8, p.to - i));
             u32 end = l->by.stream ? l->done + 1 : min32(l->n, l->done + 1024);
             for (; l->done < end; l->done++) {
                 u8 byte = decode_byte(&l->by, &l->coder);
@@ -5898,7 +5949,7 @@ static status draft_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-#define SELF_TEST_PRINT 0x0e2cabf3c8e0f82fULL
+#define SELF_TEST_PRINT 0x1a45484cdbd10106ULL
 static const struct sizes drafts[] = {
     { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 3, UINT32_MAX, {
         { 40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY, 0, 0, 0, 0, { 0 } },

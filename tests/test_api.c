@@ -9,14 +9,48 @@
 #define LONGEST 420 /* bytes of a history here: five contexts and more */
 #define N_ISAS 6
 
+/* The other families, between them with every option. */
+static uint64_t write_mblm(uint64_t seed) {
+    static const synthetic_mblm y = { "api-mblm", 3, { 4, 3, 5 }, { 30, 44, 22 }, { 1, 2, 1 }, { 2, 1, 4 },
+                                      { 20, 24, 6 }, { 2, 4, 1 }, { 1, 0, 1 }, { "fixed", "rope", "rope" },
+                                      257, 256, "F32" };
+    return synthetic_write_mblm(&y, seed);
+}
+static uint64_t write_spacebyte(uint64_t seed) {
+    static const synthetic_spacebyte y = { "api-spacebyte", 3, 12, 256, 0, { 120, 80 }, { 1, 2 }, 20, 2, 2, 0,
+                                           1, 1, "RMSNorm", "SiLU", "standard", "F32" };
+    return synthetic_write_spacebyte(&y, seed);
+}
+static uint64_t write_bgpt(uint64_t seed) {
+    static const synthetic_bgpt y = { "api-bgpt", 5, 9, 54, 3, { 2, 2 }, "F16" };
+    return synthetic_write_bgpt(&y, seed);
+}
+static uint64_t write_paper(uint64_t seed) {
+    static const synthetic_paper y = {
+        .name = "api-paper", .patch = 5, .patches = 8, .vocabulary = 300, .dim = { 14, 30 }, .depth = { 2, 2 },
+        .heads = { 4, 2 }, .kv_heads = { 2, 1 }, .dim_head = { 10, 18 }, .ff = { 77, 65 }, .rope = { 0, 1 },
+        .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .convs = 2, .cross_patch = 5, .biases = 1,
+        .qk_norm = 1, .to_local = 1, .norm = "LayerNorm", .activation = "relu", .type = "F32" };
+    return synthetic_write_paper(&y, seed);
+}
+static uint64_t write_bytes(uint64_t seed) { /* patches of one byte, one layer that looks back at them */
+    static const synthetic_paper y = {
+        .name = "api-paper-bytes", .patch = 1, .patches = 30, .vocabulary = 256, .dim = { 20, 20 },
+        .depth = { 1, 1 }, .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 10, 16 }, .ff = { 40, 30 },
+        .rope = { 1, 1 }, .final_norm = { 1, 1 }, .cross_patch = 1, .norm = "LayerNorm", .activation = "gelu",
+        .type = "F32" };
+    return synthetic_write_paper(&y, seed);
+}
+
 typedef struct fixture {
     synthetic y;
+    uint64_t (*write)(uint64_t seed); /* of another family: y has only the name */
     const char *quant;
     char mb[200];
     uint64_t parameters;
     megabyte_model *model;
     megabyte_info info;
-    uint32_t v;
+    uint32_t v, ahead; /* ahead: of a family whose windows slide a byte earlier */
     uint8_t bytes[LONGEST];
     size_t n_contexts;
     struct {
@@ -33,6 +67,11 @@ static fixture fixtures[] = {
     { .y = { "api-four", 4, { 4, 2, 1, 3 }, { 32, 35, 16, 17 }, { 1, 1, 1, 1 }, 1, 18, 3, 100, 1, 0, "BF16" },
       .quant = "q8" },
     { .y = { "api-bytes", 2, { 24, 1 }, { 24, 16 }, { 9, 4 }, 3, 8, 2, 256, 0, 0, "F32" }, .quant = "q8" },
+    { .y = { .name = "api-mblm" }, .write = write_mblm, .quant = "q8" },
+    { .y = { .name = "api-spacebyte" }, .write = write_spacebyte, .quant = "f32" },
+    { .y = { .name = "api-bgpt" }, .write = write_bgpt, .quant = "q8" },
+    { .y = { .name = "api-paper" }, .write = write_paper, .quant = "q8" },
+    { .y = { .name = "api-paper-bytes" }, .write = write_bytes, .quant = "f32" },
 };
 
 #define EACH_FIXTURE(f) for (fixture *f = fixtures; f < fixtures + COUNT_OF(fixtures); f++)
@@ -42,12 +81,14 @@ static void set_up(void) {
     make_tmp();
     EACH_FIXTURE(f) {
         name_case("%s", f->y.name);
-        f->model = open_model(synthetic_model(f->mb, &f->y, seed++, f->quant, &f->parameters));
+        f->parameters = f->write ? f->write(seed++) : synthetic_write(&f->y, seed++);
+        f->model = open_model(synthetic_convert(f->mb, f->y.name, f->quant));
         f->info = describe(f->model);
         f->v = f->info.vocabulary;
+        f->ahead = f->write && f->write != write_mblm;
         random_bytes(f->bytes, LONGEST, f->v);
         uint64_t p = f->info.patch_bytes, all = f->info.context_bytes;
-        uint64_t option[] = { 0, p * (f->info.stage[0].positions / 2 + 1) + (p > 1), p };
+        uint64_t option[] = { 0, p * (f->info.stage[0].positions / 2 + 1) + (p > 1), p << f->ahead };
         f->n_contexts = COUNT_OF(option);
         for (size_t k = 0; k < f->n_contexts; k++) {
             f->context[k].option = option[k];
@@ -146,7 +187,8 @@ static void sliding_rule(void) {
     EACH_FIXTURE(f)
         for (size_t k = 0; k < f->n_contexts; k++) {
             name_case("%s", f->y.name);
-            size_t p = f->info.patch_bytes, window = (size_t)f->context[k].bytes, patches = window / p;
+            size_t p = f->info.patch_bytes, patches = (size_t)f->context[k].bytes / p;
+            size_t window = patches * p - f->ahead;
             size_t drop = (patches + 1) / 2 * p, from = 0, first = 0;
             while (from + window <
                    f->context[k].n) { /* positions first .. from + window see the bytes from `from` */
@@ -887,7 +929,7 @@ static void sampling_corners(void) {
  * gone back does, too. */
 static void sampling_from_streams(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
+        for (size_t k = 0; k < f->n_contexts && f->info.end_id == UINT32_MAX; k++) {
             name_case("%s", f->y.name);
             megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
             megabyte_stream *back = new_stream(f->model, NULL, f->context[k].option);
@@ -916,6 +958,41 @@ static void sampling_from_streams(void) {
         }
 }
 
+/* A model that can end its text does so as often as it says, and at temperature 0 where nothing is likelier. */
+static void sampling_an_end(void) {
+    EACH_FIXTURE(f) {
+        if (f->info.end_id == UINT32_MAX) continue;
+        name_case("%s", f->y.name);
+        const uint32_t end = f->info.end_id;
+        CHECK(end == 256 && f->v == 257);
+        megabyte_stream *s = new_stream(f->model, NULL, 0);
+        megabyte_sampling how = { .temperature = 1, .seed = 1 }, greedy = { 0 };
+        double expected = 0, p = 0, variance = 0;
+        size_t ends = 0;
+        for (size_t at = 0; at < f->context[0].n; at++) {
+            const float *l = megabyte_stream_logits(s);
+            double sum = 0;
+            uint8_t byte = 77, best = 0;
+            int likeliest = 1;
+            for (uint32_t i = 0; i < f->v; i++) sum += exp((double)l[i]);
+            for (uint32_t i = 0; i < 256; i++) if (l[i] >= l[end]) likeliest = 0;
+            p = exp((double)l[end]) / sum;
+            for (int i = 0; i < 40; i++) {
+                megabyte_status status = megabyte_stream_sample(s, &how, &byte);
+                CHECK(status == MEGABYTE_OK || (status == MEGABYTE_END && (i || byte == 77)));
+                ends += status == MEGABYTE_END;
+            }
+            expected += 40 * p, variance += 40 * p * (1 - p);
+            megabyte_status status = megabyte_stream_sample(s, &greedy, &best);
+            CHECK(status == (likeliest ? MEGABYTE_END : MEGABYTE_OK));
+            OK(megabyte_stream_step(s, f->bytes[at]));
+        }
+        CHECK(fabs((double)ends - expected) < 4 * sqrt(variance) + 1, "%zu ends, expected %f", ends, expected);
+        CHECK(expected > 10, "too few ends to tell: %f", expected);
+        megabyte_stream_free(s);
+    }
+}
+
 /* The same seed draws these bytes, on every machine and for ever. */
 static void sampling_constant(void) {
     static const uint8_t constant[24] = { 6,   159, 62, 138, 83, 144, 235, 75,  48, 138, 152, 235,
@@ -941,6 +1018,7 @@ static void sampling_constant(void) {
 static void descriptions(void) {
     EACH_FIXTURE(f) {
         const synthetic *y = &f->y;
+        if (f->write) continue; /* see test_families.c */
         const megabyte_info *i = &f->info;
         size_t size, bytes = 1;
         double macs = 0;
@@ -1084,6 +1162,7 @@ int main(void) {
     GROUP(sampling_distribution);
     GROUP(sampling_corners);
     GROUP(sampling_from_streams);
+    GROUP(sampling_an_end);
     GROUP(sampling_constant);
     GROUP(two_threads_share_a_model);
     EACH_FIXTURE(f) {
