@@ -15,7 +15,7 @@ MODELS = $(wildcard models/*.mb)
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h tools/mbconvert.c
-SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh # and cli_codec.sh, after all
+SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh # and cli_*.sh, after all
 
 .PHONY: all lib demo test bench install clean help
 
@@ -58,6 +58,7 @@ $(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) megabyte.o | tests/bin
 test: ## build everything and run the tests
 	@$(MAKE) -j2 all $(WHOLE) $(LINKED)
 	@$(MAKE) -s -j2 $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)))
+	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh tests/cli_score.sh
 	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh tests/cli_codec.sh
 	@echo "All tests OK"
 

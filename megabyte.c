@@ -658,6 +658,8 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
                     (unsigned long long)wide, fine->dim);
     }
     u32 columns = g->flags & COLUMN_SUM, first = fine->flags & CONDITION_FIRST;
+    if (g->positions < 2)
+        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + 20, "a context of one patch is too short to slide");
     if (!columns != !first || (columns ? (u64)wide * z->vocabulary > 1u << 24 : g->dim % wide) ||
         (fine->flags & PATCH_PROJECTION ? columns : byte_width(z) != fine->dim))
         return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
@@ -5692,8 +5694,9 @@ static void accept_container(megabyte_codec *c) {
              h->numerics_version > MEGABYTE_NUMERICS_VERSION ? "a newer" : "an older");
     else if (h->primed != (c->primed != NULL) || (h->primed && memcmp(h->prime_id, c->prime_id, 4)))
         fail(&c->error, MEGABYTE_WRONG_PRIME, at, "compressed %s: give the same to decompress",
-             h->primed ? c->primed ? "with other priming bytes" : "with priming bytes"
-                       : "without priming bytes");
+             !h->primed ? "without priming bytes"
+             : c->primed ? "with other priming bytes or as another type of file"
+                         : "with priming bytes or as a type of file");
     else if (h->block > c->block)
         fail(&c->error, MEGABYTE_CAPACITY, at, "blocks of %u bytes need a codec made for them (option "
              "block), not for %u", h->block, c->block);

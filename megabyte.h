@@ -300,8 +300,8 @@ MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, cons
                                                    double *bits, float *logits);
 
 /* The same with the code length of every byte by itself: bits[n]. Two streams, the second begun P/2 bytes
- * later, so give strided inference (paper, section 4): each byte's code length is taken from the one in
- * whose patches it lies in the first half. */
+ * later (rounded up), so give strided inference (paper, section 4): a byte's code length is taken from the
+ * one that predicts it with one of the first positions of its patch's sequence. */
 MEGABYTE_API megabyte_status megabyte_stream_score_bytes(megabyte_stream *stream, const void *bytes, size_t n,
                                                          float *bits);
 

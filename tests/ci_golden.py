@@ -1,6 +1,7 @@
 """Golden cases against mbconvert and `mbrun score --logits`:  python3 tests/ci_golden.py FOLDER PREFIX...
 Every FOLDER/PREFIX*.golden.safetensors holds ids and the reference's logits, its .json names the checkpoint (default:
-the .safetensors beside it). f32 within 1e-5 relative; q8 is printed. From the repository's root, tools built."""
+the .safetensors beside it, and the .pt if there is one). f32 within 1e-5 relative, its bits per byte as expected; q8's
+within 1%. From the repository's root, tools built."""
 import glob, json, math, os, struct, subprocess, sys, tempfile
 from array import array
 
@@ -17,6 +18,21 @@ def tensors(path):
 def error(x, y):
     return math.sqrt(sum((p - q) ** 2 for p, q in zip(x, y)) / sum(q * q for q in y))
 
+def run(*command): return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+def convert_and_score(source, base, quant, ids, length, extra):
+    """All logits, and the bits per byte."""
+    out, bits = array('f'), 0.0
+    with tempfile.TemporaryDirectory() as t:
+        run('tools/mbconvert', source, '-q', '-o', t + '/m.mb', '--quant', quant, '--config', base + '.json')
+        for b in range(0, len(ids), length):
+            with open(t + '/in', 'wb') as f: f.write(bytes(list(ids[b:b + length])))
+            told = json.loads(run('tools/mbrun', 'score', '-m', t + '/m.mb', *extra, '--json', '--logits', t + '/out',
+                                  t + '/in'))
+            with open(t + '/out', 'rb') as f: out.frombytes(f.read())
+            bits += told['files'][0]['bits']
+    return out, bits / len(ids)
+
 folder, wrong, cases = sys.argv[1], 0, 0
 for path in sorted(sum((glob.glob(f'{folder}/{p}*.golden.safetensors') for p in sys.argv[2:]), [])):
     base = path[:-len('.golden.safetensors')]
@@ -24,21 +40,19 @@ for path in sorted(sum((glob.glob(f'{folder}/{p}*.golden.safetensors') for p in 
     source = os.path.join(folder, '..', config['checkpoint']) if 'checkpoint' in config else base + '.safetensors'
     golden = dict(tensors(path))
     ((rows, length), ids), (shape, logits) = golden['ids'], golden['logits']
-    per_row, errors = length * shape[2], {}
-    for quant in 'f32', 'q8':
-        with tempfile.TemporaryDirectory() as t:
-            run = lambda *c: subprocess.run(c, check=True, stdout=subprocess.DEVNULL)
-            run('tools/mbconvert', source, '-o', t + '/m.mb', '--quant', quant, '--config', base + '.json')
-            errors[quant] = 0
-            for b in range(rows):
-                with open(t + '/in', 'wb') as f: f.write(bytes(list(ids[b * length:(b + 1) * length])))
-                run('tools/mbrun', 'score', '-m', t + '/m.mb', '--logits', t + '/out', t + '/in')
-                out = array('f')
-                with open(t + '/out', 'rb') as f: out.frombytes(f.read())
-                assert len(out) == per_row, f'{len(out)} logits written, not {per_row}'
-                errors[quant] = max(errors[quant], error(out, logits[b * per_row:(b + 1) * per_row]))
-    cases += 1
-    wrong += not errors['f32'] < 1e-5
-    print(f'{os.path.basename(base):24s} f32 {errors["f32"]:.2e}   q8 {errors["q8"]:.2e}', flush=True)
+    extra = ['--as', 'txt'] if 'bgpt' in path else []
+    expected = config['expected_bits_per_byte']
+    for checkpoint in [source] + [p for p in [base + '.pt'] if os.path.exists(p)]:
+        errors, bits = {}, {}
+        for quant in 'f32', 'q8':
+            out, bits[quant] = convert_and_score(checkpoint, base, quant, ids, length, extra)
+            assert len(out) == len(logits), f'{len(out)} logits written, not {len(logits)}'
+            errors[quant] = max(error(out[i:i + len(out) // rows], logits[i:i + len(out) // rows])
+                                for i in range(0, len(out), len(out) // rows))
+        cases += 1
+        good = errors['f32'] < 1e-5 and abs(bits['f32'] / expected - 1) < 1e-4 and abs(bits['q8'] / expected - 1) < 0.01
+        wrong += not good
+        print(f'{os.path.basename(checkpoint):32s} f32 {errors["f32"]:.2e}   q8 {errors["q8"]:.2e}   bits per byte'
+              f' {bits["f32"]:.5f} {bits["q8"]:.5f}, expected {expected:.5f}{"" if good else "   WRONG"}', flush=True)
 print(f'{cases} cases, {wrong} out of tolerance')
 sys.exit(wrong != 0 or not cases)

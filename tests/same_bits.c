@@ -84,6 +84,13 @@ static void compress_file(const megabyte_model *model, const megabyte_codec_opti
     free(packed), free(back);
 }
 
+/* A model that ends its text goes on with a zero. */
+static void draw(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte) {
+    megabyte_status status = megabyte_stream_sample(s, how, byte);
+    CHECK(status == MEGABYTE_OK || status == MEGABYTE_END, "%d", status);
+    if (status == MEGABYTE_END) *byte = 0;
+}
+
 /* Messages and files of blocks of every method; `beside`: streams decoded side by side. The text is the model's own,
  * cool enough to become smaller. */
 static void compress(const megabyte_model *model, megabyte_engine *engine, size_t chunk, size_t beside) {
@@ -94,7 +101,7 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     megabyte_sampling how = { .temperature = 0.3f, .seed = 3 };
     megabyte_stream *author = new_stream(model, engine, 0);
     for (size_t i = 0; i < sizeof text; i++) {
-        OK(megabyte_stream_sample(author, &how, &text[i]));
+        draw(author, &how, &text[i]);
         OK(megabyte_stream_step(author, text[i]));
     }
     megabyte_stream_free(author);
@@ -170,6 +177,7 @@ int main(int argc, char **argv) {
     uint8_t *text = read_file(text_path, &size), byte;
     CHECK(size >= SCORED + STEPPED + SLID + MAX_BESIDE, "%s is too short", text_path);
     set_environment(ftz, round);
+    OK(megabyte_self_test(isa));
     for (; at < argc; at++) {
         megabyte_model *model = open_model(argv[at]);
         megabyte_info info = describe(model);
@@ -191,7 +199,7 @@ int main(int argc, char **argv) {
             .temperature = 0.8f, .top_p = 0.95f, .top_k = 60, .repetition_penalty = 1.1f, .seed = 7
         };
         for (size_t i = 0; i < SAMPLED; i++) {
-            OK(megabyte_stream_sample(together[0], &how, &byte));
+            draw(together[0], &how, &byte);
             OK(megabyte_stream_step(together[0], byte));
             hash_bytes(&byte, 1);
         }

@@ -16,7 +16,15 @@ df4a10a049f5168b tests/tmp/bits-rope-f32.mb compressed
 56e67ebd5bc61310 tests/tmp/bits-three-q8.mb
 1696554e945b3d84 tests/tmp/bits-three-q8.mb compressed
 fb1073c0a1516960 tests/tmp/bits-three-f32.mb
-2d95e82b89e102d6 tests/tmp/bits-three-f32.mb compressed'
+2d95e82b89e102d6 tests/tmp/bits-three-f32.mb compressed
+9f851c5a96349a30 tests/tmp/bits-mblm-q8.mb
+38df107d3816914b tests/tmp/bits-mblm-q8.mb compressed
+54e4a6126069ab05 tests/tmp/bits-spacebyte-q8.mb
+40384d1af876a26f tests/tmp/bits-spacebyte-q8.mb compressed
+77221e9f20bf5755 tests/tmp/bits-bgpt-q8.mb
+fe39270b583ada81 tests/tmp/bits-bgpt-q8.mb compressed
+917e6aac26569107 tests/tmp/bits-paper-q8.mb
+fd88ea14b63c2ec7 tests/tmp/bits-paper-q8.mb compressed'
 [ -z "${MODELS-}" ] || expected="$expected
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}
@@ -25,12 +33,15 @@ isas=${ISAS-plain avx2 avx512-vnni neon neon-dot}
 mkdir -p tests/tmp
 failed=0
 
-for case in rope:2stage-rope three:3stage; do
-    for quant in q8 f32; do
-        tools/mbconvert tests/data/lucid-${case#*:}.safetensors -f -o tests/tmp/bits-${case%%:*}-$quant.mb \
-            --quant $quant >tests/tmp/output.txt 2>&1 || { cat tests/tmp/output.txt; exit 1; }
-    done
+convert() { # name, checkpoint, quantization
+    tools/mbconvert tests/data/$2.safetensors -f -o tests/tmp/bits-$1-$3.mb --quant $3 \
+        --config tests/data/$2.json >tests/tmp/output.txt 2>&1 || { cat tests/tmp/output.txt; exit 1; }
+}
+for quant in q8 f32; do
+    convert rope lucid-2stage-rope $quant
+    convert three lucid-3stage $quant
 done
+for family in mblm spacebyte bgpt paper; do convert $family small-$family q8; done
 models=$(echo "$expected" | sed '/ compressed$/d' | cut -d' ' -f2-)
 
 check() { # what, program, options ...

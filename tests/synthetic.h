@@ -441,6 +441,40 @@ static UNUSED_OK uint64_t synthetic_write_paper(const synthetic_paper *y, uint64
     return synthetic_finish(&f, y->name, args);
 }
 
+/* A small model of each other family; between them they have every option. */
+typedef uint64_t synthetic_writer(const char *name, uint64_t seed);
+
+static UNUSED_OK uint64_t synthetic_small_mblm(const char *name, uint64_t seed) {
+    const synthetic_mblm y = { name, 3, { 4, 3, 5 }, { 18, 20, 22 }, { 1, 2, 1 }, { 2, 1, 3 }, { 10, 24, 6 },
+                               { 2, 3, 1 }, { 1, 0, 1 }, { "fixed", "rope", "rope" }, 257, 256, "F16" };
+    return synthetic_write_mblm(&y, seed);
+}
+static UNUSED_OK uint64_t synthetic_small_spacebyte(const char *name, uint64_t seed) {
+    const synthetic_spacebyte y = { name, 3, 12, 256, 0, { 60, 40 }, { 1, 2 }, 10, 2, 2, 0, 1, 1, "RMSNorm",
+                                    "SiLU", "standard", "F16" };
+    return synthetic_write_spacebyte(&y, seed);
+}
+static UNUSED_OK uint64_t synthetic_small_bgpt(const char *name, uint64_t seed) {
+    const synthetic_bgpt y = { name, 5, 9, 36, 2, { 2, 1 }, "F16" };
+    return synthetic_write_bgpt(&y, seed);
+}
+static UNUSED_OK uint64_t synthetic_small_paper(const char *name, uint64_t seed) {
+    const synthetic_paper y = {
+        .name = name, .patch = 5, .patches = 8, .vocabulary = 300, .dim = { 9, 30 }, .depth = { 2, 2 },
+        .heads = { 4, 2 }, .kv_heads = { 2, 1 }, .dim_head = { 10, 18 }, .ff = { 37, 45 }, .rope = { 0, 1 },
+        .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .convs = 2, .cross_patch = 5, .biases = 1,
+        .qk_norm = 1, .to_local = 1, .norm = "LayerNorm", .activation = "relu", .type = "F16" };
+    return synthetic_write_paper(&y, seed);
+}
+/* Patches of one byte, and one layer that looks back at them. */
+static UNUSED_OK uint64_t synthetic_small_bytes(const char *name, uint64_t seed) {
+    const synthetic_paper y = {
+        .name = name, .patch = 1, .patches = 30, .vocabulary = 256, .dim = { 20, 20 }, .depth = { 1, 1 },
+        .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 10, 16 }, .ff = { 40, 30 }, .rope = { 1, 1 },
+        .final_norm = { 1, 1 }, .cross_patch = 1, .norm = "LayerNorm", .activation = "gelu", .type = "F32" };
+    return synthetic_write_paper(&y, seed);
+}
+
 /* Converts the checkpoint that was written under this name; returns the .mb file's path in `mb`. */
 static UNUSED_OK char *synthetic_convert(char mb[200], const char *name, const char *quant) {
     char safetensors[200], json[200];

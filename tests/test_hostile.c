@@ -15,9 +15,15 @@ static const synthetic deep = {
 static uint8_t *file, *work; /* a valid model file, and a copy to be spoilt; aligned */
 static size_t size, tables;  /* of the file; of what stands before its data */
 
-static void load_model(const synthetic *y, const char *quant) {
-    char mb[200];
-    uint8_t *read = read_file(synthetic_model(mb, y, 9, quant, NULL), &size);
+/* The other families' models: of those, too, every number in the file is tried. */
+static const struct { const char *name; synthetic_writer *write; } others[] = {
+    { "hostile-mblm", synthetic_small_mblm },   { "hostile-spacebyte", synthetic_small_spacebyte },
+    { "hostile-bgpt", synthetic_small_bgpt },   { "hostile-paper", synthetic_small_paper },
+    { "hostile-bytes", synthetic_small_bytes },
+};
+
+static void take_file(const char *mb, const char *name, const char *quant) {
+    uint8_t *read = read_file(mb, &size);
     free(file), free(work);
     file = aligned_alloc(64, (size + 127) / 64 * 64);
     work = aligned_alloc(64, (size + 127) / 64 * 64);
@@ -26,7 +32,16 @@ static void load_model(const synthetic *y, const char *quant) {
     memcpy(work, file, size);
     free(read);
     tables = (size_t)get64(file + 24);
-    name_case("%s %s", y->name, quant);
+    name_case("%s %s", name, quant);
+}
+static void load_model(const synthetic *y, const char *quant) {
+    char mb[200];
+    take_file(synthetic_model(mb, y, 9, quant, NULL), y->name, quant);
+}
+static void load_other(size_t i, const char *quant) {
+    char mb[200];
+    others[i].write(others[i].name, 9 + i);
+    take_file(synthetic_convert(mb, others[i].name, quant), others[i].name, quant);
 }
 
 /* The digests made right, so that what was changed reaches the checks behind them. */
@@ -67,7 +82,8 @@ static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_
     if (megabyte_stream_size(model, NULL, &bytes) || bytes > 100u << 20) return 0;
     OK(megabyte_engine_create(&engine, model, &how, NULL, NULL));
     s = new_stream(model, engine, 0);
-    t = new_stream(model, engine, info.patch_bytes);
+    int start = !strcmp(info.family, "lucidrains") || !strcmp(info.family, "mblm");
+    t = new_stream(model, engine, info.patch_bytes * (start ? 1u : 2u)); /* the shortest context */
     uint8_t text[64], drawn;
     for (size_t i = 0; i < sizeof text; i++) text[i] = (uint8_t)(i * 29 % (v < 256 ? v : 256));
     float *rows = need((n + 1) * v, sizeof *rows);
@@ -81,7 +97,7 @@ static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_
     megabyte_stream_probabilities(s, rows);
     check_finite(rows, v, "probability");
     megabyte_sampling sampling = { .temperature = 1, .top_p = 0.9f, .top_k = 20, .repetition_penalty = 2 };
-    OK(megabyte_stream_sample(s, &sampling, &drawn));
+    if (megabyte_stream_sample(s, &sampling, &drawn) == MEGABYTE_END) drawn = 0;
     CHECK(drawn < v, "draws %d of %zu", drawn, v);
     OK(megabyte_stream_step(s, drawn));
     check_finite(megabyte_stream_logits(t), v, "logit");
@@ -178,10 +194,12 @@ static void mutated_files(void) {
         4096, 4097, 65535, 65536, 65537, 1 << 24, 0x7fffffff, 0x80000000, 0xfffffff0, 0xffffffff
     };
     int opened = 0;
-    for (uint64_t seed = 1; seed <= 10000; seed++) {
+    for (uint64_t seed = 1; seed <= 20000; seed++) {
         if (seed == 1) load_model(&small, "q8");
         if (seed == 5001) load_model(&deep, "f32");
         if (seed == 7501) load_model(&small, "f32");
+        if (seed > 10000 && seed % 2000 == 1)
+            load_other((size_t)(seed - 10000) / 2000, seed % 4000 == 1 ? "q8" : "f32");
         seed_random(seed);
         memcpy(work, file, size);
         size_t n = size;
@@ -212,7 +230,7 @@ static void mutated_files(void) {
         sign(work, n, (int)random_below(2));
         opened += try_bytes(work, n);
     }
-    CHECK(opened > 100 && opened < 9000, "%d of 10000 were opened: the mutations are no good", opened);
+    CHECK(opened > 200 && opened < 18000, "%d of 20000 were opened: the mutations are no good", opened);
 }
 
 /* ----------------------------------------------------------------------------------------------- weights */
@@ -237,8 +255,9 @@ static megabyte_status spoil(void *context, struct tensor *t) { /* some floats o
  * batch. */
 static void hostile_weights(void) {
     static const char *const quants[] = { "q8", "f32" };
-    for (uint64_t seed = 1; seed <= 300; seed++) {
-        if (seed % 100 == 1) load_model(seed < 200 ? &small : &deep, quants[seed < 101]);
+    for (uint64_t seed = 1; seed <= 800; seed++) {
+        if (seed <= 300 && seed % 100 == 1) load_model(seed < 200 ? &small : &deep, quants[seed < 101]);
+        if (seed > 300 && seed % 50 == 1) load_other((size_t)(seed - 301) / 100, quants[seed % 100 == 1]);
         seed_random(seed);
         memcpy(work, file, size);
         struct sizes z;
@@ -316,30 +335,30 @@ static void foreign_files(void) {
 
 /* ----------------------------------------------------------------------------------------- saved streams */
 
-static void saved_streams(void) {
-    load_model(&small, "q8");
+static void spoil_saved_streams(uint64_t seeds) {
     counter c = { 0 };
     megabyte_model *model;
     OK(open_bytes(&model, file, size, &c));
     uint8_t text[200];
     int loaded = 0, moved = 0;
     megabyte_stream *s = new_stream(model, NULL, 0), *t = new_stream(model, NULL, 0);
-    float before[256], row[256];
+    float before[300], row[300];
+    size_t v = describe(model).vocabulary;
     for (size_t position = 0; position < 60; position += 1 + position / 4) {
         seed_random(position);
         random_bytes(text, sizeof text, 256);
         megabyte_stream_reset(s);
         OK(megabyte_stream_feed(s, text, position));
-        memcpy(row, megabyte_stream_logits(s), sizeof row);
+        memcpy(row, megabyte_stream_logits(s), v * sizeof *row);
         size_t n = megabyte_stream_save_size(s), at, header = STATE_HEADER + position;
         uint8_t *saved = need(n, 1), *bad = need(n + 1, 1);
         OK(megabyte_stream_save(s, saved, n));
         megabyte_stream_reset(t);
         OK(megabyte_stream_feed(t, text + 100, 11)); /* what must not change when loading fails */
-        memcpy(before, megabyte_stream_logits(t), sizeof before);
+        memcpy(before, megabyte_stream_logits(t), v * sizeof *before);
 #define REFUSED(bytes, count, ...)                                                                           \
     (CHECK(megabyte_stream_load(t, bytes, count) != MEGABYTE_OK, __VA_ARGS__),                               \
-     CHECK(megabyte_stream_position(t) == 11 && same_floats(before, megabyte_stream_logits(t), 256),         \
+     CHECK(megabyte_stream_position(t) == 11 && same_floats(before, megabyte_stream_logits(t), v),         \
            __VA_ARGS__))
         for (at = 0; at < n; at += at < header ? 1 : 37) {
             uint8_t *cut = need(at, 1);
@@ -354,8 +373,7 @@ static void saved_streams(void) {
             REFUSED(bad, n, "bit %zu of byte %zu", bit % 8, bit / 8);
             bad[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
-        for (uint64_t seed = 1; seed <= 400;
-             seed++) { /* with a check sum that holds: loads or not, works or not */
+        for (uint64_t seed = 1; seed <= seeds; seed++) { /* with a check sum that holds: loads or not, works or not */
             seed_random(position * 1000 + seed);
             memcpy(bad, saved, n);
             for (size_t k = 1 + random_below(4); k; k--) switch (random_below(5)) {
@@ -370,23 +388,32 @@ static void saved_streams(void) {
                 loaded++;
                 uint64_t from = megabyte_stream_position(t);
                 moved += from != position;
-                check_finite(megabyte_stream_logits(t), 256, "logit");
+                check_finite(megabyte_stream_logits(t), v, "logit");
                 OK(megabyte_stream_feed(t, text, 1 + random_below(40)));
-                check_finite(megabyte_stream_logits(t), 256, "logit");
+                check_finite(megabyte_stream_logits(t), v, "logit");
                 if (from) megabyte_stream_rewind(t, from - 1);
                 OK(megabyte_stream_step(t, 1));
                 megabyte_stream_copy(s, t);
             }
         }
         OK(megabyte_stream_load(t, saved, n));
-        CHECK(same_floats(row, megabyte_stream_logits(t), 256), "the unchanged state");
+        CHECK(same_floats(row, megabyte_stream_logits(t), v), "the unchanged state");
         free(saved), free(bad);
     }
-    CHECK(loaded > 100, "only %d mutated states were loaded: the mutations are no good", loaded);
+    CHECK(loaded > (int)seeds / 4, "only %d mutated states were loaded: the mutations are no good", loaded);
     (void)moved;
     megabyte_stream_free(s);
     megabyte_stream_free(t);
     megabyte_model_close(model);
+}
+
+static void saved_streams(void) {
+    load_model(&small, "q8");
+    spoil_saved_streams(400);
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        load_other(i, i % 2 ? "f32" : "q8");
+        spoil_saved_streams(40);
+    }
 }
 
 int main(void) {

@@ -184,6 +184,7 @@ typedef struct trial {
 typedef struct bench {
     shared_options shared;
     session s;
+    const char *as;
     double seconds;
     double open_seconds;        /* the median of a few */
     int is_f32;
@@ -230,12 +231,15 @@ static void fill_text(bench *b)
     open_engine(&b->s, &b->shared, b->trials[b->n_trials - 1].threads);
     for (size_t i = 0; i < MOST_STREAMS; i++) {
         uint64_t context = b->s.info.patch_bytes > EACH ? b->s.info.patch_bytes : EACH;
-        stream[i] = new_stream(&b->s, context < b->s.info.context_bytes ? context : b->s.info.context_bytes);
+        stream[i] = new_stream(&b->s, context < b->s.info.context_bytes ? context : b->s.info.context_bytes, b->as);
         check(megabyte_stream_feed(stream[i], paragraph + 8 * i, 32));
     }
     for (size_t t = 0; t < EACH; t++) {
         for (size_t i = 0; i < MOST_STREAMS; i++) {
-            check(megabyte_stream_sample(stream[i], &how, &byte[i]));
+            megabyte_status status = megabyte_stream_sample(stream[i], &how, &byte[i]);
+            if (status == MEGABYTE_END) /* go on: these draw bytes only */
+                status = megabyte_sample(megabyte_stream_logits(stream[i]), vocabulary, NULL, 0, &how, &byte[i]);
+            check(status);
             b->text[i * EACH + t] = byte[i];
         }
         check(megabyte_step_batch(stream, byte, MOST_STREAMS));
@@ -295,7 +299,8 @@ static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, u
 static void open_codec(bench *b, size_t i)
 {
     const workload *w = &workloads[i];
-    megabyte_codec_options o = {.engine = b->s.engine, .block = w->bytes, .level = w->level, .streams = w->streams};
+    megabyte_codec_options o = {.engine = b->s.engine, .block = w->bytes, .level = w->level, .streams = w->streams,
+                                .as = b->as};
     while (o.halvings < 15 && b->s.info.context_bytes >> (o.halvings + 1) >= w->bytes &&
            b->s.info.context_bytes >> (o.halvings + 1) >= b->s.info.patch_bytes)
         o.halvings++;
@@ -304,6 +309,9 @@ static void open_codec(bench *b, size_t i)
     b->code[i] = allocate(2 * TEXT_BYTES);
     b->n_code[i] = run_codec(b->codec[i], b->text, (size_t)w->bytes * w->streams, b->code[i]);
     megabyte_codec_free(b->codec[i]);
+    megabyte_container header;
+    check(megabyte_container_read(b->code[i], b->n_code[i], &header, NULL));
+    o.contexts = header.contexts ? header.contexts : MEGABYTE_NO_CONTEXTS;
     check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_DECOMPRESS, &o, NULL, NULL));
 }
 
@@ -339,8 +347,8 @@ static void open_streams(bench *b, uint32_t threads)
     open_engine(&b->s, &b->shared, threads);
     if (context > b->s.info.context_bytes) context = b->s.info.context_bytes;
     if (context < b->s.info.patch_bytes) context = b->s.info.patch_bytes;
-    b->full = new_stream(&b->s, 0);
-    for (size_t i = 0; i < MOST_STREAMS; i++) b->batch[i] = new_stream(&b->s, context);
+    b->full = new_stream(&b->s, 0, b->as);
+    for (size_t i = 0; i < MOST_STREAMS; i++) b->batch[i] = new_stream(&b->s, context, b->as);
     for (size_t i = 0; i < N_WORKLOADS; i++)
         if (workloads[i].level && b->s.info.vocabulary >= 256) open_codec(b, i);
     b->kernels = kernels_for(b->s.isa);
@@ -569,6 +577,7 @@ int run_bench(const command *self, int argc, char **argv)
     b->shared.threads = ONE_AND_ALL;
     const option own[] = {
         {"seconds", 0, OPTION_REAL, &b->seconds, 0.01, 3600, "S", "for each measurement (1); there are about 28"},
+        {"as", 0, OPTION_TEXT, &b->as, 0, 0, "EXT", AS_HELP},
     };
     if (parse_options(self, own, COUNT_OF(own), &b->shared, argc, argv))
         usage_error(self, argv[0], "unexpected argument (a model is given with -m)");

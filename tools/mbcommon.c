@@ -498,19 +498,27 @@ void close_session(session *s)
     megabyte_model_close(s->model);
 }
 
-/* A whole number of patches between one and all; a request beyond the model's context is told, not cut silently. */
-megabyte_stream *new_stream(const session *s, uint64_t context)
+/* The library's text (in *error) if the model cannot be told this type of file; NULL if it can, or `as` is NULL. */
+const char *fault_of_type(const session *s, const char *as, megabyte_error *error)
+{
+    size_t size;
+    megabyte_stream *none;
+    const megabyte_stream_options options = {.as = as};
+    if (!as || megabyte_stream_size(s->model, &options, &size) != MEGABYTE_INVALID_ARGUMENT) return NULL;
+    megabyte_stream_create(&none, s->model, &options, NULL, error); /* the same again, for the text */
+    return error->text;
+}
+
+/* A context that the model does not have is told, not cut silently. */
+megabyte_stream *new_stream(const session *s, uint64_t context, const char *as)
 {
     megabyte_error error;
     megabyte_stream *stream;
-    char why[128];
-    if (context && (context < s->info.patch_bytes || context > s->info.context_bytes)) {
-        snprintf(why, sizeof why, "this model takes %u to %llu bytes", s->info.patch_bytes,
-                 (unsigned long long)s->info.context_bytes);
-        die("--context", why);
-    }
-    megabyte_stream_options options = {.engine = s->engine, .context = context};
+    const megabyte_stream_options options = {.engine = s->engine, .context = context, .as = as};
+    const char *fault = fault_of_type(s, as, &error);
+    if (fault) die("--as", fault);
     megabyte_status status = megabyte_stream_create(&stream, s->model, &options, NULL, &error);
+    if (status == MEGABYTE_INVALID_ARGUMENT && context) die("--context", error.text);
     if (status) die_of(s->path, &error, status);
     return stream;
 }

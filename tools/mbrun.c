@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,7 +28,7 @@
 
 typedef struct generate_options {
     shared_options shared;
-    const char *prompt, *prompt_file;
+    const char *prompt, *prompt_file, *as;
     uint64_t n, seed, context, top_k, window;
     double temperature, top_p, min_p, penalty;
     int no_echo;
@@ -61,8 +62,9 @@ static void emit(uint8_t byte, int is_terminal, double *last_flush)
     *last_flush = t;
 }
 
-/* The loop of generation; returns its seconds. The bytes go to `out` if it is not NULL, else to stdout. */
-static double write_on(megabyte_stream *stream, const generate_options *o, bytes *out)
+/* The loop of generation; returns its seconds. The bytes go to `out` if it is not NULL, else to stdout. *ended: the
+ * model itself ended the text. */
+static double write_on(megabyte_stream *stream, const generate_options *o, bytes *out, int *ended)
 {
     megabyte_sampling how = {.temperature = (float)o->temperature, .top_k = (uint32_t)o->top_k,
                              .top_p = (float)o->top_p, .min_p = (float)o->min_p,
@@ -73,6 +75,7 @@ static double write_on(megabyte_stream *stream, const generate_options *o, bytes
     for (uint64_t i = 0; (!o->n || i < o->n) && !stop_requested(); i++) {
         uint8_t byte;
         megabyte_status status = megabyte_stream_sample(stream, &how, &byte);
+        if ((*ended = status == MEGABYTE_END)) break;
         if (!status) status = megabyte_stream_step(stream, byte);
         if (status) die("generate", megabyte_status_string(status));
         if (out) append(out, &byte, 1);
@@ -84,7 +87,7 @@ static double write_on(megabyte_stream *stream, const generate_options *o, bytes
     return seconds;
 }
 
-static void print_generated(const session *s, const bytes *prompt, const bytes *out, double seconds)
+static void print_generated(const session *s, const bytes *prompt, const bytes *out, int ended, double seconds)
 {
     printf("{\"model\": ");
     json_text(stdout, s->path, strlen(s->path));
@@ -94,7 +97,7 @@ static void print_generated(const session *s, const bytes *prompt, const bytes *
     json_text(stdout, out->data, out->n);
     printf(", \"bytes_hex\": \"");
     for (size_t i = 0; i < out->n; i++) printf("%02x", out->data[i]);
-    printf("\", \"bytes\": %zu", out->n);
+    printf("\", \"bytes\": %zu, \"ended\": %s", out->n, ended ? "true" : "false");
     json_field("seconds", seconds);
     json_field("bytes_per_second", (double)out->n / seconds);
     puts("}");
@@ -106,7 +109,7 @@ static int run_generate(const command *self, int argc, char **argv)
     const option own[] = {
         {"prompt", 'p', OPTION_TEXT, &o.prompt, 0, 0, "PROMPT", "the text to go on from"},
         {"file", 'f', OPTION_TEXT, &o.prompt_file, 0, 0, "FILE", "the same, read from a file (-: standard input)"},
-        {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES", "how many to write (256); 0: until Ctrl-C"},
+        {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES", "how many to write at most (256); 0: until Ctrl-C"},
         {"temperature", 't', OPTION_REAL, &o.temperature, 0, 1000, "TEMP", "0.7; 0: always the likeliest byte"},
         {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K", "choose among the K likeliest bytes (0: off)"},
         {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P", "among the likeliest that sum to P (0.95; 1: off)"},
@@ -115,6 +118,7 @@ static int run_generate(const command *self, int argc, char **argv)
         {"repetition-window", 0, OPTION_NUMBER, &o.window, 1, 1024, "N", "how many bytes are recent (64)"},
         {"seed", 0, OPTION_NUMBER, &o.seed, 0, ANY, "S", "1; same seed, same bytes, on every machine"},
         {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
+        {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
         {"no-echo", 0, OPTION_FLAG, &o.no_echo, 0, 0, NULL, "leave the prompt out of the output"},
     };
     uint32_t cores = count_cores();
@@ -127,7 +131,8 @@ static int run_generate(const command *self, int argc, char **argv)
     session s;
     open_model(&s, &o.shared);
     open_engine(&s, &o.shared, thread_count(&o.shared));
-    megabyte_stream *stream = new_stream(&s, o.context);
+    megabyte_stream *stream = new_stream(&s, o.context, o.as);
+    int ended = 0;
     if (o.prompt) append(&prompt, o.prompt, strlen(o.prompt));
     if (o.prompt_file) read_file(o.prompt_file, &prompt);
     catch_interrupt();
@@ -136,8 +141,8 @@ static int run_generate(const command *self, int argc, char **argv)
         flush_output();
     }
     if (!feed(&s, stream, &prompt)) return 1;
-    double seconds = write_on(stream, &o, o.shared.json ? &out : NULL);
-    if (o.shared.json) print_generated(&s, &prompt, &out, seconds);
+    double seconds = write_on(stream, &o, o.shared.json ? &out : NULL, &ended);
+    if (o.shared.json) print_generated(&s, &prompt, &out, ended, seconds);
     megabyte_stream_free(stream);
     close_session(&s);
     free(prompt.data);
@@ -153,10 +158,12 @@ typedef struct scorer {
     shared_options shared;
     session s;
     uint64_t window, limit, context;
-    const char *logits_path;
+    const char *logits_path, *as;
     int mix;         /* what compressing comes to instead */
-    megabyte_stream *stream;
+    int strided;     /* two passes: see score_piece */
+    megabyte_stream *stream, *second; /* second: NULL unless strided */
     uint8_t *input;  /* PIECE bytes */
+    float *bits[2];  /* [PIECE] of each pass, NULL unless strided */
     float *logits;   /* PIECE * V, NULL if not asked for */
     FILE *logits_file;
     progress bar;
@@ -229,7 +236,7 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
     static uint8_t out[PIECE];
     megabyte_codec *codec;
     megabyte_codec_options options = {.engine = o->s.engine, .block = (uint32_t)o->window, .size = expected,
-                                      .progress = stop_asked};
+                                      .as = o->as, .progress = stop_asked};
     megabyte_codec_counts counts;
     megabyte_error error;
     size_t n, used, taken, given;
@@ -257,6 +264,35 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
     return ferror(in) ? complain(t->name, strerror(errno)) : 1;
 }
 
+/* Strided inference (paper, section 4): predictions are best at the beginning of a patch, when what the global stage
+ * tells is fresh. A second pass, whose patches begin half a patch later, supplies the second halves. */
+static uint64_t stride(const scorer *o)
+{
+    return (o->s.info.patch_bytes + 1) / 2;
+}
+
+/* Does the second pass supply byte `at` of the window? A patch's sequence predicts its bytes 0 to P - 1, with
+ * lucidrains and MBLM the bytes 1 to P: there, a patch's first byte is the last of the patch before, the hardest one.
+ */
+static int is_from_second(const scorer *o, uint64_t at)
+{
+    const char *family = o->s.info.family;
+    uint64_t ahead = !strcmp(family, "lucidrains") || !strcmp(family, "mblm");
+    return at >= stride(o) && (at - ahead) % o->s.info.patch_bytes >= stride(o);
+}
+
+/* The n bytes in o->input, of which the first is byte `at` of its window. */
+static megabyte_status score_piece(scorer *o, size_t n, uint64_t at, double *bits)
+{
+    if (!o->strided) return megabyte_stream_score(o->stream, o->input, n, bits, o->logits);
+    uint64_t before = at < stride(o) ? stride(o) - at : 0; /* bytes that the second pass does not see */
+    size_t skip = before < n ? (size_t)before : n;
+    megabyte_status status = megabyte_stream_score_bytes(o->stream, o->input, n, o->bits[0]);
+    if (!status) status = megabyte_stream_score_bytes(o->second, o->input + skip, n - skip, o->bits[1] + skip);
+    for (size_t i = 0; i < n && !status; i++) *bits += (double)o->bits[is_from_second(o, at + i)][i];
+    return status;
+}
+
 /* From one start to the end of the input, the limit or Ctrl-C. Returns 1, or 0 after a message. */
 static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
 {
@@ -264,16 +300,18 @@ static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
     uint64_t in_window = 0;
     o->bar = (progress){.start = now()};
     megabyte_stream_reset(o->stream);
+    megabyte_stream_reset(o->second);
     while (!stop_requested()) {
         size_t want = PIECE;
         if (o->window && in_window == o->window) {
             megabyte_stream_reset(o->stream);
+            megabyte_stream_reset(o->second);
             in_window = 0;
         }
         if (o->window && o->window - in_window < want) want = (size_t)(o->window - in_window);
         size_t n = read_piece(o, in, t, want);
         if (!n) break;
-        if (megabyte_stream_score(o->stream, o->input, n, &t->bits, o->logits)) return bad_byte(t->name, &o->s);
+        if (score_piece(o, n, in_window, &t->bits)) return bad_byte(t->name, &o->s);
         if (o->logits && !write_logits(o, n)) return 0;
         t->bytes += n;
         in_window += n;
@@ -328,7 +366,8 @@ static int score_files(scorer *o, char **paths, int n)
     if (o->shared.json) {
         printf("{\"model\": ");
         json_text(stdout, o->s.path, strlen(o->s.path));
-        printf(", \"window\": %llu, \"files\": [", (unsigned long long)o->window);
+        printf(", \"window\": %llu, \"strided\": %s, \"files\": [", (unsigned long long)o->window,
+               o->strided ? "true" : "false");
     } else {
         fprintf(table, "%12s  %9s  %12s  %s\n", "bytes", "bits/byte", "ideal bytes", "name");
     }
@@ -366,8 +405,11 @@ static int run_score(const command *self, int argc, char **argv)
     const option own[] = {
         {"window", 0, OPTION_SIZE, &o.window, 0, ANY, "BYTES",
          "score in separate windows, each from nothing (0: slide)"},
+        {"strided", 0, OPTION_FLAG, &o.strided, 0, 0, NULL,
+         "in two passes, half a patch apart: better, and twice the work"},
         {"limit", 0, OPTION_SIZE, &o.limit, 0, ANY, "BYTES", "only this many bytes of each file (0: all)"},
         {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
+        {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
         {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
          "write float32 [n, vocabulary], little-endian (one FILE only)"},
         {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL, "what compress comes to: the model mixed with contexts (-7)"},
@@ -375,6 +417,7 @@ static int run_score(const command *self, int argc, char **argv)
     int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
     if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");
     if (o.mix && (o.logits_path || o.context)) usage_error(self, "--mix", "not together with --logits or --context");
+    if (o.strided && (o.logits_path || o.mix)) usage_error(self, "--strided", "not together with --logits or --mix");
     if (o.mix && o.window > MEGABYTE_BLOCK_MAX) usage_error(self, "--window", "too large for --mix (64M)");
     if (o.logits_path && n_files != 1) usage_error(self, "--logits", "takes exactly one FILE");
     if (o.logits_path && !strcmp(o.logits_path, "-") && o.shared.json)
@@ -382,15 +425,23 @@ static int run_score(const command *self, int argc, char **argv)
 
     open_model(&o.s, &o.shared);
     open_engine(&o.s, &o.shared, thread_count(&o.shared));
-    o.stream = new_stream(&o.s, o.context);
+    o.stream = new_stream(&o.s, o.context, o.as);
     o.input = allocate(PIECE);
+    if (o.strided) {
+        if (o.s.info.patch_bytes < 2) die("--strided", "this model's patches are single bytes");
+        o.second = new_stream(&o.s, o.context, o.as);
+        for (int i = 0; i < 2; i++) o.bits[i] = allocate(sizeof(float) * PIECE);
+    }
     if (o.logits_path) open_logits(&o);
     catch_interrupt();
     int status = score_files(&o, argv, n_files);
     if (!close_logits(&o, status == 0) && !status) status = 1;
     megabyte_stream_free(o.stream);
+    megabyte_stream_free(o.second);
     close_session(&o.s);
     free(o.input);
+    free(o.bits[0]);
+    free(o.bits[1]);
     free(o.logits);
     return status;
 }
@@ -414,8 +465,16 @@ static const char *stage_name(const megabyte_info *info, uint32_t s)
 
 static const char *position_kind(const megabyte_stage_info *g)
 {
-    return g->learned_positions ? g->rotary_positions ? "learned+rotary" : "learned"
-                                : g->rotary_positions ? "rotary" : "none";
+    static const char *const kinds[] = {"none", "learned", "rotary", "learned+rotary", "input-rotary",
+                                        "learned+input-rotary", "rotary+input-rotary", "learned+rotary+input-rotary"};
+    return kinds[(g->learned_positions != 0) + 2 * (g->rotary_positions != 0) + 4 * (g->input_rotary_positions != 0)];
+}
+
+/* The paper's D_G, of which a patch's P bytes make the global width; 0 where patches are embedded in another way. */
+static uint32_t dim_per_byte(const megabyte_info *info, uint32_t s)
+{
+    int is_paper = !strcmp(info->family, "paper") || !strcmp(info->family, "spacebyte");
+    return is_paper && s == 0 ? info->stage[0].dim / info->patch_bytes : 0;
 }
 
 static double stage_macs_per_byte(const megabyte_stage_info *g)
@@ -441,12 +500,47 @@ static memory_use measure_memory(const session *s)
 {
     memory_use m = {.short_context = 1024};
     const megabyte_engine_options options = {.threads = s->threads, .isa = s->isa};
-    if (m.short_context < s->info.patch_bytes) m.short_context = s->info.patch_bytes;
+    if (m.short_context < 2 * (uint64_t)s->info.patch_bytes) m.short_context = 2 * (uint64_t)s->info.patch_bytes;
     if (m.short_context > s->info.context_bytes) m.short_context = s->info.context_bytes;
     m.at_full = stream_bytes(s, 0);
     m.at_short = stream_bytes(s, m.short_context);
     if (megabyte_engine_size(s->model, &options, &m.engine)) m.engine = 0;
     return m;
+}
+
+/* Goes on with a list, in lines of up to 110 columns. *column: where the line has got to; 0: the list begins. */
+static void print_words(int *column, const char *format, ...)
+{
+    char words[96];
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(words, sizeof words, format, arguments);
+    va_end(arguments);
+    if (*column && *column + n + 3 > 110) {
+        puts(",");
+        *column = 0;
+    }
+    *column += printf(*column ? ", %s" : "          %s", words);
+}
+
+/* What the table has no column for. */
+static void print_stage_words(const megabyte_info *info, uint32_t i)
+{
+    const megabyte_stage_info *g = &info->stage[i];
+    int at = 0;
+    if (dim_per_byte(info, i)) print_words(&at, "D_G = %u per byte", dim_per_byte(info, i));
+    if (g->kv_heads < g->heads) print_words(&at, "%u heads of keys and values", g->kv_heads);
+    if (!strcmp(position_kind(g), "none")) print_words(&at, "no positions");
+    else print_words(&at, "%s positions", position_kind(g));
+    print_words(&at, "%s", g->norm);
+    if (g->final_norm) print_words(&at, "final norm");
+    if (g->qk_norm) print_words(&at, "norm of queries and keys");
+    print_words(&at, "%s", g->activation);
+    if (g->token_shift) print_words(&at, "token shift");
+    if (g->cross_patch) print_words(&at, "attention across patches (r = %u)", g->cross_patch);
+    for (size_t k = 0; k < COUNT_OF(g->convolutions) && g->convolutions[k]; k++)
+        print_words(&at, "convolution of %u bytes", g->convolutions[k]);
+    putchar('\n');
 }
 
 static void print_info(const session *s, const memory_use *m, const char *verified)
@@ -467,9 +561,12 @@ static void print_info(const session *s, const memory_use *m, const char *verifi
            (unsigned long long)info->file_bytes);
     printf("  id              ");
     for (size_t i = 0; i < sizeof info->id; i++) printf("%02x", info->id[i]);
-    if (info->pad_id == UINT32_MAX) printf("\n  vocabulary      V = %u, no pad id\n", info->vocabulary);
-    else printf("\n  vocabulary      V = %u, pad id %u\n", info->vocabulary, info->pad_id);
-    printf("  patch           P = %u bytes\n", info->patch_bytes);
+    printf("\n  vocabulary      V = %u", info->vocabulary);
+    if (info->pad_id == UINT32_MAX) printf(", no pad id");
+    else printf(", pad id %u", info->pad_id);
+    if (info->end_id == UINT32_MAX) printf(", no end id");
+    else printf(", end id %u", info->end_id);
+    printf("\n  patch           P = %u bytes\n", info->patch_bytes);
     printf("  context         %llu bytes = %u patches\n", (unsigned long long)info->context_bytes,
            info->stage[0].positions);
     printf("  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping alone\n",
@@ -482,12 +579,14 @@ static void print_info(const session *s, const memory_use *m, const char *verifi
         if (megabyte_isa_available((megabyte_isa)isa)) printf("%s, ", megabyte_isa_name((megabyte_isa)isa));
     printf("using %s\n  weights         %s\n\n", megabyte_isa_name(s->isa), verified);
 
-    printf("  stage     dim  layers  heads x dim    ff  positions            parameters  M MAC/token  M MAC/byte\n");
+    printf("  stage     dim  layers  heads x dim     ff  positions  bytes/token  parameters  M MAC/token"
+           "  M MAC/byte\n");
     for (uint32_t i = 0; i < info->n_stages; i++) {
         const megabyte_stage_info *g = &info->stage[i];
-        printf("  %-6s %6u %7u %6u x %-3u %6u %10u %-14s %6.2f M %12.3f %11.3f\n", stage_name(info, i), g->dim,
-               g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, position_kind(g),
+        printf("  %-6s %6u %7u %6u x %-3u %7u %10u %12llu %9.2f M %12.3f %11.3f\n", stage_name(info, i), g->dim,
+               g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, (unsigned long long)g->bytes_per_token,
                1e-6 * (double)g->parameters, 1e-6 * (double)g->macs_per_token, 1e-6 * stage_macs_per_byte(g));
+        print_stage_words(info, i);
     }
 }
 
@@ -496,7 +595,15 @@ static void print_stage_json(const megabyte_info *info, uint32_t i)
     const megabyte_stage_info *g = &info->stage[i];
     printf("%s{\"name\": \"%s\", \"dim\": %u, \"layers\": %u, \"heads\": %u, \"head_dim\": %u, \"ff_dim\": %u, ",
            i ? ", " : "", stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim);
-    printf("\"positions\": %u, \"position_kind\": \"%s\"", g->positions, position_kind(g));
+    printf("\"kv_heads\": %u, \"positions\": %u, \"position_kind\": \"%s\", \"norm\": \"%s\", \"activation\": \"%s\"",
+           g->kv_heads, g->positions, position_kind(g), g->norm, g->activation);
+    printf(", \"final_norm\": %s, \"qk_norm\": %s, \"token_shift\": %s, \"cross_patch\": %u, \"convolutions\": [",
+           g->final_norm ? "true" : "false", g->qk_norm ? "true" : "false", g->token_shift ? "true" : "false",
+           g->cross_patch);
+    for (size_t k = 0; k < COUNT_OF(g->convolutions) && g->convolutions[k]; k++)
+        printf("%s%u", k ? ", " : "", g->convolutions[k]);
+    putchar(']');
+    json_field("dim_per_byte", dim_per_byte(info, i) ? (double)dim_per_byte(info, i) : (double)NAN);
     json_field("parameters", (double)g->parameters);
     json_field("bytes_per_token", (double)g->bytes_per_token);
     json_field("macs_per_token", (double)g->macs_per_token);
@@ -521,6 +628,7 @@ static void print_info_json(const session *s, const memory_use *m, int verified)
     for (size_t i = 0; i < sizeof info->id; i++) printf("%02x", info->id[i]);
     printf("\", \"vocabulary\": %u", info->vocabulary);
     json_field("pad_id", info->pad_id == UINT32_MAX ? (double)NAN : (double)info->pad_id);
+    json_field("end_id", info->end_id == UINT32_MAX ? (double)NAN : (double)info->end_id);
     json_field("patch_bytes", (double)info->patch_bytes);
     json_field("context_bytes", (double)info->context_bytes);
     json_field("parameters", (double)info->parameters);
@@ -568,11 +676,14 @@ static int run_info(const command *self, int argc, char **argv)
 
 static const command commands[] = {
     {"generate", "[-m MODEL] [-p PROMPT | -f FILE] [-n BYTES] [options]",
-     "Writes the prompt, then bytes drawn from the model as they come.\nUses up to 4 threads unless told.",
+     "Writes the prompt, then bytes drawn from the model as they come. Models that can end a text stop there.\n"
+     "Uses up to 4 threads unless told.",
      run_generate},
     {"score", "[-m MODEL] [options] FILE...",
      "Prints how many bits per byte the model needs for each file (- is standard input) and in total.\n"
      "Long files slide: a byte is predicted from between half and all of the model's context before it.\n"
+     "The paper's ways of inference: --window CONTEXT is basic; --window CONTEXT --strided, strided; without options,\n"
+     "sliding; --strided alone, both.\n"
      "--mix: what compress comes to instead, container included; --window is then the size of a block.\n"
      "Uses all cores unless told.", run_score},
     {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
@@ -601,8 +712,8 @@ static const command commands[] = {
     {"list", "[-m MODEL] [--json] [FILE | -]...",
      "Tells what the headers of .mbz files say, without decoding anything (test does): sizes in bytes, original /\n"
      "compressed, blocks by method (stored, constant: one byte repeated, coded by the network, by contexts that learn\n"
-     "from the file, by both mixed), the version of the format and of the\n"
-     "numerics (p: primed), the id of the model and its name if it is at hand.\n"
+     "from the file, by both mixed), the version of the format and of the numerics (p: primed, by --prime or --as),\n"
+     "the id of the model and its name if it is at hand.\n"
      "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.", run_list},
     {"info", "[-m MODEL] [--verify] [--json]", "Describes a model in the terms of the MEGABYTE paper.", run_info},
     {"bench", "[-m MODEL] [-T THREADS] [options]",

@@ -43,6 +43,7 @@ typedef struct shared_options {
 
 #define ANY 0x1p64 /* as `high`: no limit but that of uint64_t */
 #define MAX_THREADS 256
+#define AS_HELP "the type of file that bGPT models are told: txt, wav, bmp ..."
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
 extern const char *program_name; /* argv[0], for finding the models */
@@ -88,7 +89,8 @@ void close_session(session *s);
 uint32_t thread_count(const shared_options *shared);                      /* -T, with 0 as all cores */
 int isa_exists(int isa);                                                  /* 1 if megabyte knows it by name */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
-megabyte_stream *new_stream(const session *s, uint64_t context);          /* context: 0 = the model's; or dies */
+megabyte_stream *new_stream(const session *s, uint64_t context, const char *as); /* 0: the model's; NULL; or dies */
+const char *fault_of_type(const session *s, const char *as, megabyte_error *error); /* of --as; NULL if it will do */
 uint32_t count_cores(void);                                               /* those this process may use, <= 256 */
 
 /* ------------------------------------------------------------------------------------------------ odds and ends */

@@ -47,7 +47,7 @@ typedef struct zipper {
     const command *self;
     shared_options shared;
     int mode; /* MEGABYTE_COMPRESS or MEGABYTE_DECOMPRESS */
-    const char *output, *prime_file;
+    const char *output, *prime_file, *as;
     uint64_t streams, block, limit, level;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
     int writes; /* 0: test and --against only count */
@@ -514,7 +514,7 @@ static megabyte_codec_options common_options(job *j)
 {
     zipper *z = j->z;
     return (megabyte_codec_options){.engine = z->s.engine, .prime = z->prime.data, .n_prime = z->prime.n,
-                                    .progress = on_progress, .progress_context = j};
+                                    .as = z->as, .progress = on_progress, .progress_context = j};
 }
 
 /* Memory decides how many blocks are verified side by side, never where they are cut. */
@@ -575,6 +575,12 @@ static int make_codec(job *j, const megabyte_codec_options *o)
 {
     zipper *z = j->z;
     megabyte_error error;
+    char why[256];
+    const char *fault = fault_of_type(&z->s, z->as, &error);
+    if (fault) {
+        snprintf(why, sizeof why, "--as: %s", fault);
+        return complain(j->name, why);
+    }
     megabyte_codec_free(z->codec);
     z->codec = NULL;
     z->size_was_told = z->mode == MEGABYTE_COMPRESS && o->size != 0;
@@ -588,12 +594,15 @@ static int make_codec(job *j, const megabyte_codec_options *o)
 static int codec_failed(job *j, megabyte_status status)
 {
     const megabyte_error *error = megabyte_codec_error(j->z->codec);
+    const char *text = error->text[0] ? error->text : megabyte_status_string(status);
+    char why[256];
     end_progress(&j->z->bar);
     if (status == MEGABYTE_CANCELLED && stop_requested()) return 0;
     if (status == MEGABYTE_TRAILING_DATA) j->has_trailing_data = 1;
     if (status == MEGABYTE_INVALID_ARGUMENT && j->z->size_was_told)
         return complain(j->name, "changed while it was read");
-    return complain(j->name, error->text[0] ? error->text : megabyte_status_string(status));
+    snprintf(why, sizeof why, "%s%s", text, status == MEGABYTE_WRONG_PRIME ? " (options --prime and --as)" : "");
+    return complain(j->name, why);
 }
 
 /* Hands on everything that the codec has to give. */
@@ -848,6 +857,8 @@ static int run_zipper(const command *self, int argc, char **argv, int who)
          "fail if a file decodes to more than this (0: no limit)"}},
         {all, {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE", who == COMPRESSES
          ? "make the model read FILE before each block; decoding needs it" : "the FILE given to compress --prime"}},
+        {COMPRESSES, {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", AS_HELP "; decoding needs it"}},
+        {DECOMPRESSES | TESTS, {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", "the EXT given to compress --as"}},
         {COMPRESSES, {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
          "write no files: print a table of sizes beside other compressors"}},
         {all, {"verbose", 'v', OPTION_FLAG, &z.verbose, 0, 0, NULL, who == TESTS
@@ -1178,6 +1189,7 @@ static void print_head(const comparison *c)
     if (z->level) printf(", -%llu", (unsigned long long)z->level);
     if (z->block) printf(", -B %llu", (unsigned long long)z->block);
     if (z->prime_file) printf(", --prime %s", base_name(z->prime_file));
+    if (z->as) printf(", --as %s", z->as);
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         if (!c->program[i]) printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);
     printf(".\n\n| file | bytes | mbrun |");

@@ -1,0 +1,121 @@
+#!/bin/sh
+# mbrun generate, score, info and every --help: options, exit statuses, what the JSON says. Strided inference itself is
+# checked by test_score.c. Run from the repository's root, with tools/mbrun and models/text-small.mb there. A model that
+# is told the type of file (bGPT) in BGPT_MODEL is tried, too.
+set -u
+mbrun=$PWD/tools/mbrun MEGABYTE_MODEL=$PWD/models/text-small.mb data=$PWD/tests/data
+export MEGABYTE_MODEL
+dir=$PWD/tests/tmp/score
+rm -rf "$dir"
+mkdir -p "$dir"
+cd "$dir" || exit 1
+fail() { echo "FAILED: $*"; [ ! -f said ] || sed 's/^/    /' said; exit 1; }
+group() { printf '%s ... ok\n' "$1"; }
+# run STATUS COMMAND...: output to `out`, errors to `said`
+run() {
+    expected=$1
+    shift
+    "$@" >out 2>said </dev/null
+    status=$?
+    [ $status = "$expected" ] || fail "$* exits with $status, not $expected"
+}
+says() { grep -q -- "$1" said || fail "no word of '$1'"; }
+tells() { grep -q -- "$1" out || fail "the output has no '$1': $(head -c 600 out)"; }
+bits() { sed 's/.*"bits": \([0-9.]*\).*/\1/' out; } # the total of score --json
+
+head -c 3000 "$data/text.txt" >text
+
+# ----------------------------------------------------------------------------------------------------- help
+for command in generate score compress decompress test list info bench; do
+    run 0 "$mbrun" $command --help
+    tells "^Usage: mbrun $command "
+    [ -z "$(cut -c 121- out | tr -d '\n')" ] || fail "$command --help is too wide: $(cut -c 121- out)"
+    case $command in list | info) ;; *) tells '--as EXT' ;; esac
+    run 2 "$mbrun" $command --no-such-option
+done
+group "every --help"
+
+# ------------------------------------------------------------------------------------------- score --strided
+run 0 "$mbrun" score --json --context 512 text
+tells '"strided": false'
+plain=$(bits)
+run 0 "$mbrun" score --json --context 512 --strided text
+tells '"strided": true'
+both=$(bits)
+awk "BEGIN { exit !($both < $plain) }" || fail "strided: $both bits, otherwise $plain"
+"$mbrun" score --json --context 512 --strided - <text >out 2>said || fail "from standard input"
+[ "$(bits)" = "$both" ] || fail "from standard input: $(bits) bits, not $both"
+run 0 "$mbrun" score --json --strided --window 1000 text
+windows=$(bits)
+for i in 0 1 2; do dd if=text of="text.$i" bs=1000 skip=$i count=1 2>/dev/null; done
+run 0 "$mbrun" score --json --strided text.0 text.1 text.2
+awk "BEGIN { d = $windows - $(bits); exit !(d * d < 1e-12) }" || fail "windows: $windows, files: $(bits)"
+: >empty
+run 0 "$mbrun" score --json --strided empty
+run 2 "$mbrun" score --strided --logits out.f32 text
+says strided
+run 2 "$mbrun" score --strided --mix text
+says strided
+run 1 "$mbrun" score --context 1 text
+says context
+group "score --strided"
+
+# ----------------------------------------------------------------------------------------------------- --as
+for command in generate "score text" "score --mix text" "score --strided text" "compress text" "compress -c text" \
+    "compress --against text" "bench --seconds 0.01"; do
+    run 1 "$mbrun" ${command%% *} --as txt $(echo "$command " | cut -d ' ' -f 2-)
+    says --as
+    says 'type of file'
+done
+[ ! -e text.mbz ] || fail "compress --as leaves an output"
+run 0 "$mbrun" compress text
+run 1 "$mbrun" test --as txt text.mbz
+says --as
+run 0 "$mbrun" compress -f --prime text.0 text
+run 1 "$mbrun" decompress -c text.mbz
+says --prime
+says --as
+if [ -n "${BGPT_MODEL-}" ]; then
+    run 0 "$mbrun" score -m "$BGPT_MODEL" --json --as txt text
+    txt=$(bits)
+    run 0 "$mbrun" score -m "$BGPT_MODEL" --json --as wav text
+    [ "$(bits)" != "$txt" ] || fail "txt and wav are all one"
+    run 1 "$mbrun" score -m "$BGPT_MODEL" --as '' text
+    run 1 "$mbrun" score -m "$BGPT_MODEL" --as 12345678901234567 text
+    says 'type of file'
+    for level in 1 5 7; do
+        run 0 "$mbrun" compress -m "$BGPT_MODEL" -f -$level --as wav text
+        run 0 "$mbrun" test -m "$BGPT_MODEL" --as wav text.mbz
+        run 0 "$mbrun" decompress -m "$BGPT_MODEL" -c --as wav text.mbz
+        cmp out text || fail "-$level --as wav: other bytes"
+        for wrong in '' '--as txt' '--as wav --prime text.0'; do
+            run 1 "$mbrun" decompress -m "$BGPT_MODEL" -c $wrong text.mbz
+            says --as
+        done
+        run 0 "$mbrun" compress -m "$BGPT_MODEL" -f -$level --prime text.0 --as wav text
+        run 1 "$mbrun" test -m "$BGPT_MODEL" --prime text.0 text.mbz
+        run 0 "$mbrun" test -m "$BGPT_MODEL" --prime text.0 --as wav text.mbz
+    done
+    run 0 "$mbrun" generate -m "$BGPT_MODEL" --as txt --json -n 100000 -t 1 --top-p 1
+    tells '"ended": true'
+    run 0 "$mbrun" generate -m "$BGPT_MODEL" --as txt -n 0 -t 1 --top-p 1 --no-echo
+    group "--as, with a model that takes it"
+fi
+group "--as"
+
+# --------------------------------------------------------------------------------------------- generate, info
+run 0 "$mbrun" generate --json -n 20 -p "The "
+tells '"bytes": 20, "ended": false'
+run 0 "$mbrun" info
+tells 'no pad id, no end id'
+tells 'rotary positions, RMSNorm, final norm, GELU, token shift'
+[ -z "$(sed -n '/^  stage/,$p' out | cut -c 111- | tr -d '\n')" ] || fail "info's table is wider than 110 columns"
+run 0 "$mbrun" info --json
+for field in '"end_id": null' '"kv_heads": 4' '"norm": "RMSNorm"' '"activation": "GELU"' '"convolutions": \[\]' \
+    '"position_kind": "rotary"' '"token_shift": true' '"qk_norm": false' '"dim_per_byte": null' '"cross_patch": 0'; do
+    tells "$field"
+done
+group "generate, info"
+
+cd "$OLDPWD" && rm -rf "$dir"
+echo "mbrun generate, score, info ... ok"
