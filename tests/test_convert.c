@@ -1,5 +1,5 @@
-/* test_convert.c - the converter on wrong and hostile checkpoints. Each conversion runs in a child
- * process, so that exit statuses and crashes are seen; memory asked for is bounded by the input's size. */
+/* test_convert.c - the converter on right, wrong and hostile checkpoints of every family. Each conversion runs
+ * in a child process, so that exit statuses and crashes are seen; memory asked for is bounded by the input's size. */
 #define MEGABYTE_API static __attribute__((unused))
 #if !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
 #define _POSIX_C_SOURCE 200809L
@@ -27,6 +27,7 @@ static size_t charged(size_t count, size_t size) {
 #undef realloc
 
 #include "synthetic.h"
+#include "torch.h"
 
 #define IN "tests/tmp/hostile.safetensors"
 #define CONFIG "tests/tmp/hostile.json"
@@ -54,7 +55,7 @@ static int run_converter(const char *const *arguments, size_t limit) {
     CHECK(child >= 0, "fork");
     if (!child) {
         if (!freopen("tests/tmp/said.txt", "wb", stderr) || !freopen("/dev/null", "wb", stdout)) _exit(98);
-        memory_limit = limit;
+        memory_limit = limit, memory_used = 0;
         exit(mbconvert_main(argc, argv));
     }
     CHECK(waitpid(child, &wait_status, 0) == child);
@@ -264,11 +265,12 @@ static void mutate_json(text *t) {
     }
 }
 
-static void mutations(void) {
+/* `count` mutations of the checkpoint and its configuration: between `least` and half of them are converted. */
+static void mutate_case(int count, int least) {
     size_t header = get32(checkpoint), room = checkpoint_size + 100000;
     text t = { need(room, 1), 0, room };
     int converted = 0;
-    for (uint64_t seed = 1; seed <= 3000; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)count; seed++) {
         seed_random(seed);
         name_case("a mutated checkpoint: see " IN " and " CONFIG);
         if (random_below(4) == 0) { /* its configuration */
@@ -298,9 +300,546 @@ static void mutations(void) {
         check_conversion(seed & 1 ? "f32" : "q8", t.size > checkpoint_size ? t.size : checkpoint_size);
         converted += !access(OUT, F_OK);
     }
-    CHECK(converted > 20 && converted < 1500, "%d of 3000 were converted: the mutations are no good",
-          converted);
+    CHECK(converted > least && converted < count / 2, "%d of %d were converted: the mutations are no good",
+          converted, count);
+    write_file(IN, checkpoint, checkpoint_size);
+    write_file(CONFIG, config, config_size);
     free(t.data);
+}
+
+static void mutations(void) { mutate_case(3000, 20); }
+
+/* ---------------------------------------------------------------------------------------- PyTorch's files */
+
+#define PT "tests/tmp/hostile.pt" /* its content tells what it is, not this name */
+#define AGAIN "tests/tmp/again.mb"
+
+static const char *const storage_types[] = { "FloatStorage", "HalfStorage", "BFloat16Storage", "DoubleStorage" };
+
+/* Tensor t's elements into storage `data`, in one of several layouts; says in *v which. */
+static void lay_out(struct checkpoint *in, const struct source *t, int layout, bytes *data, torch_view *v) {
+    int wide = layout == 4; /* as double; others keep the type */
+    size_t size = wide ? 8 : element_types[t->type].bytes;
+    uint64_t rows = t->rank == 2 ? t->shape[0] : 1, cols = t->shape[t->rank - 1];
+    uint64_t stride[3] = { cols * (t->rank == 3 ? t->shape[1] : 1), 1, 0 };
+    const u8 *from = load(in, t);
+    if (t->rank == 3) rows = t->shape[0], cols = t->shape[1] * t->shape[2], stride[1] = 1;
+    if (layout == 1) stride[0] = 1, stride[1] = rows; /* transposed */
+    if (layout == 2) stride[0] = cols + 3;            /* a part of something wider */
+    if (layout == 3) stride[0] = 2 * cols, stride[1] = 2;
+    v->storage_type = storage_types[wide ? 3 : t->type];
+    v->offset = data->size / size;
+    v->rank = (int)t->rank;
+    uint64_t span = (rows - 1) * stride[0] + (cols - 1) * stride[1] + 1;
+    uint8_t *to = need((size_t)span, size);
+    memset(to, 0xee, (size_t)span * size);
+    for (uint64_t i = 0; i < rows * cols; i++) {
+        uint8_t *p = to + (i / cols * stride[0] + i % cols * stride[1]) * size;
+        float f;
+        double d;
+        if (wide) read_line(in, t, i, 0, 1, &f), d = f, memcpy(p, &d, 8);
+        else memcpy(p, from + i * size, size);
+    }
+    append(data, to, (size_t)span * size);
+    free(to);
+    for (uint32_t i = 0; i < t->rank; i++) v->shape[i] = t->shape[i];
+    v->stride[0] = t->rank == 1 ? stride[1] : stride[0];
+    v->stride[1] = t->rank == 3 ? t->shape[2] * stride[1] : stride[1];
+    v->stride[2] = stride[1];
+}
+
+enum { PLAIN, SHARED, LARGE, STRIDED, WRAPPED, LAYOUTS }; /* WRAPPED is strided, too */
+enum { HELD_TOGETHER = 1 << 18 }; /* elements of the one storage that all share */
+
+/* A safetensors file again as a .pt file. */
+static void write_torch(const char *pt, const char *safetensors, int how) {
+    struct checkpoint in;
+    bytes pickle = { 0 }, *storage;
+    zip_file z = { .wide = how == LARGE };
+    int keys = 0;
+    memset(&in, 0, sizeof in);
+    open_checkpoint(&in, safetensors);
+    storage = need(in.count, sizeof *storage);
+    append_text(&pickle, "\x80\2}(");
+    if (how == WRAPPED) { /* as training scripts leave them */
+        pickle_text(&pickle, "args"), append_text(&pickle, "cargparse\nNamespace\n)\x81}(");
+        pickle_text(&pickle, "lr"), append_text(&pickle, "G????????ub");
+        pickle_text(&pickle, "epoch"), pickle_whole(&pickle, 300);
+        pickle_text(&pickle, "state_dict"), append_text(&pickle, "ccollections\nOrderedDict\n)R(");
+    }
+    for (uint64_t i = 0; i < in.count; i++) {
+        torch_view v = { .key = how == SHARED ? (int)in.tensors[i].type : keys++ };
+        char name[200];
+        int layout = how >= STRIDED ? (int)random_below(5) : 0;
+        if (in.tensors[i].rank != 2 && layout < 3) layout = 0;
+        lay_out(&in, &in.tensors[i], layout, &storage[v.key], &v);
+        v.held = how == SHARED ? HELD_TOGETHER
+                               : storage[v.key].size / (layout == 4 ? 8 : element_types[in.tensors[i].type].bytes);
+        snprintf(name, sizeof name, "%s%s", how == WRAPPED ? "module._orig_mod." : "", in.tensors[i].name);
+        pickle_text(&pickle, name);
+        pickle_tensor(&pickle, &v, how == WRAPPED && i % 2);
+    }
+    append_text(&pickle, "u");
+    if (how == WRAPPED) { /* attributes of the state dict, then an optimizer with a tensor */
+        torch_view v = { "FloatStorage", 0, 1, 0, { 1 }, { 1 }, 1 };
+        append_text(&pickle, "}");
+        pickle_text(&pickle, "_metadata"), append_text(&pickle, "}sb");
+        pickle_text(&pickle, "optimizer"), append_text(&pickle, "}(");
+        pickle_text(&pickle, "step"), pickle_tensor(&pickle, &v, 0), append_text(&pickle, "uu");
+    }
+    append_text(&pickle, ".");
+    torch_begin(&z, "archive", &pickle, "little");
+    for (int k = 0; k < (how == SHARED ? 3 : keys); k++) {
+        if (how == SHARED) { /* all of a type in one storage; as much as was promised */
+            static const uint8_t zeros[4096];
+            while (storage[k].size && storage[k].size < 4 * HELD_TOGETHER) append(&storage[k], zeros, sizeof zeros);
+        }
+        torch_storage(&z, "archive", k, &storage[k]);
+        free(storage[k].at);
+    }
+    bytes file = zip_end(&z);
+    write_file(pt, file.at, file.size);
+    free(file.at), free(pickle.at), free(storage);
+    fclose(in.file);
+}
+
+/* The .pt file gives the same model as the .safetensors file. The last one, of the worst layout, stays as
+ * tests/tmp/NAME.pt for fuzz_pt. */
+static void check_same_model(const char *name) {
+    char pt[200], safetensors[200], json[200];
+    size_t n, m;
+    snprintf(pt, sizeof pt, "tests/tmp/%s.pt", name);
+    snprintf(safetensors, sizeof safetensors, "tests/tmp/%s.safetensors", name);
+    snprintf(json, sizeof json, "tests/tmp/%s.json", name);
+    remove(OUT), remove(AGAIN);
+    CHECK(RUN(safetensors, "-o", OUT, "--config", json) == 0, "%s", said);
+    for (int how = 0; how < LAYOUTS; how++) {
+        name_case("%s as a .pt file, layout %d", name, how);
+        write_torch(pt, safetensors, how);
+        CHECK(RUN(pt, "-o", AGAIN, "-f", "--config", json) == 0, "%s", said);
+        uint8_t *a = read_file(OUT, &n), *b = read_file(AGAIN, &m);
+        CHECK(n == m && !memcmp(a, b, n), "another model");
+        free(a), free(b);
+    }
+}
+
+static void torch_models(void) {
+    static const synthetic halves = { "torch-bf16", 3, { 4, 3, 2 }, { 9, 6, 8 }, { 1, 1, 1 }, 2, 4, 2, 20, 1, 1,
+                                      "BF16" };
+    static const synthetic_bgpt bgpt = { "torch-bgpt", 3, 4, 16, 2, { 1, 1 }, "F32" };
+    static const synthetic_paper paper = {
+        .name = "torch-paper", .patch = 3, .patches = 4, .vocabulary = 20, .dim = { 4, 6 }, .depth = { 1, 1 },
+        .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 4, 6 }, .ff = { 9, 7 }, .rope = { 1, 1 },
+        .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .convs = 2, .biases = 1, .qk_norm = 1,
+        .to_local = 1, .norm = "LayerNorm", .activation = "relu", .type = "F16" };
+    synthetic_write(&halves, 6);
+    synthetic_write_bgpt(&bgpt, 7);
+    synthetic_write_paper(&paper, 8);
+    check_same_model("convert");
+    check_same_model("torch-bf16");
+    check_same_model("torch-bgpt");
+    check_same_model("torch-paper");
+}
+
+/* ... ends in refusal, and the message names what is wrong. */
+static void refused(const bytes *file, const char *about) {
+    write_file(PT, file->at, file->size);
+    int status = run_converter((const char *const[]){ PT, "-o", AGAIN, "-f", "--config", CONFIG, NULL },
+                               32 * file->size + (4u << 20)); /* tables that grow are charged again each time */
+    CHECK(status == 1 && strstr(said, about), "exit status %d, '%s' does not name '%s'", status, said, about);
+    CHECK(strstr(said, PT), "'%s' does not name the file", said);
+}
+
+static void refused_pickle(const char *code, size_t n, const char *about) {
+    static const float values[16];
+    zip_file z = { 0 };
+    bytes pickle = { 0 }, data = { 0 };
+    append(&pickle, code, n), append(&data, values, sizeof values);
+    torch_begin(&z, "x", &pickle, NULL);
+    torch_storage(&z, "x", 0, &data);
+    bytes file = zip_end(&z);
+    refused(&file, about);
+    free(file.at), free(pickle.at), free(data.at);
+}
+
+static void torch_refuses_calls(void) {
+#define PICKLE(code, about) { code, sizeof(code) - 1, about }
+    static const struct { const char *code; size_t n; const char *about; } cases[] = {
+        PICKLE("\x80\2cos\nsystem\nX\2\0\0\0ls\x85R.", "os.system (opcode REDUCE at 21): refused"),
+        PICKLE("\x80\4\x8c\2os\x8c\6system\x93\x8c\2ls\x85R.", "os.system (opcode REDUCE at "),
+        PICKLE("\x80\2cposix\nsystem\nq\0X\2\0\0\0ls\x85q\1R.", "posix.system"),
+        PICKLE("\x80\2}(X\1\0\0\0ac__builtin__\neval\nX\1\0\0\0001\x85Ru.", "__builtin__.eval (opcode REDUCE"),
+        PICKLE("\x80\2c__main__\nConfig\n)\x81}b.", "__main__.Config (opcode NEWOBJ at 20)"),
+        PICKLE("\x80\4c__main__\nConfig\n)}\x92.", "__main__.Config (opcode NEWOBJ_EX"),
+        PICKLE("(X\2\0\0\0lsios\nsystem\n.", "os.system (opcode INST"),
+        PICKLE("(cos\nsystem\nX\2\0\0\0lso.", "os.system (opcode OBJ"),
+        PICKLE("ctorch\nload\nX\1\0\0\0a\x85R.", "torch.load (opcode REDUCE"),
+        PICKLE("ctorch._utils\n_rebuild_tensor_v3\n)R.", "torch._utils._rebuild_tensor_v3 (opcode REDUCE"),
+        PICKLE("ctorch\nFloatStorage\n)R.", "torch.FloatStorage (opcode REDUCE"),
+        PICKLE("ccollections\nOrderedDict\n)R)R.", "no class or function (opcode REDUCE"),
+        PICKLE("cos\nsystem\n}b.", "BUILD"),
+        PICKLE("\x82\1.", "EXT1"),
+        PICKLE("\x8f.", "EMPTY_SET"),
+        PICKLE("I1\n.", "INT"),
+        PICKLE("\xff.", "0xff"),
+        PICKLE("\x80\6}.", "protocol 6"),
+        PICKLE("", "ends too early"),
+        PICKLE("}", "ends too early"),
+        PICKLE("X\xff\xff\xff\xff" "a.", "ends too early"),
+        PICKLE("\x8d\xff\xff\xff\xff\xff\xff\xff\xff" "a.", "ends too early"),
+        PICKLE("cos\nsystem", "ends too early"),
+        PICKLE(".", "stack"),
+        PICKLE("(.", "stack"),
+        PICKLE("R.", "stack"),
+        PICKLE("\x87.", "stack"),
+        PICKLE("K\1K\2s.", "stack"),
+        PICKLE("NNu.", "mark"),
+        PICKLE("t.", "mark"),
+        PICKLE("}(NNNu.", "key without a value"),
+        PICKLE("](Nu.", "no dict"),
+        PICKLE("}(Ne.", "no list"),
+        PICKLE("h\1.", "memo 1"),
+        PICKLE("}j\xff\xff\xff\xff.", "memo 4294967295"),
+        PICKLE("}r\xff\xff\xff\xff.", "memo 4294967295"),
+        PICKLE("NQ.", "persistent id"),
+        PICKLE("}.", "no dict of tensors"),
+        PICKLE("K\1.", "no dict of tensors"),
+        PICKLE("}q\0X\5\0\0\0modelh\0s.", "no dict of tensors"), /* holds itself */
+        PICKLE("}X\5\0\0\0modelK\1s.", "no dict of tensors"),
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        name_case("pickle %zu, about '%s'", i, cases[i].about);
+        refused_pickle(cases[i].code, cases[i].n, cases[i].about);
+    }
+    name_case("a stack without end");
+    static char deep[100000];
+    memset(deep, 'N', sizeof deep);
+    refused_pickle(deep, sizeof deep, "65536 values");
+    memset(deep, '(', sizeof deep);
+    refused_pickle(deep, sizeof deep, "65536 values");
+    for (size_t i = 0; i < sizeof deep; i++) deep[i] = "]2a"[i % 3]; /* lists that hold themselves */
+    refused_pickle(deep, sizeof deep, "ends too early");
+}
+
+static void torch_refuses_tensors(void) {
+    static const struct { torch_view v; const char *about; } cases[] = {
+        { { "ComplexFloatStorage", 0, 8, 0, { 8 }, { 1 }, 1 }, "torch.ComplexFloatStorage" },
+        { { "FloatStorage", 7, 8, 0, { 8 }, { 1 }, 1 }, "data/7" },
+        { { "FloatStorage", 0, 17, 0, { 8 }, { 1 }, 1 }, "17 elements in 64 bytes" },
+        { { "DoubleStorage", 0, 16, 0, { 8 }, { 1 }, 1 }, "16 elements in 64 bytes" },
+        { { "FloatStorage", 0, (uint64_t)1 << 62, 0, { 8 }, { 1 }, 1 }, "truncated" },
+        { { "FloatStorage", 0, (uint64_t)1 << 63, 0, { 8 }, { 1 }, 1 }, "not negative" },
+        { { "FloatStorage", 0, 16, 9, { 8 }, { 1 }, 1 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, (uint64_t)1 << 62, { 8 }, { 1 }, 1 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, 0, { 17 }, { 1 }, 1 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, 0, { 9 }, { 2 }, 1 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, 0, { 4, 4 }, { 5, 1 }, 2 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, 0, { 2 }, { (uint64_t)1 << 62 }, 1 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, 0, { (uint64_t)1 << 62, 4 }, { 0, 1 }, 2 }, "beyond its storage" },
+        { { "FloatStorage", 0, 16, 0, { 5, 4 }, { 0, 1 }, 2 }, "expanded" },
+        { { "FloatStorage", 0, 16, 0, { 8 }, { 1 }, 1 }, "no tensor of a known model" },
+        { { "FloatStorage", 0, 16, 16, { 0, 4 }, { 4, 1 }, 2 }, "no tensor of a known model" },
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        name_case("tensor %zu, about '%s'", i, cases[i].about);
+        bytes pickle = { 0 };
+        append_text(&pickle, "}(");
+        pickle_text(&pickle, "w"), pickle_tensor(&pickle, &cases[i].v, 0);
+        append_text(&pickle, "u.");
+        refused_pickle((char *)pickle.at, pickle.size, cases[i].about);
+        free(pickle.at);
+    }
+    name_case("two dicts of tensors");
+    bytes pickle = { 0 };
+    append_text(&pickle, "}(");
+    for (int i = 0; i < 2; i++) {
+        pickle_text(&pickle, i ? "generator" : "critic"), append_text(&pickle, "}");
+        pickle_text(&pickle, "w"), pickle_tensor(&pickle, &cases[14].v, 0), append_text(&pickle, "s");
+    }
+    append_text(&pickle, "u.");
+    refused_pickle((char *)pickle.at, pickle.size, "critic, generator");
+    free(pickle.at);
+    name_case("a tensor twice");
+    memset(&pickle, 0, sizeof pickle);
+    append_text(&pickle, "}(");
+    for (int i = 0; i < 2; i++) pickle_text(&pickle, "w"), pickle_tensor(&pickle, &cases[14].v, 0);
+    append_text(&pickle, "u.");
+    refused_pickle((char *)pickle.at, pickle.size, "tensor w is there twice");
+    free(pickle.at);
+}
+
+/* Writes `value` at the place of the first `what` of the archive plus `offset`. */
+static void spoil(bytes *file, const char *what, size_t offset, uint64_t value, int width) {
+    size_t at = 0, n = strlen(what);
+    while (at + n <= file->size && memcmp(file->at + at, what, n)) at++;
+    CHECK(at + offset + (size_t)width <= file->size, "no %s", what);
+    for (int i = 0; i < width; i++) file->at[at + offset + (size_t)i] = (uint8_t)(value >> 8 * i);
+}
+
+static void torch_refuses_archives(void) {
+    static const struct { const char *what; size_t offset; uint64_t value; int width; const char *about; } cases[] = {
+        { "PK\1\2", 10, 8, 2, "archive/data.pkl in the archive is compressed (deflated)" },
+        { "PK\1\2", 10, 99, 2, "compressed" },
+        { "PK\1\2", 8, 1, 2, "encrypted" },
+        { "PK\1\2", 20, 5, 4, "damaged" },
+        { "PK\1\2", 42, 0xfffffff0, 4, "outside" },
+        { "PK\1\2", 42, 4, 4, "damaged" },
+        { "PK\1\2", 28, 0xffff, 2, "directory is damaged" },
+        { "PK\1\2", 0, 0, 4, "directory is damaged" },
+        { "PK\1\2", 24, 0x7fffffff, 4, "damaged" },
+        { "PK\3\4", 26, 0xffff, 2, "archive/data.pkl" },
+        { "PK\5\6", 0, 0, 4, "without its directory" },
+        { "PK\5\6", 10, 0xfffe, 2, "does not lie in the file" },
+        { "PK\5\6", 12, 0xfffffff0, 4, "does not lie in the file" },
+        { "PK\5\6", 16, 0xfffffff0, 4, "does not lie in the file" },
+        { "PK\5\6", 20, 7, 2, "without its directory" },
+        { "little", 0, 0x20676962, 4, "byte order is 'big le'" },
+    };
+    size_t n;
+    write_torch(PT, IN, PLAIN);
+    uint8_t *good = read_file(PT, &n);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        name_case("archive %zu, about '%s'", i, cases[i].about);
+        bytes file = { 0 };
+        append(&file, good, n);
+        spoil(&file, cases[i].what, cases[i].offset, cases[i].value, cases[i].width);
+        refused(&file, cases[i].about);
+        free(file.at);
+    }
+    bytes old = { 0 }, tar = { 0 };
+    name_case("files of before PyTorch 1.6");
+    append(&old, "\x80\2\x8a\nl\xfc\x9c" "F\xf9 j\xa8P\x19.\x80\2M\xe9\3.", 21);
+    refused(&old, "before 1.6");
+    append(&tar, good, 257), append_text(&tar, "ustar"), append(&tar, good, 250);
+    tar.at[0] = 's';
+    refused(&tar, "before 1.6");
+    name_case("another zip archive");
+    zip_file z = { 0 };
+    zip_add(&z, "word/document.xml", "<w>", 3), zip_add(&z, "a/b/data.pkl", ".", 1);
+    bytes file = zip_end(&z);
+    refused(&file, "no data.pkl");
+    for (size_t i = 0; i < n; i += 1 + random_below(n / 100)) {
+        name_case("%zu of %zu bytes", i, n);
+        bytes part = { good, i, i };
+        refused(&part, "");
+    }
+    free(old.at), free(tar.at), free(file.at), free(good);
+}
+
+static void torch_survives(void) {
+    size_t n;
+    write_torch(PT, IN, WRAPPED);
+    uint8_t *good = read_file(PT, &n);
+    int converted = 0;
+    for (uint64_t seed = 1; seed <= 1000; seed++) {
+        seed_random(seed);
+        name_case("a mutated .pt file: see " IN);
+        bytes file = { 0 };
+        append(&file, good, n);
+        size_t head = 6000 < n ? 6000 : n; /* the pickle comes first */
+        for (size_t k = 1 + random_below(3); k; k--) {
+            size_t at = random_below(2) ? random_below(head) : n - 1 - random_below(n / 3);
+            if (random_below(2)) file.at[at] ^= (uint8_t)(1u << random_below(8));
+            else file.at[at] = (uint8_t)"(}]tuR.Q\x81qrhjXKMJNbc\xff\0\x94\x93"[random_below(25)];
+        }
+        if (random_below(10) == 0) file.size = random_below(n);
+        write_file(IN, file.at, file.size);
+        check_conversion(seed & 1 ? "f32" : "q8", n);
+        converted += !access(OUT, F_OK);
+        free(file.at);
+    }
+    CHECK(converted > 20 && converted < 500, "%d of 1000 were converted: the mutations are no good", converted);
+    write_file(IN, checkpoint, checkpoint_size);
+    free(good);
+}
+
+/* ----------------------------------------------------------------------------------------------- families */
+
+static const synthetic_mblm mblm = { "convert-mblm", 2, { 4, 3 }, { 8, 6 }, { 1, 1 }, { 2, 1 }, { 4, 6 }, { 2, 1 },
+                                     { 1, 0 }, { "rope", "fixed" }, 257, 256, "F16" };
+static const synthetic_spacebyte spacebyte = { "convert-spacebyte", 3, 4, 20, 5, { 12, 8 }, { 1, 1 }, 4, 2, 1, 0, 0,
+                                               1, "RMSNorm", "GELU", "muTransfer", "F16" };
+static const synthetic_spacebyte padded = { "convert-padded", 3, 4, 20, 5, { 12, 8 }, { 1, 1 }, 4, 2, 0, 1, 1, 0,
+                                            "LayerNorm", "ReLU", "simple", "F16" };
+static const synthetic_bgpt bgpt = { "convert-bgpt", 3, 4, 8, 2, { 1, 1 }, "F16" };
+static const synthetic_paper paper = {
+    .name = "convert-paper", .patch = 3, .patches = 4, .vocabulary = 260, .dim = { 4, 6 }, .depth = { 1, 1 },
+    .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 4, 6 }, .ff = { 9, 7 }, .rope = { 1, 1 },
+    .learned = { 1, 1 }, .final_norm = { 1, 0 }, .convs = 2, .cross_patch = 2, .biases = 1, .qk_norm = 1,
+    .to_local = 1, .tied = 1, .norm = "LayerNorm", .activation = "silu", .type = "F16" };
+
+/* The checkpoint NAME of tests/tmp becomes the one that is changed and refused: IN and CONFIG. */
+static void choose_case(const char *name) {
+    char path[200];
+    free(checkpoint), free(config);
+    snprintf(path, sizeof path, "tests/tmp/%s.safetensors", name);
+    checkpoint = read_file(path, &checkpoint_size);
+    snprintf(path, sizeof path, "tests/tmp/%s.json", name);
+    config = (char *)read_file(path, &config_size);
+    write_file(IN, checkpoint, checkpoint_size);
+    write_file(CONFIG, config, config_size);
+}
+
+static struct sizes converted_sizes(const char *quant) {
+    name_case("%s", quant);
+    remove(OUT);
+    CHECK(RUN(IN, "-o", OUT, "--config", CONFIG, "--quant", quant) == 0, "%s", said);
+    megabyte_model *model = open_model(OUT);
+    OK(megabyte_model_verify(model, NULL));
+    struct sizes z = model->sizes;
+    megabyte_model_close(model);
+    return z;
+}
+
+static void families_are_told(void) {
+    synthetic_write_mblm(&mblm, 21);
+    synthetic_write_spacebyte(&spacebyte, 22);
+    synthetic_write_spacebyte(&padded, 23);
+    synthetic_write_bgpt(&bgpt, 24);
+    synthetic_write_paper(&paper, 25);
+    for (int q = 0; q < 2; q++) {
+        const char *quant = q ? "q8" : "f32";
+        struct sizes z;
+        choose_case(mblm.name);
+        z = converted_sizes(quant);
+        CHECK(z.family == FAMILY_MBLM && z.n_stages == 2 && z.vocabulary == 257 && z.pad_id == 256);
+        CHECK(z.stage[0].flags == (INPUT_ROTARY | POSITION_ROTARY) && z.stage[1].flags == POSITION_LEARNED);
+        CHECK(z.stage[0].heads == 2 && z.stage[0].head_dim == 4 && z.stage[1].heads == 1 &&
+              z.stage[1].head_dim == 6 && z.stage[0].positions == 4 && z.stage[1].positions == 3);
+        choose_case(spacebyte.name);
+        z = converted_sizes(quant);
+        CHECK(z.family == FAMILY_SPACEBYTE && z.vocabulary == 20 && z.pad_id == UINT32_MAX && z.end_id == UINT32_MAX);
+        CHECK(z.stage[0].flags == (POSITION_LEARNED | POSITION_ROTARY) && z.stage[0].positions == 4);
+        CHECK(z.stage[1].flags ==
+              (POSITION_LEARNED | POSITION_ROTARY | PREVIOUS_BYTE | PATCH_PROJECTION | FINAL_NORM));
+        CHECK(z.stage[0].heads == 3 && z.stage[0].kv_heads == 1 && z.stage[1].heads == 2 && z.stage[1].kv_heads == 1 &&
+              z.stage[0].norm == NORM_DEVIATION && z.stage[1].activation == GELU_TANH);
+        choose_case(padded.name);
+        z = converted_sizes(quant);
+        CHECK(z.stage[0].flags == (POSITION_LEARNED | QK_NORM) && z.stage[0].kv_heads == 3 &&
+              z.stage[1].flags == (POSITION_LEARNED | QK_NORM | PATCH_PROJECTION | FINAL_NORM) &&
+              z.stage[0].norm == NORM_LAYER && z.stage[1].activation == RELU);
+        choose_case(bgpt.name);
+        z = converted_sizes(quant);
+        CHECK(z.family == FAMILY_BGPT && z.vocabulary == 257 && z.pad_id == 256 && z.end_id == 256);
+        CHECK(z.stage[0].flags == (POSITION_LEARNED | FINAL_NORM | COLUMN_SUM) && z.stage[0].positions == 4 &&
+              z.stage[1].flags == (POSITION_LEARNED | FINAL_NORM | CONDITION_FIRST) && z.stage[1].positions == 3);
+        choose_case(paper.name);
+        z = converted_sizes(quant);
+        CHECK(z.family == FAMILY_PAPER && z.vocabulary == 260 && z.end_id == UINT32_MAX && z.stage[1].cross == 2);
+        CHECK(z.stage[0].flags == (POSITION_LEARNED | POSITION_ROTARY | QK_NORM | FINAL_NORM) &&
+              z.stage[0].convolution[0] == 3 && z.stage[0].convolution[1] == 5 && !z.stage[0].convolution[2] &&
+              z.stage[0].kv_heads == 1 && z.stage[0].heads == 2 && z.stage[0].dim == 12);
+    }
+}
+
+/* `from` in the configuration replaced by `to`: refused, about `about`. */
+static void check_config(const char *from, const char *to, const char *about) {
+    char text[3000], *at = strstr(config, from);
+    name_case("%s -> %s", from, to);
+    CHECK(at, "not in the configuration");
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - config), config, to, at + strlen(from));
+    write_file(CONFIG, text, strlen(text));
+    check_refusal(about);
+    write_file(CONFIG, config, config_size);
+}
+static void check_names_changed(const char *from, const char *to, const char *about) {
+    name_case("%s -> %s", from, to);
+    write_changed(from, to, checkpoint_size);
+    check_refusal(about);
+    write_changed(NULL, NULL, checkpoint_size);
+}
+
+static void families_refuse(void) {
+    choose_case(mblm.name);
+    check_config("\"attn_num_heads\": 2", "\"attn_num_heads\": 3", "heads 3");
+    check_config("\"attn_head_dims\": 6", "\"attn_head_dims\": 5", "5");
+    check_config("\"attn_num_heads\": 2, ", "\"d_state\": 64, ", "d_state");
+    check_config("\"pos_emb_type\": \"rope\"", "\"pos_emb_type\": \"alibi\"", "alibi");
+    check_config("\"pos_emb_type\": \"fixed\"", "\"pos_emb_type\": \"rope\"", "pos_emb_type");
+    check_config("\"attn_use_rot_embs\": true", "\"attn_use_rot_embs\": false", "attn_use_rot_embs");
+    check_config("\"ff_multiplier\": 2", "\"ff_multiplier\": 3", "ff_multiplier is 3");
+    check_config("\"seq_lens\": [4, 3]", "\"seq_lens\": [4, 5]", "seq_lens is 5");
+    check_config("\"seq_lens\": [4, 3]", "\"seq_lens\": [4]", "seq_lens lists 1");
+    check_config("\"block\": [", "\"block\": [{}, ", "block lists 3");
+    check_config("\"ff_multiplier\": 2", "\"ff_multiplier\": 2, \"block_type\": \"mamba2\"", "mamba2");
+    check_names_changed("stage_models.0.layers.0.0.to_out.weight", "stage_models.0.layers.0.mixer.A_log_ght",
+                        "Mamba");
+    check_names_changed("stage_models.1.norm.g", "stage_models.1.norm.G", "stage_models.1.norm.g");
+
+    choose_case(spacebyte.name);
+    check_config("\"BOS\": 5", "\"BOS\": null", "BOS is missing");
+    check_config("\"BOS\": 5", "\"BOS\": 20", "BOS is 20");
+    check_config("\"attention_window\": null", "\"attention_window\": 3", "attention_window");
+    check_config("\"sparse_attention\": null", "\"sparse_attention\": true", "sparse_attention");
+    check_config("\"tie_embedding\": false", "\"tie_embedding\": true", "tie_embedding");
+    check_config("\"tokenizer\": null", "\"tokenizer\": \"sp\"", "tokenizer");
+    check_config("\"nonlinear\": \"GELU\"", "\"nonlinear\": \"Mish\"", "Mish");
+    check_config("\"layer_norm\": \"RMSNorm\"", "\"layer_norm\": \"ScaleNorm\"", "known are LayerNorm, RMSNorm");
+    check_config("\"d_key\": 4", "\"d_key\": 5", "5");
+    check_config("\"patch_size\": 3", "\"patch_size\": 4", "patch_size is 4");
+    check_config("\"context_size\": 12", "\"context_size\": 13", "context_size is 13");
+    check_config("\"attention_groups\": 1", "\"attention_groups\": 2", "attention_groups is 2");
+    check_config("\"use_padding\": false", "\"use_padding\": true", "use_padding");
+    check_config("\"qk_layer_norm\": false", "\"qk_layer_norm\": true", "qk_layer_norm");
+    check_config("\"d_local\": 8", "\"d_local\": 16", "d_local is 16");
+    check_config("\"n_local_layers\": 1", "\"n_local_layers\": 2", "n_local_layers is 2");
+    check_config("\"d_ff_mult\": 2", "\"d_ff_mult\": 4", "d_ff_mult is 4");
+    check_names_changed("local_blocks.0.attention.KV_linear.weight", "local_blocks.0.attention.kv_linear.weight",
+                        "KV_linear");
+    name_case("no configuration");
+    CHECK(RUN(IN, "-o", OUT, "--config", "/dev/null") == 0, "IN's own is taken: %s", said);
+    remove("tests/tmp/alone.json");
+    write_file("tests/tmp/alone.safetensors", checkpoint, checkpoint_size);
+    CHECK(RUN("tests/tmp/alone.safetensors", "-o", AGAIN, "-f") == 1 && strstr(said, "--config"), "%s", said);
+    choose_case(padded.name);
+    check_names_changed("local_pad", "local_paD", "local_pad");
+
+    choose_case(bgpt.name);
+    check_config("\"PATCH_SIZE\": 3", "\"PATCH_SIZE\": 4", "PATCH_SIZE is 4");
+    check_config("\"PATCH_LENGTH\": 4", "\"PATCH_LENGTH\": 5", "PATCH_LENGTH");
+    check_config("\"HIDDEN_SIZE\": 8", "\"HIDDEN_SIZE\": 9", "HIDDEN_SIZE is 9");
+    check_config("\"n_head\": 2", "\"n_head\": 3", "heads");
+    check_config("\"n_head\": 2", "\"n_head\": null", "--heads");
+    check_names_changed("byte_level_decoder.base.transformer.ln_f.bias",
+                        "byte_level_decoder.base.transformer.ln_f.biaS", "ln_f.bias");
+    name_case("--as");
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "jpeg") == 2 && strstr(said, "--as"), "%s", said);
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "wav") == 0, "%s", said);
+    CHECK(RUN(IN, "-o", AGAIN, "-f", "--config", CONFIG, "--as", "txt") == 0, "%s", said);
+    CHECK(shell("cmp " OUT " " AGAIN) == 1, "--as has no effect");
+
+    choose_case(paper.name);
+    name_case("--as");
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "txt") == 2 && strstr(said, "--as"), "%s", said);
+    check_config("\"patch_size\": 3", "\"patch_size\": null", "patch_size is missing");
+    check_config("\"patch_size\": 3", "\"patch_size\": 4", "4");
+    check_config("\"patch_size\": 3", "\"patch_size\": 0", "patch_size is 0");
+    check_config("\"patches\": 4", "\"patches\": 5", "patches");
+    check_config("\"pad\": \"zero\"", "\"pad\": \"trained\"", "global.pad");
+    check_config("\"pad\": \"zero\"", "\"pad\": null", "pad is missing");
+    check_config("\"norm\": \"LayerNorm\"", "\"norm\": null", "norm is missing");
+    check_config("\"activation\": \"silu\"", "\"activation\": null", "activation is missing");
+    check_config("\"activation\": \"silu\"", "\"activation\": \"swish\"", "swish");
+    check_config("\"cross_patch\": 2", "\"cross_patch\": 4", "cross_patch is 4");
+    check_config("\"local_rope\": true", "\"local_rope\": false", "rotary");
+    check_config("\"global_heads\": 2", "\"global_heads\": 5", "5");
+    check_config("\"patches\": 4", "\"patches\": 4, \"end_id\": 10", "end_id is 10");
+    check_config("\"patches\": 4", "\"patches\": 4, \"end_id\": 260", "end_id is 260");
+    check_names_changed("global.conv.0.weight", "global.conv.7.weight", "conv");
+    check_names_changed("global_to_local.weight", "global_to_local.weighT", "global_to_local");
+    check_names_changed("local.layers.0.key.weight", "local.layers.0.Key.weight", "key.weight");
+    choose_case("convert");
+}
+
+static void families_survive(void) {
+    static const char *const names[] = { "convert-mblm", "convert-spacebyte", "convert-padded", "convert-bgpt",
+                                         "convert-paper" };
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        choose_case(names[i]);
+        mutate_case(200, 1);
+    }
+    choose_case("convert");
 }
 
 int main(void) {
@@ -308,6 +847,14 @@ int main(void) {
     GROUP(refusals_name_the_cause);
     GROUP(command_line);
     GROUP(mutations);
+    GROUP(torch_models);
+    GROUP(torch_refuses_calls);
+    GROUP(torch_refuses_tensors);
+    GROUP(torch_refuses_archives);
+    GROUP(torch_survives);
+    GROUP(families_are_told);
+    GROUP(families_refuse);
+    GROUP(families_survive);
     free(checkpoint), free(config);
     return 0;
 }

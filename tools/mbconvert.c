@@ -646,11 +646,11 @@ static u64 entry_data(const struct checkpoint *in, const struct zip *z, const st
     if (e->method)
         die(in->path, "%.*s in the archive is compressed (%s); torch.save does not: repack it with zip -0", n,
             (const char *)e->name, e->method == 8 ? "deflated" : "in an unknown way");
-    if (e->offset > z->end || z->end - e->offset < sizeof head || e->packed != e->size)
+    if (e->offset > z->end || z->end - e->offset < sizeof head)
         die(in->path, "%.*s in the archive lies outside the file", n, (const char *)e->name);
     read_at(in, e->offset, head, sizeof head, "an entry of the archive");
     u64 data = e->offset + sizeof head + get16(head + 26) + get16(head + 28);
-    if (memcmp(head, "PK\3\4", 4) || data > z->end || e->size > z->end - data)
+    if (memcmp(head, "PK\3\4", 4) || data > z->end || e->size > z->end - data || e->packed != e->size)
         die(in->path, "%.*s in the archive is damaged or cut short", n, (const char *)e->name);
     return data;
 }
@@ -1230,7 +1230,8 @@ struct arguments {
     u32 known;                                   /* how many of the family's keys were there */
     ll at[ARG_COUNT][MEGABYTE_MAX_STAGES];       /* ABSENT, or the value for a stage */
     const char *key[ARG_COUNT][MEGABYTE_MAX_STAGES]; /* who said so */
-    u32 count[ARG_COUNT];                        /* of a list's items; 0: it was no list */
+    u32 count[ARG_COUNT];                        /* of a list's items; 0: it was no list ... */
+    const char *list[ARG_COUNT];                 /* ... and its name */
     struct names unknown;
 };
 
@@ -1355,6 +1356,7 @@ static void parse_list(struct json *j, struct arguments *a, const struct key *k)
     }
     if (!n) json_die(j, "an empty list");
     a->count[k->argument] = n;
+    a->list[k->argument] = k->name;
 }
 
 static ll parse_choice(struct json *j, const struct key *k) {
@@ -1402,19 +1404,22 @@ static void parse_blocks(struct json *j, struct arguments *a) {
         if (n == MEGABYTE_MAX_STAGES) json_die(j, "more than 8 stages; this version runs 2 to 8");
         parse_block(j, a, n++);
     }
+    for (const struct key *k = block_keys; k->name; k++)
+        if (k->kind < LIST) a->count[k->argument] = n, a->list[k->argument] = "block";
 }
 
-/* Parses the value if `key` is one of `keys`. `stage` is that of keys which do not name one themselves. */
+/* Parses the value if `key` is one of `keys`. `stage` is that of a block's keys, which do not name one. */
 static int parse_argument(struct json *j, struct arguments *a, const struct key *keys, const char *key, u32 stage) {
     const struct key *k = keys;
     while (k->name && strcmp(key, k->name)) k++;
     if (!k->name) return 0;
     a->known++;
+    if (keys != block_keys) stage = k->stage;
     if (k->kind == WITHOUT_EFFECT) json_skip(j);
     else if (json_word(j, "null")) return 1; /* as good as absent */
-    else if (k->kind == WHOLE) set_argument(a, k, keys == block_keys ? stage : k->stage, json_whole(j));
-    else if (k->kind == FLAG) set_argument(a, k, keys == block_keys ? stage : k->stage, json_flag(j));
-    else if (k->kind == CHOICE) set_argument(a, k, keys == block_keys ? stage : k->stage, parse_choice(j, k));
+    else if (k->kind == WHOLE) set_argument(a, k, stage, json_whole(j));
+    else if (k->kind == FLAG) set_argument(a, k, stage, json_flag(j));
+    else if (k->kind == CHOICE) set_argument(a, k, stage, parse_choice(j, k));
     else if (k->kind == LIST) parse_list(j, a, k);
     else if (k->kind == BLOCKS) parse_blocks(j, a);
     else parse_unsupported(j, k);
@@ -1514,9 +1519,10 @@ struct conversion {
     struct config config;
     struct checkpoint in;
     struct sizes sizes;
-    u32 interleaved;               /* bit s: rotary pairs of stage s lie side by side, and are to lie half a head apart */
+    u32 interleaved;               /* bit s: rotary pairs of stage s lie side by side, not half a head apart */
     int scaled_queries;            /* they are divided by sqrt(head width) once more where they are not normalized */
     u32 first_id;                  /* what the text is taken to begin with where no pad was trained */
+    const char *extension;         /* bGPT: what stands before it */
     struct names missing;          /* find_tensor */
     u32 n_tensors;
     struct tensor *tensors;        /* plan_tensor: the table of the model file */
@@ -1593,6 +1599,16 @@ static const struct origin staged_finest[ROLE_COUNT] = { /* embeds single bytes,
     [ROLE_NEXT_BIAS] = { .part = { "to_logits.bias" } },
 };
 
+/* Models after the paper, in names of our own. Matrices are [out, in], D_G is the global width per byte, P the patch
+ * size, K the patches of a context:
+ *   global.embedding.weight [V, D_G], global.position.weight [K P, D_G]: h_t = embedding[x_t] + position[t]
+ *   global.conv.{0..3}.weight [D_G, D_G, width], as of a causal Conv1d: h_t = bias + sum_j W[:, :, width-1-j] h_{t-j}
+ *   global.pad [P D_G]: row 0 ("pad": "trained"); else row 0 is made of P bytes 0 as a patch is
+ *   {global,local}.layers.{l}: attention_norm, query, key, value, output, ff_norm, up, down, query_norm, key_norm
+ *   {global,local}.norm, global_to_local [D_L, D_G], local.embedding [V, D_L], local.position [P, D_L], logits
+ *   local.pad [D_L]: input at p = 0; else local.embedding[0] + local.position[0]
+ * Biases, positions, convolutions, query_norm and key_norm, the final norms, global_to_local (where D_G = D_L) and
+ * logits.weight (then tied to local.embedding) may be missing. */
 static const struct origin tied_logits = { .part = { "local.embedding.weight" } };
 static const struct origin paper_origins[ROLE_COUNT] = {
     [ROLE_START] = { .part = { "{0}.pad" }, .how = COMPUTED },
@@ -1809,10 +1825,10 @@ static const char *show_shape(char out[100], const struct source *t) {
 /* Dimension i of a tensor that must be there. */
 static u32 dimension(const struct conversion *c, u32 role, u32 stage, u32 part, u32 rank, u32 i) {
     const struct source *t = source_of(c, role, stage, 0, part);
-    char shape[100];
+    char shape[100], name[NAME_BYTES];
     if (!t)
         die(c->in.path, "lacks tensor %s",
-            expand(c, shape, origin_of(c, role, stage, 0)->part[part], stage, 0));
+            expand(c, name, origin_of(c, role, stage, 0)->part[part], stage, 0));
     if (t->rank != rank)
         die(c->in.path, "tensor %s: shape %s, but %u dimension%s expected", t->name, show_shape(shape, t),
             rank, rank == 1 ? " is" : "s are");
@@ -1830,7 +1846,7 @@ static u32 matrix_rows(const struct conversion *c, u32 role, u32 stage, u32 part
 static ll argument(const struct conversion *c, u32 what, u32 stage) {
     const struct arguments *a = &c->config.arguments;
     if (a->count[what] && a->count[what] != c->sizes.n_stages)
-        die(c->config.path, "%s lists %u stages, but %s has %u", a->key[what][0], a->count[what], c->in.path,
+        die(c->config.path, "%s lists %u stages, but %s has %u", a->list[what], a->count[what], c->in.path,
             c->sizes.n_stages);
     return a->at[what][stage];
 }
@@ -2099,8 +2115,9 @@ static void derive_bgpt(struct conversion *c) {
         die(c->in.path, "an embedding of %u ids and one of %u columns: bGPT has 257 ids", z->vocabulary, columns);
     g[1].positions = columns / 257;
     compare(c, ARG_POSITIONS, 1, g[1].positions);
-    if (strlen(c->options->extension) > g[1].positions)
-        die_usage("--as", "'%.100s' is longer than a patch, of %u bytes", c->options->extension, g[1].positions);
+    c->config.text[TEXT_EXTENSION] = c->extension = c->options->extension ? c->options->extension : "txt";
+    if (strlen(c->extension) > g[1].positions)
+        die_usage("--as", "'%.100s' is longer than a patch, of %u bytes", c->extension, g[1].positions);
     derive_context(c, dimension(c, ROLE_POSITION, 0, 0, 2, 0));
     g[0].flags = COLUMN_SUM;
     g[1].flags = CONDITION_FIRST;
@@ -2112,7 +2129,6 @@ static void derive_bgpt(struct conversion *c) {
     }
     derive_pad(c, 256);
     z->end_id = 256;
-    c->config.text[TEXT_EXTENSION] = c->options->extension;
 }
 
 /* Vectors: one row. Embeddings and positions are kept like them, row by row, but are tables. */
@@ -2312,7 +2328,7 @@ static void start_of_bytes(struct conversion *c, u32 stage, float *to) {
 /* Patch 0 is the file's extension, filled up with the end id; the local stage begins with nothing but a position. */
 static void start_of_bgpt(struct conversion *c, u32 stage, float *to) {
     const struct source *embed = source_of(c, ROLE_EMBED, 0, 0, 0);
-    const char *extension = c->options->extension;
+    const char *extension = c->extension;
     u32 dim = c->sizes.stage[stage].dim, patch = c->sizes.stage[1].positions, n = (u32)strlen(extension);
     double *sum = allocate(dim, sizeof *sum);
     read_table_row(c, source_of(c, ROLE_POSITION, stage, 0, 0), 0, dim, to);
@@ -2374,7 +2390,7 @@ static void recognise_names(struct conversion *c) {
     if (!c->family)
         die(in->path, "holds no tensor of a known model; MEGABYTE-pytorch's are named start_tokens.0, "
             "token_embs.0.weight, transformers.0. and so on, MBLM's stage_models.0., SpaceByte's global_blocks.0., "
-            "bGPT's patch_level_decoder., and global.layers.0. are those of models/README.md");
+            "bGPT's patch_level_decoder., and models after the paper have global.layers.0. and local.layers.0.");
     z->family = c->family->id;
     z->end_id = z->pad_id = UINT32_MAX;
     check_mamba(in);
@@ -2400,6 +2416,8 @@ static void derive_sizes(struct conversion *c) {
     if (c->family->needs_config && !c->config.path)
         die(c->in.path, "a checkpoint of %s: its tensors don't tell all of the model; give its configuration by "
             "--config", c->family->title);
+    if (c->options->extension && c->family->id != FAMILY_BGPT)
+        die_usage("--as", "a model of %s does not ask what kind of file it reads", c->family->title);
     c->family->derive(c);
     clear_error(&e);
     if (check_sizes(&c->sizes, &e)) die(c->in.path, "%s", e.text);
@@ -2641,7 +2659,7 @@ static const char help[] =
     "Makes a megabyte model file from a checkpoint, a .safetensors file or what torch.save wrote (.pt, .pth; nothing\n"
     "in it is executed), of one of these families, told apart by their tensors' names:\n"
     "  lucidrains/MEGABYTE-pytorch; ai4sd/multiscale-byte-lm (MBLM), transformer stages; kjslag/spacebyte, its class\n"
-    "  MegaByte; sander-wood/bgpt; models after the paper, with the names of models/README.md\n"
+    "  MegaByte; sander-wood/bgpt; models after the paper, with the names that tools/mbconvert.c lists\n"
     "\n"
     "  -o, --output FILE     the model file to write\n"
     "  --quant f32|q8        matrices as they are, or as int8 with a scale per row (default q8)\n"
@@ -2784,7 +2802,7 @@ static void choose_config(struct conversion *c) {
 
 int main(int argc, char **argv) {
     static struct options options = { .matrix_type = TYPE_Q8_TILED, .heads = ABSENT, .dim_head = ABSENT,
-                                      .positions = ABSENT, .pad_id = ABSENT, .extension = "txt" };
+                                      .positions = ABSENT, .pad_id = ABSENT };
     static struct conversion c;
     static const int signals[] = { SIGINT, SIGTERM,
 #ifdef SIGHUP
