@@ -3658,32 +3658,52 @@ megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) {
     return megabyte_stream_feed(s, &byte, 1);
 }
 
-/* Appends bytes[i] to streams[i], which are distinct and share one engine. */
-static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n) {
+/* Appends lengths[i] bytes (NULL: one each) to streams[i], which are distinct and share one engine. */
+static void feed_all(megabyte_stream *const *streams, const u8 *const *bytes, const u8 *single,
+                     const size_t *lengths, size_t n) {
     megabyte_engine *e = streams[0]->engine;
     for (size_t from = 0; from < n; from += e->batch) {
         size_t count = n - from < e->batch ? n - from : e->batch;
         for (size_t i = 0; i < count; i++) {
-            struct job job = { streams[from + i], bytes + from + i, 1, 0, WANT_LAST, NULL, 0, NULL, NULL };
+            const u8 *b = single ? single + from + i : bytes[from + i];
+            struct job job = { streams[from + i], b, lengths ? lengths[from + i] : 1, 0, WANT_LAST, NULL, 0,
+                               NULL, NULL };
             e->jobs[i] = job;
         }
         run(e, e->jobs, count);
     }
 }
+/* The codec's lanes know that all is well. */
+static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n) {
+    feed_all(streams, NULL, bytes, NULL, n);
+}
 
-megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
+static status feed_batch(megabyte_stream *const *streams, const u8 *const *bytes, const u8 *single,
+                         const size_t *lengths, size_t n) {
     size_t i, good;
     if (!n) return MEGABYTE_OK;
-    if (!streams || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    if (!streams || (!bytes && !single) || (bytes && !lengths)) return MEGABYTE_INVALID_ARGUMENT;
     for (good = 0; good < n; good++) {
         megabyte_stream *s = streams[good];
-        if (!s || s->busy || s->engine != streams[0]->engine || !bytes_known(s, bytes + good, 1)) break;
+        const u8 *b = single ? single + good : bytes[good];
+        size_t length = lengths ? lengths[good] : 1;
+        if (!s || s->busy || s->engine != streams[0]->engine || (length && !b) || !bytes_known(s, b, length))
+            break;
         s->busy = 1;
     }
     for (i = 0; i < good; i++) streams[i]->busy = 0;
     if (good < n) return MEGABYTE_INVALID_ARGUMENT;
-    step_all(streams, bytes, n);
+    feed_all(streams, bytes, single, lengths, n);
     return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
+    return feed_batch(streams, NULL, bytes, NULL, n);
+}
+
+megabyte_status megabyte_feed_batch(megabyte_stream *const *streams, const uint8_t *const *bytes,
+                                    const size_t *lengths, size_t n) {
+    return bytes || !n ? feed_batch(streams, bytes, NULL, lengths, n) : MEGABYTE_INVALID_ARGUMENT;
 }
 
 static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits, float *logits, float *each) {

@@ -294,6 +294,11 @@ MEGABYTE_API megabyte_status megabyte_stream_step(megabyte_stream *stream, uint8
 MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
                                                  size_t n);
 
+/* Appends lengths[i] bytes at bytes[i] to streams[i], the global stage in parallel over the patches of all of
+ * them: prompts of many streams take little more than one long prompt. As megabyte_step_batch otherwise. */
+MEGABYTE_API megabyte_status megabyte_feed_batch(megabyte_stream *const *streams, const uint8_t *const *bytes,
+                                                 const size_t *lengths, size_t n);
+
 /* Appends n bytes and adds their code length under the model, sum of -log2 p(byte | all before), to *bits.
  *   logits   NULL, or float[n * V]: row i receives the prediction for bytes[i] made before it was seen. */
 MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes, size_t n,

@@ -327,6 +327,8 @@ static void saves_of_other_models(void) {
 static void batches_on(const fixture *f, megabyte_engine *engine, int rounds) {
     enum { MEMBERS = 9 };
     megabyte_stream *all[MEMBERS], *some[MEMBERS];
+    const uint8_t *bytes[MEMBERS];
+    size_t lengths[MEMBERS];
     uint8_t next[MEMBERS];
     for (size_t i = 0; i < MEMBERS; i++) {
         all[i] = new_stream(f->model, engine, f->context[i % 3].option);
@@ -337,15 +339,39 @@ static void batches_on(const fixture *f, megabyte_engine *engine, int rounds) {
         for (size_t i = 0; i < MEMBERS; i++) {
             uint64_t at = megabyte_stream_position(all[i]);
             if (at >= f->context[i % 3].n) megabyte_stream_reset(all[i]), at = 0;
-            if (random_below(4)) next[n] = f->bytes[at], chosen[n] = i, some[n++] = all[i];
+            if (!random_below(4)) continue;
+            size_t left = f->context[i % 3].n - (size_t)at;
+            bytes[n] = f->bytes + at, lengths[n] = random_below(left < 30 ? left + 1 : 30);
+            next[n] = f->bytes[at], chosen[n] = i, some[n++] = all[i];
         }
-        OK(megabyte_step_batch(some, next, n));
+        if (round % 3) OK(megabyte_step_batch(some, next, n));
+        else OK(megabyte_feed_batch(some, bytes, lengths, n));
         for (size_t i = 0; i < n; i++) check_at(some[i], f, chosen[i] % 3, "stepped in a batch");
     }
     for (size_t i = 0; i < MEMBERS; i++) megabyte_stream_free(all[i]);
 }
 
+static void bad_batches(const fixture *f) {
+    megabyte_engine *engine = new_engine(f->model, 1, 0, MEGABYTE_ISA_AUTO);
+    megabyte_stream *a = new_stream(f->model, engine, 0), *b = new_stream(f->model, NULL, 0);
+    const uint8_t *bytes[] = { f->bytes, NULL };
+    const size_t lengths[] = { 3, 1 }, none[] = { 3, 0 };
+    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){ a, a }, bytes, none, 2), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){ a, b }, bytes, none, 2), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_feed_batch(&a, bytes, NULL, 1), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_feed_batch(&a, NULL, lengths, 1), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_feed_batch(&a, bytes + 1, lengths + 1, 1), MEGABYTE_INVALID_ARGUMENT);
+    CHECK(!megabyte_stream_position(a) && !megabyte_stream_position(b));
+    OK(megabyte_feed_batch(NULL, NULL, NULL, 0));
+    OK(megabyte_feed_batch(&a, bytes + 1, none + 1, 1));
+    check_at(a, f, 0, "fed nothing");
+    megabyte_stream_free(a);
+    megabyte_stream_free(b);
+    megabyte_engine_free(engine);
+}
+
 static void batches(void) {
+    bad_batches(&fixtures[0]);
     EACH_FIXTURE(f)
         for (uint32_t batch = 0; batch < 12; batch += 4) {
             name_case("%s, batch option %u", f->y.name, batch);
