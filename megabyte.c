@@ -659,7 +659,8 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
     }
     u32 columns = g->flags & COLUMN_SUM, first = fine->flags & CONDITION_FIRST;
     if (g->positions < 2)
-        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + 20, "a context of one patch is too short to slide");
+        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + 20,
+                    "a context of one patch is too short to slide");
     if (!columns != !first || (columns ? (u64)wide * z->vocabulary > 1u << 24 : g->dim % wide) ||
         (fine->flags & PATCH_PROJECTION ? columns : byte_width(z) != fine->dim))
         return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
@@ -1253,16 +1254,22 @@ struct kernels {
     void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
                      u64 ldy, const float *bias, int add);
     /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows, ldx
-     * elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] * w_scale[r]). */
+     * elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] * w_scale[r]).
+     * x_scale NULL: y holds int32, to which the integer products are added; w_scale, bias, add: unused. */
     void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx,
                     const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
                     int add);
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
-    /* The same of x[i] by[i] >= 0 in two parts, high + low / 254: for attention's weights, few of which are
-     * near the largest. n is a multiple of 16. */
-    void (*quantize_finely)(const float *x, const float *by, u32 n, void *high, void *low, i32 sum[2],
-                            float scale[2]);
+    /* The same of x[i] by[i] >= 0, the largest of which is known, in two parts, high + low / 254: for
+     * attention's weights, few of which are near the largest. n is a multiple of 16. */
+    void (*quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high, void *low,
+                            i32 sum[2]);
+    /* softmax in pieces: lane-wise maxima so far */
+    void (*maxima)(const float *x, u32 n, float most[16]);
+    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns the largest
+     * x[i] by[i] */
+    float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
     void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     /* (x - mean) / sqrt(variance + 1e-5) * weight + bias; not `centred`: x instead of x - mean */
     void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
@@ -1769,10 +1776,18 @@ static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, con
 }
 
 /* y for one tile and one row, from its accumulators. */
-V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, float *to, const float *bias,
-                       int add) {
-    finish(f_mul(f_from_i(a_total(acc, sum)), f_mul(f_set(x_scale), f_load(w_scale))), to, bias, add);
+V void NAME(q8_finish)(A acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
+                       const float *bias, int add) {
+    I total = a_total(acc, sum), before;
+    if (x_scale) {
+        finish(f_mul(f_from_i(total), f_mul(f_set(*x_scale), f_load(w_scale))), to, bias, add);
+    } else {
+        memcpy(&before, to, sizeof before);
+        total = i_add(before, total);
+        memcpy(to, &total, sizeof total);
+    }
 }
+#define SCALE_OF(i) (x_scale ? x_scale + (i) : NULL)
 #define q8_finish NAME(q8_finish)
 
 #if MEGABYTE_PASS == 3
@@ -1798,10 +1813,12 @@ V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, floa
     }
 #define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
 #define END(i)                                                                                          \
-    q8_finish(a##i, sum[i], x_scale[i], w_scale, y + i * ldy, bias, add);                               \
-    q8_finish(b##i, sum[i], x_scale[i], w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, add);  \
-    q8_finish(c##i, sum[i], x_scale[i], w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, add);  \
-    q8_finish(d##i, sum[i], x_scale[i], w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, add);
+    q8_finish(a##i, sum[i], SCALE_OF(i), w_scale, y + i * ldy, bias, add);                               \
+    q8_finish(b##i, sum[i], SCALE_OF(i), w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, add);  \
+    q8_finish(c##i, sum[i], SCALE_OF(i), w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, add);  \
+    q8_finish(d##i, sum[i], SCALE_OF(i), w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, add);
+/* Values far into a context come from memory, in four streams: asked for 4 KB ahead (never faults). */
+#define AHEAD(p) _mm_prefetch((const char *)(p) + 4096, _MM_HINT_T0);
 #define FOUR_TILES(rows)                                                                              \
     static TGT void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4,          \
                                       const Q *x, u64 ldx, const i32 *sum, const float *x_scale,      \
@@ -1810,6 +1827,7 @@ V void NAME(q8_finish)(A acc, i32 sum, float x_scale, const float *w_scale, floa
         for (u32 j = 0; j < k4; j += 4, w += 64) {                                                    \
             __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);                  \
             __m512i wc = _mm512_loadu_si512(w + 2 * stride), wd = _mm512_loadu_si512(w + 3 * stride); \
+            AHEAD(w) AHEAD(w + stride) AHEAD(w + 2 * stride) AHEAD(w + 3 * stride)                    \
             EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                             \
         }                                                                                             \
         EACH_ROW_##rows(END)                                                                          \
@@ -1819,6 +1837,7 @@ FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES
 #undef PRODUCT
 #undef PIN
 #undef END
+#undef AHEAD
 #undef FOUR_TILES
 
 /* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file. A row
@@ -1845,14 +1864,42 @@ static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, 
         for (; j < k4; j += 4) CHAIN(a, 0)
 #undef CHAIN
         a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-        q8_finish(a, sum[i], x_scale[i], w_scale, y + i * ldy, bias, add);
+        q8_finish(a, sum[i], SCALE_OF(i), w_scale, y + i * ldy, bias, add);
     }
+}
+
+/* Two rows, the same way. */
+static TGT void one_tile_pair(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,
+                              const float *x_scale, float *y, u64 ldy, const float *bias, int add) {
+    A a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    u32 j = 0;
+#define CHAINS(first, second, at)                                                                   \
+    {                                                                                               \
+        i32 four;                                                                                   \
+        __m512i v = _mm512_loadu_si512(w + (u64)(j + at) * 16);                                     \
+        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */  \
+        memcpy(&four, x + j + at, 4);                                                               \
+        first = _mm512_dpbusd_epi32(first, v, _mm512_set1_epi32(four));                             \
+        memcpy(&four, x + ldx + j + at, 4);                                                         \
+        second = _mm512_dpbusd_epi32(second, v, _mm512_set1_epi32(four));                           \
+    }
+    for (; j + 8 <= k4; j += 8) {
+        CHAINS(a, b, 0)
+        CHAINS(c, d, 4)
+    }
+    for (; j < k4; j += 4) CHAINS(a, b, 0)
+#undef CHAINS
+    q8_finish(_mm512_add_epi32(a, c), sum[0], SCALE_OF(0), w_scale, y, bias, add);
+    q8_finish(_mm512_add_epi32(b, d), sum[1], SCALE_OF(1), w_scale, y + ldy, bias, add);
 }
 
 static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
                               const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
                               u64 ldy, const float *bias, int add) {
     u32 t = 0;
+    for (; m == 2 && t < tiles; t++)
+        one_tile_pair(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, y + 16 * t, ldy,
+                      bias ? bias + 16 * t : NULL, add);
     for (; m > 1 && t + 4 <= tiles; t += 4) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
         const u8 *p = w + t * stride;
@@ -1862,12 +1909,12 @@ static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32
             float *yi = to + i * ldy;
             u32 rows = m - i < 6 ? m - i : 6;
             switch (rows) {
-            case 6: four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 5: four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 4: four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 3: four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            case 2: four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
-            default: four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, x_scale + i, yi, ldy, b, add); break;
+            case 6: four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
+            case 5: four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
+            case 4: four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
+            case 3: four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
+            case 2: four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
+            default: four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
             }
             i += rows;
         }
@@ -1895,8 +1942,8 @@ static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32
                 A_PIN(a0);
                 A_PIN(a1);
             }
-            q8_finish(a0, sum[i], x_scale[i], w_scale, y + i * ldy, b0, add);
-            q8_finish(a1, sum[i + 1], x_scale[i + 1], w_scale, y + (i + 1) * ldy, b0, add);
+            q8_finish(a0, sum[i], SCALE_OF(i), w_scale, y + i * ldy, b0, add);
+            q8_finish(a1, sum[i + 1], SCALE_OF(i + 1), w_scale, y + (i + 1) * ldy, b0, add);
         }
         if (m == 1 && t + 2 <= tiles) {
             A a0 = a_zero(), a1 = a0;
@@ -1906,13 +1953,13 @@ static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32
                 A_PIN(a0);
                 A_PIN(a1);
             }
-            q8_finish(a0, sum[0], x_scale[0], w_scale, y, b0, add);
-            q8_finish(a1, sum[0], x_scale[0], w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
+            q8_finish(a0, sum[0], SCALE_OF(0), w_scale, y, b0, add);
+            q8_finish(a1, sum[0], SCALE_OF(0), w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
             step = 2;
         } else if (i < m) {
             A a0 = a_zero();
             for (u32 j = 0; j < k4; j += 4) a0 = a_dot(a0, w + (u64)j * 16, x + j);
-            q8_finish(a0, sum[i], x_scale[i], w_scale, y + i * ldy, b0, add);
+            q8_finish(a0, sum[i], SCALE_OF(i), w_scale, y + i * ldy, b0, add);
         }
     }
 }
@@ -1939,14 +1986,9 @@ static TGT void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *
     *scale = top / 127.0f;
 }
 
-static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, void *high, void *low,
-                                      i32 sum[2], float scale[2]) {
-    F most = f_set(0), bottom = f_set(-127), top = f_set(127);
-    for (u32 i = 0; i < n; i += 16) most = f_max(f_abs(f_mul(f_load(x + i), f_load(by + i))), most);
-    float lane[16];
-    f_store(lane, most);
-    float largest = lane_max(lane);
-    F times = f_set(largest > 1e-30f ? 127.0f / largest : 0);
+static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high,
+                                      void *low, i32 sum[2]) {
+    F bottom = f_set(-127), top = f_set(127), times = f_set(largest > 1e-30f ? 127.0f / largest : 0);
     I total = f_round(f_set(0)), rest = total;
     for (u32 i = 0; i < n; i += 16) {
         F v = f_mul(f_mul(f_load(x + i), f_load(by + i)), times);
@@ -1959,8 +2001,6 @@ static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, vo
     }
     sum[0] = i_sum(total);
     sum[1] = i_sum(rest);
-    scale[0] = largest / 127.0f;
-    scale[1] = largest / (127.0f * 254.0f);
 }
 
 /* The sum over 16 lanes of x[i] * x[i]. */
@@ -2102,12 +2142,46 @@ static TGT float NAME(softmax)(float *x, u32 n) {
     return lane_sum(lane);
 }
 
+static TGT void NAME(maxima)(const float *x, u32 n, float most[16]) {
+    F m = f_load(most);
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) m = f_max(f_load(x + i), m);
+    f_store(most, m);
+    for (; i < n; i++) most[0] = x[i] > most[0] ? x[i] : most[0];
+}
+
+static TGT float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]) {
+    F m = f_set(most), s = f_load(sum), largest = f_set(0);
+    u32 i = 0;
+    float lane[16];
+    for (; i + 16 <= n; i += 16) {
+        F v = NAME(f_exp)(f_sub(f_load(x + i), m));
+        f_store(x + i, v);
+        s = f_add(s, v);
+        largest = f_max(f_abs(f_mul(v, f_load(by + i))), largest);
+    }
+    if (i < n) {
+        f_store(lane, NAME(f_exp)(f_sub(f_part(x + i, n - i), m)));
+        F v = f_part(lane, n - i);
+        f_store(x + i, v);
+        s = f_add(s, v);
+        largest = f_max(f_abs(f_mul(v, f_load(by + i))), largest);
+        i += 16;
+    }
+    for (; i < end; i += 16) f_store(x + i, f_set(0));
+    f_store(sum, s);
+    f_store(lane, largest);
+    return lane_max(lane);
+}
+
 /* The table is a value, not an object: position-independent code would have to write its pointers at load. */
 static struct kernels NAME(kernels)(void) {
     struct kernels k = { NAME(gemm_f32),
                          NAME(gemm_q8),
                          NAME(quantize),
                          NAME(quantize_finely),
+                         NAME(maxima),
+                         NAME(weigh),
                          NAME(rms_norm),
                          NAME(layer_norm),
                          NAME(activate),
@@ -2149,6 +2223,7 @@ static struct kernels NAME(kernels)(void) {
 #undef a_total
 #undef finish
 #undef q8_finish
+#undef SCALE_OF
 #endif /* a pass */
 #ifndef MEGABYTE_PASS
 
@@ -2478,6 +2553,7 @@ struct row {
     const struct cache *before; /* the first of a patch that attends to the one before: its cache, ... */
     u32 before_key;          /* ... from this key on; g->size.cross of them become the first */
     u32 follows;             /* the row before it is the token before it */
+    u32 known;               /* keys and values of layers from this one on stay as they are: see rewind */
     const float *shift_from; /* else: that token's shift state, or NULL for zeros */
     float *shift_to;         /* where to keep its own, or NULL */
     const float *condition;  /* [dim, or `wide` for a projection] from the stage above, or NULL */
@@ -2520,9 +2596,10 @@ struct megabyte_engine {
     float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
     float *bytes;          /* [batch][2][bytes_stride]: embeddings before and after a convolution */
     u64 bytes_stride;
-    float *score; /* [most_chunks]: 4 rows of scores [longest sequence], 4 of outputs [widest head] */
+    float *score; /* [most_chunks]: see attend */
     u64 score_stride, side_stride;
-    u8 *score_q;  /* [most_chunks]: stage 0's queries or scores, quantized: 8 rows of q_stride bytes */
+    u8 *score_q;
+    i32 *total;
     u64 q_stride; /* of 2 bytes for each element */
     float *ones;  /* [widest head]: the scales of v8's rows */
     u32 n_slots;           /* of `slots`, in use */
@@ -2688,66 +2765,121 @@ static void copy_keys(const struct stage *g, const struct cache *from, u32 from_
 /* Sums of gemm_q8 must fit: 255 * 127 * 65536 < 2^31. Longer sums over positions are taken in parts. */
 #define MOST_SUMMED 65536u
 
-/* Causal attention of one head for one run of rows, four queries at a time. The heads' outputs go to n. The
+/* Queries of a run that share one way through the keys and values, and the positions that are taken at a
+ * time: their keys, scores or values stay in the second-level cache. */
+#define QUERIES 12
+#define BLOCK 1024u /* divides MOST_SUMMED, 8 times, too */
+
+/* What attend works in. */
+struct attention {
+    float *score;       /* [QUERIES][score_stride]: scores, then weights */
+    float *side;        /* [QUERIES][side_stride]: outputs */
+    i32 *total;         /* [2 QUERIES][side_stride]: sums of quantized weights times values */
+    u8 *q;              /* [2 QUERIES][q_stride]: quantized queries; high, low parts of a block's weights */
+};
+
+/* attend for int8 keys and values, which it passes three times: for scores and their maxima; for weights,
+ * their sums and largest; for quantized weights times values. Integer sums are exact and floats are summed in
+ * the order of positions, so blocks change no bit. */
+static void attend_q8(megabyte_engine *e, const struct stage *g, const struct attention *w, u64 k_at,
+                      u64 v_at, u64 scale_at, const struct row *row, const float *q, u32 rows, float *sum) {
+    const struct kernels *kernel = &e->kernels;
+    const struct cache *c = &row->cache;
+    u32 d = g->size.head_dim, keys = row[rows - 1].key + 1, keys16 = (u32)round_up(keys, 16);
+    u32 block = rows == 1 ? 8 * BLOCK : BLOCK; /* a query alone waits for memory: long straight streams */
+    u64 d4 = round_up(d, 4), ldq = e->q_stride / 2 * (block / BLOCK);
+    const float *k_scale = c->k_scale + scale_at, *v_scale = c->v_scale + scale_at;
+    i32 q_sum[2 * QUERIES];
+    float q_scale[QUERIES], most[QUERIES][16], lane[QUERIES][16], largest[QUERIES];
+    for (u32 r = 0; r < rows; r++) {
+        kernel->quantize(q + r * e->ld_a, d, w->q + r * ldq * kernel->q_bytes, &q_sum[r], &q_scale[r]);
+        for (u32 i = 0; i < 16; i++) {
+            most[r][i] = -FLT_MAX;
+            lane[r][i] = 0;
+        }
+    }
+    for (u32 at = 0; at < keys16; at += BLOCK) {
+        u32 n = min32(keys16 - at, BLOCK);
+        kernel->gemm_q8(c->k8 + k_at + at * d4, d4 * 16, k_scale + at, n / 16, (u32)d4, w->q, ldq, q_sum,
+                        q_scale, rows, w->score + at, e->score_stride, NULL, 0);
+        for (u32 r = 0; r < rows; r++)
+            if (row[r].key + 1 > at)
+                kernel->maxima(w->score + r * e->score_stride + at, min32(row[r].key + 1 - at, n), most[r]);
+    }
+    for (u32 from = 0; from < keys; from += MOST_SUMMED) {
+        u32 part = min32(keys16 - from, MOST_SUMMED);
+        for (u32 r = 0; r < rows; r++) {
+            u32 own = row[r].key + 1 > from ? row[r].key + 1 - from : 0;
+            largest[r] = kernel->weigh(w->score + r * e->score_stride + from, min32(own, part), part,
+                                       lane_max(most[r]), v_scale + from, lane[r]);
+        }
+        memset(w->total, 0, 2 * rows * e->side_stride * sizeof *w->total);
+        for (u32 at = from; at < from + part; at += block) {
+            u32 n = min32(from + part - at, block), n4 = (u32)round_up(min32(keys - at, n), 4);
+            const u8 *v = c->v8 + v_at + (u64)at * 16;
+            for (u32 r = 0; r < rows; r++) {
+                i32 two[2];
+                kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n, largest[r],
+                                        w->q + r * ldq * kernel->q_bytes,
+                                        w->q + (rows + r) * ldq * kernel->q_bytes, two);
+                q_sum[r] = two[0];
+                q_sum[rows + r] = two[1];
+            }
+            kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, w->q, ldq, q_sum, NULL, 2 * rows,
+                            (float *)(void *)w->total, e->side_stride, NULL, 0);
+        }
+        for (u32 r = 0; r < rows; r++) {
+            const i32 *high = w->total + r * e->side_stride, *low = w->total + (rows + r) * e->side_stride;
+            float high_by = largest[r] / 127.0f, low_by = largest[r] / (127.0f * 254.0f);
+            float *to = w->side + r * e->side_stride;
+            for (u32 i = 0; i < d; i++) {
+                float a = (float)high[i] * high_by, b = (float)low[i] * low_by;
+                ROUNDED(a); ROUNDED(b);
+                if (from) a = to[i] + a;
+                to[i] = a + b;
+            }
+        }
+    }
+    for (u32 r = 0; r < rows; r++) sum[r] = lane_sum(lane[r]);
+}
+
+/* Causal attention of one head for up to QUERIES rows that follow each other. The heads' outputs go to n. The
  * weights' sum divides at the end. */
 static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end,
                    u32 chunk) {
     const struct kernels *kernel = &e->kernels;
     u32 d = g->size.head_dim, kv = head / (g->size.heads / g->kv_heads);
-    u64 d4 = round_up(d, 4);
     const struct cache *c = &e->rows[first].cache;
     u64 k_at = layer * c->k_layer + kv * c->k_head;
     u64 v_at = layer * c->v_layer + (u64)kv * g->v_tiles * c->v_tile;
     u64 scale_at = (layer * (u64)g->kv_heads + kv) * c->scale_head;
-    float *score = e->score + chunk * 4 * (e->score_stride + e->side_stride);
-    float *side = score + 4 * e->score_stride, total[4];
-    u8 *high = g->cache_q8 ? e->score_q + chunk * 8 * e->q_stride : NULL;
-    u8 *low = g->cache_q8 ? high + 4 * e->q_stride : NULL;
-    u64 ldq = e->q_stride / kernel->q_bytes;
-    for (u32 i = first; i < end; i += 4) {
-        u32 rows = min32(4, end - i), keys = e->rows[i + rows - 1].key + 1;
-        u32 keys16 = (u32)round_up(keys, 16);
-        const float *q = e->a + i * e->ld_a + (u64)head * d;
-        float *out = e->n + i * e->ld_n + (u64)head * d, part[2], high_scale[4], low_scale[4];
-        i32 sum[2], high_sum[4], low_sum[4];
-        if (g->cache_q8) {
-            for (u32 r = 0; r < rows; r++)
-                kernel->quantize(q + r * e->ld_a, d, high + r * e->q_stride, &high_sum[r], &high_scale[r]);
-            kernel->gemm_q8(c->k8 + k_at, d4 * 16, c->k_scale + scale_at, keys16 / 16, (u32)d4, high, ldq,
-                            high_sum, high_scale, rows, score, e->score_stride, NULL, 0);
-        } else {
-            kernel->gemm_f32(c->k + k_at, (u64)d * 16, keys16 / 16, d, q, e->ld_a, rows, score,
-                             e->score_stride, NULL, 0);
-        }
+    struct attention w = { NULL, NULL, NULL, NULL };
+    w.score = e->score + chunk * QUERIES * (e->score_stride + e->side_stride);
+    w.side = w.score + QUERIES * e->score_stride;
+    if (g->cache_q8) {
+        w.total = e->total + chunk * 2 * QUERIES * e->side_stride;
+        w.q = e->score_q + chunk * 2 * QUERIES * e->q_stride;
+    }
+    u32 rows = end - first, keys = e->rows[end - 1].key + 1, keys16 = (u32)round_up(keys, 16);
+    const float *q = e->a + first * e->ld_a + (u64)head * d;
+    float *out = e->n + first * e->ld_n + (u64)head * d, total[QUERIES];
+    if (g->cache_q8) {
+        attend_q8(e, g, &w, k_at, v_at, scale_at, e->rows + first, q, rows, total);
+    } else {
+        kernel->gemm_f32(c->k + k_at, (u64)d * 16, keys16 / 16, d, q, e->ld_a, rows, w.score, e->score_stride,
+                         NULL, 0);
         for (u32 r = 0; r < rows; r++) {
-            float *s = score + r * e->score_stride;
-            u32 own = e->rows[i + r].key + 1;
+            float *s = w.score + r * e->score_stride;
+            u32 own = e->rows[first + r].key + 1;
             total[r] = kernel->softmax(s, own);
             for (u32 j = (u32)round_up(own, 16); j < keys16; j++) s[j] = 0; /* adding 0 * v changes no bit */
         }
-        for (u32 from = 0; g->cache_q8 && from < keys; from += MOST_SUMMED) {
-            u32 n16 = min32(keys16 - from, MOST_SUMMED), n4 = (u32)round_up(min32(keys - from, n16), 4);
-            for (u32 r = 0; r < rows; r++) {
-                kernel->quantize_finely(score + r * e->score_stride + from, c->v_scale + scale_at + from, n16,
-                                        high + r * e->q_stride, low + r * e->q_stride, sum, part);
-                high_sum[r] = sum[0];
-                low_sum[r] = sum[1];
-                high_scale[r] = part[0];
-                low_scale[r] = part[1];
-            }
-            const u8 *v = c->v8 + v_at + (u64)from * 16;
-            kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, high, ldq, high_sum, high_scale, rows,
-                            side, e->side_stride, NULL, from > 0);
-            kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, low, ldq, low_sum, low_scale, rows, side,
-                            e->side_stride, NULL, 1);
-        }
-        if (!g->cache_q8)
-            kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, score, e->score_stride, rows, side,
-                             e->side_stride, NULL, 0);
-        for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
-            kernel->scale(side + r * e->side_stride, 1.0f / total[r], d);
-            memcpy(out + r * e->ld_n, side + r * e->side_stride, d * sizeof *out);
-        }
+        kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, w.score, e->score_stride, rows, w.side,
+                         e->side_stride, NULL, 0);
+    }
+    for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
+        kernel->scale(w.side + r * e->side_stride, 1.0f / total[r], d);
+        memcpy(out + r * e->ld_n, w.side + r * e->side_stride, d * sizeof *out);
     }
 }
 
@@ -2840,8 +2972,9 @@ static void pass(void *context) {
             }
             k->scale(q, q_scale, inner);
             k->scale(q + inner, 1.0f, 2 * kv_inner);
-            keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
-                           (u8 *)e->q + i * e->ld_n * k->q_bytes);
+            if (l < r->known)
+                keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
+                               (u8 *)e->q + i * e->ld_n * k->q_bytes);
             if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
             keep_shift(e, g, l, 0, i);
         }
@@ -2852,7 +2985,8 @@ static void pass(void *context) {
                               l);
         for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
             for (u32 u = p.from; u < p.to; u++)
-                attend(e, g, l, u % heads, e->run_first[u / heads], e->run_first[u / heads + 1], p.chunk);
+                attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs], e->run_first[u % e->n_runs + 1],
+                       p.chunk); /* head by head: its keys and values are in the cache for the next run */
         ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
         multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
         ROWS(p) {
@@ -2896,6 +3030,7 @@ struct megabyte_stream {
     u64 position;          /* bytes in the history */
     u64 base;              /* where the window begins; position - base <= patches * P - ahead */
     u64 tokens;            /* of the finest stage, computed since `base`: position - base + ahead */
+    u64 relearn;           /* during a rewind: the stage-0 token that it begins again with; else 0 */
     u64 oldest;            /* the first byte that `history` still holds */
     u8 *history;           /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
     u64 history_bytes;
@@ -2946,7 +3081,8 @@ static u8 byte_at(const megabyte_stream *s, u64 at) { return s->history[at % s->
 
 /* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through these. They
  * are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 + j). A patch looks back
- * as far as all of them reach, and computes that again. Positions come behind: the file has them convolved. */
+ * as far as all of them reach, and computes that again. Positions come behind: the file has them
+ * convolved. */
 static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
     const megabyte_stream *s = e->rows[i].job->stream;
     u64 at = e->rows[i].at, reach = 0, n = g->bytes;
@@ -3036,7 +3172,7 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 static void run_pass(megabyte_engine *e) {
     e->n_runs = 0;
     for (u32 i = 0; i < e->m; i++)
-        if (!e->rows[i].follows) e->run_first[e->n_runs++] = i;
+        if (!e->rows[i].follows || i - e->run_first[e->n_runs - 1] == QUERIES) e->run_first[e->n_runs++] = i;
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
     if (e->m) pool_run(&e->pool, pass, e);
@@ -3094,6 +3230,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     memset(r, 0, sizeof *r);
     r->job = p->job;
     r->target = -1;
+    r->known = UINT32_MAX;
     r->sequence = s ? index / n : 0;
     r->position = (u32)(s ? index % n + (finest && !g->paper) : index);
     r->key = r->position;
@@ -3103,10 +3240,14 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     r->follows = before && before->job == p->job && before->sequence == r->sequence;
     if (!s) {
         r->cache = stream->global;
-        if (index) r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
+        if (index < stream->relearn + 2 * g->size.layers && stream->relearn)
+            r->known = (u32)(index - stream->relearn + 1) / 2;
+        if (index && index != stream->relearn)
+            r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
         r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);
         if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job) e->rows[i - SHIFT_RING].shift_to = NULL;
-        if (index % 16 == 0) each_block(g, &stream->global, index, 16, clear_span, NULL);
+        if (index % 16 == 0 && r->known == UINT32_MAX)
+            each_block(g, &stream->global, index, 16, clear_span, NULL);
         return r;
     }
     r->condition = condition_of(e, p, s - 1, index / n);
@@ -3368,11 +3509,13 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->q_sum = (i32 *)carve(a, b, sizeof *e->q_sum);
     e->q_scale = carve_floats(a, b, 1);
     e->row_angle = carve_floats(a, b, angles);
-    e->score = carve_floats(a, (u64)most_chunks(o->threads) * 4, e->score_stride + e->side_stride);
+    e->score = carve_floats(a, (u64)most_chunks(o->threads) * QUERIES, e->score_stride + e->side_stride);
     if (model->stage[0].cache_q8) {
-        e->q_stride = 2 * (e->score_stride > e->side_stride ? e->score_stride : e->side_stride);
-        e->score_q = (u8 *)carve(a, (u64)most_chunks(o->threads) * 8, e->q_stride);
+        e->q_stride = 2 * ((BLOCK > e->side_stride ? BLOCK : e->side_stride) + 64); /* 64: rows must not all
+                                                                    * fall on the same lines of the cache */
+        e->score_q = (u8 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->q_stride);
         e->ones = carve_floats(a, 1, e->side_stride);
+        e->total = (i32 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->side_stride * sizeof(i32));
     }
 #if HAVE_THREADS
     if (o->threads > 1) {
@@ -3393,6 +3536,7 @@ static void run_start_tokens(megabyte_engine *e) {
             rotary_angles(g, p, e->angle[s] + (u64)p * g->size.head_dim);
         if (g->paper) continue;
         memset(r, 0, sizeof *r);
+        r->known = UINT32_MAX;
         r->start = 1;
         r->cache = e->start[s];
         r->shift_to = e->start_shift[s];
@@ -3462,8 +3606,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
         return fail(error, MEGABYTE_UNSUPPORTED, 0, "%u threads could not be started", o.threads);
     }
     fp_enter(&fp);
-    if (e->ones)
-        for (u64 i = 0; i < e->side_stride; i++) e->ones[i] = 1;
+    for (u64 i = 0; e->ones && i < e->side_stride; i++) e->ones[i] = 1;
     run_start_tokens(e);
     fp_leave(&fp);
     *engine = e;
@@ -3633,7 +3776,7 @@ void megabyte_stream_reset(megabyte_stream *s) {
     if (!s) return;
     const struct sizes *z = &s->engine->model->sizes;
     struct job nothing = { s, NULL, 0, 0, WANT_LAST, NULL, 0, NULL, NULL };
-    s->position = s->base = s->oldest = s->high = s->tokens = 0;
+    s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
     s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
     memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
     if (ahead(s->engine->model)) run(s->engine, &nothing, 1);
@@ -3767,7 +3910,16 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
         /* Begin again with the patch that byte t - 1 lies in (paper: byte t), if the shift state before it is
          * still there; where patches look back, as many before it as run_stage takes. */
         u64 g = (t - 1 + ahead(s->engine->model)) / patch, back = fine->size.cross ? fine->size.layers : 0;
+        u64 far = 2 * s->engine->model->stage[0].size.layers + SHIFT_RING;
         if (g > back && (fine->paper || s->high - g < SHIFT_RING)) from = (g - back) * patch;
+        else if (g > far) {
+            /* Without its shift states a token is wrong, the one after it in all but the first sublayer's
+             * input, and so on: after two tokens a layer all is right, and SHIFT_RING later the ring is, too.
+             * What is wrong changes no keys and values, which are still there. */
+            from = (g - far) * patch;
+            s->relearn = g - far;
+            s->high = 0;
+        }
     }
     fp_state fp;
     fp_enter(&fp);
@@ -3775,6 +3927,7 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     s->oldest = oldest;
     s->base = base;
     if (t) feed_again(s, from, t - from, WANT_LAST);
+    s->relearn = 0;
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
@@ -4495,6 +4648,9 @@ static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
     return p ? p : 1;
 }
 
+/* 1, 2, 3 by the bucket of a match's length; 0 is no match. */
+static u32 how_sure(u32 bucket) { return bucket < 16 ? 1 : bucket < 24 ? 2 : 3; }
+
 static u32 mixer_predict(struct mixer *m, u32 network) {
     const struct mixer_tables *t = m->tables;
     struct mixer_pair *x = m->input;
@@ -4518,7 +4674,7 @@ static u32 mixer_predict(struct mixer *m, u32 network) {
         struct mixer_pair p = t->pair[*m->match_p >> 20]; /* of the expected bit */
         i32 sign = m->expected >> (7 - m->bit_position) & 1 ? 1 : -1;
         x[I_MATCH] = (struct mixer_pair){ (i16)(p.stretched * sign), (i16)(p.plain * 2 * sign) };
-        matching = length < 16 ? 1 : length < 24 ? 2 : 3;
+        matching = how_sure(length);
     }
 
     u32 chosen[N_SETS] = { SET_HITS + hits * 4 + matching,
@@ -4618,14 +4774,15 @@ static void mixer_prefetch(const struct mixer *m, u32 step, u32 expected) {
         PREFETCH(m->weights[SET_BYTE2 + c2]);
         return;
     }
-    u32 nibble = (16 | expected >> 4) * 0x9E3779B1u, matching = m->expected ? 256 : 0;
+    u32 nibble = (16 | expected >> 4) * 0x9E3779B1u, matching = 0;
+    if (m->expected) matching = how_sure(m->match_length ? m->match_bucket : 0);
     for (u32 k = 0; k < BYTE_BITS; k++) {
         u32 partial = (256 | expected) >> (8 - k), node = (16 | expected >> 4) >> (4 - k);
         for (u32 i = 0; i < N_CONTEXTS && k < 4; i++) PREFETCH(&m->map[i][m->context[i].slot[node]]);
         PREFETCH(m->final_weights[partial]);
-        PREFETCH(m->weights[SET_PARTIAL + (partial | matching)]);
+        PREFETCH(m->weights[SET_PARTIAL + (partial | (u32)(matching > 1) << 8)]);
         for (u32 i = 0; i < N_BUCKETS; i += 16) {
-            PREFETCH(&m->apm[0][partial][i]);
+            PREFETCH(&m->apm[0][partial | matching << 8][i]);
             PREFETCH(&m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22][i]);
         }
     }
