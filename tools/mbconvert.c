@@ -160,15 +160,16 @@ static ll file_size(FILE *f) { /* -1: it cannot be told, as with pipes */
  * bounded and NUL in strings refused. Strings are decoded in place (an escape is never shorter than what it
  * stands for) and end in NUL: parsing allocates nothing. The text must be writable and end in NUL, too. */
 #define JSON_DEPTH 32
-struct json { char *at, *end; const char *start, *file; u32 depth; };
+struct json { char *at, *end; const char *start, *file, *about; u32 depth; }; /* about: an argument, or NULL */
 
 static struct json json_begin(char *text, u64 size, const char *file) {
-    struct json j = { text, text + size, text, file, 0 };
+    struct json j = { text, text + size, text, file, NULL, 0 };
     return j;
 }
 
 _Noreturn static void json_die(const struct json *j, const char *why) {
-    die(j->file, "JSON, byte %llu: %s", (ull)(j->at - j->start), why);
+    die(j->file, "JSON, byte %llu: %s%s%s", (ull)(j->at - j->start), j->about ? j->about : "", j->about ? ": " : "",
+        why);
 }
 
 /* Length of the UTF-8 sequence at p, of at most n bytes; 0 if it is not one (Unicode 15, table 3-7). */
@@ -1024,24 +1025,24 @@ static u32 count_tensors(const struct pickle *p, struct value dict) {
     return count;
 }
 
-/* The dict with the weights: `v` itself, or one inside it by its usual name, or the only one inside it that holds
- * tensors. Looks at every dict once. */
+/* The dict with the weights: one inside `v` by its usual name, or the only one inside it that holds more tensors than
+ * `v`, or `v` itself. Looks at every dict once. */
 static int choose_dict(struct pickle *p, struct value v, u32 depth, struct value *chosen) {
     static const char *const usual[] = { "state_dict", "model_state_dict", "model", "module", "net", "weights",
-                                         "ema", "ema_state_dict", "ema_model" };
+                                         "MODEL", /* MBLM's trainer */ "ema", "ema_state_dict", "ema_model" };
     if (v.kind != IS_DICT || depth > 4 || p->nodes[v.at].seen) return 0;
     p->nodes[v.at].seen = 1;
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
         if (choose_dict(p, find_key(p, v, usual[i]), depth + 1, chosen)) return 1;
+    u32 own = count_tensors(p, v); /* a few may stand beside the dict with the weights: a step, a loss */
     *chosen = v;
-    if (count_tensors(p, v)) return 1;
     struct names found = { 0, "" };
     u32 at = p->nodes[v.at].first;
     for (u32 i = p->nodes[v.at].count / 2; i--; at = p->cells[p->cells[at].next].next) {
         struct value key = p->cells[at].value, inner = p->cells[p->cells[at].next].value;
         if (key.kind != IS_TEXT || inner.kind != IS_DICT || p->nodes[inner.at].seen) continue;
         p->nodes[inner.at].seen = 1;
-        if (!count_tensors(p, inner)) continue;
+        if (count_tensors(p, inner) <= own) continue;
         char name[121];
         snprintf(name, sizeof name, "%.*s", (int)min32(key.count, 120), (const char *)p->bytes + key.at);
         add_name(&found, name);
@@ -1050,7 +1051,7 @@ static int choose_dict(struct pickle *p, struct value v, u32 depth, struct value
     if (found.count > 1)
         die(p->path, "%u dicts in it hold tensors (%s): save the model's state dict alone", found.count,
             show_names(&found));
-    return found.count == 1;
+    return found.count || own;
 }
 
 /* The parts of a PyTorch file, and how the names of its entries begin. */
@@ -1089,7 +1090,8 @@ static void read_tensor(struct checkpoint *in, const struct archive *a, struct v
         ? find_member(a, "data/", (const char *)p->bytes + key.at, key.count) : NULL;
     if (!e)
         die(in->path, "tensor %.200s: its storage data/%.*s is not in the archive", t->name,
-            (int)(key.kind == IS_TEXT ? min32(key.count, 100) : 0), (const char *)p->bytes + key.at);
+            key.kind == IS_TEXT ? (int)min32(key.count, 100) : 0,
+            (const char *)p->bytes + (key.kind == IS_TEXT ? key.at : 0));
     u64 data = entry_data(in, &a->zip, e);
     if (held > e->size / bytes)
         die(in->path, "tensor %.200s: a storage of %llu elements in %llu bytes; truncated?", t->name, (ull)held,
@@ -1177,9 +1179,14 @@ static void strip_prefixes(struct checkpoint *in) {
     for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
         size_t n = strlen(words[w]);
         u64 with = 0;
-        while (with < in->count && !strncmp(in->tensors[with].name, words[w], n)) with++;
-        if (with < in->count) continue;
-        for (u64 i = 0; i < in->count; i++) in->tensors[i].name += n;
+        u64 others = 0; /* counters, such as AveragedModel's n_averaged */
+        for (u64 i = 0; i < in->count; i++) {
+            if (!strncmp(in->tensors[i].name, words[w], n)) with++;
+            else others += !element_types[in->tensors[i].type].readable;
+        }
+        if (!with || with + others < in->count) continue;
+        for (u64 i = 0; i < in->count; i++)
+            if (!strncmp(in->tensors[i].name, words[w], n)) in->tensors[i].name += n;
         w = (size_t)-1; /* from the beginning: they may be nested */
     }
 }
@@ -1362,7 +1369,7 @@ static void parse_list(struct json *j, struct arguments *a, const struct key *k)
 static ll parse_choice(struct json *j, const struct key *k) {
     char why[400];
     const char *text = json_string(j);
-    size_t n = (size_t)snprintf(why, sizeof why, "%s is \"%.100s\"; known are", k->name, text);
+    size_t n = (size_t)snprintf(why, sizeof why, "\"%.100s\"; known are", text);
     for (const struct choice *c = k->choices; c->text; c++) {
         if (!strcmp(text, c->text)) return c->value;
         n += (size_t)snprintf(why + n, sizeof why - n, "%s %s", c == k->choices ? "" : ",", c->text);
@@ -1377,11 +1384,8 @@ static int json_flag(struct json *j) {
 }
 
 /* What this version cannot compute may be named only to say that it is off. */
-static void parse_unsupported(struct json *j, const struct key *k) {
-    char why[200];
-    if (json_word(j, "false")) return;
-    snprintf(why, sizeof why, "%s: this version does not run models with it", k->name);
-    json_die(j, why);
+static void parse_unsupported(struct json *j) {
+    if (!json_word(j, "false")) json_die(j, "this version does not run models with it");
 }
 
 static int parse_argument(struct json *j, struct arguments *a, const struct key *keys, const char *key, u32 stage);
@@ -1415,14 +1419,16 @@ static int parse_argument(struct json *j, struct arguments *a, const struct key 
     if (!k->name) return 0;
     a->known++;
     if (keys != block_keys) stage = k->stage;
+    j->about = k->name; /* in messages */
     if (k->kind == WITHOUT_EFFECT) json_skip(j);
-    else if (json_word(j, "null")) return 1; /* as good as absent */
+    else if (json_word(j, "null")) ; /* as good as absent */
     else if (k->kind == WHOLE) set_argument(a, k, stage, json_whole(j));
     else if (k->kind == FLAG) set_argument(a, k, stage, json_flag(j));
     else if (k->kind == CHOICE) set_argument(a, k, stage, parse_choice(j, k));
     else if (k->kind == LIST) parse_list(j, a, k);
     else if (k->kind == BLOCKS) parse_blocks(j, a);
-    else parse_unsupported(j, k);
+    else parse_unsupported(j);
+    j->about = NULL;
     return 1;
 }
 
@@ -1690,9 +1696,10 @@ static const struct origin bgpt_origins[ROLE_COUNT] = {
     [ROLE_NORM_BIAS] = { .part = { "{0}.ln_f.bias" } },
     [ROLE_NEXT] = { .part = { "byte_level_decoder.base.lm_head.weight" }, .instead = &tied_head },
 };
+static const struct origin tied_embedding = { .part = { "byte_level_decoder.base.lm_head.weight" } };
 static const struct origin bgpt_finest[ROLE_COUNT] = {
     [ROLE_POSITION] = { .part = { "{0}.wpe.weight" }, .how = FIRST_ROWS }, /* has one for the byte after a patch */
-    [ROLE_EMBED] = { .part = { "{0}.wte.weight" } },
+    [ROLE_EMBED] = { .part = { "{0}.wte.weight" }, .instead = &tied_embedding }, /* safetensors keep one of the two */
 };
 
 /* ---------------------------------------------------------------------------------- names */
@@ -1885,14 +1892,19 @@ static void compare_tensor(const struct conversion *c, u32 what, u32 stage, u32 
         expand(c, name, origin_of(c, role, stage, 0)->part[0], stage, 0));
 }
 
-static struct setting choose_setting(const struct conversion *c, ll option, const char *option_name, ll otherwise) {
+static struct setting choose_setting(const struct conversion *c, ll option, const char *option_name, u32 what,
+                                     u32 stage) {
     struct setting s = { ABSENT, NULL };
+    ll otherwise = argument(c, what, stage);
     if (option != ABSENT) {
         s.value = option;
         s.from = option_name;
     } else if (otherwise != ABSENT) {
+        size_t room = strlen(c->config.path) + 40; /* keys are shorter than 30 */
+        char *from = allocate(room, 1);
+        snprintf(from, room, "%s of %s", c->config.arguments.key[what][stage], c->config.path);
         s.value = otherwise;
-        s.from = c->config.path;
+        s.from = from;
     }
     return s;
 }
@@ -1902,8 +1914,8 @@ static struct setting choose_setting(const struct conversion *c, ll option, cons
  * division; the constructor's defaults. */
 static void derive_heads(struct conversion *c, u32 s, u32 inner, u32 told, const char *teller) {
     struct stage_sizes *g = &c->sizes.stage[s];
-    struct setting heads = choose_setting(c, c->options->heads, "--heads", argument(c, ARG_HEADS, s));
-    struct setting width = choose_setting(c, c->options->dim_head, "--dim-head", argument(c, ARG_HEAD_DIM, s));
+    struct setting heads = choose_setting(c, c->options->heads, "--heads", ARG_HEADS, s);
+    struct setting width = choose_setting(c, c->options->dim_head, "--dim-head", ARG_HEAD_DIM, s);
     if (heads.from && (heads.value < 1 || heads.value > MAX_WIDTH))
         die(heads.from, "%lld heads; 1 to 65536 are possible", heads.value);
     if (width.from && (width.value < 1 || width.value > MAX_WIDTH))
@@ -1914,6 +1926,11 @@ static void derive_heads(struct conversion *c, u32 s, u32 inner, u32 told, const
                 told);
         width.value = told;
         width.from = teller;
+    }
+    if (c->config.path && c->family->heads != ABSENT && c->options->heads == ABSENT &&
+        c->options->dim_head == ABSENT) { /* what the arguments leave out, the constructor fills in */
+        if (!heads.from) heads.value = c->family->heads, heads.from = "the constructor's default";
+        if (!width.from) width.value = c->family->head_dim, width.from = "the constructor's default";
     }
     if (!heads.from && !width.from) {
         ll usual = c->family->head_dim;
@@ -1938,14 +1955,13 @@ static void derive_heads(struct conversion *c, u32 s, u32 inner, u32 told, const
 
 /* How many tokens stage 0 has: `told` by the tensors, or 0. */
 static void derive_context(struct conversion *c, u32 told) {
-    struct setting n = choose_setting(c, c->options->positions, "--seq-len", argument(c, ARG_POSITIONS, 0));
-    const char *key = c->config.arguments.key[ARG_POSITIONS][0];
+    struct setting n = choose_setting(c, c->options->positions, "--seq-len", ARG_POSITIONS, 0);
     if (!n.from && !told)
         die(c->in.path, "the tensors don't tell the context's length in patches: give --seq-len or --config");
     if (n.from && (n.value < 1 || n.value > 1 << 24))
-        die(n.from, "%s: a context of %lld patches; 1 to %d are possible", key ? key : "context", n.value, 1 << 24);
+        die(n.from, "a context of %lld patches; 1 to %d are possible", n.value, 1 << 24);
     if (n.from && told && n.value != told)
-        die(n.from, "%s: a context of %lld patches, but tensor %s of %s is for %u", key ? key : "context", n.value,
+        die(n.from, "a context of %lld patches, but tensor %s of %s is for %u", n.value,
             source_of(c, ROLE_POSITION, 0, 0, 0)->name, c->in.path, told);
     c->sizes.stage[0].positions = n.from ? (u32)n.value : told;
 }
@@ -1963,7 +1979,7 @@ static void compare_widths(const struct conversion *c, u32 s) {
 /* Training code often passes an id outside the vocabulary to say that no byte is padding. */
 static void derive_pad(struct conversion *c, ll otherwise) {
     struct sizes *z = &c->sizes;
-    ll pad = choose_setting(c, c->options->pad_id, "--pad-id", argument(c, ARG_PAD_ID, 0)).value;
+    ll pad = choose_setting(c, c->options->pad_id, "--pad-id", ARG_PAD_ID, 0).value;
     if (pad == ABSENT) pad = otherwise;
     z->pad_id = pad >= 0 && pad < z->vocabulary ? (u32)pad : UINT32_MAX;
 }
@@ -2010,6 +2026,9 @@ static void derive_paper_stage(struct conversion *c, u32 s) {
     const struct source *norm = source_of(c, ROLE_QK_NORM, s, 0, 0);
     u32 n = parts_of(origin_of(c, ROLE_QKV, s, 0)), rows = matrix_rows(c, ROLE_QKV, s, 0);
     u32 inner = n == 1 ? rows / 3 : rows;
+    if (!inner)
+        die(c->in.path, "tensor %s: %u rows are too few for queries, keys and values",
+            source_of(c, ROLE_QKV, s, 0, 0)->name, rows);
     u32 kv = n == 1 ? inner : matrix_rows(c, ROLE_QKV, s, 1) / (n == 2 ? 2 : 1);
     derive_heads(c, s, inner, norm ? dimension(c, ROLE_QK_NORM, s, 0, 1, 0) : 0, norm ? norm->name : NULL);
     g->kv_heads = kv / g->head_dim; /* check_shape sees what is left over */
