@@ -87,8 +87,8 @@
 #endif
 
 /* Memory that is used all over and at random: translating its addresses costs more than reading it, unless
- * the system lays it out in large pages, which are asked for here (with 64 streams that saves a quarter of the
- * mixers' time). Only where all of it is going to be touched anyway. */
+ * the system lays it out in large pages, which are asked for here (with 64 streams that saves a quarter of
+ * the mixers' time). Only where all of it is going to be touched anyway. */
 static void advise_large_pages(void *memory, size_t bytes) {
 #if HAVE_MMAP && defined(MADV_HUGEPAGE)
     uintptr_t large = (uintptr_t)1 << 21, from = ((uintptr_t)memory + large - 1) & ~(large - 1);

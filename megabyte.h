@@ -317,8 +317,8 @@ MEGABYTE_API const float *megabyte_stream_logits(const megabyte_stream *stream);
 MEGABYTE_API void megabyte_stream_probabilities(const megabyte_stream *stream, float *out);
 
 MEGABYTE_API uint64_t megabyte_stream_position(const megabyte_stream *stream); /* bytes in the history */
-/* Back to the empty history; the type of file (`as`) stays, also one that was loaded or copied. Uses the engine,
- * as feeding does. */
+/* Back to the empty history; the type of file (`as`) stays, also one that was loaded or copied. Uses the
+ * engine, as feeding does. */
 MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);
 
 /* Back to an earlier position: the stream is then as if only the first `position` bytes had been fed. Going
@@ -441,8 +441,9 @@ typedef struct megabyte_codec_options {
     uint64_t size;            /* compressing: how many bytes will come, if known (then it must be right);
                                * 0: unknown */
     uint32_t halvings;        /* 0..15: the streams' context is the model's, halved so often (rounded down to
-                               * patches, at least the shortest): less memory, less ratio. Decompressing: what the
-                               * memory is made for; files that need more (fewer halvings) are refused */
+                               * patches, at least the shortest): less memory, less ratio. Decompressing:
+                               * what the memory is made for; files that need more (fewer halvings) are
+                               * refused */
     int level;                /* compressing: 1..9, default 7. 1 to 4: contexts alone, with 1, 4, 16, 64 MB,
                                * for speed; 5: the network alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as
                                * 8, in as few blocks as can be */
