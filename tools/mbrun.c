@@ -529,7 +529,7 @@ static void print_stage_words(const megabyte_info *info, uint32_t i)
     const megabyte_stage_info *g = &info->stage[i];
     int at = 0;
     if (dim_per_byte(info, i)) print_words(&at, "D_G = %u per byte", dim_per_byte(info, i));
-    if (g->kv_heads < g->heads) print_words(&at, "%u heads of keys and values", g->kv_heads);
+    if (g->kv_heads < g->heads) print_words(&at, "%u head%s of keys and values", g->kv_heads, g->kv_heads > 1 ? "s" : "");
     if (!strcmp(position_kind(g), "none")) print_words(&at, "no positions");
     else print_words(&at, "%s positions", position_kind(g));
     print_words(&at, "%s", g->norm);
