@@ -2783,7 +2783,7 @@ static void copy_keys(const struct stage *g, const struct cache *from, u32 from_
 /* Queries of a run that share one way through the keys and values, and the positions that are taken at a
  * time: their keys, scores or values stay in the second-level cache. */
 #define QUERIES 12
-#define BLOCK 1024u /* divides MOST_SUMMED, 8 times, too */
+#define KEY_BLOCK 1024u /* divides MOST_SUMMED, 8 times, too */
 
 /* What attend works in. */
 struct attention {
@@ -2801,8 +2801,8 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
     const struct kernels *kernel = &e->kernels;
     const struct cache *c = &row->cache;
     u32 d = g->size.head_dim, keys = row[rows - 1].key + 1, keys16 = (u32)round_up(keys, 16);
-    u32 block = rows == 1 ? 8 * BLOCK : BLOCK; /* a query alone waits for memory: long straight streams */
-    u64 d4 = round_up(d, 4), ldq = e->q_stride / 2 * (block / BLOCK);
+    u32 block = rows == 1 ? 8 * KEY_BLOCK : KEY_BLOCK; /* a query alone waits for memory: long streams */
+    u64 d4 = round_up(d, 4), ldq = e->q_stride / 2 * (block / KEY_BLOCK);
     const float *k_scale = c->k_scale + scale_at, *v_scale = c->v_scale + scale_at;
     i32 q_sum[2 * QUERIES];
     float q_scale[QUERIES], most[QUERIES][16], lane[QUERIES][16], largest[QUERIES];
@@ -2813,8 +2813,8 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
             lane[r][i] = 0;
         }
     }
-    for (u32 at = 0; at < keys16; at += BLOCK) {
-        u32 n = min32(keys16 - at, BLOCK);
+    for (u32 at = 0; at < keys16; at += KEY_BLOCK) {
+        u32 n = min32(keys16 - at, KEY_BLOCK);
         kernel->gemm_q8(c->k8 + k_at + at * d4, d4 * 16, k_scale + at, n / 16, (u32)d4, w->q, ldq, q_sum,
                         q_scale, rows, w->score + at, e->score_stride, NULL, 0);
         for (u32 r = 0; r < rows; r++)
@@ -3526,8 +3526,8 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->row_angle = carve_floats(a, b, angles);
     e->score = carve_floats(a, (u64)most_chunks(o->threads) * QUERIES, e->score_stride + e->side_stride);
     if (model->stage[0].cache_q8) {
-        e->q_stride = 2 * ((BLOCK > e->side_stride ? BLOCK : e->side_stride) + 64); /* 64: rows must not all
-                                                                    * fall on the same lines of the cache */
+        e->q_stride = KEY_BLOCK > e->side_stride ? KEY_BLOCK : e->side_stride;
+        e->q_stride = 2 * (e->q_stride + 64); /* 64: rows must not all fall on the same lines of the cache */
         e->score_q = (u8 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->q_stride);
         e->ones = carve_floats(a, 1, e->side_stride);
         e->total = (i32 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->side_stride * sizeof(i32));

@@ -7,7 +7,7 @@
 
 #define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fuzz_model: %s\n", #condition); abort(); } } while (0)
 
-static void finite(const megabyte_stream *s, uint32_t v) {
+static void all_finite(const megabyte_stream *s, uint32_t v) {
     const float *x = megabyte_stream_logits(s);
     for (uint32_t i = 0; i < v; i++) MUST(x[i] - x[i] == 0);
 }
@@ -30,10 +30,10 @@ static void use(megabyte_model *model, megabyte_isa isa) {
     if (!megabyte_stream_size(model, &on, &size) && size <= 64 << 20) {
         MUST(megabyte_stream_create(&a, model, &on, NULL, &error) == MEGABYTE_OK);
         MUST(megabyte_stream_create(&b, model, &on, NULL, &error) == MEGABYTE_OK);
-        finite(a, info.vocabulary);
-        if (!megabyte_stream_feed(a, text, n)) finite(a, info.vocabulary);
+        all_finite(a, info.vocabulary);
+        if (!megabyte_stream_feed(a, text, n)) all_finite(a, info.vocabulary);
         if (!megabyte_stream_score(a, text, n / 2, &bits, NULL)) MUST(bits - bits == 0);
-        finite(a, info.vocabulary);
+        all_finite(a, info.vocabulary);
         u8 *saved = (u8 *)malloc(size = megabyte_stream_save_size(a));
         MUST(saved && megabyte_stream_save(a, saved, size) == MEGABYTE_OK);
         MUST(megabyte_stream_load(b, saved, size) == MEGABYTE_OK);
