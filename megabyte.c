@@ -4116,9 +4116,9 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
 /* ---- descriptions of a model */
 
 void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
-    static const char *const families[] = { "", "lucidrains", "mblm", "paper", "spacebyte", "bgpt" };
-    static const char *const norms[] = { "RMSNorm", "LayerNorm", "deviation norm" };
-    static const char *const activations[] = { "GELU", "tanh-GELU", "ReLU", "SiLU" };
+    static const char families[][12] = { "", "lucidrains", "mblm", "paper", "spacebyte", "bgpt" };
+    static const char norms[][16] = { "RMSNorm", "LayerNorm", "deviation norm" };
+    static const char activations[][12] = { "GELU", "tanh-GELU", "ReLU", "SiLU" };
     if (!info) return;
     memset(info, 0, sizeof *info);
     if (!m) return;
