@@ -3724,8 +3724,8 @@ static void choose_start(megabyte_stream *s, const char *as) {
     memset(s->start, 0, dim * sizeof *s->start);
     for (u64 b = 0; b < g->bytes; b++) {
         u64 id = *as ? (u8)*as++ : z->pad_id;
-        const float *column = g->embed + (b * z->vocabulary + id) * dim;
-        if (id < z->vocabulary) s->engine->kernels.add(s->start, column, dim);
+        if (id >= z->vocabulary) continue; /* no pad */
+        s->engine->kernels.add(s->start, g->embed + (b * z->vocabulary + id) * dim, dim);
     }
     if (g->position) s->engine->kernels.add(s->start, g->position, dim);
 }

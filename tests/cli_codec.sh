@@ -3,24 +3,9 @@
 # wrong. Run from the repository's root, with tools/mbrun and models/text-small.mb there. CODEC_FILES: further files for
 # a round trip each (.ci/run gives large ones).
 set -u
-mbrun=$PWD/tools/mbrun MEGABYTE_MODEL=$PWD/models/text-small.mb data=$PWD/tests/data
-export MEGABYTE_MODEL
-dir=$PWD/tests/tmp/cli
-rm -rf "$dir"
-mkdir -p "$dir"
-cd "$dir" || exit 1
-fail() { echo "FAILED: $*"; [ ! -f said ] || sed 's/^/    /' said; exit 1; }
-group() { printf '%s ... ok\n' "$1"; }
-# run STATUS COMMAND...: output to `out`, errors to `said`
-run() {
-    expected=$1
-    shift
-    "$@" >out 2>said </dev/null
-    status=$?
-    [ $status = "$expected" ] || fail "$* exits with $status, not $expected"
-}
+folder=cli
+. tests/cli.sh
 absent() { for f; do [ ! -e "$f" ] || fail "$f is there"; done; }
-says() { grep -q -- "$1" said || fail "no word of '$1'"; }
 nothing_else() { # no temporary file stays
     others=$(ls -A | grep -v -E '^(in|out|said|list)|^(text|back|a|b|zeros|noise|empty|byte|jpeg)(\.|$)')
     [ -z "$others" ] || fail "left behind: $others"

@@ -1,25 +1,9 @@
 #!/bin/sh
 # mbrun generate, score, info and every --help: options, exit statuses, what the JSON says. Strided inference itself is
-# checked by test_score.c. Run from the repository's root, with tools/mbrun and models/text-small.mb there. A model that
-# is told the type of file (bGPT) in BGPT_MODEL is tried, too.
+# checked by test_score.c. Run from the repository's root, with the tools and models/text-small.mb there.
 set -u
-mbrun=$PWD/tools/mbrun MEGABYTE_MODEL=$PWD/models/text-small.mb data=$PWD/tests/data
-export MEGABYTE_MODEL
-dir=$PWD/tests/tmp/score
-rm -rf "$dir"
-mkdir -p "$dir"
-cd "$dir" || exit 1
-fail() { echo "FAILED: $*"; [ ! -f said ] || sed 's/^/    /' said; exit 1; }
-group() { printf '%s ... ok\n' "$1"; }
-# run STATUS COMMAND...: output to `out`, errors to `said`
-run() {
-    expected=$1
-    shift
-    "$@" >out 2>said </dev/null
-    status=$?
-    [ $status = "$expected" ] || fail "$* exits with $status, not $expected"
-}
-says() { grep -q -- "$1" said || fail "no word of '$1'"; }
+folder=score
+. tests/cli.sh
 tells() { grep -q -- "$1" out || fail "the output has no '$1': $(head -c 600 out)"; }
 bits() { sed 's/.*"bits": \([0-9.]*\).*/\1/' out; } # the total of score --json
 
@@ -75,32 +59,30 @@ run 0 "$mbrun" compress -f --prime text.0 text
 run 1 "$mbrun" decompress -c text.mbz
 says --prime
 says --as
-if [ -n "${BGPT_MODEL-}" ]; then
-    run 0 "$mbrun" score -m "$BGPT_MODEL" --json --as txt text
-    txt=$(bits)
-    run 0 "$mbrun" score -m "$BGPT_MODEL" --json --as wav text
-    [ "$(bits)" != "$txt" ] || fail "txt and wav are all one"
-    run 1 "$mbrun" score -m "$BGPT_MODEL" --as '' text
-    run 1 "$mbrun" score -m "$BGPT_MODEL" --as 12345678901234567 text
-    says 'type of file'
-    for level in 1 5 7; do
-        run 0 "$mbrun" compress -m "$BGPT_MODEL" -f -$level --as wav text
-        run 0 "$mbrun" test -m "$BGPT_MODEL" --as wav text.mbz
-        run 0 "$mbrun" decompress -m "$BGPT_MODEL" -c --as wav text.mbz
-        cmp out text || fail "-$level --as wav: other bytes"
-        for wrong in '' '--as txt' '--as wav --prime text.0'; do
-            run 1 "$mbrun" decompress -m "$BGPT_MODEL" -c $wrong text.mbz
-            says --as
-        done
-        run 0 "$mbrun" compress -m "$BGPT_MODEL" -f -$level --prime text.0 --as wav text
-        run 1 "$mbrun" test -m "$BGPT_MODEL" --prime text.0 text.mbz
-        run 0 "$mbrun" test -m "$BGPT_MODEL" --prime text.0 --as wav text.mbz
+run 0 "$convert" "$data/small-bgpt.safetensors" -q -o bgpt.mb --config "$data/small-bgpt.json" # told txt, wav ...
+run 0 "$mbrun" score -m bgpt.mb --json --as txt text
+txt=$(bits)
+run 0 "$mbrun" score -m bgpt.mb --json --as wav text
+[ "$(bits)" != "$txt" ] || fail "txt and wav are all one"
+run 1 "$mbrun" score -m bgpt.mb --as '' text
+run 1 "$mbrun" score -m bgpt.mb --as 12345678901234567 text
+says 'type of file'
+for level in 1 5 7; do
+    run 0 "$mbrun" compress -m bgpt.mb -f -$level --as wav text
+    run 0 "$mbrun" test -m bgpt.mb --as wav text.mbz
+    run 0 "$mbrun" decompress -m bgpt.mb -c --as wav text.mbz
+    cmp out text || fail "-$level --as wav: other bytes"
+    for wrong in '' '--as txt' '--as wav --prime text.0'; do
+        run 1 "$mbrun" decompress -m bgpt.mb -c $wrong text.mbz
+        says --as
     done
-    run 0 "$mbrun" generate -m "$BGPT_MODEL" --as txt --json -n 100000 -t 1 --top-p 1
-    tells '"ended": true'
-    run 0 "$mbrun" generate -m "$BGPT_MODEL" --as txt -n 0 -t 1 --top-p 1 --no-echo
-    group "--as, with a model that takes it"
-fi
+    run 0 "$mbrun" compress -m bgpt.mb -f -$level --prime text.0 --as wav text
+    run 1 "$mbrun" test -m bgpt.mb --prime text.0 text.mbz
+    run 0 "$mbrun" test -m bgpt.mb --prime text.0 --as wav text.mbz
+done
+run 0 "$mbrun" generate -m bgpt.mb --as txt --json -n 100000 -t 1 --top-p 1
+tells '"ended": true'
+run 0 "$mbrun" generate -m bgpt.mb --as txt -n 0 -t 1 --top-p 1 --no-echo
 group "--as"
 
 # --------------------------------------------------------------------------------------------- generate, info
