@@ -87,7 +87,7 @@
 #endif
 
 /* Memory that is used all over and at random: translating its addresses costs more than reading it, unless
- * the system lays it out in large pages, which are asked for here (with 64 streams that saves a quarter of
+ * the system lays it out in large pages, which are asked for here (with 64 streams that saves an eighth of
  * the mixers' time). Only where all of it is going to be touched anyway. */
 static void advise_large_pages(void *memory, size_t bytes) {
 #if HAVE_MMAP && defined(MADV_HUGEPAGE)
@@ -138,6 +138,9 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #else
 #  define PREFETCH(p) ((void)(p))
 #endif
+/* A load that nobody waits for. Unlike PREFETCH, which processors drop where the address's translation is not
+ * at hand, it always fetches; a few dozen of them, close together, take little longer than one. */
+#define TOUCH(p) ((void)*(const volatile unsigned char *)(const void *)(p))
 #if defined(__GNUC__) && !defined(__clang__) /* clang does it by itself */
 #  define UNROLLED _Pragma("GCC unroll 16")
 #else
@@ -4348,33 +4351,37 @@ struct mixer_context {
 };
 
 struct mixer {
+    /* this bit's */
     _Alignas(64) struct mixer_pair input[N_INPUTS / 2];
-    i16 weights[N_WEIGHTS][N_INPUTS];          /* 16384 = 1.0 */
-    u8 weights_used[N_WEIGHTS];
-    u16 chosen[N_SETS];                         /* rows of weights for this bit */
+    u8 state[N_CONTEXTS];                       /* the contexts' histories */
+    u32 chosen[N_SETS], before;                 /* rows of weights; the first one of the bit before */
+    i32 network, stretched;                     /* the network's P(1), and that stretched */
+    i32 x_set[N_SETS], x_final;
     u32 p_set[N_SETS], p_final;
-    i32 x_set[N_SETS], final_weights[256][8];   /* 2^28 = 1.0 */
+    u32 *match_p, *refined_p, *apm_row[2], *apm_p[2];
+
+    const struct mixer_tables *tables;
     u32 n_sets, with_network;
     i32 rate;
-
     u64 last8;                                  /* the last bytes, newest lowest */
     u32 position, partial, node, bit_position;  /* partial: 1, then this byte's bits; node: this nibble's */
     u32 word, previous_word, field, line_start, line_above;
-    u32 record, record_votes, last_seen[256], last_gap[256];
-
-    struct mixer_context context[N_CONTEXTS];
-    u32 map[N_CONTEXTS][N_STATES];              /* history -> probability */
-
+    u32 record, record_votes;
     u32 match_at, match_length, match_misses, match_bucket, match_row;
     u32 expected;                               /* 256 | the byte that the match predicts; 0: no match */
-    u32 match_map[32 * 4], *match_p;
-    u32 refined[N_STATES][N_BUCKETS], *refined_p;
-    u32 apm[2][1024][N_BUCKETS], *apm_p[2];
-
-    const struct mixer_tables *tables;
     u8 *history, *lines;
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
+    struct mixer_context context[N_CONTEXTS];
+    u32 weights_used[(N_WEIGHTS + 31) / 32];    /* a bit each */
+
+    /* what is learned; rows lie in as few lines of the cache as can be */
+    _Alignas(64) i16 weights[N_WEIGHTS][N_INPUTS]; /* 16384 = 1.0 */
+    i32 final_weights[256][8];                  /* 2^28 = 1.0 */
+    u32 map[N_STATES][16];                      /* [history][context]: probability */
+    u32 refined[N_STATES][N_BUCKETS];
+    u32 apm[2][1024][N_BUCKETS];
+    u32 match_map[32 * 4], last_seen[256], last_gap[256];
 };
 
 /* The tables begin here, so that their sizes don't depend on that of a pointer. */
@@ -4530,7 +4537,8 @@ static void byte_contexts(struct mixer *m) {
 
 /* Bit histories lie in slots of 16 bytes: a check byte and the 15 nodes of a nibble's bits. A line of the
  * cache holds four. A key names a line and the slot where the search starts; the second nibble's slot is in
- * the same 4 KB as the first's. Prefetching comes first, so that other work is done meanwhile. */
+ * the same 4 KB as the first's. Prefetching comes as soon as the key is known, the search when the next bit
+ * needs it. */
 static void slots_prefetch(struct mixer *m) {
     u32 nibble = m->bit_position ? m->partial * 0x9E3779B1u : 0;
     for (u32 i = 0; i < N_CONTEXTS; i++) {
@@ -4620,13 +4628,16 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
 
     m->tables = tables;
-    for (u32 i = 0; i < N_CONTEXTS; i++) memcpy(m->map[i], tables->first_map, sizeof m->map[i]);
+    for (u32 i = 0; i < N_STATES; i++)
+        for (u32 k = 0; k < N_CONTEXTS; k++) m->map[i][k] = tables->first_map[i];
     for (u32 i = 0; i < 128; i++) m->match_map[i] = (P_ONE - P_ONE / ((i >> 2 & 15) + 3)) << 10 | 8;
     for (u32 k = 0; k < N_BUCKETS; k++) { /* maps of probabilities start as the identity */
         u32 p = squash(tables, clamp(((i32)k - 16) * 4096, X_MAX)) << 10;
-        for (u32 i = 0; i < 1024; i++) m->apm[0][i][k] = m->apm[1][i][k] = p | (with_network ? 20 : 6);
-        for (u32 i = 0; i < N_STATES; i++) m->refined[i][k] = p | 60;
+        m->apm[0][0][k] = p | (with_network ? 20 : 6);
+        m->refined[0][k] = p | 60;
     }
+    for (u32 i = 1; i < 2 * 1024; i++) memcpy(m->apm[i / 1024][i % 1024], m->apm[0][0], sizeof m->apm[0][0]);
+    for (u32 i = 1; i < N_STATES; i++) memcpy(m->refined[i], m->refined[0], sizeof m->refined[0]);
     m->with_network = with_network != 0;
     m->n_sets = with_network ? N_SETS : N_SETS - 1;
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to the
@@ -4649,79 +4660,94 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     m->partial = m->node = 1;
     byte_contexts(m);
     slots_prefetch(m);
-    slots_find(m);
 }
 
 /* ---- each bit */
 
 /* A row of adaptive probabilities at stretched values -16 .. 16, read at x between two of them; *nearest is
  * the one to adapt. */
+static u32 bucket(i32 x) { return (u32)(x + X_MAX + 1) >> 12; }
 static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
-    u32 u = (u32)(x + X_MAX + 1), f = u & 4095, *a = row + (u >> 12);
+    u32 f = (u32)(x + X_MAX + 1) & 4095, *a = row + bucket(x);
     *nearest = a + (f >> 11);
     u32 p = ((a[0] >> 12) * (4096 - f) + (a[1] >> 12) * f) >> 10;
     return p ? p : 1;
 }
 
-static u32 mixer_predict(struct mixer *m, u32 network) {
-    const struct mixer_tables *t = m->tables;
-    struct mixer_pair *x = m->input;
-    u32 node = m->node, partial = m->partial, hits = 0;
+/* The next bit, first step: what takes part in it. network: its P(1) */
+static void mixer_select(struct mixer *m, u32 network) {
+    u32 partial = m->partial, hits = 0, matching = 0;
     u32 c1 = (u32)m->last8 & 255, c2 = (u32)m->last8 >> 8 & 255;
 
-    /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where it is
-     * not. */
-    UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) { /* a tenth faster */
-        u32 s = m->context[i].slot[node];
-        x[i] = t->pair[m->map[i][s] >> 20];
+    if (m->node == 1) slots_find(m);
+    UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) {
+        u32 s = m->state[i] = m->context[i].slot[m->node];
         hits += s != 0 && i < N_ORDERS;
     }
-
-    u32 matching = 0;
-    x[I_MATCH] = (struct mixer_pair){ 0, 0 };
     m->match_p = NULL;
     if (m->expected >> (8 - m->bit_position) == partial) {
         u32 length = m->match_length ? m->match_bucket : 0;
         m->match_p = &m->match_map[length * 4 + (m->match_misses < 3 ? m->match_misses : 3)];
+        matching = length < 16 ? 1 : length < 24 ? 2 : 3;
+    }
+    m->network = (i32)network;
+    m->stretched = m->with_network ? stretch(m->tables, network) : 0;
+    u32 confidence = (u32)(m->stretched < 0 ? -m->stretched : m->stretched) / 128;
+    m->before = m->chosen[0];
+    m->chosen[0] = SET_HITS + hits * 4 + matching;
+    m->chosen[1] = SET_PARTIAL + (partial | (u32)(matching > 1) << 8);
+    m->chosen[2] = SET_NETWORK + matching
+                 + (m->with_network ? ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
+                                    : (c1 >> 5) * 32 + (c2 >> 5) * 4);
+    m->chosen[3] = SET_BYTE1 + c1;
+    m->chosen[4] = SET_BYTE2 + c2;
+    m->apm_row[0] = m->apm[0][partial | matching << 8];
+    m->apm_row[1] = m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22];
+}
+
+/* Second step: all are weighed. */
+static void mixer_mix(struct mixer *m) {
+    const struct mixer_tables *t = m->tables;
+    struct mixer_pair *x = m->input;
+
+    /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where it is
+     * not. */
+    UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) x[i] = t->pair[m->map[m->state[i]][i] >> 20];
+    x[I_MATCH] = (struct mixer_pair){ 0, 0 };
+    if (m->match_p) {
         struct mixer_pair p = t->pair[*m->match_p >> 20]; /* of the expected bit */
         i32 sign = m->expected >> (7 - m->bit_position) & 1 ? 1 : -1;
         x[I_MATCH] = (struct mixer_pair){ (i16)(p.stretched * sign), (i16)(p.plain * 2 * sign) };
-        matching = length < 16 ? 1 : length < 24 ? 2 : 3;
     }
-
-    u32 chosen[N_SETS] = { SET_HITS + hits * 4 + matching,
-                           SET_PARTIAL + (partial | (u32)(matching > 1) << 8),
-                           SET_NETWORK + (c1 >> 5) * 32 + (c2 >> 5) * 4 + matching, /* without network */
-                           SET_BYTE1 + c1, SET_BYTE2 + c2 };
     /* The network: as it says, and as it turned out in its like where the order-2 history was the same. */
     if (m->with_network) {
-        i32 s = stretch(t, network);
-        x[I_NETWORK] = (struct mixer_pair){ (i16)s, (i16)(((i32)network - P_ONE / 2) >> 12) };
-        u32 refined = interpolate(m->refined[m->context[2].slot[node]], s * 32, &m->refined_p);
+        x[I_NETWORK] = (struct mixer_pair){ (i16)m->stretched, (i16)((m->network - P_ONE / 2) >> 12) };
+        u32 refined = interpolate(m->refined[m->state[2]], m->stretched * 32, &m->refined_p);
         x[I_REFINED].stretched = (i16)stretch(t, refined);
-        u32 confidence = (u32)(s < 0 ? -s : s) / 128;
-        chosen[2] = SET_NETWORK + ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4 + matching;
     }
     x[I_REFINED].plain = 64; /* the bias */
 
-    i32 sum = 0, *final = m->final_weights[partial];
+    i32 sum = 0, *final = m->final_weights[m->partial];
     for (u32 k = 0; k < m->n_sets; k++) {
-        i16 *w = m->weights[chosen[k]];
-        if (!m->weights_used[chosen[k]]) { /* new: goes on from what row 0's group has just learned */
-            m->weights_used[chosen[k]] = 1;
-            memcpy(w, m->weights[m->chosen[0]], sizeof m->weights[0]);
+        u32 row = m->chosen[k], *used = &m->weights_used[row / 32];
+        i16 *w = m->weights[row];
+        if (!(*used >> row % 32 & 1)) { /* new: goes on from what row 0's group has just learned */
+            *used |= 1u << row % 32;
+            memcpy(w, m->weights[m->before], sizeof m->weights[0]);
         }
         i32 d = clamp(t->kernels->mix_dot((const i16 *)(const void *)x, w) >> 9, X_MAX);
         m->p_set[k] = squash(t, d);
         m->x_set[k] = d >> 5;
         sum += (d >> 5) * (final[k] >> 16);
     }
-    for (u32 k = 0; k < N_SETS; k++) m->chosen[k] = (u16)chosen[k];
+    m->x_final = clamp(sum >> 7, X_MAX);
+}
 
-    i32 y = clamp(sum >> 7, X_MAX);
-    u32 p = m->p_final = squash(t, y);
-    u32 p0 = interpolate(m->apm[0][partial | matching << 8], y, &m->apm_p[0]);
-    u32 p1 = interpolate(m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22], y, &m->apm_p[1]);
+/* Third step: the final maps give P(1). */
+static u32 mixer_finish(struct mixer *m) {
+    u32 p = m->p_final = squash(m->tables, m->x_final);
+    u32 p0 = interpolate(m->apm_row[0], m->x_final, &m->apm_p[0]);
+    u32 p1 = interpolate(m->apm_row[1], m->x_final, &m->apm_p[1]);
     p = (2 * p + p0 + p1) / 4;
     return p < 32 ? 32 : p > P_ONE - 32 ? P_ONE - 32 : p;
 }
@@ -4730,10 +4756,10 @@ static void mixer_update(struct mixer *m, int bit) {
     const struct mixer_tables *t = m->tables;
     u32 b = (u32)bit, node = m->node;
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) {
-        u8 *at = m->context[i].slot + node, s = *at;
+        u8 *at = m->context[i].slot + node, s = *at; /* not state[i]: two may have met in one slot */
         *at = t->next_state[s][b];
-        adapt(m, &m->map[i][s], b, 255);
-        m->map[i][0] = NOTHING; /* a context never seen keeps silent */
+        adapt(m, &m->map[s][i], b, 255);
+        m->map[0][i] = NOTHING; /* a context never seen keeps silent */
     }
     if (m->match_p) {
         u32 right = (m->expected >> (7 - m->bit_position) & 1) == b;
@@ -4762,8 +4788,39 @@ static void mixer_update(struct mixer *m, int bit) {
     if (m->with_network) adapt(m, m->refined_p, b, 255);
     adapt(m, m->apm_p[0], b, 127);
     adapt(m, m->apm_p[1], b, 127);
-    if ((m->bit_position & 3) == 0) slots_find(m);
     if (m->bit_position == 0) m->rate = mixer_rate(m);
+}
+
+/* Several mixers side by side: p[i], the network's P(1), becomes mixer i's. Each bit reads some twenty lines
+ * all over a mixer's memory, and when the network has run in between none is in the caches any more. What a
+ * step needs is therefore touched for all mixers before any takes it: then they all come at once, not one
+ * after the other. */
+static void mixers_predict(struct mixer *const *mixers, u32 n, u32 *p) {
+    for (u32 i = 0; i < n; i++) mixer_select(mixers[i], p[i]);
+    for (u32 i = 0; i < n && n > 1; i++) {
+        const struct mixer *m = mixers[i];
+        for (u32 k = 0; k < N_SETS; k++) TOUCH(m->weights[m->chosen[k]]);
+        UNROLLED for (u32 k = 0; k < N_CONTEXTS; k++) TOUCH(&m->map[m->state[k]][k]);
+        TOUCH(m->final_weights[m->partial]);
+        TOUCH(m->refined[m->state[2]] + bucket(m->stretched * 32));
+    }
+    for (u32 i = 0; i < n; i++) mixer_mix(mixers[i]);
+    for (u32 i = 0; i < n && n > 1; i++)
+        for (u32 k = 0; k < 2; k++) TOUCH(mixers[i]->apm_row[k] + bucket(mixers[i]->x_final));
+    for (u32 i = 0; i < n; i++) p[i] = mixer_finish(mixers[i]);
+}
+
+/* ... and what a byte needs, before its first bit */
+static void mixers_begin(struct mixer *const *mixers, u32 n) {
+    for (u32 i = 0; i < n; i++)
+        for (const u8 *at = (const u8 *)mixers[i]; at < (const u8 *)mixers[i]->weights; at += 64) TOUCH(at);
+    for (u32 i = 0; i < n; i++) {
+        const struct mixer *m = mixers[i];
+        for (u32 k = 0; k < N_CONTEXTS; k++) TOUCH(m->context[k].slot);
+        TOUCH(m->match_table + m->match_row);
+        TOUCH(m->history + (m->position & m->history_mask));
+        TOUCH(m->history + ((m->match_at + 1) & m->history_mask));
+    }
 }
 
 /* `to` has as much memory as `from`, which is between two bytes. */
@@ -4918,7 +4975,7 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
         double likely = 1; /* the product of eight probabilities of 2^-22 or more */
         for (u32 k = 0; k < BYTE_BITS; k++) {
             u32 bit = bytes[i] >> (7 - k) & 1, p = path ? path[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
-            if (by->mixer) p = mixer_predict(by->mixer, p);
+            if (by->mixer) mixers_predict(&by->mixer, 1, &p);
             encode_bit(c, p, bit);
             if (by->mixer) mixer_update(by->mixer, (int)bit);
             likely *= (double)(bit ? p : PROBABILITY_ONE - p) / PROBABILITY_ONE;
@@ -4927,24 +4984,35 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
     }
 }
 
-/* The next byte. The contexts learn it; the stream is not moved on. */
-static u8 decode_byte(const struct predictor *by, struct coder *c) {
-    float a[256];
-    u32 weights[256], *w = weights, byte = 0;
-    if (by->stream) {
-        memcpy(a, by->stream->logits, sizeof a);
-        by->stream->engine->kernels.softmax(a, 256);
-        byte_weights(a, w);
+/* Decodes the next byte of each of several predictors of one kind (with streams or without, with mixers or
+ * without). The contexts learn it; the streams are not moved on. */
+#define MOST_AT_ONCE 8
+static void decode_bytes(const struct predictor *const *by, struct coder *const *coders, u32 count,
+                         u8 *bytes) {
+    u32 weights[MOST_AT_ONCE][256], *w[MOST_AT_ONCE], p[MOST_AT_ONCE];
+    struct mixer *mixers[MOST_AT_ONCE];
+    int with_stream = by[0]->stream != NULL, with_mixer = by[0]->mixer != NULL;
+    for (u32 i = 0; i < count; i++) {
+        mixers[i] = by[i]->mixer;
+        w[i] = weights[i];
+        bytes[i] = 0;
+        if (!with_stream) continue;
+        float a[256];
+        memcpy(a, by[i]->stream->logits, sizeof a);
+        by[i]->stream->engine->kernels.softmax(a, 256);
+        byte_weights(a, weights[i]);
     }
+    if (with_mixer && count > 1) mixers_begin(mixers, count);
     for (u32 n = 256; n > 1; n /= 2) {
-        u32 p = by->stream ? upper_half(w, n) : PROBABILITY_ONE / 2;
-        if (by->mixer) p = mixer_predict(by->mixer, p);
-        u32 bit = decode_bit(c, p);
-        if (by->mixer) mixer_update(by->mixer, (int)bit);
-        w += bit * n / 2;
-        byte = byte << 1 | bit;
+        for (u32 i = 0; i < count; i++) p[i] = with_stream ? upper_half(w[i], n) : PROBABILITY_ONE / 2;
+        if (with_mixer) mixers_predict(mixers, count, p);
+        for (u32 i = 0; i < count; i++) {
+            u32 bit = decode_bit(coders[i], p[i]);
+            if (with_mixer) mixer_update(mixers[i], (int)bit);
+            w[i] += bit * n / 2;
+            bytes[i] = (u8)((u32)bytes[i] << 1 | bit);
+        }
     }
-    return (u8)byte;
 }
 
 /* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these weights,
@@ -4989,14 +5057,16 @@ static u64 encode_message(struct predictor *by, u64 chunk, const u8 *bytes, u64 
 
 static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded, u8 *bytes, u64 capacity,
                              size_t *n) {
-    struct coder c;
+    struct coder c, *coder = &c;
+    const struct predictor *const predictor = by;
     begin_decoding(&c, coded, n_coded);
     u32 stored = decode_bit(&c, STORED_PROBABILITY), bits = decode_symbol(&c, length_weights, 64);
     u64 length = (1ULL << bits | decode_plain(&c, bits)) - 1;
     *n = (size_t)min64(length, SIZE_MAX);
     if (length > capacity) return MEGABYTE_CAPACITY;
     for (u64 i = 0; i < length && !beyond_end(&c); i++) {
-        bytes[i] = stored ? (u8)decode_plain(&c, 8) : decode_byte(by, &c);
+        if (stored) bytes[i] = (u8)decode_plain(&c, 8);
+        else decode_bytes(&predictor, &coder, 1, &bytes[i]);
         if (!stored && by->stream) step_all(&by->stream, &bytes[i], 1);
     }
     if (stored && by->stream && !beyond_end(&c)) megabyte_stream_feed(by->stream, bytes, (size_t)length);
@@ -5575,21 +5645,33 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
     return !cancelled(c, before + l->n);
 }
 
+/* The next byte of n lanes whose method is the same. */
+static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
+    const struct predictor *by[MOST_AT_ONCE];
+    struct coder *coders[MOST_AT_ONCE];
+    u8 bytes[MOST_AT_ONCE];
+    for (u32 i = 0; i < n; i++) by[i] = &lanes[i]->by, coders[i] = &lanes[i]->coder;
+    decode_bytes(by, coders, n, bytes);
+    for (u32 i = 0; i < n; i++) {
+        struct lane *l = lanes[i];
+        if (!c->verifying) l->bytes[l->done] = bytes[i];
+        l->bad = l->bytes[l->done] != bytes[i] || beyond_end(&l->coder);
+        l->done += !l->bad;
+    }
+}
+
 /* The next byte of every active lane whose stream all are waiting for, the next few of the others. Run by
  * every thread of the pool. */
 static void decode_pass(void *context) {
     megabyte_codec *c = (megabyte_codec *)context;
     u32 turn = 0;
     for (struct phase p = next_phase(&c->engine->pool, &turn, c->n_active); claim(&p);)
-        for (u32 i = p.from; i < p.to; i++) {
-            struct lane *l = c->active[i];
-            u32 end = l->by.stream ? l->done + 1 : min32(l->n, l->done + 1024);
-            for (; l->done < end; l->done++) {
-                u8 byte = decode_byte(&l->by, &l->coder);
-                if (!c->verifying) l->bytes[l->done] = byte;
-                l->bad = l->bytes[l->done] != byte || beyond_end(&l->coder);
-                if (l->bad) break;
-            }
+        for (u32 i = p.from, n; i < p.to; i += n) {
+            struct lane **lanes = c->active + i;
+            n = min32(p.to - i, lanes[0]->by.stream ? MOST_AT_ONCE : 1);
+            for (u32 k = 1; k < n; k++) if (lanes[k]->method != lanes[0]->method) n = k;
+            u32 length = lanes[0]->by.stream ? 1 : min32(lanes[0]->n - lanes[0]->done, 1024);
+            while (length-- && !lanes[0]->bad) decode_at_once(c, lanes, n);
         }
 }
 

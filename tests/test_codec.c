@@ -2043,6 +2043,50 @@ static void memory_of_contexts(void) {
     free(packed.bytes), free(got.bytes);
 }
 
+/* Blocks of every method side by side, more than are decoded at once, by one and two threads; a damaged one stops
+ * alone, and all before it comes out. */
+static void many_streams(void) {
+    enum { BLOCK = 700, BLOCKS = 37, SIZE = BLOCK * BLOCKS - 300 };
+    static uint8_t bytes[BLOCK * BLOCKS];
+    static const uint32_t streams[] = { 1, 2, 7, 8, 9, 16, 21, 37 };
+    buffer packed = { 0 }, again = { 0 }, got = { 0 };
+    seed_random(20);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        uint8_t *to = bytes + i * BLOCK;
+        make_data(tiny, i % 6 == 0 ? RANDOM : i % 6 == 1 && i % 4 ? ZEROS : LIKELY, to, BLOCK);
+        if (i % 6 == 3) /* a repetition */
+            for (size_t k = 90; k < BLOCK; k++) to[k] = to[k - 90] ^ (k < 180 ? 0x55 : 0);
+    }
+    for (uint32_t threads = 1; threads <= 2; threads++) {
+        megabyte_engine *engine;
+        megabyte_engine_options with = { .threads = threads };
+        OK(megabyte_engine_create(&engine, tiny->model, &with, NULL, NULL));
+        for (size_t i = 0; i < COUNT_OF(streams); i++) {
+            name_case("%u streams, %u threads", streams[i], threads);
+            way w = { .options = { .engine = engine, .block = BLOCK, .streams = streams[i], .level = 7, .contexts = 1,
+                                   .verify = i % 2 } };
+            megabyte_codec *c = new_codec(tiny->model, MEGABYTE_COMPRESS, &w.options);
+            OK(drive(c, &w, bytes, SIZE, i || threads > 1 ? &again : &packed));
+            megabyte_codec_counts counts;
+            megabyte_codec_count(c, &counts);
+            for (int method = 0; method < MEGABYTE_METHODS; method++)
+                CHECK(method == MEGABYTE_NETWORK || counts.blocks[method] > 2, "%d blocks of method %d",
+                      (int)counts.blocks[method], method);
+            if (again.n) CHECK(same(again.bytes, again.n, packed.bytes, packed.n), "another file");
+            megabyte_codec_free(c);
+            OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got));
+            CHECK(same(got.bytes, got.n, bytes, SIZE), "other bytes");
+            packed.bytes[packed.n * 3 / 4] ^= 8;
+            CHECK_STATUS(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got),
+                         MEGABYTE_CORRUPT);
+            packed.bytes[packed.n * 3 / 4] ^= 8;
+            CHECK(got.n > SIZE / 2 && got.n % BLOCK == 0 && !memcmp(got.bytes, bytes, got.n), "%zu bytes", got.n);
+        }
+        megabyte_engine_free(engine);
+    }
+    free(packed.bytes), free(again.bytes), free(got.bytes);
+}
+
 /* Which method is taken for which bytes, and that the code is as long as its own probabilities say. */
 static void choice_of_methods(void) {
     enum { SIZE = 17000 }; /* more than what contexts are tried on */
@@ -2492,6 +2536,7 @@ int main(int argc, char **argv) {
     RUN(random_levels);
     RUN(level_edges);
     RUN(memory_of_contexts);
+    RUN(many_streams);
     RUN(choice_of_methods);
     RUN(messages_of_codecs);
     RUN(messages_beside_files);
