@@ -4331,7 +4331,7 @@ _Static_assert(N_INPUTS == MIX_INPUTS, "the mixing kernels have a fixed width");
 /* An adaptive probability is a u32: P(1) in the upper 22 bits, a count of updates in the lower 10. */
 #define NOTHING ((u32)(P_ONE / 2) << 10 | 2) /* P(1) = 1/2: both its inputs are 0 */
 
-struct mixer_pair { i16 stretched, plain; };    /* one probability as two inputs, see mixer_predict */
+struct mixer_pair { i16 stretched, plain; };    /* one probability as two inputs, see mixer_mix */
 
 /* What never changes is kept once for all mixers of a codec: it stays in the processor's cache. */
 struct mixer_tables {
@@ -4374,7 +4374,7 @@ struct mixer {
     struct mixer_context context[N_CONTEXTS];
     u32 weights_used[(N_WEIGHTS + 31) / 32];    /* a bit each */
 
-    /* what is learned; rows lie in as few lines of the cache as can be */
+    /* What is learned. Rows of the first three lie in one line of the cache each. */
     _Alignas(64) i16 weights[N_WEIGHTS][N_INPUTS]; /* 16384 = 1.0 */
     i32 final_weights[256][8];                  /* 2^28 = 1.0 */
     u32 map[N_STATES][16];                      /* [history][context]: probability */
@@ -4666,6 +4666,7 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
         }
     };
     memcpy(m->weights[0], start[m->with_network], sizeof start[0]);
+    m->weights_used[0] = 1; /* row 0 */
     for (u32 i = 0; i < 256; i++)
         for (u32 k = 0; k < m->n_sets; k++) m->final_weights[i][k] = (1 << 28) / (i32)m->n_sets;
     m->rate = mixer_rate(m);
@@ -4809,10 +4810,11 @@ static void mixer_update(struct mixer *m, int bit) {
 /* Several mixers side by side: p[i], the network's P(1), becomes mixer i's. Each bit reads some twenty lines
  * all over a mixer's memory, and when the network has run in between none is in the caches any more. What a
  * step needs is therefore prefetched for all mixers before any takes it: then they all come at once, not one
- * after the other. (64 streams: 2.5 us a byte instead of 6.4.) */
+ * after the other. (64 streams, one thread: 2.5 us a byte instead of 6.4.) */
 static void mixers_predict(struct mixer *const *mixers, u32 n, u32 *p) {
+    u32 ahead = n > 1 ? n : 0; /* one alone would just wait for what it prefetches */
     for (u32 i = 0; i < n; i++) mixer_select(mixers[i], p[i]);
-    for (u32 i = 0; i < n && n > 1; i++) {
+    for (u32 i = 0; i < ahead; i++) {
         const struct mixer *m = mixers[i];
         for (u32 k = 0; k < N_SETS; k++) PREFETCH(m->weights[m->chosen[k]]);
         UNROLLED for (u32 k = 0; k < N_CONTEXTS; k++) PREFETCH(&m->map[m->state[k]][k]);
@@ -4820,7 +4822,7 @@ static void mixers_predict(struct mixer *const *mixers, u32 n, u32 *p) {
         PREFETCH(m->refined[m->state[2]] + bucket(m->stretched * 32));
     }
     for (u32 i = 0; i < n; i++) mixer_mix(mixers[i]);
-    for (u32 i = 0; i < n && n > 1; i++)
+    for (u32 i = 0; i < ahead; i++)
         for (u32 k = 0; k < 2; k++) PREFETCH(mixers[i]->apm_row[k] + bucket(mixers[i]->x_final));
     for (u32 i = 0; i < n; i++) p[i] = mixer_finish(mixers[i]);
 }
@@ -5000,8 +5002,8 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
     }
 }
 
-/* Decodes the next byte of each of several predictors of one kind (with streams or without, with mixers or
- * without). The contexts learn it; the streams are not moved on. */
+/* Decodes the next byte of each of 1 .. MOST_AT_ONCE predictors of one kind (with streams or without, with
+ * mixers or without). The contexts learn it; the streams are not moved on. */
 #define MOST_AT_ONCE 8
 static void decode_bytes(const struct predictor *const *by, struct coder *const *coders, u32 count,
                          u8 *bytes) {
@@ -5676,17 +5678,19 @@ static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
     }
 }
 
-/* The next byte of every active lane whose stream all are waiting for, the next few of the others. Run by
- * every thread of the pool. */
+/* The next byte of every active lane whose stream all are waiting for; of the others a good many, so that
+ * their contexts stay in the caches: TURN bytes of all together, after which the caller hears of progress.
+ * Run by every thread of the pool. */
+#define TURN 16384u
 static void decode_pass(void *context) {
     megabyte_codec *c = (megabyte_codec *)context;
-    u32 turn = 0;
+    u32 turn = 0, most = TURN / min32(c->n_active, 16);
     for (struct phase p = next_phase(&c->engine->pool, &turn, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
             struct lane **lanes = c->active + i;
             n = min32(p.to - i, lanes[0]->by.stream ? MOST_AT_ONCE : 1);
             for (u32 k = 1; k < n; k++) if (lanes[k]->method != lanes[0]->method) n = k;
-            u32 length = lanes[0]->by.stream ? 1 : min32(lanes[0]->n - lanes[0]->done, 16384);
+            u32 length = lanes[0]->by.stream ? 1 : min32(lanes[0]->n - lanes[0]->done, most);
             while (length-- && !lanes[0]->bad) decode_at_once(c, lanes, n);
         }
 }
@@ -5717,7 +5721,7 @@ static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
         u32 active = 0, streams = 0;
         u64 done = 0;
         for (u32 i = 0; i < count; i++) done += c->lanes[i].done;
-        if (turn % 64 == 0 || done - told >= 16384) {
+        if (turn % 64 == 0 || done - told >= TURN) {
             told = done;
             if (cancelled(c, verify ? all : done)) return 0;
         }
