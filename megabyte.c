@@ -5681,7 +5681,7 @@ static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
 /* The next byte of every active lane whose stream all are waiting for; of the others a good many, so that
  * their contexts stay in the caches: TURN bytes of all together, after which the caller hears of progress.
  * Run by every thread of the pool. */
-#define TURN 16384u
+#define TURN 65536u
 static void decode_pass(void *context) {
     megabyte_codec *c = (megabyte_codec *)context;
     u32 turn = 0, most = TURN / min32(c->n_active, 16);
