@@ -4677,9 +4677,10 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
 
 /* ---- each bit */
 
+static u32 bucket(i32 x) { return (u32)(x + X_MAX + 1) >> 12; } /* 0 .. N_BUCKETS - 2 */
+
 /* A row of adaptive probabilities at stretched values -16 .. 16, read at x between two of them; *nearest is
  * the one to adapt. */
-static u32 bucket(i32 x) { return (u32)(x + X_MAX + 1) >> 12; }
 static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
     u32 f = (u32)(x + X_MAX + 1) & 4095, *a = row + bucket(x);
     *nearest = a + (f >> 11);
