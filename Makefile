@@ -8,6 +8,7 @@ AR ?= ar
 COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
 LINK = $(LDFLAGS) -lm $(LDLIBS)
 
+SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/*/*.[ch])
 TOOLS = tools/mbrun tools/mbconvert
 MODELS = $(wildcard models/*.mb)
 
@@ -17,7 +18,7 @@ LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h tools/mbconvert.c
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh # and cli_*.sh, after all
 
-.PHONY: all lib demo test bench install clean help
+.PHONY: all lib demo test bench format install clean help
 
 # ------------------------------------------------------------------------------------------------ building
 all: $(TOOLS) ## the tools (the default)
@@ -66,6 +67,9 @@ test: ## build everything and run the tests
 run-%:
 	@mkdir -p tests/tmp; log=tests/tmp/$*.log; case $* in *.sh) set -- sh tests/$*;; *) set -- tests/bin/$*;; esac; \
 	CC="$(CC)" CFLAGS="$(CFLAGS)" "$$@" >$$log 2>&1 && result=0 || result=1; echo "$*"; cat $$log; exit $$result
+
+format: ## lay out all C files as .clang-format says (needs clang-format 14)
+	clang-format -i $(SOURCES)
 
 # ------------------------------------------------------------------------------------------------ installing
 install: all lib ## into $(DESTDIR)$(PREFIX)

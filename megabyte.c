@@ -1,14 +1,16 @@
-/* megabyte.c - the implementation of megabyte.h; the contract of every public function stands there.
- * SPDX-License-Identifier: MIT (text at the end of megabyte.h)
+/* megabyte.c - the implementation of megabyte.h; the contract of every public function stands
+ * there. SPDX-License-Identifier: MIT (text at the end of megabyte.h)
  *
- * CONTENTS, in reading order; each section uses only what stands above it (`grep '^/\* ==='` lists them):
+ * CONTENTS, in reading order; each section uses only what stands above it (`grep '^/\* ==='` lists
+ * them):
  *
  *    1 platform          the only place with compiler and system #ifs
  *    2 bytes and errors  little-endian access, SHA-256, messages
  *    3 memory            one allocation per object, carved into arrays
  *    4 model file        descriptors, the canonical list of tensors, opening and checking
  *    5 scalar numerics   log2, sine and cosine in double, from + - * / only
- *    6 kernels           vectors of 16 lanes in five dialects, then every kernel once, written in them
+ *    6 kernels           vectors of 16 lanes in five dialects, then every kernel once, written in
+ *                        them
  *    7 dispatch          what the CPU has; the table of kernels
  *    8 threads           a pool of workers that run one function and claim its work in chunks
  *    9 stages            one transformer pass over a batch of tokens: the paper's equations
@@ -22,135 +24,145 @@
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
- *    - float sums run in one fixed order: along k in matrix products, in 16 lanes (element i to lane i mod
- *      16) and one tree in norms and softmax;
+ *    - float sums run in one fixed order: along k in matrix products, in 16 lanes (element i to
+ *      lane i mod 16) and one tree in norms and softmax;
  *    - only + - * / sqrt, never fused; exp, erf, log, sin, cos are built from them here;
  *    - max(a, b) means a > b ? a : b, so that even NaN behaves alike;
- *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge (fp_enter,
- *      fp_leave).
+ *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge
+ *      (fp_enter, fp_leave).
  *
- * Section 6 is compiled once per instruction set: this file includes itself with MEGABYTE_PASS naming the
- * dialect. */
+ * Section 6 is compiled once per instruction set: this file includes itself with MEGABYTE_PASS
+ * naming the dialect. */
 #ifndef MEGABYTE_PASS
 
 /* ================================================================================ 1 platform */
 
-/* Keep the compiler from re-ordering or fusing float arithmetic. gcc obeys per-file options (also under
- * -Ofast); clang obeys the pragma unless told -ffast-math, which cannot be undone from inside a file: refuse.
- * (Measured with gcc 12 and clang 14; engines test the result at creation, see arithmetic_print.) */
+/* Keep the compiler from re-ordering or fusing float arithmetic. gcc obeys per-file options (also
+ * under -Ofast); clang obeys the pragma unless told -ffast-math, which cannot be undone from inside
+ * a file: refuse. (Measured with gcc 12 and clang 14; engines test the result at creation, see
+ * arithmetic_print.) */
 #if defined(__clang__)
-#  if defined(__FAST_MATH__)
-#    error "megabyte.c promises the same bits everywhere: compile it without -ffast-math / -Ofast"
-#  endif
-#  if defined(__i386__) && !defined(__SSE2_MATH__)
-#    error "x87 floating point rounds twice: compile megabyte.c with -msse2"
-#  endif
-#  pragma STDC FP_CONTRACT OFF
+#if defined(__FAST_MATH__)
+#error "megabyte.c promises the same bits everywhere: compile it without -ffast-math / -Ofast"
+#endif
+#if defined(__i386__) && !defined(__SSE2_MATH__)
+#error "x87 floating point rounds twice: compile megabyte.c with -msse2"
+#endif
+#pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
-#  pragma GCC push_options
-#  pragma GCC optimize("no-fast-math,no-unsafe-math-optimizations,no-associative-math,no-reciprocal-math")
-#  pragma GCC optimize("no-finite-math-only,signed-zeros,fp-contract=off,excess-precision=fast")
-#  if (defined(__i386__) || defined(__x86_64__)) && !defined(__SSE2_MATH__) /* x87 would round twice */
-#    pragma GCC target("sse2,fpmath=sse")
-#  endif
+#pragma GCC push_options
+#pragma GCC optimize( \
+    "no-fast-math,no-unsafe-math-optimizations,no-associative-math,no-reciprocal-math")
+#pragma GCC optimize("no-finite-math-only,signed-zeros,fp-contract=off,excess-precision=fast")
+#if (defined(__i386__) || defined(__x86_64__)) && \
+    !defined(__SSE2_MATH__) /* x87 would round twice */
+#pragma GCC target("sse2,fpmath=sse")
+#endif
 #elif defined(_MSC_VER)
-#  pragma fp_contract(off)
-#  pragma float_control(precise, on)
+#pragma fp_contract(off)
+#pragma float_control(precise, on)
 #endif
 
 #if defined(__APPLE__)
-#  define _DARWIN_C_SOURCE
+#define _DARWIN_C_SOURCE
 #elif !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
-#  define _POSIX_C_SOURCE 200809L
-#  define _DEFAULT_SOURCE /* madvise */
+#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* madvise */
 #endif
 
 #include "megabyte.h"
 #include <float.h>
-#include <math.h> /* sqrt, sqrtf: correctly rounded by IEEE 754, the only functions of libm in use */
+/* sqrt, sqrtf: correctly rounded by IEEE 754, the only functions of libm in use */
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h> /* vsnprintf; fopen where there is no mmap */
 #include <stdlib.h>
 #include <string.h>
 
 #if !defined(MEGABYTE_NO_FILE)
-#  if defined(__unix__) || defined(__APPLE__)
-#    define HAVE_MMAP 1
-#    include <fcntl.h>
-#    include <sys/mman.h>
-#    include <sys/stat.h>
-#    include <unistd.h>
-#  endif
+#if defined(__unix__) || defined(__APPLE__)
+#define HAVE_MMAP 1
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
 #endif
 #if !defined(HAVE_MMAP)
-#  define HAVE_MMAP 0
+#define HAVE_MMAP 0
 #endif
 
-/* Memory that is used all over and at random: translating its addresses costs time of its own, unless the
- * system lays it out in large pages, which are asked for here (with 64 streams that saves a sixth of the
- * mixers' time). Only where all of it is going to be touched anyway. */
+/* Memory that is used all over and at random: translating its addresses costs time of its own,
+ * unless the system lays it out in large pages, which are asked for here (with 64 streams that
+ * saves a sixth of the mixers' time). Only where all of it is going to be touched anyway. */
 static void advise_large_pages(void *memory, size_t bytes) {
 #if HAVE_MMAP && defined(MADV_HUGEPAGE)
     uintptr_t large = (uintptr_t)1 << 21, from = ((uintptr_t)memory + large - 1) & ~(large - 1);
     uintptr_t to = ((uintptr_t)memory + bytes) & ~(large - 1);
-    if (from < to) madvise((void *)from, to - from, MADV_HUGEPAGE); /* advice: failing does no harm */
+    if (from < to)
+        madvise((void *)from, to - from, MADV_HUGEPAGE); /* advice: failing does no harm */
 #else
-    (void)memory; (void)bytes;
+    (void)memory;
+    (void)bytes;
 #endif
 }
 
 #if !defined(MEGABYTE_NO_THREADS) && (defined(__unix__) || defined(__APPLE__)) && defined(__GNUC__)
-#  define HAVE_THREADS 1
-#  include <pthread.h>
-#  include <sched.h>
-#  include <signal.h>
+#define HAVE_THREADS 1
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #else
-#  define HAVE_THREADS 0
+#define HAVE_THREADS 0
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#  define BIG_ENDIAN_HOST 1
+#define BIG_ENDIAN_HOST 1
 #else
-#  define BIG_ENDIAN_HOST 0
+#define BIG_ENDIAN_HOST 0
 #endif
 
 #if !defined(MEGABYTE_NO_SIMD) && defined(__GNUC__) && defined(__x86_64__)
-#  define HAVE_X86 1
-#  include <cpuid.h>
-#  include <immintrin.h>
+#define HAVE_X86 1
+#include <cpuid.h>
+#include <immintrin.h>
 #else
-#  define HAVE_X86 0
+#define HAVE_X86 0
 #endif
 #if !defined(MEGABYTE_NO_SIMD) && defined(__GNUC__) && defined(__aarch64__) && !BIG_ENDIAN_HOST
-#  define HAVE_NEON 1
-#  include <arm_neon.h>
-#  if defined(__linux__)
-#    include <sys/auxv.h>
-#  elif defined(__APPLE__)
-#    include <sys/sysctl.h>
-#  endif
+#define HAVE_NEON 1
+#include <arm_neon.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #else
-#  define HAVE_NEON 0
+#define HAVE_NEON 0
 #endif
 
-/* The empty statement: gcc takes a function that only prefetches for one without effect and drops its
- * calls. */
+/* The empty statement: gcc takes a function that only prefetches for one without effect and drops
+ * its calls. */
 #if defined(__GNUC__)
-#  define PREFETCH(p) do { __builtin_prefetch(p); __asm__ volatile(""); } while (0)
+#define PREFETCH(p)            \
+    do {                       \
+        __builtin_prefetch(p); \
+        __asm__ volatile("");  \
+    } while (0)
 #else
-#  define PREFETCH(p) ((void)(p))
+#define PREFETCH(p) ((void)(p))
 #endif
 #if defined(__GNUC__) && !defined(__clang__) /* clang does it by itself */
-#  define UNROLLED _Pragma("GCC unroll 16")
+#define UNROLLED _Pragma("GCC unroll 16")
 #else
-#  define UNROLLED
+#define UNROLLED
 #endif
 #if defined(__GNUC__)
-#  define INLINE static inline __attribute__((always_inline))
-#  define TARGET(isa) __attribute__((target(isa)))
+#define INLINE static inline __attribute__((always_inline))
+#define TARGET(isa) __attribute__((target(isa)))
 #else
-#  define INLINE static inline
-#  define TARGET(isa)
+#define INLINE static inline
+#define TARGET(isa)
 #endif
 
 typedef uint8_t u8;
@@ -164,23 +176,28 @@ typedef int8_t i8;
 typedef megabyte_status status;
 
 /* ROUNDED(x): the product x is rounded before it is used. clang fuses across statements under
- * -ffp-contract=fast, whatever the pragma says; an empty asm in between stops it and costs nothing. */
+ * -ffp-contract=fast, whatever the pragma says; an empty asm in between stops it and costs
+ * nothing. */
 #if defined(__clang__) && (defined(__x86_64__) || defined(__SSE2__))
-#  define ROUNDED(x) __asm__("" : "+x"(x))
+#define ROUNDED(x) __asm__("" : "+x"(x))
 #elif defined(__clang__) && defined(__aarch64__)
-#  define ROUNDED(x) __asm__("" : "+w"(x))
+#define ROUNDED(x) __asm__("" : "+w"(x))
 #elif defined(__clang__) && (defined(__s390x__) || defined(__riscv_flen) || defined(__powerpc__))
-#  define ROUNDED(x) __asm__("" : "+f"(x))
+#define ROUNDED(x) __asm__("" : "+f"(x))
 #elif defined(__clang__) && defined(__arm__) && defined(__ARM_FP)
-#  define ROUNDED(x) __asm__("" : "+t"(x))
+#define ROUNDED(x) __asm__("" : "+t"(x))
 #else
-#  define ROUNDED(x) ((void)0)
+#define ROUNDED(x) ((void)0)
 #endif
 
-/* The caller's floating-point environment is put aside (to nearest, no flush to zero), then restored. */
+/* The caller's floating-point environment is put aside (to nearest, no flush to zero), then
+ * restored. */
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-#  include <xmmintrin.h>
-typedef struct { u32 sse; u16 x87; } fp_state; /* the x87 too: a 32-bit libm takes its sqrt there */
+#include <xmmintrin.h>
+typedef struct {
+    u32 sse;
+    u16 x87;
+} fp_state; /* the x87 too: a 32-bit libm takes its sqrt there */
 static void fp_enter(fp_state *s) {
     u16 usual = 0x37f;
     s->sse = _mm_getcsr();
@@ -201,30 +218,52 @@ static void fp_enter(fp_state *s) {
 }
 static void fp_leave(const fp_state *s) { __asm__ volatile("msr fpcr, %0" : : "r"(*s) : "memory"); }
 #else
-#  include <fenv.h>
+#include <fenv.h>
 typedef fenv_t fp_state;
-static void fp_enter(fp_state *s) { fegetenv(s); fesetenv(FE_DFL_ENV); }
+static void fp_enter(fp_state *s) {
+    fegetenv(s);
+    fesetenv(FE_DFL_ENV);
+}
 static void fp_leave(const fp_state *s) { fesetenv(s); }
 #endif
 
-_Static_assert(sizeof(float) == 4 && FLT_MANT_DIG == 24 && DBL_MANT_DIG == 53, "IEEE 754 floats are needed");
+_Static_assert(sizeof(float) == 4 && FLT_MANT_DIG == 24 && DBL_MANT_DIG == 53,
+               "IEEE 754 floats are needed");
 
-/* Tests and debuggers may define this before including megabyte.c, to see every layer's vectors: x[n] is what
- * `point` ("input", "attention", "feed-forward", "output") left in the residual stream of row `row`. */
+/* Tests and debuggers may define this before including megabyte.c, to see every layer's vectors:
+ * x[n] is what `point` ("input", "attention", "feed-forward", "output") left in the residual stream
+ * of row `row`. */
 #ifndef MEGABYTE_TRACE
-#  define MEGABYTE_TRACE(stage, layer, point, row, x, n) ((void)0)
+#define MEGABYTE_TRACE(stage, layer, point, row, x, n) ((void)0)
 #endif
 
-/* ================================================================================ 2 bytes and errors */
+/* =========================================================================== 2 bytes and errors */
 
 static u32 get16(const u8 *p) { return (u32)p[0] | (u32)p[1] << 8; }
 static u32 get32(const u8 *p) { return get16(p) | get16(p + 2) << 16; }
 static u64 get64(const u8 *p) { return (u64)get32(p) | (u64)get32(p + 4) << 32; }
-static void put16(u8 *p, u32 v) { p[0] = (u8)v; p[1] = (u8)(v >> 8); }
-static void put32(u8 *p, u32 v) { put16(p, v); put16(p + 2, v >> 16); }
-static void put64(u8 *p, u64 v) { put32(p, (u32)v); put32(p + 4, (u32)(v >> 32)); }
-static float bits_to_f32(u32 v) { float f; memcpy(&f, &v, 4); return f; }
-static u32 f32_to_bits(float f) { u32 v; memcpy(&v, &f, 4); return v; }
+static void put16(u8 *p, u32 v) {
+    p[0] = (u8)v;
+    p[1] = (u8)(v >> 8);
+}
+static void put32(u8 *p, u32 v) {
+    put16(p, v);
+    put16(p + 2, v >> 16);
+}
+static void put64(u8 *p, u64 v) {
+    put32(p, (u32)v);
+    put32(p + 4, (u32)(v >> 32));
+}
+static float bits_to_f32(u32 v) {
+    float f;
+    memcpy(&f, &v, 4);
+    return f;
+}
+static u32 f32_to_bits(float f) {
+    u32 v;
+    memcpy(&v, &f, 4);
+    return v;
+}
 
 static u64 round_up(u64 n, u64 to) { return (n + to - 1) / to * to; } /* n <= 2^63 at every call */
 static u32 min32(u32 a, u32 b) { return a < b ? a : b; }
@@ -233,31 +272,35 @@ static u64 min64(u64 a, u64 b) { return a < b ? a : b; }
 /* SHA-256, FIPS 180-4. */
 static void sha256_block(u32 h[8], const u8 *p) {
     static const u32 k[64] = {
-        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2 };
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
+        0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe,
+        0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f,
+        0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7,
+        0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc,
+        0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+        0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116,
+        0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
+        0xc67178f2};
     u32 w[64], s[8];
     for (int i = 0; i < 16; i++)
-        w[i] = (u32)p[4 * i] << 24 | (u32)p[4 * i + 1] << 16 | (u32)p[4 * i + 2] << 8 | p[4 * i + 3];
+        w[i] = (u32)p[4 * i] << 24 | (u32)p[4 * i + 1] << 16 | (u32)p[4 * i + 2] << 8 |
+               p[4 * i + 3];
 #define ROR(x, n) ((x) >> (n) | (x) << (32 - (n)))
     for (int i = 16; i < 64; i++) {
         u32 a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + (ROR(a, 7) ^ ROR(a, 18) ^ a >> 3) + w[i - 7] + (ROR(b, 17) ^ ROR(b, 19) ^ b >> 10);
+        w[i] = w[i - 16] + (ROR(a, 7) ^ ROR(a, 18) ^ a >> 3) + w[i - 7] +
+               (ROR(b, 17) ^ ROR(b, 19) ^ b >> 10);
     }
     memcpy(s, h, sizeof s);
 /* One round; instead of moving a..h down by one, the next round names them shifted. */
-#define ROUND(a, b, c, d, e, f, g, h, i)                                                                 \
-    do {                                                                                                 \
-        u32 t = s[h] + (ROR(s[e], 6) ^ ROR(s[e], 11) ^ ROR(s[e], 25)) + ((s[e] & s[f]) ^ (~s[e] & s[g])) \
-                + k[i] + w[i];                                                                           \
-        s[d] += t;                                                                                       \
-        s[h] = t + (ROR(s[a], 2) ^ ROR(s[a], 13) ^ ROR(s[a], 22))                                        \
-               + ((s[a] & s[b]) ^ (s[a] & s[c]) ^ (s[b] & s[c]));                                        \
+#define ROUND(a, b, c, d, e, f, g, h, i)                                \
+    do {                                                                \
+        u32 t = s[h] + (ROR(s[e], 6) ^ ROR(s[e], 11) ^ ROR(s[e], 25)) + \
+                ((s[e] & s[f]) ^ (~s[e] & s[g])) + k[i] + w[i];         \
+        s[d] += t;                                                      \
+        s[h] = t + (ROR(s[a], 2) ^ ROR(s[a], 13) ^ ROR(s[a], 22)) +     \
+               ((s[a] & s[b]) ^ (s[a] & s[c]) ^ (s[b] & s[c]));         \
     } while (0)
     for (int i = 0; i < 64; i += 8) {
         ROUND(0, 1, 2, 3, 4, 5, 6, 7, i);
@@ -274,11 +317,17 @@ static void sha256_block(u32 h[8], const u8 *p) {
     for (int i = 0; i < 8; i++) h[i] += s[i];
 }
 
-struct sha256 { u32 h[8]; u64 total; u8 block[64]; };
+struct sha256 {
+    u32 h[8];
+    u64 total;
+    u8 block[64];
+};
 
 static void sha256_begin(struct sha256 *s) {
-    static const struct sha256 empty = { { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 }, 0, { 0 } };
+    static const struct sha256 empty = {{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+                                         0x9b05688c, 0x1f83d9ab, 0x5be0cd19},
+                                        0,
+                                        {0}};
     *s = empty;
 }
 
@@ -293,7 +342,7 @@ static void sha256_add(struct sha256 *s, const u8 *p, u64 n) {
 }
 
 static void sha256_end(struct sha256 *s, u8 out[32]) {
-    static const u8 one_and_zeros[64] = { 0x80 };
+    static const u8 one_and_zeros[64] = {0x80};
     u8 bits[8];
     for (int i = 0; i < 8; i++) bits[i] = (u8)(s->total << 3 >> (56 - 8 * i));
     sha256_add(s, one_and_zeros, 1 + (119 - s->total % 64) % 64);
@@ -339,7 +388,8 @@ const char *megabyte_status_string(megabyte_status s) {
 #if defined(__GNUC__)
 __attribute__((format(printf, 4, 5)))
 #endif
-static status fail(megabyte_error *e, status s, u64 offset, const char *format, ...) {
+static status
+fail(megabyte_error *e, status s, u64 offset, const char *format, ...) {
     if (e) {
         va_list args;
         va_start(args, format);
@@ -361,8 +411,9 @@ static void clear_error(megabyte_error *e) {
 
 static void *libc_alloc(void *context, size_t size, size_t align) {
     (void)context;
-    char *raw =
-        size <= SIZE_MAX - align - sizeof(void *) ? (char *)malloc(size + align + sizeof(void *)) : NULL;
+    char *raw = size <= SIZE_MAX - align - sizeof(void *)
+                    ? (char *)malloc(size + align + sizeof(void *))
+                    : NULL;
     if (!raw) return NULL;
     char *p = raw + sizeof(void *);
     p += (align - (uintptr_t)p % align) % align;
@@ -370,7 +421,8 @@ static void *libc_alloc(void *context, size_t size, size_t align) {
     return p;
 }
 static void libc_free(void *context, void *memory, size_t size) {
-    (void)context; (void)size;
+    (void)context;
+    (void)size;
     if (memory) {
         void *raw;
         memcpy(&raw, (char *)memory - sizeof raw, sizeof raw);
@@ -378,20 +430,28 @@ static void libc_free(void *context, void *memory, size_t size) {
     }
 }
 
-static status choose_allocator(megabyte_allocator *to, const megabyte_allocator *from, megabyte_error *e) {
-    megabyte_allocator libc = { libc_alloc, libc_free, NULL };
+static status choose_allocator(megabyte_allocator *to, const megabyte_allocator *from,
+                               megabyte_error *e) {
+    megabyte_allocator libc = {libc_alloc, libc_free, NULL};
     *to = from ? *from : libc;
     if (!to->alloc || !to->free)
         return fail(e, MEGABYTE_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
     return MEGABYTE_OK;
 }
 
-/* Objects are laid out twice by one function: first with base NULL to learn the size, then for real. A size
- * that does not fit is remembered in `overflow`. */
-struct arena { u8 *base; u64 used; int overflow; };
+/* Objects are laid out twice by one function: first with base NULL to learn the size, then for
+ * real. A size that does not fit is remembered in `overflow`. */
+struct arena {
+    u8 *base;
+    u64 used;
+    int overflow;
+};
 
 static void *carve(struct arena *a, u64 count, u64 size) {
-    if (size && count > (UINT64_MAX / 4 - a->used) / size) { a->overflow = 1; return NULL; }
+    if (size && count > (UINT64_MAX / 4 - a->used) / size) {
+        a->overflow = 1;
+        return NULL;
+    }
     void *p = a->base ? a->base + a->used : NULL;
     a->used = round_up(a->used + count * size, ALIGN);
     return p;
@@ -401,71 +461,136 @@ static int arena_fits(const struct arena *a) { return !a->overflow && a->used <=
 /* The memory of an object whose layout came to `bytes`, or failed with `sized`. */
 static status new_object(void **object, const megabyte_allocator *with, status sized, size_t bytes,
                          const char *what, megabyte_error *e) {
-    if (sized) return fail(e, sized, 0, "%s of these sizes does not fit into the address space", what);
+    if (sized)
+        return fail(e, sized, 0, "%s of these sizes does not fit into the address space", what);
     *object = with->alloc(with->context, bytes, ALIGN);
     if (*object) return MEGABYTE_OK;
-    return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for %s (%llu bytes); a smaller batch or context "
-                "needs less", what, (unsigned long long)bytes);
+    return fail(e, MEGABYTE_OUT_OF_MEMORY, 0,
+                "out of memory for %s (%llu bytes); a smaller batch or context "
+                "needs less",
+                what, (unsigned long long)bytes);
 }
 
 /* ================================================================================ 4 model file */
 
 /* models/README.md describes the file byte by byte. In short, little-endian throughout:
- *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 | tensor data
- * Everything before the data is covered by one SHA-256, the data by another. The tensors that must be there,
- * their order, sizes and offsets all follow from the stage descriptors (each_tensor): a file is right or
- * refused. */
+ *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 | tensor
+ *   data
+ * Everything before the data is covered by one SHA-256, the data by another. The tensors that must
+ * be there, their order, sizes and offsets all follow from the stage descriptors (each_tensor): a
+ * file is right or refused. */
 #define HEADER_BYTES 128
 #define STAGE_BYTES 64
 #define TENSOR_BYTES 32
 #define MAX_METADATA 1024 /* entries: they are searched from the first */
-static const u8 model_magic[8] = { 0x8a, 'M', 'B', 'M', 'D', 'L', '\r', '\n' };
+static const u8 model_magic[8] = {0x8a, 'M', 'B', 'M', 'D', 'L', '\r', '\n'};
 
-/* The first two families begin every sequence with a start token and predict a patch's first byte from the
- * end of the patch before it; the others, "paper" below, shift their inputs by one instead and predict each
- * byte inside its own patch. */
+/* The first two families begin every sequence with a start token and predict a patch's first byte
+ * from the end of the patch before it; the others, "paper" below, shift their inputs by one instead
+ * and predict each byte inside its own patch. */
 enum {
-    FAMILY_LUCIDRAINS = 1, FAMILY_MBLM = 2, FAMILY_PAPER = 3, FAMILY_SPACEBYTE = 4, FAMILY_BGPT = 5
+    FAMILY_LUCIDRAINS = 1,
+    FAMILY_MBLM = 2,
+    FAMILY_PAPER = 3,
+    FAMILY_SPACEBYTE = 4,
+    FAMILY_BGPT = 5
 };
 enum { /* stage.flags */
-    POSITION_LEARNED = 1, POSITION_ROTARY = 2,
-    INPUT_ROTARY = 4,     /* MBLM: the tokens' embeddings themselves are rotated */
-    QK_NORM = 8,          /* paper, as are all that follow: queries and keys are normalized, head by head */
-    FINAL_NORM = 16,
-    PREVIOUS_BYTE = 32,   /* finest: a patch's first input is the byte before it, not the start vector */
-    PATCH_PROJECTION = 64, /* finest: w_GL, from the global stage's pieces to this stage's inputs */
-    COLUMN_SUM = 128,     /* stage 0: a patch's embedding is the sum of a column per position and byte */
-    CONDITION_FIRST = 256 /* finest: the global stage's whole output is added to the patch's first input */
+       POSITION_LEARNED = 1,
+       POSITION_ROTARY = 2,
+       INPUT_ROTARY = 4, /* MBLM: the tokens' embeddings themselves are rotated */
+       QK_NORM =
+           8, /* paper, as are all that follow: queries and keys are normalized, head by head */
+       FINAL_NORM = 16,
+       PREVIOUS_BYTE =
+           32, /* finest: a patch's first input is the byte before it, not the start vector */
+       PATCH_PROJECTION =
+           64, /* finest: w_GL, from the global stage's pieces to this stage's inputs */
+       COLUMN_SUM =
+           128, /* stage 0: a patch's embedding is the sum of a column per position and byte */
+       CONDITION_FIRST =
+           256 /* finest: the global stage's whole output is added to the patch's first input */
 };
-enum { NORM_RMS = 0, NORM_LAYER = 1, NORM_DEVIATION = 2 }; /* stage.norm: x / |x|, (x - mean) / sd, x / sd */
+enum {
+    NORM_RMS = 0,
+    NORM_LAYER = 1,
+    NORM_DEVIATION = 2
+}; /* stage.norm: x / |x|, (x - mean) / sd, x / sd */
 enum { GELU_ERF = 0, GELU_TANH = 1, RELU = 2, SILU = 3, ACTIVATIONS = 4 }; /* stage.activation */
 #define MAX_CONVOLUTIONS 4
-enum { TYPE_F32 = 0, TYPE_F32_TILED = 1, TYPE_Q8_TILED = 2 };  /* tensor.type */
+enum { TYPE_F32 = 0, TYPE_F32_TILED = 1, TYPE_Q8_TILED = 2 }; /* tensor.type */
 enum role {
-    ROLE_START, ROLE_POSITION, ROLE_ROTARY, ROLE_EMBED,
-    ROLE_PATCH_NORM_IN_WEIGHT, ROLE_PATCH_NORM_IN_BIAS, ROLE_PATCH, ROLE_PATCH_BIAS,
-    ROLE_PATCH_NORM_OUT_WEIGHT, ROLE_PATCH_NORM_OUT_BIAS,
-    ROLE_ATTENTION_NORM, ROLE_QKV, ROLE_ATTENTION_OUT,
-    ROLE_FF_NORM, ROLE_FF_UP, ROLE_FF_UP_BIAS, ROLE_FF_DOWN, ROLE_FF_DOWN_BIAS,
-    ROLE_NORM, ROLE_NEXT, ROLE_NEXT_BIAS,
-    ROLE_INPUT_ROTARY, ROLE_CONVOLUTION, ROLE_CONVOLUTION_BIAS, ROLE_ATTENTION_NORM_BIAS, ROLE_QKV_BIAS,
-    ROLE_QK_NORM, ROLE_ATTENTION_OUT_BIAS, ROLE_FF_NORM_BIAS, ROLE_NORM_BIAS, ROLE_COUNT
+    ROLE_START,
+    ROLE_POSITION,
+    ROLE_ROTARY,
+    ROLE_EMBED,
+    ROLE_PATCH_NORM_IN_WEIGHT,
+    ROLE_PATCH_NORM_IN_BIAS,
+    ROLE_PATCH,
+    ROLE_PATCH_BIAS,
+    ROLE_PATCH_NORM_OUT_WEIGHT,
+    ROLE_PATCH_NORM_OUT_BIAS,
+    ROLE_ATTENTION_NORM,
+    ROLE_QKV,
+    ROLE_ATTENTION_OUT,
+    ROLE_FF_NORM,
+    ROLE_FF_UP,
+    ROLE_FF_UP_BIAS,
+    ROLE_FF_DOWN,
+    ROLE_FF_DOWN_BIAS,
+    ROLE_NORM,
+    ROLE_NEXT,
+    ROLE_NEXT_BIAS,
+    ROLE_INPUT_ROTARY,
+    ROLE_CONVOLUTION,
+    ROLE_CONVOLUTION_BIAS,
+    ROLE_ATTENTION_NORM_BIAS,
+    ROLE_QKV_BIAS,
+    ROLE_QK_NORM,
+    ROLE_ATTENTION_OUT_BIAS,
+    ROLE_FF_NORM_BIAS,
+    ROLE_NORM_BIAS,
+    ROLE_COUNT
 };
-static const char role_names[ROLE_COUNT][24] = {
-    "start", "position", "rotary", "embed", "patch norm-in weight", "patch norm-in bias", "patch",
-    "patch bias", "patch norm-out weight", "patch norm-out bias", "attention norm", "qkv", "attention out",
-    "feed-forward norm", "feed-forward up", "feed-forward up bias", "feed-forward down",
-    "feed-forward down bias", "norm", "next", "next bias", "input rotary", "convolution",
-    "convolution bias", "attention norm bias", "qkv bias", "query and key norm", "attention out bias",
-    "feed-forward norm bias", "norm bias"
-};
+static const char role_names[ROLE_COUNT][24] = {"start",
+                                                "position",
+                                                "rotary",
+                                                "embed",
+                                                "patch norm-in weight",
+                                                "patch norm-in bias",
+                                                "patch",
+                                                "patch bias",
+                                                "patch norm-out weight",
+                                                "patch norm-out bias",
+                                                "attention norm",
+                                                "qkv",
+                                                "attention out",
+                                                "feed-forward norm",
+                                                "feed-forward up",
+                                                "feed-forward up bias",
+                                                "feed-forward down",
+                                                "feed-forward down bias",
+                                                "norm",
+                                                "next",
+                                                "next bias",
+                                                "input rotary",
+                                                "convolution",
+                                                "convolution bias",
+                                                "attention norm bias",
+                                                "qkv bias",
+                                                "query and key norm",
+                                                "attention out bias",
+                                                "feed-forward norm bias",
+                                                "norm bias"};
 
 struct stage_sizes {
     u32 dim, layers, heads, head_dim, ff_dim, positions, flags;
-    u32 kv_heads; /* of this and what follows the first two families have none: all zeros in the file */
+    /* of this and what follows the first two families have none: all zeros in the file */
+    u32 kv_heads;
     u32 norm, activation;
-    u32 cross;    /* finest: positions of the patch before that are attended to, too */
-    u32 convolution[MAX_CONVOLUTIONS]; /* stage 0: widths over the bytes' embeddings; 0 ends the list */
+    u32 cross; /* finest: positions of the patch before that are attended to, too */
+    u32 convolution
+        [MAX_CONVOLUTIONS]; /* stage 0: widths over the bytes' embeddings; 0 ends the list */
 };
 #define STAGE_FIELDS 15
 struct sizes {
@@ -473,10 +598,13 @@ struct sizes {
     u32 end_id; /* the id that ends a text, or UINT32_MAX */
     struct stage_sizes stage[MEGABYTE_MAX_STAGES];
 };
-struct tensor { u32 role, stage, layer, type, rows, cols; u64 offset; };
+struct tensor {
+    u32 role, stage, layer, type, rows, cols;
+    u64 offset;
+};
 
-/* Bytes of the file that one token of stage s stands for: P for stage 0, 1 for the finest. The product is
- * bounded by check_sizes. */
+/* Bytes of the file that one token of stage s stands for: P for stage 0, 1 for the finest. The
+ * product is bounded by check_sizes. */
 static u64 token_bytes(const struct sizes *z, u32 s) {
     u64 n = 1;
     for (u32 i = s + 1; i < z->n_stages; i++) n *= z->stage[i].positions;
@@ -484,8 +612,8 @@ static u64 token_bytes(const struct sizes *z, u32 s) {
 }
 
 static int is_matrix(u32 role) {
-    return role == ROLE_PATCH || role == ROLE_QKV || role == ROLE_ATTENTION_OUT || role == ROLE_FF_UP ||
-           role == ROLE_FF_DOWN || role == ROLE_NEXT;
+    return role == ROLE_PATCH || role == ROLE_QKV || role == ROLE_ATTENTION_OUT ||
+           role == ROLE_FF_UP || role == ROLE_FF_DOWN || role == ROLE_NEXT;
 }
 
 static int is_paper(const struct sizes *z) { return z->family >= FAMILY_PAPER; }
@@ -495,9 +623,10 @@ static u32 byte_width(const struct sizes *z) {
     return g->flags & COLUMN_SUM ? g->dim : g->dim / z->stage[1].positions;
 }
 
-/* Bytes of a tensor's data. rows, cols < 2^32 and types are checked: no overflow. Matrices are kept in tiles
- * of 16 output rows, the last tile filled up: f32 as [tile][cols][16]; q8 as [tile][cols/4][16][4] of (weight
- * + 128), cols filled up to a multiple of 4 with 128, then a float scale for each of the 16 * tiles rows. */
+/* Bytes of a tensor's data. rows, cols < 2^32 and types are checked: no overflow. Matrices are kept
+ * in tiles of 16 output rows, the last tile filled up: f32 as [tile][cols][16]; q8 as
+ * [tile][cols/4][16][4] of (weight + 128), cols filled up to a multiple of 4 with 128, then a float
+ * scale for each of the 16 * tiles rows. */
 static u64 tensor_data_bytes(const struct tensor *t) {
     u64 rows = round_up(t->rows, 16), cols = t->cols;
     if (t->type == TYPE_F32) return (u64)t->rows * cols * 4;
@@ -505,17 +634,18 @@ static u64 tensor_data_bytes(const struct tensor *t) {
     return rows * round_up(cols, 4) + rows * 4;
 }
 
-/* Calls visit for every tensor that a model of these sizes has, in file order, with role, stage, layer, rows
- * and cols set; stops at the first status that is not OK. */
+/* Calls visit for every tensor that a model of these sizes has, in file order, with role, stage,
+ * layer, rows and cols set; stops at the first status that is not OK. */
 static status each_tensor(const struct sizes *z, status (*visit)(void *context, struct tensor *t),
                           void *context) {
-#define VISIT(role_, layer_, rows_, cols_)                                                        \
-    do {                                                                                          \
-        struct tensor t_ = { role_, s, layer_, 0, (u32)(rows_), (u32)(cols_), 0 };                \
-        status r_ = visit(context, &t_);                                                          \
-        if (r_) return r_;                                                                        \
+#define VISIT(role_, layer_, rows_, cols_)                                       \
+    do {                                                                         \
+        struct tensor t_ = {role_, s, layer_, 0, (u32)(rows_), (u32)(cols_), 0}; \
+        status r_ = visit(context, &t_);                                         \
+        if (r_) return r_;                                                       \
     } while (0)
-    u32 fine = z->stage[z->n_stages - 1].dim, paper = (u32)is_paper(z), narrow = paper ? byte_width(z) : 0;
+    u32 fine = z->stage[z->n_stages - 1].dim, paper = (u32)is_paper(z),
+        narrow = paper ? byte_width(z) : 0;
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage_sizes *g = &z->stage[s];
         u32 inner = g->heads * g->head_dim, last = s + 1 == z->n_stages, qk = QK_NORM & g->flags;
@@ -524,7 +654,8 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
         if (g->flags & POSITION_LEARNED) VISIT(ROLE_POSITION, 0, g->positions, g->dim);
         if (g->flags & POSITION_ROTARY) VISIT(ROLE_ROTARY, 0, 1, g->head_dim / 2);
         if (g->flags & INPUT_ROTARY) VISIT(ROLE_INPUT_ROTARY, 0, 1, g->dim / 2);
-        if (g->flags & COLUMN_SUM) VISIT(ROLE_EMBED, 0, z->stage[1].positions * z->vocabulary, g->dim);
+        if (g->flags & COLUMN_SUM)
+            VISIT(ROLE_EMBED, 0, z->stage[1].positions * z->vocabulary, g->dim);
         else VISIT(ROLE_EMBED, 0, z->vocabulary, paper && !s ? narrow : fine);
         for (u32 i = 0; i < MAX_CONVOLUTIONS && g->convolution[i]; i++) {
             VISIT(ROLE_CONVOLUTION, i, narrow, g->convolution[i] * narrow);
@@ -560,17 +691,19 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
         }
         if (!paper || g->flags & FINAL_NORM) VISIT(ROLE_NORM, 0, 1, g->dim);
         if (g->flags & FINAL_NORM) VISIT(ROLE_NORM_BIAS, 0, 1, g->dim);
-        if (paper && !last) continue; /* the finest stage takes the output as it is, or by its `patch` */
+        if (paper && !last)
+            continue; /* the finest stage takes the output as it is, or by its `patch` */
         u32 next = last ? z->vocabulary : z->stage[s + 1].dim * z->stage[s + 1].positions;
-        VISIT(ROLE_NEXT, 0, next, g->dim); /* stage s+1's n rows at once; the finest stage's are the logits */
+        VISIT(ROLE_NEXT, 0, next,
+              g->dim); /* stage s+1's n rows at once; the finest stage's are the logits */
         VISIT(ROLE_NEXT_BIAS, 0, 1, next);
     }
 #undef VISIT
     return MEGABYTE_OK;
 }
 
-/* Writing, for mbconvert (which includes this file) and the self-test: all of the header but its two hashes,
- * with the stage descriptors; and an entry of the tensor table. */
+/* Writing, for mbconvert (which includes this file) and the self-test: all of the header but its
+ * two hashes, with the stage descriptors; and an entry of the tensor table. */
 static void put_header(u8 *file, const struct sizes *z, u32 tensors, u32 metadata_bytes, u64 data,
                        u64 bytes) {
     memcpy(file, model_magic, 8);
@@ -578,16 +711,27 @@ static void put_header(u8 *file, const struct sizes *z, u32 tensors, u32 metadat
     put32(file + 12, HEADER_BYTES);
     put64(file + 16, bytes);
     put64(file + 24, data);
-    const u32 fields[] = { z->vocabulary, z->family, z->n_stages, tensors, metadata_bytes, z->pad_id };
+    const u32 fields[] = {z->vocabulary, z->family,      z->n_stages,
+                          tensors,       metadata_bytes, z->pad_id};
     for (u32 i = 0; i < 6; i++) put32(file + 32 + 4 * i, fields[i]);
     put32(file + 56, z->end_id + 1);
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage_sizes *g = &z->stage[s];
-        const u32 sizes[STAGE_FIELDS] = {
-            g->dim, g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, g->flags, g->kv_heads,
-            g->norm, g->activation, g->cross,
-            g->convolution[0], g->convolution[1], g->convolution[2], g->convolution[3]
-        };
+        const u32 sizes[STAGE_FIELDS] = {g->dim,
+                                         g->layers,
+                                         g->heads,
+                                         g->head_dim,
+                                         g->ff_dim,
+                                         g->positions,
+                                         g->flags,
+                                         g->kv_heads,
+                                         g->norm,
+                                         g->activation,
+                                         g->cross,
+                                         g->convolution[0],
+                                         g->convolution[1],
+                                         g->convolution[2],
+                                         g->convolution[3]};
         for (u32 i = 0; i < STAGE_FIELDS; i++)
             put32(file + HEADER_BYTES + s * STAGE_BYTES + 4 * i, sizes[i]);
     }
@@ -612,8 +756,8 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
     if (!g->dim || g->dim > MAX_WIDTH || !g->ff_dim || g->ff_dim > MAX_WIDTH || !g->heads ||
         !g->head_dim || (u64)g->heads * g->head_dim > MAX_WIDTH)
         return fail(e, MEGABYTE_UNSUPPORTED, at,
-                    "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, feed-forward %u)", s,
-                    g->dim, g->heads, g->head_dim, g->ff_dim);
+                    "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, feed-forward %u)",
+                    s, g->dim, g->heads, g->head_dim, g->ff_dim);
     if (!g->positions || g->positions > 1u << 24 || !g->layers || g->layers > 4096)
         return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
                     g->positions);
@@ -621,25 +765,31 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
     else known |= QK_NORM | FINAL_NORM;
     if (is_paper(z)) known |= s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM;
     if (g->flags & ~known)
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 24, "stage %u: unknown options 0x%x; update megabyte", s,
-                    g->flags);
-    if (((g->flags & POSITION_ROTARY) && g->head_dim % 2) || ((g->flags & INPUT_ROTARY) && g->dim % 2))
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 12, "stage %u: rotary positions need an even width, not %u",
-                    s, g->flags & INPUT_ROTARY ? g->dim : g->head_dim);
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 24,
+                    "stage %u: unknown options 0x%x; update megabyte", s, g->flags);
+    if (((g->flags & POSITION_ROTARY) && g->head_dim % 2) ||
+        ((g->flags & INPUT_ROTARY) && g->dim % 2))
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 12,
+                    "stage %u: rotary positions need an even width, not %u", s,
+                    g->flags & INPUT_ROTARY ? g->dim : g->head_dim);
     if (is_paper(z) ? !g->kv_heads || g->heads % g->kv_heads || g->norm < NORM_LAYER ||
                           g->norm > NORM_DEVIATION || g->activation >= ACTIVATIONS
                     : g->kv_heads || g->norm || g->activation || g->cross || g->convolution[0])
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 28, "stage %u: %u key and value heads, norm %u, activation "
-                    "%u: not known to this version", s, g->kv_heads, g->norm, g->activation);
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 28,
+                    "stage %u: %u key and value heads, norm %u, activation "
+                    "%u: not known to this version",
+                    s, g->kv_heads, g->norm, g->activation);
     if (g->cross && (!finest || g->cross > g->positions || !(g->flags & POSITION_ROTARY)))
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 40, "stage %u: attention to %u positions of the patch "
-                    "before needs as many, rotary ones, in the finest stage", s, g->cross);
+        return fail(e, MEGABYTE_UNSUPPORTED, at + 40,
+                    "stage %u: attention to %u positions of the patch "
+                    "before needs as many, rotary ones, in the finest stage",
+                    s, g->cross);
     for (u32 i = 0, ended = 0; i < MAX_CONVOLUTIONS; i++) {
         u32 width = g->convolution[i];
         if (width && (s || ended || width > 64 || (g->flags & COLUMN_SUM) ||
                       (u64)width * byte_width(z) > MAX_WIDTH))
-            return fail(e, MEGABYTE_UNSUPPORTED, at + 44 + 4 * i, "stage %u: a convolution of width %u", s,
-                        width);
+            return fail(e, MEGABYTE_UNSUPPORTED, at + 44 + 4 * i,
+                        "stage %u: a convolution of width %u", s, width);
         ended |= !width;
     }
     return MEGABYTE_OK;
@@ -651,8 +801,8 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
         return fail(e, MEGABYTE_UNSUPPORTED, 36,
                     "model family %u is not known to this version; update megabyte", z->family);
     if (z->n_stages < 2 || z->n_stages > (is_paper(z) ? 2 : MEGABYTE_MAX_STAGES))
-        return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d", z->n_stages,
-                    is_paper(z) ? 2 : MEGABYTE_MAX_STAGES);
+        return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d",
+                    z->n_stages, is_paper(z) ? 2 : MEGABYTE_MAX_STAGES);
     if (z->vocabulary < 2 || z->vocabulary > MAX_WIDTH)
         return fail(e, MEGABYTE_UNSUPPORTED, 32, "vocabulary of %u ids; 2 to 65536 are possible",
                     z->vocabulary);
@@ -661,7 +811,8 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
         wide *= n;
         if (!n || wide > MAX_WIDTH || (u64)n * z->stage[s].dim > 1u << 24)
             return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + s * STAGE_BYTES + 20,
-                        "stage %u: patches of %llu bytes are not possible", s, (unsigned long long)wide);
+                        "stage %u: patches of %llu bytes are not possible", s,
+                        (unsigned long long)wide);
     }
     for (u32 s = 0; s < z->n_stages; s++, at += STAGE_BYTES) {
         status r = check_stage(z, s, at, e);
@@ -670,8 +821,9 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
     const struct stage_sizes *g = z->stage, *fine = g + z->n_stages - 1;
     if (!is_paper(z)) {
         if (wide * fine->dim <= MAX_WIDTH) return MEGABYTE_OK;
-        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES, "a patch of %llu bytes x %u wide is beyond 65536",
-                    (unsigned long long)wide, fine->dim);
+        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
+                    "a patch of %llu bytes x %u wide is beyond 65536", (unsigned long long)wide,
+                    fine->dim);
     }
     u32 columns = g->flags & COLUMN_SUM, first = fine->flags & CONDITION_FIRST;
     if (g->positions < 2)
@@ -680,53 +832,55 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
     if (!columns != !first || (columns ? (u64)wide * z->vocabulary > 1u << 24 : g->dim % wide) ||
         (fine->flags & PATCH_PROJECTION ? columns : byte_width(z) != fine->dim))
         return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
-                    "widths %u and %u of the stages don't fit together with patches of %llu bytes", g->dim,
-                    fine->dim, (unsigned long long)wide);
+                    "widths %u and %u of the stages don't fit together with patches of %llu bytes",
+                    g->dim, fine->dim, (unsigned long long)wide);
     return MEGABYTE_OK;
 }
 
 /* What the file's tensors become: pointers into the mapping. */
 struct matrix {
-    const u8 *data;     /* tiles, see tensor_data_bytes */
+    const u8 *data; /* tiles, see tensor_data_bytes */
     const float *scale; /* q8: [tiles * 16] */
     u32 rows, cols, tiles, type;
 };
 struct layer {
     const float *attention_norm, *ff_norm; /* [dim] */
-    const float *attention_norm_bias, *ff_norm_bias; /* [dim] or NULL, as all that only "paper" has */
-    const float *qkv_bias, *out_bias;      /* [inner + 2 * kv_inner], [dim] */
-    const float *qk_norm;                  /* [4, head_dim]: queries' weight and bias, keys' */
-    const float *up_bias, *down_bias;      /* [ff_dim], [dim] */
-    struct matrix qkv;  /* [inner + 2 * kv_inner, dim]: queries, keys, values */
-    struct matrix out;  /* [dim, heads * head_dim] */
-    struct matrix up;   /* [ff_dim, dim] */
+    const float *attention_norm_bias,
+        *ff_norm_bias; /* [dim] or NULL, as all that only "paper" has */
+    const float *qkv_bias, *out_bias; /* [inner + 2 * kv_inner], [dim] */
+    const float *qk_norm; /* [4, head_dim]: queries' weight and bias, keys' */
+    const float *up_bias, *down_bias; /* [ff_dim], [dim] */
+    struct matrix qkv; /* [inner + 2 * kv_inner, dim]: queries, keys, values */
+    struct matrix out; /* [dim, heads * head_dim] */
+    struct matrix up; /* [ff_dim, dim] */
     struct matrix down; /* [dim, ff_dim] */
 };
 struct stage {
     struct stage_sizes size;
-    u32 paper;            /* of a family without start tokens */
-    u32 kv_heads;         /* heads of keys and values, each for heads / kv_heads of the queries' */
-    u32 inner, kv_inner;  /* heads * head_dim */
-    u32 half;             /* channels that the token shift delays */
-    u32 v_tiles;          /* tiles of 16 channels in a head, the last one filled up */
-    int cache_q8;         /* keys and values are kept in int8 */
-    u32 wide;             /* `patch` reads as many: token_bytes * fine dim; paper: byte_width */
-    u64 bytes;            /* token_bytes */
-    u32 outputs;          /* width of a token's result: rows of `next`, or dim */
+    u32 paper; /* of a family without start tokens */
+    u32 kv_heads; /* heads of keys and values, each for heads / kv_heads of the queries' */
+    u32 inner, kv_inner; /* heads * head_dim */
+    u32 half; /* channels that the token shift delays */
+    u32 v_tiles; /* tiles of 16 channels in a head, the last one filled up */
+    int cache_q8; /* keys and values are kept in int8 */
+    u32 wide; /* `patch` reads as many: token_bytes * fine dim; paper: byte_width */
+    u64 bytes; /* token_bytes */
+    u32 outputs; /* width of a token's result: rows of `next`, or dim */
     u64 parameters, macs; /* macs: per token, of its matrices */
-    const float *start;   /* [dim] */
+    const float *start; /* [dim] */
     const float *position; /* [positions, dim] or NULL */
-    const float *rotary;  /* inverse frequencies [head_dim / 2] or NULL */
+    const float *rotary; /* inverse frequencies [head_dim / 2] or NULL */
     const float *input_rotary; /* [dim / 2] or NULL */
-    const float *convolution[MAX_CONVOLUTIONS], *convolution_bias[MAX_CONVOLUTIONS]; /* [D_G, width, D_G] */
-    const float *embed;   /* [vocabulary, fine dim] */
-    const float *in_weight, *in_bias;   /* LayerNorm over [wide] */
-    struct matrix patch;                /* [dim, wide] */
-    const float *patch_bias;            /* [dim] */
+    const float *convolution[MAX_CONVOLUTIONS],
+        *convolution_bias[MAX_CONVOLUTIONS]; /* [D_G, width, D_G] */
+    const float *embed; /* [vocabulary, fine dim] */
+    const float *in_weight, *in_bias; /* LayerNorm over [wide] */
+    struct matrix patch; /* [dim, wide] */
+    const float *patch_bias; /* [dim] */
     const float *out_weight, *out_bias; /* LayerNorm over [dim] */
     struct layer *layers;
     const float *norm, *norm_bias; /* [dim] or NULL */
-    struct matrix next;   /* [positions * dim of stage s+1, dim]; finest: [vocabulary, dim] */
+    struct matrix next; /* [positions * dim of stage s+1, dim]; finest: [vocabulary, dim] */
     const float *next_bias;
 };
 struct megabyte_model {
@@ -734,12 +888,12 @@ struct megabyte_model {
     size_t allocated;
     const u8 *file;
     u64 file_bytes, data_offset;
-    void *mapping;    /* to unmap, or NULL */
-    u8 *copy;         /* allocated copy of the file (no mmap, or big-endian host), or NULL */
+    void *mapping; /* to unmap, or NULL */
+    u8 *copy; /* allocated copy of the file (no mmap, or big-endian host), or NULL */
     const u8 *metadata;
     u32 n_metadata;
-    int data_holds;   /* big-endian hosts: the data matched its hash when the file was opened */
-    int quantized;    /* bit 0: f32 matrices occur, bit 1: q8 */
+    int data_holds; /* big-endian hosts: the data matched its hash when the file was opened */
+    int quantized; /* bit 0: f32 matrices occur, bit 1: q8 */
     u8 id[16];
     struct sizes sizes;
     struct stage stage[MEGABYTE_MAX_STAGES];
@@ -750,7 +904,7 @@ struct open_walk {
     megabyte_error *error;
     u64 at, expected; /* next entry of the table; next tensor's offset */
     u32 index;
-    int bind;         /* 0: check against the table; 1: set the model's pointers */
+    int bind; /* 0: check against the table; 1: set the model's pointers */
 };
 
 static status open_tensor(void *context, struct tensor *t) {
@@ -767,7 +921,8 @@ static status open_tensor(void *context, struct tensor *t) {
                     "%llu, but the table says otherwise; convert the checkpoint again",
                     w->index, role_names[t->role], t->stage, t->layer, t->rows, t->cols,
                     (unsigned long long)(t->offset - m->data_offset));
-    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED : t->type != TYPE_F32)
+    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED
+                           : t->type != TYPE_F32)
         return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8,
                     "tensor %u ('%s'): storage type %u is not known to this "
                     "version; update megabyte",
@@ -783,11 +938,11 @@ static status open_tensor(void *context, struct tensor *t) {
     if (!w->bind) return MEGABYTE_OK;
 
     struct stage *g = &m->stage[t->stage];
-    struct layer *l = g->layers + (t->layer < g->size.layers ? t->layer : 0); /* 0: of no use to the role */
+    struct layer *l = g->layers +
+                      (t->layer < g->size.layers ? t->layer : 0); /* 0: of no use to the role */
     const float *vector = (const float *)(const void *)(m->file + t->offset);
     struct matrix x = {
-        m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type
-    };
+        m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type};
     if (t->type == TYPE_Q8_TILED)
         x.scale = (const float *)(const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
     switch ((enum role)t->role) {
@@ -810,7 +965,10 @@ static status open_tensor(void *context, struct tensor *t) {
     case ROLE_FF_DOWN: l->down = x; break;
     case ROLE_FF_DOWN_BIAS: l->down_bias = vector; break;
     case ROLE_NORM: g->norm = vector; break;
-    case ROLE_NEXT: g->next = x; g->outputs = x.rows; break;
+    case ROLE_NEXT:
+        g->next = x;
+        g->outputs = x.rows;
+        break;
     case ROLE_NEXT_BIAS: g->next_bias = vector; break;
     case ROLE_INPUT_ROTARY: g->input_rotary = vector; break;
     case ROLE_CONVOLUTION: g->convolution[t->layer] = vector; break;
@@ -824,7 +982,8 @@ static status open_tensor(void *context, struct tensor *t) {
     case ROLE_COUNT: break;
     }
     if (t->role == ROLE_CONVOLUTION) g->macs += (u64)t->rows * t->cols * g->bytes;
-    if (t->role != ROLE_ROTARY && t->role != ROLE_INPUT_ROTARY) g->parameters += (u64)t->rows * t->cols;
+    if (t->role != ROLE_ROTARY && t->role != ROLE_INPUT_ROTARY)
+        g->parameters += (u64)t->rows * t->cols;
     if (is_matrix(t->role)) {
         g->macs += (u64)t->rows * t->cols;
         m->quantized |= t->type == TYPE_Q8_TILED ? 2 : 1;
@@ -838,8 +997,8 @@ static status count_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-/* Metadata entries: u32 key bytes, u32 value bytes, key, NUL, value, NUL. Returns the next entry or NULL if
- * this one does not lie in [p, end). */
+/* Metadata entries: u32 key bytes, u32 value bytes, key, NUL, value, NUL. Returns the next entry or
+ * NULL if this one does not lie in [p, end). */
 static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, const char **value) {
     if (end - p < 10) return NULL;
     u64 k = get32(p), v = get32(p + 4), left = (u64)(end - p) - 10;
@@ -851,7 +1010,8 @@ static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, co
     return text + k + v + 2;
 }
 
-/* Everything that can be known without the weights. On success *z and the table's place are right. */
+/* Everything that can be known without the weights. On success *z and the table's place are
+ * right. */
 static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megabyte_error *e) {
     const u8 *f = m->file;
     u64 size = m->file_bytes;
@@ -877,7 +1037,8 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     u32 tensors = get32(f + 44), metadata_bytes = get32(f + 48);
     z->pad_id = get32(f + 52);
     z->end_id = get32(f + 56) - 1;
-    u64 end = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES + (u64)tensors * TENSOR_BYTES + metadata_bytes;
+    u64 end = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES + (u64)tensors * TENSOR_BYTES +
+              metadata_bytes;
     if (data > size || data % ALIGN || end > data || round_up(end, ALIGN) != data)
         return fail(e, MEGABYTE_CORRUPT, 24,
                     "the tables end at %llu but the data begins at %llu in a file of %llu bytes",
@@ -890,10 +1051,13 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES) return check_sizes(z, e);
     for (u32 s = 0; s < z->n_stages; s++) {
         const u8 *d = f + HEADER_BYTES + s * STAGE_BYTES;
-        struct stage_sizes g = { get32(d), get32(d + 4), get32(d + 8), get32(d + 12), get32(d + 16),
-                                 get32(d + 20), get32(d + 24), get32(d + 28), get32(d + 32), get32(d + 36),
-                                 get32(d + 40),
-                                 { get32(d + 44), get32(d + 48), get32(d + 52), get32(d + 56) } };
+        struct stage_sizes g = {
+            get32(d),      get32(d + 4),
+            get32(d + 8),  get32(d + 12),
+            get32(d + 16), get32(d + 20),
+            get32(d + 24), get32(d + 28),
+            get32(d + 32), get32(d + 36),
+            get32(d + 40), {get32(d + 44), get32(d + 48), get32(d + 52), get32(d + 56)}};
         z->stage[s] = g;
         for (u32 i = 4 * STAGE_FIELDS; i < STAGE_BYTES; i++)
             if (d[i])
@@ -904,17 +1068,20 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     }
     status r = check_sizes(z, e);
     if (r) return r;
-    /* Layers are bounded by the table that lists their tensors before anything is allocated for them. */
+    /* Layers are bounded by the table that lists their tensors before anything is allocated for
+     * them. */
     u64 layers = 0;
     for (u32 s = 0; s < z->n_stages; s++) layers += z->stage[s].layers;
     u32 count = 0;
     if (layers * 8 <= tensors) each_tensor(z, count_tensor, &count);
     if (count != tensors)
         return fail(e, MEGABYTE_CORRUPT, 44,
-                    "%u tensors are listed, but a model of these sizes has another number", tensors);
+                    "%u tensors are listed, but a model of these sizes has another number",
+                    tensors);
     if (get32(f + 60) || (z->pad_id != UINT32_MAX && z->pad_id >= z->vocabulary) ||
         (z->end_id != UINT32_MAX && (z->end_id >= z->vocabulary || z->end_id < 256)))
-        return fail(e, MEGABYTE_CORRUPT, 52, "the header's pad id, end id or reserved field is wrong");
+        return fail(e, MEGABYTE_CORRUPT, 52,
+                    "the header's pad id, end id or reserved field is wrong");
     *table = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES;
     const u8 *p = f + *table + (u64)tensors * TENSOR_BYTES, *stop = p + metadata_bytes;
     if (metadata_bytes < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
@@ -926,7 +1093,8 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     for (u32 i = 0; i < m->n_metadata; i++)
         if (!(p = metadata_entry(p, stop, NULL, NULL)))
             return fail(e, MEGABYTE_CORRUPT, (u64)(stop - f), "metadata entry %u is malformed", i);
-    if (p != stop) return fail(e, MEGABYTE_CORRUPT, (u64)(p - f), "bytes are left over after the metadata");
+    if (p != stop)
+        return fail(e, MEGABYTE_CORRUPT, (u64)(p - f), "bytes are left over after the metadata");
     return MEGABYTE_OK;
 }
 
@@ -935,7 +1103,8 @@ static status swap_tensor(void *context, struct tensor *t) {
     struct open_walk *w = (struct open_walk *)context;
     u64 offset = w->m->data_offset + get64(w->m->file + w->at + 24);
     t->type = get32(w->m->file + w->at + 8);
-    u64 bytes = tensor_data_bytes(t), skip = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+    u64 bytes = tensor_data_bytes(t),
+        skip = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
     w->at += TENSOR_BYTES;
     for (u64 i = skip; i < bytes; i += 4) {
         u8 *p = w->m->copy + offset + i;
@@ -945,28 +1114,32 @@ static status swap_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-/* m (on the stack) knows its file, which has been mapped or copied; on success *out is the finished model. */
+/* m (on the stack) knows its file, which has been mapped or copied; on success *out is the finished
+ * model. */
 static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_error *e) {
     struct sizes *z = &m->sizes;
     u64 table = 0;
     status r = check_tables(m, z, &table, e);
     if (r) return r;
     m->data_offset = get64(m->file + 24);
-    struct open_walk walk = { m, e, table, m->data_offset, 0, 0 };
+    struct open_walk walk = {m, e, table, m->data_offset, 0, 0};
     r = each_tensor(z, open_tensor, &walk);
     if (r) return r;
     if (walk.expected != m->file_bytes)
-        return fail(e, MEGABYTE_CORRUPT, walk.expected, "bytes are left over after the last tensor");
+        return fail(e, MEGABYTE_CORRUPT, walk.expected,
+                    "bytes are left over after the last tensor");
 
     u64 layers = 0;
     for (u32 s = 0; s < z->n_stages; s++) layers += z->stage[s].layers;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     carve(&a, 1, sizeof *m);
     carve(&a, layers, sizeof(struct layer));
-    u8 *memory =
-        arena_fits(&a) ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN) : NULL;
+    u8 *memory = arena_fits(&a)
+                     ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN)
+                     : NULL;
     if (!memory)
-        return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for the model's tables (%llu bytes)",
+        return fail(e, MEGABYTE_OUT_OF_MEMORY, 0,
+                    "out of memory for the model's tables (%llu bytes)",
                     (unsigned long long)a.used);
     m->allocated = (size_t)a.used;
     a.base = memory;
@@ -1003,7 +1176,8 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     memcpy(named + 16, m->file + 52, 4);
     memcpy(named + 20, m->file + 64, 32);
     put32(named + 52, z->end_id); /* counts only where there is one */
-    sha256(named, z->end_id == UINT32_MAX ? 52 : 56, m->file + HEADER_BYTES, walk.at - HEADER_BYTES, digest);
+    sha256(named, z->end_id == UINT32_MAX ? 52 : 56, m->file + HEADER_BYTES, walk.at - HEADER_BYTES,
+           digest);
     memcpy(model->id, digest, sizeof model->id);
     if (BIG_ENDIAN_HOST) {
         sha256(m->file + m->data_offset, m->file_bytes - m->data_offset, NULL, 0, digest);
@@ -1024,8 +1198,7 @@ static void release_file(megabyte_model *m) {
 
 static status copy_file(megabyte_model *m, megabyte_error *e) {
     m->copy = m->file_bytes <= SIZE_MAX / 2
-                  ? (u8 *)m->allocator.alloc(m->allocator.context,
-                                             (size_t)m->file_bytes, ALIGN)
+                  ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)m->file_bytes, ALIGN)
                   : NULL;
     if (m->copy) return MEGABYTE_OK;
     return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a copy of the file (%llu bytes)",
@@ -1033,11 +1206,13 @@ static status copy_file(megabyte_model *m, megabyte_error *e) {
 }
 
 megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *data, size_t size,
-                                           const megabyte_allocator *allocator, megabyte_error *error) {
+                                           const megabyte_allocator *allocator,
+                                           megabyte_error *error) {
     megabyte_model m;
     clear_error(error);
     if (model) *model = NULL;
-    if (!model || !data) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and data must not be NULL");
+    if (!model || !data)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and data must not be NULL");
     if ((uintptr_t)data % ALIGN)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
                     "the model's bytes must be aligned to 64 (say _Alignas(64))");
@@ -1061,7 +1236,8 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
 #if HAVE_MMAP
     struct stat st; /* O_NONBLOCK: opening a pipe must not wait; it is refused below */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
+    if (fd < 0)
+        return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 0) {
         close(fd);
         return fail(e, MEGABYTE_IO, 0, "%.120s: not a regular file", path);
@@ -1096,7 +1272,8 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
     if (!f) return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
     if (!fseek(f, 0, SEEK_END)) size = ftell(f);
     m->file_bytes = (u64)size;
-    if (size < 0 || fseek(f, 0, SEEK_SET)) r = fail(e, MEGABYTE_IO, 0, "%.120s: cannot be read", path);
+    if (size < 0 || fseek(f, 0, SEEK_SET))
+        r = fail(e, MEGABYTE_IO, 0, "%.120s: cannot be read", path);
     if (!r) r = copy_file(m, e);
     m->file = m->copy;
     if (!r && fread(m->copy, 1, (size_t)size, f) != (size_t)size)
@@ -1112,7 +1289,8 @@ megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
     megabyte_model m;
     clear_error(error);
     if (model) *model = NULL;
-    if (!model || !path) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and path must not be NULL");
+    if (!model || !path)
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and path must not be NULL");
     memset(&m, 0, sizeof m);
     status r = choose_allocator(&m.allocator, allocator, error);
     if (r) return r;
@@ -1139,7 +1317,8 @@ megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_erro
     if (!model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model must not be NULL");
     int holds = model->data_holds; /* big-endian hosts looked before they turned the floats round */
     if (!BIG_ENDIAN_HOST) {
-        sha256(model->file + model->data_offset, model->file_bytes - model->data_offset, NULL, 0, digest);
+        sha256(model->file + model->data_offset, model->file_bytes - model->data_offset, NULL, 0,
+               digest);
         holds = !memcmp(digest, model->file + 64, 32);
     }
     if (!holds)
@@ -1149,7 +1328,7 @@ megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_erro
     return MEGABYTE_OK;
 }
 
-/* ================================================================================ 5 scalar numerics */
+/* ============================================================================ 5 scalar numerics */
 
 /* Double precision from + - * / and integers; each rounds once per operation on every machine. */
 
@@ -1157,12 +1336,18 @@ megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_erro
 static double log2_exact(double x) {
     u64 bits;
     int e = 0;
-    if (x < DBL_MIN) { x *= 18014398509481984.0; e = -54; } /* 2^54 */
+    if (x < DBL_MIN) {
+        x *= 18014398509481984.0;
+        e = -54;
+    } /* 2^54 */
     memcpy(&bits, &x, 8);
     e += (int)(bits >> 52) - 1023;
     bits = (bits & 0xfffffffffffffULL) | 1023ULL << 52;
     memcpy(&x, &bits, 8);
-    if (x > 1.4142135623730951) { x *= 0.5; e++; }
+    if (x > 1.4142135623730951) {
+        x *= 0.5;
+        e++;
+    }
     double s = (x - 1) / (x + 1), z = s * s, sum = 0; /* |s| <= 0.1716: z^11 < 1e-16 */
     for (int i = 21; i >= 1; i -= 2) {
         sum *= z;
@@ -1174,16 +1359,17 @@ static double log2_exact(double x) {
     return e + t;
 }
 
-/* sin and cos of an angle >= 0; what is not a reasonable angle counts as 0. Reduced by pi/2 in three parts of
- * 33 bits (exact for the 2^20 first quarter turns), then Taylor series on |r| <= pi/4. */
+/* sin and cos of an angle >= 0; what is not a reasonable angle counts as 0. Reduced by pi/2 in
+ * three parts of 33 bits (exact for the 2^20 first quarter turns), then Taylor series on |r| <=
+ * pi/4. */
 static void sin_cos(double angle, double *sine, double *cosine) {
     if (!(angle >= 0 && angle < 1e9)) angle = 0;
     ROUNDED(angle);
     double turns = angle * 0.63661977236758134;
     ROUNDED(turns);
     int64_t n = (int64_t)(turns + 0.5);
-    static const double part[3] = { 1.57079632673412561417, 6.07710050630396597660e-11,
-                                    2.02226624879595063154e-21 };
+    static const double part[3] = {1.57079632673412561417, 6.07710050630396597660e-11,
+                                   2.02226624879595063154e-21};
     double r = angle;
     for (int i = 0; i < 3; i++) {
         double p = (double)n * part[i];
@@ -1195,7 +1381,8 @@ static void sin_cos(double angle, double *sine, double *cosine) {
     for (int i = 17; i >= 3; i -= 2) { /* s = 1 - z/6 (1 - z/20 (...)) */
         s = (1 - s) * z;
         c = (1 - c) * z;
-        ROUNDED(s); ROUNDED(c);
+        ROUNDED(s);
+        ROUNDED(c);
         s /= (double)(i * (i - 1));
         c /= (double)((i - 1) * (i - 2));
     }
@@ -1210,9 +1397,9 @@ static void sin_cos(double angle, double *sine, double *cosine) {
     }
 }
 
-/* Probabilities as integers, for arithmetic coding: a byte is eight binary decisions, the most significant
- * bit first, each with P(1) in units of 2^-22. The bytes' weights come from their softmax: the likeliest has
- * 2^27 + 1, none less than 1, so that no byte is impossible. */
+/* Probabilities as integers, for arithmetic coding: a byte is eight binary decisions, the most
+ * significant bit first, each with P(1) in units of 2^-22. The bytes' weights come from their
+ * softmax: the likeliest has 2^27 + 1, none less than 1, so that no byte is impossible. */
 #define PROBABILITY_BITS 22
 #define PROBABILITY_ONE (1u << PROBABILITY_BITS)
 #define BYTE_BITS 8
@@ -1244,7 +1431,8 @@ static void byte_path(const float softmax[256], u8 byte, u32 path[BYTE_BITS]) {
 /* The first of the largest. */
 static u32 likeliest(const float *logits, u32 n) {
     u32 best = 0;
-    for (u32 i = 1; i < n; i++) if (logits[i] > logits[best]) best = i;
+    for (u32 i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
     return best;
 }
 
@@ -1263,41 +1451,45 @@ static float lane_max(const float lane[16]) {
 
 /* ================================================================================ 6 kernels */
 
-/* What every instruction set provides. Rows of activations are float[round_up(n, 16)]; readers never rely on
- * what lies beyond n. `tiles` count 16 output rows each. Matrix products:
+/* What every instruction set provides. Rows of activations are float[round_up(n, 16)]; readers
+ * never rely on what lies beyond n. `tiles` count 16 output rows each. Matrix products:
  *     y[i][r] = sum over k of x[i][k] * w[r][k]   (+ bias[r])   (+ what y held, if add) */
 struct kernels {
-    /* w: [tiles][k][16], tiles `stride` floats apart; k runs in order, product and sum rounded separately. */
-    void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m, float *y,
-                     u64 ldy, const float *bias, int add);
-    /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows, ldx
-     * elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] * w_scale[r]).
-     * x_scale NULL: y holds int32, to which the integer products are added; w_scale, bias, add: unused. */
-    void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x, u64 ldx,
-                    const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
-                    int add);
-    /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the scale. */
+    /* w: [tiles][k][16], tiles `stride` floats apart; k runs in order, product and sum rounded
+     * separately. */
+    void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m,
+                     float *y, u64 ldy, const float *bias, int add);
+    /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows,
+     * ldx elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] *
+     * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are added; w_scale,
+     * bias, add: unused. */
+    void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
+                    u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
+                    const float *bias, int add);
+    /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the
+     * scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
-    /* The same of x[i] by[i] >= 0, the largest of which is known, in two parts, high + low / 254: for
-     * attention's weights, few of which are near the largest. n is a multiple of 16. */
-    void (*quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high, void *low,
-                            i32 sum[2]);
+    /* The same of x[i] by[i] >= 0, the largest of which is known, in two parts, high + low / 254:
+     * for attention's weights, few of which are near the largest. n is a multiple of 16. */
+    void (*quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high,
+                            void *low, i32 sum[2]);
     /* softmax in pieces: lane-wise maxima so far */
     void (*maxima)(const float *x, u32 n, float most[16]);
-    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns the largest
-     * x[i] by[i] */
+    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns
+     * the largest x[i] by[i] */
     float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
     void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     /* (x - mean) / sqrt(variance + 1e-5) * weight + bias; not `centred`: x instead of x - mean */
     void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
     void (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
     void (*rotate)(float *x, const float *cosine, const float *sine,
-                   u32 half);                 /* x[i], x[i + half] by angle i */
+                   u32 half); /* x[i], x[i + half] by angle i */
     void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
-    void (*add)(float *x, const float *y, u32 n);                            /* x += y, neither padded */
-    float (*softmax)(float *x, u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
-    /* Of the contexts' mixer, for 32 inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x w;
-     * w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
+    void (*add)(float *x, const float *y, u32 n); /* x += y, neither padded */
+    float (*softmax)(float *x,
+                     u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
+    /* Of the contexts' mixer, for 32 inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x
+     * w; w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
     i32 (*mix_dot)(const i16 *x, const i16 *w);
     void (*mix_train)(const i16 *x, i16 *w, i16 error);
     megabyte_isa isa;
@@ -1305,15 +1497,18 @@ struct kernels {
 };
 #define MIX_INPUTS 32
 
-#define MOST 1e15f /* of keys, queries, values and logits: a dot product of 65536 such pairs is finite */
-#define MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
+#define MOST \
+    1e15f /* of keys, queries, values and logits: a dot product of 65536 such pairs is finite */
+#define MAGIC \
+    12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
 
-/* Each pass defines the dialect (F: 16 floats, I: 16 int32, Q: a quantized activation, A: int8 accumulators)
- * and then compiles the kernels below in it. MEGABYTE_SELF is this file's name, should you have renamed it.
+/* Each pass defines the dialect (F: 16 floats, I: 16 int32, Q: a quantized activation, A: int8
+ * accumulators) and then compiles the kernels below in it. MEGABYTE_SELF is this file's name,
+ * should you have renamed it.
  */
 #ifndef MEGABYTE_SELF
-#  define MEGABYTE_SELF "megabyte.c"
+#define MEGABYTE_SELF "megabyte.c"
 #endif
 
 #define MEGABYTE_PASS 1
@@ -1324,43 +1519,44 @@ struct kernels {
 #undef NAME
 #undef TGT
 #if HAVE_X86
-#  define MEGABYTE_PASS 2
-#  define NAME(x) x##_avx2
-#  define TGT TARGET("avx2")
-#  include MEGABYTE_SELF
-#  undef MEGABYTE_PASS
-#  undef NAME
-#  undef TGT
-#  define MEGABYTE_PASS 3
-#  define NAME(x) x##_avx512
-#  define TGT TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
-#  include MEGABYTE_SELF
-#  undef MEGABYTE_PASS
-#  undef NAME
-#  undef TGT
+#define MEGABYTE_PASS 2
+#define NAME(x) x##_avx2
+#define TGT TARGET("avx2")
+#include MEGABYTE_SELF
+#undef MEGABYTE_PASS
+#undef NAME
+#undef TGT
+#define MEGABYTE_PASS 3
+#define NAME(x) x##_avx512
+#define TGT TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#include MEGABYTE_SELF
+#undef MEGABYTE_PASS
+#undef NAME
+#undef TGT
 #endif
 #if HAVE_NEON
-#  define MEGABYTE_PASS 4
-#  define NAME(x) x##_neon
-#  define TGT
-#  include MEGABYTE_SELF
-#  undef MEGABYTE_PASS
-#  undef NAME
-#  undef TGT
-#  define MEGABYTE_PASS 5
-#  define NAME(x) x##_neon_dot
-#  if defined(__clang__)
-#    define TGT TARGET("dotprod")
-#  else
-#    define TGT TARGET("+dotprod")
-#  endif
-#  include MEGABYTE_SELF
-#  undef MEGABYTE_PASS
-#  undef NAME
-#  undef TGT
+#define MEGABYTE_PASS 4
+#define NAME(x) x##_neon
+#define TGT
+#include MEGABYTE_SELF
+#undef MEGABYTE_PASS
+#undef NAME
+#undef TGT
+#define MEGABYTE_PASS 5
+#define NAME(x) x##_neon_dot
+#if defined(__clang__)
+#define TGT TARGET("dotprod")
+#else
+#define TGT TARGET("+dotprod")
+#endif
+#include MEGABYTE_SELF
+#undef MEGABYTE_PASS
+#undef NAME
+#undef TGT
 #endif
 
-#else /* MEGABYTE_PASS: one dialect, then the kernels ---------------------------------------------- */
+/* MEGABYTE_PASS: one dialect, then the kernels ---------------------------------------------- */
+#else
 
 #define F NAME(F)
 #define I NAME(I)
@@ -1386,49 +1582,108 @@ struct kernels {
 #define a_dot NAME(a_dot)
 #define a_total NAME(a_total)
 #if MEGABYTE_PASS == 1 /* loops over lanes forced inline would make sanitizer builds take minutes */
-#  define V static inline
+#define V static inline
 #else
-#  define V INLINE TGT
+#define V INLINE TGT
 #endif
 
 /* The dialect: f_* and i_* work lane by lane.
- *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b
- *   f_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
- *   f_round(v): nearest integer, |v| < 2^22;   q_store: 16 of them as Q
- *   a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact; a_total: the 16 sums,
- *   corrected by the activations' sum where the dialect's products took weights as weight + 128 */
+ *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b f_exponent(p, t): p * 2^n where t = n
+ *   + MAGIC, by adding n to p's exponent bits f_round(v): nearest integer, |v| < 2^22;   q_store:
+ *   16 of them as Q a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact;
+ *   a_total: the 16 sums, corrected by the activations' sum where the dialect's products took
+ *   weights as weight + 128 */
 #if MEGABYTE_PASS == 1 /* plain C */
-typedef struct { float v[16]; } F;
-typedef struct { i32 v[16]; } I;
+typedef struct {
+    float v[16];
+} F;
+typedef struct {
+    i32 v[16];
+} I;
 typedef i8 Q;
 typedef I A;
 #define A_PIN(s) ((void)0)
 #define LANES for (int i = 0; i < 16; i++)
-V F f_load(const float *p) { F r; memcpy(r.v, p, sizeof r.v); return r; }
+V F f_load(const float *p) {
+    F r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
 V void f_store(float *p, F a) { memcpy(p, a.v, sizeof a.v); }
-V F f_set(float a) { F r; LANES r.v[i] = a; return r; }
-V F f_add(F a, F b) { LANES a.v[i] = a.v[i] + b.v[i]; return a; }
-V F f_sub(F a, F b) { LANES a.v[i] = a.v[i] - b.v[i]; return a; }
-V F f_mul(F a, F b) { LANES { a.v[i] = a.v[i] * b.v[i]; ROUNDED(a.v[i]); } return a; }
-V F f_div(F a, F b) { LANES a.v[i] = a.v[i] / b.v[i]; return a; }
-V F f_max(F a, F b) { LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
-V F f_min(F a, F b) { LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
-V F f_abs(F a) { LANES a.v[i] = bits_to_f32(f32_to_bits(a.v[i]) & 0x7fffffffu); return a; }
+V F f_set(float a) {
+    F r;
+    LANES r.v[i] = a;
+    return r;
+}
+V F f_add(F a, F b) {
+    LANES a.v[i] = a.v[i] + b.v[i];
+    return a;
+}
+V F f_sub(F a, F b) {
+    LANES a.v[i] = a.v[i] - b.v[i];
+    return a;
+}
+V F f_mul(F a, F b) {
+    LANES {
+        a.v[i] = a.v[i] * b.v[i];
+        ROUNDED(a.v[i]);
+    }
+    return a;
+}
+V F f_div(F a, F b) {
+    LANES a.v[i] = a.v[i] / b.v[i];
+    return a;
+}
+V F f_max(F a, F b) {
+    LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+V F f_min(F a, F b) {
+    LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+V F f_abs(F a) {
+    LANES a.v[i] = bits_to_f32(f32_to_bits(a.v[i]) & 0x7fffffffu);
+    return a;
+}
 V F f_exponent(F p, F t) {
     LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23));
     return p;
 }
-V I f_round(F a) { I r; LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS); return r; }
-V F f_from_i(I a) { F r; LANES r.v[i] = (float)a.v[i]; return r; }
-V I i_add(I a, I b) { LANES a.v[i] += b.v[i]; return a; }
-V i32 i_sum(I a) { i32 s = 0; LANES s += a.v[i]; return s; }
-V void q_store(Q *p, I a) { LANES p[i] = (i8)a.v[i]; }
-V A a_zero(void) { A r; LANES r.v[i] = 0; return r; }
-V A a_dot(A a, const u8 *w, const Q *x) {
-    LANES a.v[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] + w[4 * i + 3] * x[3];
+V I f_round(F a) {
+    I r;
+    LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS);
+    return r;
+}
+V F f_from_i(I a) {
+    F r;
+    LANES r.v[i] = (float)a.v[i];
+    return r;
+}
+V I i_add(I a, I b) {
+    LANES a.v[i] += b.v[i];
     return a;
 }
-V I a_total(A a, i32 sum) { LANES a.v[i] -= 128 * sum; return a; }
+V i32 i_sum(I a) {
+    i32 s = 0;
+    LANES s += a.v[i];
+    return s;
+}
+V void q_store(Q *p, I a) { LANES p[i] = (i8)a.v[i]; }
+V A a_zero(void) {
+    A r;
+    LANES r.v[i] = 0;
+    return r;
+}
+V A a_dot(A a, const u8 *w, const Q *x) {
+    LANES a.v[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] +
+                    w[4 * i + 3] * x[3];
+    return a;
+}
+V I a_total(A a, i32 sum) {
+    LANES a.v[i] -= 128 * sum;
+    return a;
+}
 #undef LANES
 static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
     i32 sum = 0;
@@ -1442,46 +1697,92 @@ static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
     }
 }
 
-#elif MEGABYTE_PASS == 2 /* AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
-typedef struct { __m256 a, b; } F;
-typedef struct { __m256i a, b; } I;
+#elif MEGABYTE_PASS == \
+    2 /* AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
+typedef struct {
+    __m256 a, b;
+} F;
+typedef struct {
+    __m256i a, b;
+} I;
 typedef int16_t Q;
-typedef struct { __m256i a, b, c, d; } A; /* rows 4i .. 4i+3, two partial sums each */
+typedef struct {
+    __m256i a, b, c, d;
+} A; /* rows 4i .. 4i+3, two partial sums each */
 #define A_PIN(s) __asm__("" : "+x"(s.a), "+x"(s.b), "+x"(s.c), "+x"(s.d)) /* see four_tiles */
-V F f_load(const float *p) { F r = { _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; return r; }
-V void f_store(float *p, F a) { _mm256_storeu_ps(p, a.a); _mm256_storeu_ps(p + 8, a.b); }
-V F f_set(float a) { F r = { _mm256_set1_ps(a), _mm256_set1_ps(a) }; return r; }
-V F f_add(F a, F b) { a.a = _mm256_add_ps(a.a, b.a); a.b = _mm256_add_ps(a.b, b.b); return a; }
-V F f_sub(F a, F b) { a.a = _mm256_sub_ps(a.a, b.a); a.b = _mm256_sub_ps(a.b, b.b); return a; }
-V F f_mul(F a, F b) {
-    a.a = _mm256_mul_ps(a.a, b.a); a.b = _mm256_mul_ps(a.b, b.b);
-    ROUNDED(a.a); ROUNDED(a.b);
+V F f_load(const float *p) {
+    F r = {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+    return r;
+}
+V void f_store(float *p, F a) {
+    _mm256_storeu_ps(p, a.a);
+    _mm256_storeu_ps(p + 8, a.b);
+}
+V F f_set(float a) {
+    F r = {_mm256_set1_ps(a), _mm256_set1_ps(a)};
+    return r;
+}
+V F f_add(F a, F b) {
+    a.a = _mm256_add_ps(a.a, b.a);
+    a.b = _mm256_add_ps(a.b, b.b);
     return a;
 }
-V F f_div(F a, F b) { a.a = _mm256_div_ps(a.a, b.a); a.b = _mm256_div_ps(a.b, b.b); return a; }
-V F f_max(F a, F b) { a.a = _mm256_max_ps(a.a, b.a); a.b = _mm256_max_ps(a.b, b.b); return a; }
-V F f_min(F a, F b) { a.a = _mm256_min_ps(a.a, b.a); a.b = _mm256_min_ps(a.b, b.b); return a; }
+V F f_sub(F a, F b) {
+    a.a = _mm256_sub_ps(a.a, b.a);
+    a.b = _mm256_sub_ps(a.b, b.b);
+    return a;
+}
+V F f_mul(F a, F b) {
+    a.a = _mm256_mul_ps(a.a, b.a);
+    a.b = _mm256_mul_ps(a.b, b.b);
+    ROUNDED(a.a);
+    ROUNDED(a.b);
+    return a;
+}
+V F f_div(F a, F b) {
+    a.a = _mm256_div_ps(a.a, b.a);
+    a.b = _mm256_div_ps(a.b, b.b);
+    return a;
+}
+V F f_max(F a, F b) {
+    a.a = _mm256_max_ps(a.a, b.a);
+    a.b = _mm256_max_ps(a.b, b.b);
+    return a;
+}
+V F f_min(F a, F b) {
+    a.a = _mm256_min_ps(a.a, b.a);
+    a.b = _mm256_min_ps(a.b, b.b);
+    return a;
+}
 V F f_abs(F a) {
     __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    a.a = _mm256_and_ps(a.a, m); a.b = _mm256_and_ps(a.b, m);
+    a.a = _mm256_and_ps(a.a, m);
+    a.b = _mm256_and_ps(a.b, m);
     return a;
 }
 V F f_exponent(F p, F t) {
-    p.a = _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(p.a), _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
-    p.b = _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(p.b), _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
+    p.a = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.a),
+                                               _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
+    p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b),
+                                               _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
     return p;
 }
 V I f_round(F a) {
     __m256 m = _mm256_set1_ps(MAGIC);
     __m256i o = _mm256_set1_epi32(MAGIC_BITS);
-    I r = { _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.a, m)), o),
-            _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.b, m)), o) };
+    I r = {_mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.a, m)), o),
+           _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.b, m)), o)};
     return r;
 }
-V F f_from_i(I a) { F r = { _mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b) }; return r; }
-V I i_add(I a, I b) { a.a = _mm256_add_epi32(a.a, b.a); a.b = _mm256_add_epi32(a.b, b.b); return a; }
+V F f_from_i(I a) {
+    F r = {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)};
+    return r;
+}
+V I i_add(I a, I b) {
+    a.a = _mm256_add_epi32(a.a, b.a);
+    a.b = _mm256_add_epi32(a.b, b.b);
+    return a;
+}
 V i32 i_sum(I a) {
     i32 t[8], s = 0;
     _mm256_storeu_si256((__m256i *)(void *)t, _mm256_add_epi32(a.a, a.b));
@@ -1492,7 +1793,11 @@ V void q_store(Q *p, I a) {
     __m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.a, a.b), 0xd8);
     _mm256_storeu_si256((__m256i *)(void *)p, s);
 }
-V A a_zero(void) { __m256i z = _mm256_setzero_si256(); A r = { z, z, z, z }; return r; }
+V A a_zero(void) {
+    __m256i z = _mm256_setzero_si256();
+    A r = {z, z, z, z};
+    return r;
+}
 V A a_dot(A s, const u8 *w, const Q *x) {
     int64_t four;
     memcpy(&four, x, 8);
@@ -1506,8 +1811,8 @@ V A a_dot(A s, const u8 *w, const Q *x) {
 }
 V I a_total(A s, i32 sum) {
     __m256i c = _mm256_set1_epi32(128 * sum);
-    I r = { _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.a, s.b), 0xd8), c),
-            _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.c, s.d), 0xd8), c) };
+    I r = {_mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.a, s.b), 0xd8), c),
+           _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.c, s.d), 0xd8), c)};
     return r;
 }
 
@@ -1517,16 +1822,20 @@ typedef __m512i I;
 typedef i8 Q;
 typedef __m512i A;
 #if defined(__clang__)
-#  define ROUNDED_512(x) __asm__("" : "+v"(x))
+#define ROUNDED_512(x) __asm__("" : "+v"(x))
 #else
-#  define ROUNDED_512(x) ((void)0)
+#define ROUNDED_512(x) ((void)0)
 #endif
 V F f_load(const float *p) { return _mm512_loadu_ps(p); }
 V void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
 V F f_set(float a) { return _mm512_set1_ps(a); }
 V F f_add(F a, F b) { return _mm512_add_ps(a, b); }
 V F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
-V F f_mul(F a, F b) { F r = _mm512_mul_ps(a, b); ROUNDED_512(r); return r; }
+V F f_mul(F a, F b) {
+    F r = _mm512_mul_ps(a, b);
+    ROUNDED_512(r);
+    return r;
+}
 V F f_div(F a, F b) { return _mm512_div_ps(a, b); }
 V F f_max(F a, F b) { return _mm512_max_ps(a, b); }
 V F f_min(F a, F b) { return _mm512_min_ps(a, b); }
@@ -1562,12 +1871,16 @@ static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
         vst1q_s16(w + i, vqaddq_s16(vld1q_s16(w + i), vcombine_s16(a, b)));
     }
 }
-typedef struct { float32x4_t a, b, c, d; } F;
-typedef struct { int32x4_t a, b, c, d; } I;
+typedef struct {
+    float32x4_t a, b, c, d;
+} F;
+typedef struct {
+    int32x4_t a, b, c, d;
+} I;
 typedef i8 Q;
-#define EACH(r, f) F r = { f(a), f(b), f(c), f(d) }
+#define EACH(r, f) F r = {f(a), f(b), f(c), f(d)}
 V F f_load(const float *p) {
-    F r = { vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) };
+    F r = {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
     return r;
 }
 V void f_store(float *p, F x) {
@@ -1576,43 +1889,84 @@ V void f_store(float *p, F x) {
     vst1q_f32(p + 8, x.c);
     vst1q_f32(p + 12, x.d);
 }
-V F f_set(float v) { float32x4_t q = vdupq_n_f32(v); F r = { q, q, q, q }; return r; }
+V F f_set(float v) {
+    float32x4_t q = vdupq_n_f32(v);
+    F r = {q, q, q, q};
+    return r;
+}
 #define EACH_OF(m) vaddq_f32(x.m, y.m)
-V F f_add(F x, F y) { EACH(r, EACH_OF); return r; }
+V F f_add(F x, F y) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vsubq_f32(x.m, y.m)
-V F f_sub(F x, F y) { EACH(r, EACH_OF); return r; }
+V F f_sub(F x, F y) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vmulq_f32(x.m, y.m)
-V F f_mul(F x, F y) { EACH(r, EACH_OF); ROUNDED(r.a); ROUNDED(r.b); ROUNDED(r.c); ROUNDED(r.d); return r; }
+V F f_mul(F x, F y) {
+    EACH(r, EACH_OF);
+    ROUNDED(r.a);
+    ROUNDED(r.b);
+    ROUNDED(r.c);
+    ROUNDED(r.d);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vdivq_f32(x.m, y.m)
-V F f_div(F x, F y) { EACH(r, EACH_OF); return r; }
+V F f_div(F x, F y) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vbslq_f32(vcgtq_f32(x.m, y.m), x.m, y.m)
-V F f_max(F x, F y) { EACH(r, EACH_OF); return r; }
+V F f_max(F x, F y) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vbslq_f32(vcltq_f32(x.m, y.m), x.m, y.m)
-V F f_min(F x, F y) { EACH(r, EACH_OF); return r; }
+V F f_min(F x, F y) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vabsq_f32(x.m)
-V F f_abs(F x) { EACH(r, EACH_OF); return r; }
+V F f_abs(F x) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define BITS(x) vreinterpretq_s32_f32(x)
 #define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
-V F f_exponent(F p, F t) { EACH(r, EACH_OF); return r; }
+V F f_exponent(F p, F t) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #define EACH_OF(m) vcvtq_f32_s32(x.m)
-V F f_from_i(I x) { EACH(r, EACH_OF); return r; }
+V F f_from_i(I x) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #undef EACH
-#define EACH(r, f) I r = { f(a), f(b), f(c), f(d) }
+#define EACH(r, f) I r = {f(a), f(b), f(c), f(d)}
 #define EACH_OF(m) vsubq_s32(BITS(vaddq_f32(x.m, vdupq_n_f32(MAGIC))), vdupq_n_s32(MAGIC_BITS))
-V I f_round(F x) { EACH(r, EACH_OF); return r; }
+V I f_round(F x) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #undef BITS
 #define EACH_OF(m) vaddq_s32(x.m, y.m)
-V I i_add(I x, I y) { EACH(r, EACH_OF); return r; }
+V I i_add(I x, I y) {
+    EACH(r, EACH_OF);
+    return r;
+}
 #undef EACH_OF
 #undef EACH
 V i32 i_sum(I x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d))); }
@@ -1621,9 +1975,15 @@ V void q_store(Q *p, I x) {
                             vmovn_s16(vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d)))));
 }
 #if MEGABYTE_PASS == 4 /* products of 8 bit in 16 bit, added pairwise: two partial sums a row */
-typedef struct { I lo, hi; } A;
+typedef struct {
+    I lo, hi;
+} A;
 #define A_PIN(s) ((void)0)
-V A a_zero(void) { int32x4_t z = vdupq_n_s32(0); A r = { { z, z, z, z }, { z, z, z, z } }; return r; }
+V A a_zero(void) {
+    int32x4_t z = vdupq_n_s32(0);
+    A r = {{z, z, z, z}, {z, z, z, z}};
+    return r;
+}
 V A a_dot(A s, const u8 *w, const Q *x) {
     i32 four;
     memcpy(&four, x, 4);
@@ -1635,33 +1995,42 @@ V A a_dot(A s, const u8 *w, const Q *x) {
         s.lo.m = vpadalq_s16(s.lo.m, vmull_s8(vget_low_s8(v), vget_low_s8(b)));  \
         s.hi.m = vpadalq_s16(s.hi.m, vmull_high_s8(v, b));                       \
     } while (0)
-    ROWS(a, 0); ROWS(b, 1); ROWS(c, 2); ROWS(d, 3);
+    ROWS(a, 0);
+    ROWS(b, 1);
+    ROWS(c, 2);
+    ROWS(d, 3);
 #undef ROWS
     return s;
 }
 V I a_total(A s, i32 sum) {
     (void)sum;
-    I r = { vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c),
-            vpaddq_s32(s.lo.d, s.hi.d) };
+    I r = {vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c),
+           vpaddq_s32(s.lo.d, s.hi.d)};
     return r;
 }
 #else /* the dot-product extension: four products a lane */
 typedef I A;
 #define A_PIN(s) ((void)0)
-V A a_zero(void) { int32x4_t z = vdupq_n_s32(0); A r = { z, z, z, z }; return r; }
+V A a_zero(void) {
+    int32x4_t z = vdupq_n_s32(0);
+    A r = {z, z, z, z};
+    return r;
+}
 V A a_dot(A s, const u8 *w, const Q *x) {
     i32 four;
     memcpy(&four, x, 4);
     int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
 #if defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_SVE)
-#  define SDOT_ARCH
-#else /* gcc's vdotq_s32 cannot be inlined into code for a lesser -march: say it to the assembler instead */
-#  define SDOT_ARCH ".arch armv8.2-a+dotprod\n\t"
+#define SDOT_ARCH
+/* gcc's vdotq_s32 cannot be inlined into code for a lesser -march: say it to the assembler instead
+ * */
+#else
+#define SDOT_ARCH ".arch armv8.2-a+dotprod\n\t"
 #endif
     uint8x16_t flip = vdupq_n_u8(128);
-#define SDOT(to, from)                                                                                 \
-    do {                                                                                               \
-        uint8x16_t v = veorq_u8(vld1q_u8(from), flip);                                                 \
+#define SDOT(to, from)                                                               \
+    do {                                                                             \
+        uint8x16_t v = veorq_u8(vld1q_u8(from), flip);                               \
         __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(b)); \
     } while (0)
     SDOT(s.a, w);
@@ -1671,7 +2040,10 @@ V A a_dot(A s, const u8 *w, const Q *x) {
 #undef SDOT
     return s;
 }
-V I a_total(A s, i32 sum) { (void)sum; return s; }
+V I a_total(A s, i32 sum) {
+    (void)sum;
+    return s;
+}
 #endif
 #endif
 
@@ -1686,18 +2058,20 @@ static TGT i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
 static TGT void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
     const __m256i *a = (const __m256i *)(const void *)x, e = _mm256_set1_epi16(error);
     __m256i *b = (__m256i *)(void *)w;
-    for (int i = 0; i < 2; i++) { /* the product's high half, rounded by the top bit of its low half */
+    for (int i = 0; i < 2;
+         i++) { /* the product's high half, rounded by the top bit of its low half */
         __m256i low = _mm256_srli_epi16(_mm256_mullo_epi16(a[i], e), 15);
         b[i] = _mm256_adds_epi16(b[i], _mm256_add_epi16(_mm256_mulhi_epi16(a[i], e), low));
     }
 }
 #endif
 
-/* From here on no intrinsics: the kernels, in the dialect. ------------------------------------------ */
+/* From here on no intrinsics: the kernels, in the dialect.
+ * ------------------------------------------ */
 
 /* The last, partial block of a row: zeros beyond n < 16. */
 V F NAME(f_part)(const float *p, u32 n) {
-    float t[16] = { 0 };
+    float t[16] = {0};
     memcpy(t, p, n * sizeof *t);
     return f_load(t);
 }
@@ -1711,8 +2085,8 @@ V void NAME(finish)(F y, float *to, const float *bias, int add) {
 #define finish NAME(finish)
 
 /* One tile for four rows of x, or four tiles for one: at least four independent chains. */
-static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m,
-                               float *y, u64 ldy, const float *bias, int add) {
+static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x,
+                               u64 ldx, u32 m, float *y, u64 ldy, const float *bias, int add) {
     u32 i = 0;
     for (; i + 4 <= m; i += 4) {
         const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
@@ -1808,9 +2182,9 @@ V void NAME(q8_finish)(A acc, i32 sum, const float *x_scale, const float *w_scal
 #define q8_finish NAME(q8_finish)
 
 #if MEGABYTE_PASS == 3
-/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies them about
- * unless each is a variable of its own and pinned once per turn (measured: 260 against 470 GMAC/s), hence the
- * macros. */
+/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies
+ * them about unless each is a variable of its own and pinned once per turn (measured: 260 against
+ * 470 GMAC/s), hence the macros. */
 #define EACH_ROW_1(f) f(0)
 #define EACH_ROW_2(f) f(0) f(1)
 #define EACH_ROW_3(f) f(0) f(1) f(2)
@@ -1818,38 +2192,51 @@ V void NAME(q8_finish)(A acc, i32 sum, const float *x_scale, const float *w_scal
 #define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
 #define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
 #define BEGIN(i) A a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
-#define PRODUCT(i)                                 \
-    {                                              \
-        i32 four;                                  \
-        memcpy(&four, x + i * ldx + j, 4);         \
-        __m512i v = _mm512_set1_epi32(four);       \
-        a##i = _mm512_dpbusd_epi32(a##i, wa, v);   \
-        b##i = _mm512_dpbusd_epi32(b##i, wb, v);   \
-        c##i = _mm512_dpbusd_epi32(c##i, wc, v);   \
-        d##i = _mm512_dpbusd_epi32(d##i, wd, v);   \
+#define PRODUCT(i)                               \
+    {                                            \
+        i32 four;                                \
+        memcpy(&four, x + i * ldx + j, 4);       \
+        __m512i v = _mm512_set1_epi32(four);     \
+        a##i = _mm512_dpbusd_epi32(a##i, wa, v); \
+        b##i = _mm512_dpbusd_epi32(b##i, wb, v); \
+        c##i = _mm512_dpbusd_epi32(c##i, wc, v); \
+        d##i = _mm512_dpbusd_epi32(d##i, wd, v); \
     }
 #define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
-#define END(i)                                                                                          \
-    q8_finish(a##i, sum[i], SCALE_OF(i), w_scale, y + i * ldy, bias, add);                               \
-    q8_finish(b##i, sum[i], SCALE_OF(i), w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, add);  \
-    q8_finish(c##i, sum[i], SCALE_OF(i), w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, add);  \
-    q8_finish(d##i, sum[i], SCALE_OF(i), w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, add);
-/* Values far into a context come from memory, in four streams: asked for 4 KB ahead (never faults). */
+#define END(i)                                                                                    \
+    q8_finish(a##i, sum[i], SCALE_OF(i), w_scale, y + i * ldy, bias, add);                        \
+    q8_finish(b##i, sum[i], SCALE_OF(i), w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, \
+              add);                                                                               \
+    q8_finish(c##i, sum[i], SCALE_OF(i), w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, \
+              add);                                                                               \
+    q8_finish(d##i, sum[i], SCALE_OF(i), w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, \
+              add);
+/* Values far into a context come from memory, in four streams: asked for 4 KB ahead (never
+ * faults). */
 #define AHEAD(p) _mm_prefetch((const char *)(p) + 4096, _MM_HINT_T0);
-#define FOUR_TILES(rows)                                                                              \
-    static TGT void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4,          \
-                                      const Q *x, u64 ldx, const i32 *sum, const float *x_scale,      \
-                                      float *y, u64 ldy, const float *bias, int add) {                \
-        EACH_ROW_##rows(BEGIN)                                                                        \
-        for (u32 j = 0; j < k4; j += 4, w += 64) {                                                    \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);                  \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride), wd = _mm512_loadu_si512(w + 3 * stride); \
-            AHEAD(w) AHEAD(w + stride) AHEAD(w + 2 * stride) AHEAD(w + 3 * stride)                    \
-            EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                             \
-        }                                                                                             \
-        EACH_ROW_##rows(END)                                                                          \
+#define FOUR_TILES(rows)                                                                         \
+    static TGT void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4,     \
+                                      const Q *x, u64 ldx, const i32 *sum, const float *x_scale, \
+                                      float *y, u64 ldy, const float *bias, int add) {           \
+        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += 64) {                        \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);             \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                     \
+                    wd = _mm512_loadu_si512(w + 3 * stride);                                     \
+            AHEAD(w)                                                                             \
+            AHEAD(w + stride)                                                                    \
+            AHEAD(w + 2 * stride)                                                                \
+            AHEAD(w + 3 * stride) EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                  \
+        }                                                                                        \
+        EACH_ROW_##rows(END)                                                                     \
     }
-FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES(6)
+/* clang-format off */
+FOUR_TILES(1)
+FOUR_TILES(2)
+FOUR_TILES(3)
+FOUR_TILES(4)
+FOUR_TILES(5)
+FOUR_TILES(6)
+/* clang-format on */
 #undef BEGIN
 #undef PRODUCT
 #undef PIN
@@ -1857,20 +2244,22 @@ FOUR_TILES(1) FOUR_TILES(2) FOUR_TILES(3) FOUR_TILES(4) FOUR_TILES(5) FOUR_TILES
 #undef AHEAD
 #undef FOUR_TILES
 
-/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file. A row
- * alone waits for memory, and one straight stream, asked for 8 KB ahead, comes fastest; four chains along k
- * keep up. */
-static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,
-                         const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add) {
+/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the
+     * file. A row alone waits for memory, and one straight stream, asked for 8 KB ahead, comes
+     * fastest; four chains along k keep up. */
+static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx,
+                         const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
+                         const float *bias, int add) {
     for (u32 i = 0; i < m; i++, x += ldx) {
         A a = _mm512_setzero_si512(), b = a, c = a, d = a;
         u32 j = 0;
-#define CHAIN(acc, at)                                                                                       \
-    {                                                                                                        \
-        i32 four;                                                                                            \
-        memcpy(&four, x + j + at, 4);                                                                        \
-        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */           \
-        acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)(j + at) * 16), _mm512_set1_epi32(four)); \
+#define CHAIN(acc, at)                                                                             \
+    {                                                                                              \
+        i32 four;                                                                                  \
+        memcpy(&four, x + j + at, 4);                                                              \
+        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */ \
+        acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)(j + at) * 16),                 \
+                                  _mm512_set1_epi32(four));                                        \
     }
         for (; j + 16 <= k4; j += 16) {
             CHAIN(a, 0)
@@ -1886,19 +2275,20 @@ static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, 
 }
 
 /* Two rows, the same way. */
-static TGT void one_tile_pair(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx, const i32 *sum,
-                              const float *x_scale, float *y, u64 ldy, const float *bias, int add) {
+static TGT void one_tile_pair(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx,
+                              const i32 *sum, const float *x_scale, float *y, u64 ldy,
+                              const float *bias, int add) {
     A a = _mm512_setzero_si512(), b = a, c = a, d = a;
     u32 j = 0;
-#define CHAINS(first, second, at)                                                                   \
-    {                                                                                               \
-        i32 four;                                                                                   \
-        __m512i v = _mm512_loadu_si512(w + (u64)(j + at) * 16);                                     \
-        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */  \
-        memcpy(&four, x + j + at, 4);                                                               \
-        first = _mm512_dpbusd_epi32(first, v, _mm512_set1_epi32(four));                             \
-        memcpy(&four, x + ldx + j + at, 4);                                                         \
-        second = _mm512_dpbusd_epi32(second, v, _mm512_set1_epi32(four));                           \
+#define CHAINS(first, second, at)                                                                  \
+    {                                                                                              \
+        i32 four;                                                                                  \
+        __m512i v = _mm512_loadu_si512(w + (u64)(j + at) * 16);                                    \
+        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */ \
+        memcpy(&four, x + j + at, 4);                                                              \
+        first = _mm512_dpbusd_epi32(first, v, _mm512_set1_epi32(four));                            \
+        memcpy(&four, x + ldx + j + at, 4);                                                        \
+        second = _mm512_dpbusd_epi32(second, v, _mm512_set1_epi32(four));                          \
     }
     for (; j + 8 <= k4; j += 8) {
         CHAINS(a, b, 0)
@@ -1911,12 +2301,12 @@ static TGT void one_tile_pair(const u8 *w, const float *w_scale, u32 k4, const Q
 }
 
 static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
-                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
-                              u64 ldy, const float *bias, int add) {
+                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m,
+                              float *y, u64 ldy, const float *bias, int add) {
     u32 t = 0;
     for (; m == 2 && t < tiles; t++)
-        one_tile_pair(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, y + 16 * t, ldy,
-                      bias ? bias + 16 * t : NULL, add);
+        one_tile_pair(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale,
+                      y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
     for (; m > 1 && t + 4 <= tiles; t += 4) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
         const u8 *p = w + t * stride;
@@ -1926,27 +2316,41 @@ static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32
             float *yi = to + i * ldy;
             u32 rows = m - i < 6 ? m - i : 6;
             switch (rows) {
-            case 6: four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
-            case 5: four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
-            case 4: four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
-            case 3: four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
-            case 2: four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
-            default: four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add); break;
+            case 6:
+                four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 5:
+                four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 4:
+                four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 3:
+                four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 2:
+                four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
+                break;
+            default:
+                four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
+                break;
             }
             i += rows;
         }
     }
     for (; t < tiles; t++)
-        one_tile(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m, y + 16 * t, ldy,
-                 bias ? bias + 16 * t : NULL, add);
+        one_tile(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m,
+                 y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
 }
 #else
-/* Elsewhere: one tile for two rows, or two tiles for one, as many accumulators as 16 registers hold. */
+/* Elsewhere: one tile for two rows, or two tiles for one, as many accumulators as 16 registers
+ * hold. */
 static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
-                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
-                              u64 ldy, const float *bias, int add) {
+                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m,
+                              float *y, u64 ldy, const float *bias, int add) {
     u32 step;
-    for (u32 t = 0; t < tiles; t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
+    for (u32 t = 0; t < tiles;
+         t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
         const float *b0 = bias ? bias + 16 * t : NULL;
         const Q *x = (const Q *)x_;
         u32 i = 0;
@@ -2003,9 +2407,10 @@ static TGT void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *
     *scale = top / 127.0f;
 }
 
-static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high,
-                                      void *low, i32 sum[2]) {
-    F bottom = f_set(-127), top = f_set(127), times = f_set(largest > 1e-30f ? 127.0f / largest : 0);
+static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
+                                      void *high, void *low, i32 sum[2]) {
+    F bottom = f_set(-127), top = f_set(127),
+      times = f_set(largest > 1e-30f ? 127.0f / largest : 0);
     I total = f_round(f_set(0)), rest = total;
     for (u32 i = 0; i < n; i += 16) {
         F v = f_mul(f_mul(f_load(x + i), f_load(by + i)), times);
@@ -2024,8 +2429,14 @@ static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, fl
 V float NAME(sum_of_squares)(const float *x, u32 n) {
     F s = f_set(0);
     u32 i = 0;
-    for (; i + 16 <= n; i += 16) { F v = f_load(x + i); s = f_add(s, f_mul(v, v)); }
-    if (i < n) { F v = f_part(x + i, n - i); s = f_add(s, f_mul(v, v)); }
+    for (; i + 16 <= n; i += 16) {
+        F v = f_load(x + i);
+        s = f_add(s, f_mul(v, v));
+    }
+    if (i < n) {
+        F v = f_part(x + i, n - i);
+        s = f_add(s, f_mul(v, v));
+    }
     float lane[16];
     f_store(lane, s);
     return lane_sum(lane);
@@ -2037,7 +2448,8 @@ static TGT void NAME(rms_norm)(float *x, const float *g, u32 n) {
     for (u32 i = 0; i < n; i += 16) f_store(x + i, f_mul(f_mul(f_load(x + i), by), f_load(g + i)));
 }
 
-static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred) {
+static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
+                                 int centred) {
     F s = f_set(0);
     float lane[16];
     u32 i = 0, whole = n / 16 * 16;
@@ -2046,7 +2458,10 @@ static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bia
     f_store(lane, s);
     F mean = f_set(lane_sum(lane) / (float)n), v;
     s = f_set(0);
-    for (i = 0; i < whole; i += 16) { v = f_sub(f_load(x + i), mean); s = f_add(s, f_mul(v, v)); }
+    for (i = 0; i < whole; i += 16) {
+        v = f_sub(f_load(x + i), mean);
+        s = f_add(s, f_mul(v, v));
+    }
     if (i < n) {
         f_store(lane, f_sub(f_load(x + i), mean));
         v = f_part(lane, n - i);
@@ -2060,8 +2475,8 @@ static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bia
     }
 }
 
-/* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative error 1e-7.
- * Coefficients here and in gelu: tests/fit_constants.py. */
+/* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
+ * error 1e-7. Coefficients here and in gelu: tests/fit_constants.py. */
 V F NAME(f_exp)(F x) {
     x = f_min(f_max(x, f_set(-87.0f)), f_set(88.0f));
     F t = f_add(f_mul(x, f_set(1.44269504f)), f_set(MAGIC)), n = f_sub(t, f_set(MAGIC));
@@ -2075,11 +2490,13 @@ V F NAME(f_exp)(F x) {
     return f_exponent(p, t);
 }
 
-/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error 4e-7. */
+/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
+ * 4e-7. */
 V void NAME(gelu)(float *x, u32 n) {
     for (u32 i = 0; i < n; i += 16) {
         F v = f_load(x + i);
-        F z = f_min(f_max(f_mul(v, f_set(0.707106781f)), f_set(-3.92f)), f_set(3.92f)), u = f_mul(z, z);
+        F z = f_min(f_max(f_mul(v, f_set(0.707106781f)), f_set(-3.92f)), f_set(3.92f)),
+          u = f_mul(z, z);
         F p = f_set(2.034712452e-6f), q = f_set(3.806825043e-5f);
         p = f_add(f_mul(p, u), f_set(2.874386846e-4f));
         q = f_add(f_mul(q, u), f_set(1.187819289e-3f));
@@ -2096,9 +2513,13 @@ V void NAME(gelu)(float *x, u32 n) {
     }
 }
 
-/* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u = x. */
+/* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u =
+ * x. */
 static TGT void NAME(activate)(float *x, u32 n, u32 kind) {
-    if (kind == GELU_ERF) { NAME(gelu)(x, n); return; }
+    if (kind == GELU_ERF) {
+        NAME(gelu)(x, n);
+        return;
+    }
     for (u32 i = 0; i < n; i += 16) {
         F v = f_load(x + i), u = v;
         if (kind == GELU_TANH) {
@@ -2121,7 +2542,10 @@ static TGT void NAME(rotate)(float *x, const float *cosine, const float *sine, u
     for (; i < half; i++) {
         float a = x[i], b = x[half + i], ac = a * cosine[i], bs = b * sine[i], bc = b * cosine[i],
               as = a * sine[i];
-        ROUNDED(ac); ROUNDED(bs); ROUNDED(bc); ROUNDED(as);
+        ROUNDED(ac);
+        ROUNDED(bs);
+        ROUNDED(bc);
+        ROUNDED(as);
         x[i] = ac - bs;
         x[half + i] = bc + as;
     }
@@ -2191,25 +2615,14 @@ static TGT float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *
     return lane_max(lane);
 }
 
-/* The table is a value, not an object: position-independent code would have to write its pointers at load. */
+/* The table is a value, not an object: position-independent code would have to write its pointers
+ * at load. */
 static struct kernels NAME(kernels)(void) {
-    struct kernels k = { NAME(gemm_f32),
-                         NAME(gemm_q8),
-                         NAME(quantize),
-                         NAME(quantize_finely),
-                         NAME(maxima),
-                         NAME(weigh),
-                         NAME(rms_norm),
-                         NAME(layer_norm),
-                         NAME(activate),
-                         NAME(rotate),
-                         NAME(scale),
-                         NAME(add),
-                         NAME(softmax),
-                         NAME(mix_dot),
-                         NAME(mix_train),
-                         (megabyte_isa)MEGABYTE_PASS,
-                         sizeof(Q) };
+    struct kernels k = {NAME(gemm_f32), NAME(gemm_q8), NAME(quantize),  NAME(quantize_finely),
+                        NAME(maxima),   NAME(weigh),   NAME(rms_norm),  NAME(layer_norm),
+                        NAME(activate), NAME(rotate),  NAME(scale),     NAME(add),
+                        NAME(softmax),  NAME(mix_dot), NAME(mix_train), (megabyte_isa)MEGABYTE_PASS,
+                        sizeof(Q)};
     return k;
 }
 
@@ -2252,7 +2665,8 @@ static u64 xgetbv(void) {
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (u64)high << 32 | low;
 }
-/* Bits: 1 AVX2, 2 AVX-512 F, BW, DQ, VL and VNNI; each only if the system saves its registers too. */
+/* Bits: 1 AVX2, 2 AVX-512 F, BW, DQ, VL and VNNI; each only if the system saves its registers
+ * too. */
 static u32 x86_features(void) {
     u32 a, b, c, d, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0; /* OSXSAVE */
@@ -2260,8 +2674,8 @@ static u32 x86_features(void) {
     if ((saved & 6) != 6 || !(c >> 28 & 1)) return 0; /* XMM and YMM state; AVX */
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     if (b >> 5 & 1) found |= 1;
-    if ((saved & 0xe6) == 0xe6 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) &&
-        (c >> 11 & 1))
+    if ((saved & 0xe6) == 0xe6 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) &&
+        (b >> 31 & 1) && (c >> 11 & 1))
         found |= 2;
     return found;
 }
@@ -2288,7 +2702,8 @@ static int find_kernels(megabyte_isa isa, struct kernels *k) {
     u32 has = x86_features();
     if ((isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO) && has & 2)
         return *k = kernels_avx512(), 1;
-    if ((isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO) && has & 1) return *k = kernels_avx2(), 1;
+    if ((isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO) && has & 1)
+        return *k = kernels_avx2(), 1;
 #endif
 #if HAVE_NEON
     if ((isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO) && neon_has_dot())
@@ -2305,12 +2720,12 @@ int megabyte_isa_available(megabyte_isa isa) {
 }
 
 const char *megabyte_isa_name(megabyte_isa isa) {
-    static const char names[][12] = { "auto", "plain", "avx2", "avx512-vnni", "neon", "neon-dot" };
+    static const char names[][12] = {"auto", "plain", "avx2", "avx512-vnni", "neon", "neon-dot"};
     return (unsigned)isa < sizeof names / sizeof *names ? names[isa] : "?";
 }
 
-/* A build or machine whose arithmetic is not IEEE single (fused, re-ordered, extended or flushed) computes
- * other bits here. Cheap enough for every engine; megabyte_self_test does more. */
+/* A build or machine whose arithmetic is not IEEE single (fused, re-ordered, extended or flushed)
+ * computes other bits here. Cheap enough for every engine; megabyte_self_test does more. */
 static u32 arithmetic_print(const struct kernels *k) {
     enum { N = 40, M = 5 };
     float x[48], w[3 * N * 16], y[M * 48], bias[48], g[48];
@@ -2325,7 +2740,11 @@ static u32 arithmetic_print(const struct kernels *k) {
         w[i] = (float)((i32)(seed >> 8) - (1 << 23)) * 1.1920929e-7f;
     }
     memset(x, 0, sizeof x);
-    for (u32 i = 0; i < 48; i++) { bias[i] = w[i + 99]; g[i] = w[i + 200]; if (i < N) x[i] = w[i] * 3; }
+    for (u32 i = 0; i < 48; i++) {
+        bias[i] = w[i + 99];
+        g[i] = w[i + 200];
+        if (i < N) x[i] = w[i] * 3;
+    }
     for (u32 i = 0; i < M; i++) {
         k->quantize(x, N - i, q[i], &sum[i], &scale[i]);
         memcpy(y + i * 48, x, sizeof x);
@@ -2340,8 +2759,11 @@ static u32 arithmetic_print(const struct kernels *k) {
     y[192] = 1e-39f; /* a denormal must survive */
     y[192] *= 3.0f;
     /* (1 + 2^-12)^2 - (1 + 2^-11) is 0 if the square is rounded before the sum, else 2^-24 */
-    float pair[2] = { 1, 1 + 0x1p-12f };
-    for (u32 i = 0; i < 16; i++) { w[i] = -(1 + 0x1p-11f); w[16 + i] = pair[1]; }
+    float pair[2] = {1, 1 + 0x1p-12f};
+    for (u32 i = 0; i < 16; i++) {
+        w[i] = -(1 + 0x1p-11f);
+        w[16 + i] = pair[1];
+    }
     k->gemm_f32(w, 0, 1, 2, pair, 0, 1, y + 193, 16, NULL, 0);
     k->gemm_f32(w, 0, 1, 2, pair, 0, 4, y + 176, 0, NULL, 0);
     scale[0] = k->softmax(y + 96, N);
@@ -2362,35 +2784,42 @@ static u32 arithmetic_print(const struct kernels *k) {
 
 /* ================================================================================ 8 threads */
 
-/* A pool runs one function on all its threads at once. The function is a sequence of phases, the same for
- * every thread; a phase's work is cut into chunks that the threads claim, and nobody goes on before all of it
- * is done:
+/* A pool runs one function on all its threads at once. The function is a sequence of phases, the
+ * same for every thread; a phase's work is cut into chunks that the threads claim, and nobody goes
+ * on before all of it is done:
  *
  *     for (struct phase p = next_phase(pool, &turn, n); claim(&p);)
  *         for (u32 i = p.from; i < p.to; i++) ...        (all threads together cover [0, n) once)
  *
- * A thread that the system has put aside has claimed nothing, so the others do its share: beside another busy
- * program, two threads stepped one stream 12 times faster than with fixed shares and barriers. Waiting spins
- * first, for a futex costs as much as half a step, then yields; between runs workers finally sleep. */
+ * A thread that the system has put aside has claimed nothing, so the others do its share: beside
+ * another busy program, two threads stepped one stream 12 times faster than with fixed shares and
+ * barriers. Waiting spins first, for a futex costs as much as half a step, then yields; between
+ * runs workers finally sleep. */
 struct pool {
     u32 threads;
 #if HAVE_THREADS
     u32 started, quit;
     u32 generation; /* of runs: workers wait for it to move */
-    u32 open;       /* a run may be joined */
-    u32 inside;     /* workers that have joined, or are looking */
+    u32 open; /* a run may be joined */
+    u32 inside; /* workers that have joined, or are looking */
     u32 sleepers;
     void (*work)(void *context);
     void *context;
-    struct progress *progress;  /* per phase */
+    struct progress *progress; /* per phase */
     u32 phases;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    pthread_t *handle;          /* [threads] */
+    pthread_t *handle; /* [threads] */
 #endif
 };
-struct progress { u32 next, done; u8 pad[ALIGN - 2 * sizeof(u32)]; };
-struct phase { struct pool *pool; u32 index, n, chunks, chunk, from, to, started; };
+struct progress {
+    u32 next, done;
+    u8 pad[ALIGN - 2 * sizeof(u32)];
+};
+struct phase {
+    struct pool *pool;
+    u32 index, n, chunks, chunk, from, to, started;
+};
 
 #if HAVE_THREADS
 #define SPINS 3000 /* about 30 us: longer than the gaps inside a step, shorter than a time slice */
@@ -2413,10 +2842,15 @@ static void *pool_thread(void *argument) {
     fp_enter(&fp);
     for (;;) {
         u32 now;
-        for (u32 turn = 0; (now = __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST)) == seen; turn++) {
-            if (turn < 2 * SPINS) { spin_pause(turn); continue; }
+        for (u32 turn = 0; (now = __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST)) == seen;
+             turn++) {
+            if (turn < 2 * SPINS) {
+                spin_pause(turn);
+                continue;
+            }
             pthread_mutex_lock(&p->mutex);
-            __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST); /* before looking again: see pool_wake */
+            __atomic_add_fetch(&p->sleepers, 1,
+                               __ATOMIC_SEQ_CST); /* before looking again: see pool_wake */
             while (__atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen)
                 pthread_cond_wait(&p->wake, &p->mutex);
             __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
@@ -2424,15 +2858,16 @@ static void *pool_thread(void *argument) {
         }
         seen = now;
         if (__atomic_load_n(&p->quit, __ATOMIC_SEQ_CST)) return NULL;
-        /* Counted, then looked; pool_run closes, then counts: who finds a run open is waited for. */
+        /* Counted, then looked; pool_run closes, then counts: who finds a run open is waited
+         * for. */
         __atomic_add_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&p->open, __ATOMIC_SEQ_CST)) p->work(p->context);
         __atomic_sub_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
     }
 }
 
-/* The generation is moved before the sleepers are counted, and a worker counts itself before it looks at the
- * generation again: one of the two sees the other. */
+/* The generation is moved before the sleepers are counted, and a worker counts itself before it
+ * looks at the generation again: one of the two sees the other. */
 static void pool_wake(struct pool *p) {
     __atomic_add_fetch(&p->generation, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST)) {
@@ -2465,7 +2900,7 @@ static void pool_run(struct pool *p, void (*work)(void *), void *context) {
 static u32 most_chunks(u32 threads) { return threads > 1 ? 2 * threads : 1; }
 
 static struct phase next_phase(struct pool *p, u32 *turn, u32 n) {
-    struct phase f = { p, (*turn)++, n, 1, 0, 0, 0, 0 };
+    struct phase f = {p, (*turn)++, n, 1, 0, 0, 0, 0};
     if (p->threads > 1) f.chunks = min32(n, most_chunks(p->threads));
     return f;
 }
@@ -2477,14 +2912,16 @@ static int claim(struct phase *f) {
         if (f->started) __atomic_add_fetch(&at->done, 1, __ATOMIC_RELEASE);
         f->started = 1;
         u32 chunk = __atomic_load_n(&at->next, __ATOMIC_RELAXED) < f->chunks
-                        ? __atomic_fetch_add(&at->next, 1, __ATOMIC_RELAXED) : f->chunks;
+                        ? __atomic_fetch_add(&at->next, 1, __ATOMIC_RELAXED)
+                        : f->chunks;
         if (chunk < f->chunks) {
             f->chunk = chunk;
             f->from = (u32)((u64)f->n * chunk / f->chunks);
             f->to = (u32)((u64)f->n * (chunk + 1) / f->chunks);
             return 1;
         }
-        for (u32 turn = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; turn++) spin_pause(turn);
+        for (u32 turn = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; turn++)
+            spin_pause(turn);
         return 0;
     }
 #endif
@@ -2509,7 +2946,8 @@ static int pool_start(struct pool *p) {
 #if HAVE_THREADS
     if (p->threads < 2) return 1;
     if (pthread_mutex_init(&p->mutex, NULL)) return p->threads = 1, 0;
-    if (pthread_cond_init(&p->wake, NULL)) return pthread_mutex_destroy(&p->mutex), p->threads = 1, 0;
+    if (pthread_cond_init(&p->wake, NULL))
+        return pthread_mutex_destroy(&p->mutex), p->threads = 1, 0;
     sigset_t all, own; /* signals are for the program's own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &own);
@@ -2527,25 +2965,25 @@ static int pool_start(struct pool *p) {
 
 /* ================================================================================ 9 stages */
 
-/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as the matrix kernels
- * read matrices, so that q.k and p.v are matrix products whose bits do not depend on how many queries are
- * computed together:
+/* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as the matrix
+ * kernels read matrices, so that q.k and p.v are matrix products whose bits do not depend on how
+ * many queries are computed together:
  *     k   [heads][cap / 16, rounded up][head_dim][16]     rows = positions, columns = channels
  *     v   [heads][v_tiles][cap][16]                       rows = channels,  columns = positions
- * Stage 0 of a quantized model, the only one with long sequences, keeps them in int8, as k8 and v8, with a
- * scale for each position and head: a quarter of the memory, which is what a stream far into its context
- * waits for. There cap and head_dim are rounded up as gemm_q8 wants it. */
+ * Stage 0 of a quantized model, the only one with long sequences, keeps them in int8, as k8 and v8,
+ * with a scale for each position and head: a quarter of the memory, which is what a stream far into
+ * its context waits for. There cap and head_dim are rounded up as gemm_q8 wants it. */
 struct cache {
     float *k, *v;
-    u8 *k8, *v8;             /* instead */
+    u8 *k8, *v8; /* instead */
     float *k_scale, *v_scale;
-    u64 k_layer, v_layer;    /* elements from one layer to the next, */
-    u64 k_head, v_tile;      /* one head to the next, one tile of 16 channels to the next, */
-    u64 scale_head;          /* one head's scales to the next's */
+    u64 k_layer, v_layer; /* elements from one layer to the next, */
+    u64 k_head, v_tile; /* one head to the next, one tile of 16 channels to the next, */
+    u64 scale_head; /* one head's scales to the next's */
 };
 
 static struct cache cache_sizes(const struct stage *g, u64 cap) {
-    struct cache c = { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, round_up(cap, 16) };
+    struct cache c = {NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, round_up(cap, 16)};
     c.k_head = c.scale_head * (g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim);
     c.v_tile = (g->cache_q8 ? c.scale_head : cap) * 16;
     c.k_layer = g->kv_heads * c.k_head;
@@ -2553,32 +2991,33 @@ static struct cache cache_sizes(const struct stage *g, u64 cap) {
     return c;
 }
 
-/* Floats of a position's token-shift state: [layers][attention, feed-forward][half], where the shift delays
- * the second, smaller half of the channels. */
+/* Floats of a position's token-shift state: [layers][attention, feed-forward][half], where the
+ * shift delays the second, smaller half of the channels. */
 static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 * g->half; }
 
 /* One token of the running batch. */
 struct row {
-    struct job *job;         /* whose bytes it belongs to; NULL for an engine's start tokens */
-    struct cache cache;      /* of its sequence */
-    u64 sequence;            /* which sequence of its stage */
-    u32 position;            /* in the sequence */
-    u32 key;                 /* its place in the cache: the position, or behind those of the patch before */
-    u64 turn;                /* its rotary position */
-    u32 start;               /* its input is the start vector */
+    struct job *job; /* whose bytes it belongs to; NULL for an engine's start tokens */
+    struct cache cache; /* of its sequence */
+    u64 sequence; /* which sequence of its stage */
+    u32 position; /* in the sequence */
+    u32 key; /* its place in the cache: the position, or behind those of the patch before */
+    u64 turn; /* its rotary position */
+    u32 start; /* its input is the start vector */
     u32 first; /* position 1 of a finer stage: the start token's keys and values go in before it */
-    const struct cache *before; /* the first of a patch that attends to the one before: its cache, ... */
-    u32 before_key;          /* ... from this key on; g->size.cross of them become the first */
-    u32 follows;             /* the row before it is the token before it */
-    u32 known;               /* keys and values of layers from this one on stay as they are: see rewind */
+    const struct cache
+        *before; /* the first of a patch that attends to the one before: its cache, ... */
+    u32 before_key; /* ... from this key on; g->size.cross of them become the first */
+    u32 follows; /* the row before it is the token before it */
+    u32 known; /* keys and values of layers from this one on stay as they are: see rewind */
     const float *shift_from; /* else: that token's shift state, or NULL for zeros */
-    float *shift_to;         /* where to keep its own, or NULL */
-    const float *condition;  /* [dim, or `wide` for a projection] from the stage above, or NULL */
-    u64 at;                  /* absolute position of the token's first byte */
-    float *out;              /* where its projection goes, or NULL */
-    i32 target;              /* finest stage: the byte to be predicted, whose code length is wanted; or -1 */
-    u32 *path;               /* and where its decisions' probabilities go, or NULL */
-    float *each;             /* and the code length by itself, or NULL */
+    float *shift_to; /* where to keep its own, or NULL */
+    const float *condition; /* [dim, or `wide` for a projection] from the stage above, or NULL */
+    u64 at; /* absolute position of the token's first byte */
+    float *out; /* where its projection goes, or NULL */
+    i32 target; /* finest stage: the byte to be predicted, whose code length is wanted; or -1 */
+    u32 *path; /* and where its decisions' probabilities go, or NULL */
+    float *each; /* and the code length by itself, or NULL */
     double bits;
 };
 
@@ -2590,39 +3029,43 @@ struct megabyte_engine {
     struct pool pool;
     u32 batch; /* rows of a pass */
 
-    struct cache start[MEGABYTE_MAX_STAGES];        /* stages >= 1: the start token's keys and values ... */
-    float *start_shift[MEGABYTE_MAX_STAGES];        /* ... its shift state ... */
-    float *start_next[MEGABYTE_MAX_STAGES]; /* ... and what it projects to; finest: the first byte's logits */
-    float *angle[MEGABYTE_MAX_STAGES];      /* rotary, stages >= 1: [positions + 1][cos, sin][head_dim / 2] */
-    /* stages >= 1: one layer's room for each sequence that lives within a pass, a layer's stride apart */
+    struct cache
+        start[MEGABYTE_MAX_STAGES]; /* stages >= 1: the start token's keys and values ... */
+    float *start_shift[MEGABYTE_MAX_STAGES]; /* ... its shift state ... */
+    float *start_next
+        [MEGABYTE_MAX_STAGES]; /* ... and what it projects to; finest: the first byte's logits */
+    float *angle
+        [MEGABYTE_MAX_STAGES]; /* rotary, stages >= 1: [positions + 1][cos, sin][head_dim / 2] */
+    /* stages >= 1: one layer's room for each sequence that lives within a pass, a layer's stride
+     * apart */
     struct cache slots[MEGABYTE_MAX_STAGES];
     float *next[MEGABYTE_MAX_STAGES]; /* stages but the finest: projections of a round's tokens */
 
     /* the running pass */
     u32 stage, m;
-    u64 ld_x, ld_a, ld_n;  /* row strides of x, a, n and q */
-    struct row *rows;      /* [batch] */
-    u32 *run_first;        /* [batch + 1]: rows [run_first[i], run_first[i + 1]) follow each other */
+    u64 ld_x, ld_a, ld_n; /* row strides of x, a, n and q */
+    struct row *rows; /* [batch] */
+    u32 *run_first; /* [batch + 1]: rows [run_first[i], run_first[i + 1]) follow each other */
     u32 n_runs;
-    float *x;              /* [batch, dim]        the residual stream */
-    float *a;              /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
-    float *n;              /* [batch, widest in]  inputs of products */
-    void *q;               /* [batch, widest in]  the same, quantized */
-    i32 *q_sum;            /* [batch] */
-    float *q_scale;        /* [batch] */
-    float *row_angle;      /* [batch][cos, sin][head_dim / 2] */
-    float *bytes;          /* [batch][2][bytes_stride]: embeddings before and after a convolution */
+    float *x; /* [batch, dim]        the residual stream */
+    float *a; /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
+    float *n; /* [batch, widest in]  inputs of products */
+    void *q; /* [batch, widest in]  the same, quantized */
+    i32 *q_sum; /* [batch] */
+    float *q_scale; /* [batch] */
+    float *row_angle; /* [batch][cos, sin][head_dim / 2] */
+    float *bytes; /* [batch][2][bytes_stride]: embeddings before and after a convolution */
     u64 bytes_stride;
     float *score; /* [most_chunks]: see attend */
     u64 score_stride, side_stride;
     u8 *score_q;
     i32 *total;
     u64 q_stride; /* of 2 bytes for each element */
-    float *ones;  /* [widest head]: the scales of v8's rows */
-    u32 n_slots;           /* of `slots`, in use */
-    struct piece *pieces;  /* [batch], of the running round */
-    struct job *jobs;      /* [batch], of megabyte_step_batch */
-    u32 *path;             /* [path_bytes][8]: see encode_bytes */
+    float *ones; /* [widest head]: the scales of v8's rows */
+    u32 n_slots; /* of `slots`, in use */
+    struct piece *pieces; /* [batch], of the running round */
+    struct job *jobs; /* [batch], of megabyte_step_batch */
+    u32 *path; /* [path_bytes][8]: see encode_bytes */
     u64 path_bytes;
 };
 
@@ -2630,42 +3073,46 @@ struct megabyte_engine {
 static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const float *x) {
     if (w->type == TYPE_Q8_TILED)
         e->kernels.quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels.q_bytes, &e->q_sum[i],
-                             &e->q_scale[i]);
+                            &e->q_scale[i]);
 }
 
-/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through prepare.
- * Threads share the output rows, in groups of 4 tiles, which the widest kernel takes together. */
-static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, const float *x, u64 ldx, float *y,
-                     u64 ldy, const float *bias, int add) {
+/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through
+ * prepare. Threads share the output rows, in groups of 4 tiles, which the widest kernel takes
+ * together. */
+static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, const float *x, u64 ldx,
+                     float *y, u64 ldy, const float *bias, int add) {
     for (struct phase p = next_phase(&e->pool, turn, (w->tiles + 3) / 4); claim(&p);) {
         u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
         u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
         const float *b = bias ? bias + 16 * t : NULL;
         if (w->type == TYPE_Q8_TILED)
-            e->kernels.gemm_q8(w->data + t * 16 * k4, 16 * k4, w->scale + 16 * t, tiles, (u32)k4, e->q,
-                               e->ld_n, e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
+            e->kernels.gemm_q8(w->data + t * 16 * k4, 16 * k4, w->scale + 16 * t, tiles, (u32)k4,
+                               e->q, e->ld_n, e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
         else
-            e->kernels.gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols, (u64)16 * w->cols,
-                                 tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b, add);
+            e->kernels.gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols,
+                                (u64)16 * w->cols, tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b,
+                                add);
     }
 }
 
 /* The stage's norm, over n elements. */
-static void normalize(const megabyte_engine *e, const struct stage *g, float *x, const float *weight,
-                      const float *bias, u32 n) {
+static void normalize(const megabyte_engine *e, const struct stage *g, float *x,
+                      const float *weight, const float *bias, u32 n) {
     if (g->size.norm == NORM_RMS) e->kernels.rms_norm(x, weight, n);
     else e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
 }
 
-/* n[i] := norm of the token-shifted x[i]: the first half of the channels is the token's own, the second
- * half is the previous token's ("paper": all are its own). sub: 0 attention, 1 feed-forward. */
+/* n[i] := norm of the token-shifted x[i]: the first half of the channels is the token's own, the
+ * second half is the previous token's ("paper": all are its own). sub: 0 attention, 1
+ * feed-forward. */
 static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
                          const float *weight, const float *bias) {
     u32 half = g->half, own = g->size.dim - half;
     const struct row *r = &e->rows[i];
     float *n = e->n + i * e->ld_n;
-    const float *from = r->follows ? e->x + (i - 1) * e->ld_x + own
-                        : r->shift_from ? r->shift_from + (layer * 2 + sub) * (u64)half : NULL;
+    const float *from = r->follows      ? e->x + (i - 1) * e->ld_x + own
+                        : r->shift_from ? r->shift_from + (layer * 2 + sub) * (u64)half
+                                        : NULL;
     memcpy(n, e->x + i * e->ld_x, own * sizeof *n);
     if (half && from) memcpy(n + own, from, half * sizeof *n);
     else memset(n + own, 0, half * sizeof *n);
@@ -2675,11 +3122,12 @@ static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u
 static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i) {
     u32 half = g->half;
     if (half && e->rows[i].shift_to)
-        memcpy(e->rows[i].shift_to + (layer * 2 + sub) * (u64)half, e->x + i * e->ld_x + (g->size.dim - half),
-               half * sizeof(float));
+        memcpy(e->rows[i].shift_to + (layer * 2 + sub) * (u64)half,
+               e->x + i * e->ld_x + (g->size.dim - half), half * sizeof(float));
 }
 
-/* QK-LayerNorm: `heads` heads at x, each by itself; n is room for one, filled up to a multiple of 16. */
+/* QK-LayerNorm: `heads` heads at x, each by itself; n is room for one, filled up to a multiple of
+ * 16. */
 static void normalize_heads(const megabyte_engine *e, const struct stage *g, float *x, u32 heads,
                             const float *weight_and_bias, float *n) {
     u32 d = g->size.head_dim;
@@ -2695,14 +3143,16 @@ static i32 quantized(const void *q, u32 q_bytes, u32 i) {
 }
 
 /* Position `at` of a head's int8 keys and values; q is room for one head's vector. */
-static void keep_quantized(const struct kernels *kernels, const struct stage *g, const struct cache *c,
-                           u32 layer, u32 h, u32 at, const float *k, const float *v, void *q) {
+static void keep_quantized(const struct kernels *kernels, const struct stage *g,
+                           const struct cache *c, u32 layer, u32 h, u32 at, const float *k,
+                           const float *v, void *q) {
     u32 d = g->size.head_dim, d4 = (u32)round_up(d, 4);
     u64 scale = (layer * (u64)g->kv_heads + h) * c->scale_head + at;
     i32 sum;
     u8 *to = c->k8 + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * 16 * d4 + at % 16 * 4;
     kernels->quantize(k, d, q, &sum, &c->k_scale[scale]); /* zeros behind d */
-    for (u32 i = 0; i < d4; i++) to[i / 4 * 64 + i % 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
+    for (u32 i = 0; i < d4; i++)
+        to[i / 4 * 64 + i % 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
     to = c->v8 + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)(at / 4) * 64 + at % 4;
     kernels->quantize(v, d, q, &sum, &c->v_scale[scale]);
     for (u32 i = 0; i < 16 * g->v_tiles; i++)
@@ -2710,8 +3160,9 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
 }
 
 /* k, v [kv_inner] become position `at` of a cache's layer. */
-static void keep_key_value(const struct kernels *kernels, const struct stage *g, const struct cache *c,
-                           u32 layer, u32 at, const float *k, const float *v, void *q) {
+static void keep_key_value(const struct kernels *kernels, const struct stage *g,
+                           const struct cache *c, u32 layer, u32 at, const float *k, const float *v,
+                           void *q) {
     u32 d = g->size.head_dim;
     for (u32 h = 0; g->cache_q8 && h < g->kv_heads; h++)
         keep_quantized(kernels, g, c, layer, h, at, k + (u64)h * d, v + (u64)h * d, q);
@@ -2729,15 +3180,16 @@ static void keep_key_value(const struct kernels *kernels, const struct stage *g,
         }
 }
 
-/* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16 keys (from
- * is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left them; other floats
- * may be anything that a model's weights make of them. */
+/* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16
+ * keys (from is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left
+ * them; other floats may be anything that a model's weights make of them. */
 enum { ANY_FLOAT, BOUNDED, RAW_BYTES };
 typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
 
-static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n, span_visitor visit,
-                       void *context) {
-    u64 d = g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim, n16 = round_up(n, 16), layer, t;
+static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n,
+                       span_visitor visit, void *context) {
+    u64 d = g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim, n16 = round_up(n, 16),
+        layer, t;
     for (layer = 0; layer < g->size.layers && n; layer++) {
         for (t = 0; t < g->kv_heads; t++) {
             u64 at = layer * c->k_layer + t * c->k_head + from * d;
@@ -2762,10 +3214,10 @@ static void clear_span(void *context, void *span, u64 n, int kind) {
     memset(span, 0, (size_t)(kind == RAW_BYTES ? n : n * sizeof(float)));
 }
 
-/* Copies keys and values of one layer between caches of a finer stage: n from `from_key` on become the first
- * ones of `to`. */
-static void copy_keys(const struct stage *g, const struct cache *from, u32 from_key, const struct cache *to,
-                      u32 n, u32 layer) {
+/* Copies keys and values of one layer between caches of a finer stage: n from `from_key` on become
+ * the first ones of `to`. */
+static void copy_keys(const struct stage *g, const struct cache *from, u32 from_key,
+                      const struct cache *to, u32 n, u32 layer) {
     u32 d = g->size.head_dim;
     for (u32 key = 0, at = from_key; key < n; key++, at++) {
         float *k = to->k + layer * to->k_layer + (u64)(key / 16) * d * 16 + key % 16;
@@ -2779,37 +3231,41 @@ static void copy_keys(const struct stage *g, const struct cache *from, u32 from_
     }
 }
 
-/* Sums of gemm_q8 must fit: 255 * 127 * 65536 < 2^31. Longer sums over positions are taken in parts. */
+/* Sums of gemm_q8 must fit: 255 * 127 * 65536 < 2^31. Longer sums over positions are taken in
+ * parts. */
 #define MOST_SUMMED 65536u
 
-/* Queries of a run that share one way through the keys and values, and the positions that are taken at a
- * time: their keys, scores or values stay in the second-level cache. */
+/* Queries of a run that share one way through the keys and values, and the positions that are taken
+ * at a time: their keys, scores or values stay in the second-level cache. */
 #define QUERIES 12
 #define KEY_BLOCK 1024u /* divides MOST_SUMMED, 8 times, too */
 
 /* What attend works in. */
 struct attention {
-    float *score;       /* [QUERIES][score_stride]: scores, then weights */
-    float *side;        /* [QUERIES][side_stride]: outputs */
-    i32 *total;         /* [2 QUERIES][side_stride]: sums of quantized weights times values */
-    u8 *q;              /* [2 QUERIES][q_stride]: quantized queries; high, low parts of a block's weights */
+    float *score; /* [QUERIES][score_stride]: scores, then weights */
+    float *side; /* [QUERIES][side_stride]: outputs */
+    i32 *total; /* [2 QUERIES][side_stride]: sums of quantized weights times values */
+    u8 *q; /* [2 QUERIES][q_stride]: quantized queries; high, low parts of a block's weights */
 };
 
-/* attend for int8 keys and values, which it passes three times: for scores and their maxima; for weights,
- * their sums and largest; for quantized weights times values. Integer sums are exact and floats are summed in
- * the order of positions, so blocks change no bit. */
-static void attend_q8(megabyte_engine *e, const struct stage *g, const struct attention *w, u64 k_at,
-                      u64 v_at, u64 scale_at, const struct row *row, const float *q, u32 rows, float *sum) {
+/* attend for int8 keys and values, which it passes three times: for scores and their maxima; for
+ * weights, their sums and largest; for quantized weights times values. Integer sums are exact and
+ * floats are summed in the order of positions, so blocks change no bit. */
+static void attend_q8(megabyte_engine *e, const struct stage *g, const struct attention *w,
+                      u64 k_at, u64 v_at, u64 scale_at, const struct row *row, const float *q,
+                      u32 rows, float *sum) {
     const struct kernels *kernel = &e->kernels;
     const struct cache *c = &row->cache;
     u32 d = g->size.head_dim, keys = row[rows - 1].key + 1, keys16 = (u32)round_up(keys, 16);
-    u32 block = rows == 1 ? 8 * KEY_BLOCK : KEY_BLOCK; /* a query alone waits for memory: long streams */
+    u32 block = rows == 1 ? 8 * KEY_BLOCK
+                          : KEY_BLOCK; /* a query alone waits for memory: long streams */
     u64 d4 = round_up(d, 4), ldq = e->q_stride / 2 * (block / KEY_BLOCK);
     const float *k_scale = c->k_scale + scale_at, *v_scale = c->v_scale + scale_at;
     i32 q_sum[2 * QUERIES];
     float q_scale[QUERIES], most[QUERIES][16], lane[QUERIES][16], largest[QUERIES];
     for (u32 r = 0; r < rows; r++) {
-        kernel->quantize(q + r * e->ld_a, d, w->q + r * ldq * kernel->q_bytes, &q_sum[r], &q_scale[r]);
+        kernel->quantize(q + r * e->ld_a, d, w->q + r * ldq * kernel->q_bytes, &q_sum[r],
+                         &q_scale[r]);
         for (u32 i = 0; i < 16; i++) {
             most[r][i] = -FLT_MAX;
             lane[r][i] = 0;
@@ -2817,18 +3273,19 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
     }
     for (u32 at = 0; at < keys16; at += KEY_BLOCK) {
         u32 n = min32(keys16 - at, KEY_BLOCK);
-        kernel->gemm_q8(c->k8 + k_at + at * d4, d4 * 16, k_scale + at, n / 16, (u32)d4, w->q, ldq, q_sum,
-                        q_scale, rows, w->score + at, e->score_stride, NULL, 0);
+        kernel->gemm_q8(c->k8 + k_at + at * d4, d4 * 16, k_scale + at, n / 16, (u32)d4, w->q, ldq,
+                        q_sum, q_scale, rows, w->score + at, e->score_stride, NULL, 0);
         for (u32 r = 0; r < rows; r++)
             if (row[r].key + 1 > at)
-                kernel->maxima(w->score + r * e->score_stride + at, min32(row[r].key + 1 - at, n), most[r]);
+                kernel->maxima(w->score + r * e->score_stride + at, min32(row[r].key + 1 - at, n),
+                               most[r]);
     }
     for (u32 from = 0; from < keys; from += MOST_SUMMED) {
         u32 part = min32(keys16 - from, MOST_SUMMED);
         for (u32 r = 0; r < rows; r++) {
             u32 own = row[r].key + 1 > from ? row[r].key + 1 - from : 0;
-            largest[r] = kernel->weigh(w->score + r * e->score_stride + from, min32(own, part), part,
-                                       lane_max(most[r]), v_scale + from, lane[r]);
+            largest[r] = kernel->weigh(w->score + r * e->score_stride + from, min32(own, part),
+                                       part, lane_max(most[r]), v_scale + from, lane[r]);
         }
         memset(w->total, 0, 2 * rows * e->side_stride * sizeof *w->total);
         for (u32 at = from; at < from + part; at += block) {
@@ -2836,8 +3293,8 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
             const u8 *v = c->v8 + v_at + (u64)at * 16;
             for (u32 r = 0; r < rows; r++) {
                 i32 two[2];
-                kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n, largest[r],
-                                        w->q + r * ldq * kernel->q_bytes,
+                kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n,
+                                        largest[r], w->q + r * ldq * kernel->q_bytes,
                                         w->q + (rows + r) * ldq * kernel->q_bytes, two);
                 q_sum[r] = two[0];
                 q_sum[rows + r] = two[1];
@@ -2846,12 +3303,14 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
                             (float *)(void *)w->total, e->side_stride, NULL, 0);
         }
         for (u32 r = 0; r < rows; r++) {
-            const i32 *high = w->total + r * e->side_stride, *low = w->total + (rows + r) * e->side_stride;
+            const i32 *high = w->total + r * e->side_stride,
+                      *low = w->total + (rows + r) * e->side_stride;
             float high_by = largest[r] / 127.0f, low_by = largest[r] / (127.0f * 254.0f);
             float *to = w->side + r * e->side_stride;
             for (u32 i = 0; i < d; i++) {
                 float a = (float)high[i] * high_by, b = (float)low[i] * low_by;
-                ROUNDED(a); ROUNDED(b);
+                ROUNDED(a);
+                ROUNDED(b);
                 if (from) a = to[i] + a;
                 to[i] = a + b;
             }
@@ -2860,17 +3319,17 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
     for (u32 r = 0; r < rows; r++) sum[r] = lane_sum(lane[r]);
 }
 
-/* Causal attention of one head for up to QUERIES rows that follow each other. The heads' outputs go to n. The
- * weights' sum divides at the end. */
-static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first, u32 end,
-                   u32 chunk) {
+/* Causal attention of one head for up to QUERIES rows that follow each other. The heads' outputs go
+ * to n. The weights' sum divides at the end. */
+static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first,
+                   u32 end, u32 chunk) {
     const struct kernels *kernel = &e->kernels;
     u32 d = g->size.head_dim, kv = head / (g->size.heads / g->kv_heads);
     const struct cache *c = &e->rows[first].cache;
     u64 k_at = layer * c->k_layer + kv * c->k_head;
     u64 v_at = layer * c->v_layer + (u64)kv * g->v_tiles * c->v_tile;
     u64 scale_at = (layer * (u64)g->kv_heads + kv) * c->scale_head;
-    struct attention w = { NULL, NULL, NULL, NULL };
+    struct attention w = {NULL, NULL, NULL, NULL};
     w.score = e->score + chunk * QUERIES * (e->score_stride + e->side_stride);
     w.side = w.score + QUERIES * e->score_stride;
     if (g->cache_q8) {
@@ -2883,16 +3342,17 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
     if (g->cache_q8) {
         attend_q8(e, g, &w, k_at, v_at, scale_at, e->rows + first, q, rows, total);
     } else {
-        kernel->gemm_f32(c->k + k_at, (u64)d * 16, keys16 / 16, d, q, e->ld_a, rows, w.score, e->score_stride,
-                         NULL, 0);
+        kernel->gemm_f32(c->k + k_at, (u64)d * 16, keys16 / 16, d, q, e->ld_a, rows, w.score,
+                         e->score_stride, NULL, 0);
         for (u32 r = 0; r < rows; r++) {
             float *s = w.score + r * e->score_stride;
             u32 own = e->rows[first + r].key + 1;
             total[r] = kernel->softmax(s, own);
-            for (u32 j = (u32)round_up(own, 16); j < keys16; j++) s[j] = 0; /* adding 0 * v changes no bit */
+            for (u32 j = (u32)round_up(own, 16); j < keys16; j++)
+                s[j] = 0; /* adding 0 * v changes no bit */
         }
-        kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, w.score, e->score_stride, rows, w.side,
-                         e->side_stride, NULL, 0);
+        kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, w.score, e->score_stride, rows,
+                         w.side, e->side_stride, NULL, 0);
     }
     for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
         kernel->scale(w.side + r * e->side_stride, 1.0f / total[r], d);
@@ -2919,15 +3379,19 @@ static void rotate_pairs(float *x, const float *frequency, u32 pairs, u32 positi
     for (u32 j = 0; j < pairs; j++, x += 2) {
         double sine, cosine;
         sin_cos((double)position * (double)frequency[j], &sine, &cosine);
-        float c = (float)cosine, s = (float)sine, ac = x[0] * c, bs = x[1] * s, bc = x[1] * c, as = x[0] * s;
-        ROUNDED(ac); ROUNDED(bs); ROUNDED(bc); ROUNDED(as);
+        float c = (float)cosine, s = (float)sine, ac = x[0] * c, bs = x[1] * s, bc = x[1] * c,
+              as = x[0] * s;
+        ROUNDED(ac);
+        ROUNDED(bs);
+        ROUNDED(bc);
+        ROUNDED(as);
         x[0] = ac - bs;
         x[1] = bc + as;
     }
 }
 
-/* The input of row i: its embedding (for patches projected and normalized), the position's vector, and what
- * the stage above says. */
+/* The input of row i: its embedding (for patches projected and normalized), the position's vector,
+ * and what the stage above says. */
 static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
     const struct row *r = &e->rows[i];
     u32 dim = g->size.dim, d = g->size.head_dim, place = g->paper ? r->position : r->position - 1;
@@ -2947,12 +3411,12 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
     if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->turn, e->row_angle + (u64)i * d);
 }
 
-#define ROWS(p)                                                           \
+#define ROWS(p)                                                          \
     for (struct phase p = next_phase(&e->pool, &turn, e->m); claim(&p);) \
         for (u32 i = p.from; i < p.to; i++)
 
-/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool. Within a phase
- * a thread writes only the rows, output columns or heads that it has claimed.
+/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
+ * Within a phase a thread writes only the rows, output columns or heads that it has claimed.
  *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = next(norm(x)) */
 static void pass(void *context) {
     megabyte_engine *e = (megabyte_engine *)context;
@@ -2963,7 +3427,8 @@ static void pass(void *context) {
     float q_scale = 1.0f / sqrtf((float)d);
 
     ROWS(p) embed(e, g, i);
-    if (g->patch.data) multiply(e, &turn, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
+    if (g->patch.data)
+        multiply(e, &turn, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
     ROWS(p) complete_input(e, g, i);
 
     for (u32 l = 0; l < g->size.layers; l++) {
@@ -2995,15 +3460,16 @@ static void pass(void *context) {
             if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
             keep_shift(e, g, l, 0, i);
         }
-        if (g->size.cross)
-            ROWS(p)
-                if (e->rows[i].before)
-                    copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross,
-                              l);
+        if (g->size.cross) ROWS(p)
+        if (e->rows[i].before)
+            copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross,
+                      l);
         for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
             for (u32 u = p.from; u < p.to; u++)
-                attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs], e->run_first[u % e->n_runs + 1],
-                       p.chunk); /* head by head: its keys and values are in the cache for the next run */
+                attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
+                       e->run_first[u % e->n_runs + 1],
+                       /* head by head: its keys and values are in the cache for the next run */
+                       p.chunk);
         ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
         multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
         ROWS(p) {
@@ -3035,37 +3501,41 @@ static void pass(void *context) {
 /* ================================================================================ 10 hierarchy */
 
 #define MAX_REPETITION_WINDOW 1024 /* of sampling */
-#define SHIFT_RING 8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
+#define SHIFT_RING \
+    8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
 
 struct megabyte_stream {
     megabyte_allocator allocator;
     size_t allocated;
     megabyte_engine *engine;
     int owns_engine;
-    int busy;              /* in the running batch (finds duplicates) */
-    u32 patches;           /* the context, in patches */
-    u64 position;          /* bytes in the history */
-    u64 base;              /* where the window begins; position - base <= patches * P - ahead */
-    u64 tokens;            /* of the finest stage, computed since `base`: position - base + ahead */
-    u64 relearn;           /* during a rewind: the stage-0 token that it begins again with; else 0 */
-    u64 oldest;            /* the first byte that `history` still holds */
-    u8 *history;           /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
+    int busy; /* in the running batch (finds duplicates) */
+    u32 patches; /* the context, in patches */
+    u64 position; /* bytes in the history */
+    u64 base; /* where the window begins; position - base <= patches * P - ahead */
+    u64 tokens; /* of the finest stage, computed since `base`: position - base + ahead */
+    u64 relearn; /* during a rewind: the stage-0 token that it begins again with; else 0 */
+    u64 oldest; /* the first byte that `history` still holds */
+    u8 *history; /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
     u64 history_bytes;
-    float *start;          /* [dim] stage 0's start vector, where it depends on the type of file; or NULL */
-    struct cache global;   /* of stage 0 */
-    float *ring;           /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
+    float *start; /* [dim] stage 0's start vector, where it depends on the type of file; or NULL */
+    struct cache global; /* of stage 0 */
+    float *ring; /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
     struct cache slot[MEGABYTE_MAX_STAGES]
                      [2]; /* finer stages: the sequence in progress, and the one before it */
     float *slot_shift[MEGABYTE_MAX_STAGES][2];
-    u64 slot_sequence[2];  /* of a finest stage that attends across patches: what the slots hold, ... */
-    u32 slot_cross[2];     /* ... and how many keys of the patch before each has in front */
-    u32 current[MEGABYTE_MAX_STAGES];          /* which slot is in progress */
-    u64 high;              /* the most stage-0 tokens computed since the window was last fed from the start:
-                            * `ring` holds the states before this one, also after rewinds */
+    u64 slot_sequence
+        [2]; /* of a finest stage that attends across patches: what the slots hold, ... */
+    u32 slot_cross[2]; /* ... and how many keys of the patch before each has in front */
+    u32 current[MEGABYTE_MAX_STAGES]; /* which slot is in progress */
+    /* the most stage-0 tokens computed since the window was last fed from the start: `ring` holds
+     * the states before this one, also after rewinds */
+    u64 high;
     float *condition
-        [MEGABYTE_MAX_STAGES]; /* stages but the finest: the current token's projection [next.rows] */
-    float *logits;                             /* [V] */
-    u8 *cleared_to;        /* history and what follows up to here are cleared by a reset */
+        /* stages but the finest: the current token's projection [next.rows] */
+        [MEGABYTE_MAX_STAGES];
+    float *logits; /* [V] */
+    u8 *cleared_to; /* history and what follows up to here are cleared by a reset */
 };
 
 /* What a caller wants done with one stream. */
@@ -3075,18 +3545,20 @@ struct job {
     const u8 *bytes; /* NULL: they are in the history already */
     u64 n, done;
     int want;
-    float *logits;   /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
-    double bits;     /* WANT_ALL: code length of all bytes but the first */
-    u32 *path;       /* WANT_ALL: [n, 8] or NULL; row 0 is the caller's */
-    float *each;     /* WANT_ALL: [n] or NULL: every byte's code length; row 0 is the caller's */
+    float *logits; /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
+    double bits; /* WANT_ALL: code length of all bytes but the first */
+    u32 *path; /* WANT_ALL: [n, 8] or NULL; row 0 is the caller's */
+    float *each; /* WANT_ALL: [n] or NULL: every byte's code length; row 0 is the caller's */
 };
 
-/* By how many tokens the finest stage is ahead of the bytes: without start tokens ("paper") token i has seen
- * the bytes before i and predicts byte i, else it has seen byte i and predicts the next one. */
+/* By how many tokens the finest stage is ahead of the bytes: without start tokens ("paper") token i
+ * has seen the bytes before i and predicts byte i, else it has seen byte i and predicts the next
+ * one. */
 static u32 ahead(const megabyte_model *m) { return m->stage[0].paper; }
 
-/* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the finest
- * stage. Stage s has its tokens [g0, g1) begin in there (their results: rows c0 ... of engine->next[s]). */
+/* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the
+ * finest stage. Stage s has its tokens [g0, g1) begin in there (their results: rows c0 ... of
+ * engine->next[s]). */
 struct piece {
     struct job *job;
     u64 t0, t1, f0, f1;
@@ -3096,15 +3568,16 @@ struct piece {
 /* The byte at an absolute position that the history still holds. */
 static u8 byte_at(const megabyte_stream *s, u64 at) { return s->history[at % s->history_bytes]; }
 
-/* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through these. They
- * are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 + j). A patch looks back
- * as far as all of them reach, and computes that again. Positions come behind: the file has them
- * convolved. */
+/* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through
+ * these. They are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 +
+ * j). A patch looks back as far as all of them reach, and computes that again. Positions come
+ * behind: the file has them convolved. */
 static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
     const megabyte_stream *s = e->rows[i].job->stream;
     u64 at = e->rows[i].at, reach = 0, n = g->bytes;
     u32 d = g->wide;
-    for (u32 c = 0; c < MAX_CONVOLUTIONS; c++) reach += g->convolution[c] ? g->size.convolution[c] - 1 : 0;
+    for (u32 c = 0; c < MAX_CONVOLUTIONS; c++)
+        reach += g->convolution[c] ? g->size.convolution[c] - 1 : 0;
     if (reach > at - s->base) reach = at - s->base;
     float *from = reach || g->convolution[0] ? e->bytes + i * 2 * e->bytes_stride : x, *to;
     for (u64 t = at - reach; t < at + n; t++) {
@@ -3143,12 +3616,13 @@ static void embed_columns(megabyte_engine *e, const struct stage *g, u32 i, floa
     }
 }
 
-/* What the row's token brings in before the stage above adds to it: for a patch the normalized embeddings of
- * its bytes, ready for the patch projection; else the vector itself. "paper": the projection is the finest
- * stage's and reads its part of what the stage above says. */
+/* What the row's token brings in before the stage above adds to it: for a patch the normalized
+ * embeddings of its bytes, ready for the patch projection; else the vector itself. "paper": the
+ * projection is the finest stage's and reads its part of what the stage above says. */
 static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     const struct row *r = &e->rows[i];
-    const float *start = !e->stage && r->job && r->job->stream->start ? r->job->stream->start : g->start;
+    const float *start = !e->stage && r->job && r->job->stream->start ? r->job->stream->start
+                                                                      : g->start;
     float *x = e->x + i * e->ld_x, *n = e->n + i * e->ld_n;
     u32 fine = e->model->sizes.stage[e->model->sizes.n_stages - 1].dim;
     int projects = g->patch.data != NULL;
@@ -3166,15 +3640,16 @@ static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
     prepare(e, &g->patch, i, n);
 }
 
-/* -log2 p(byte) under these logits, which are used up; with `path` its eight decisions, too: then n is 256,
- * for nothing but bytes is coded. */
+/* -log2 p(byte) under these logits, which are used up; with `path` its eight decisions, too: then n
+ * is 256, for nothing but bytes is coded. */
 static double code_length(const megabyte_engine *e, float *logits, u32 n, u8 byte, u32 *path) {
     float sum = e->kernels.softmax(logits, n);
     if (path) byte_path(logits, byte, path);
     return log2_exact((double)sum / (double)logits[byte]); /* softmax leaves at least e^-87 */
 }
 
-/* A row's result goes where it is wanted: to the stage below, or out as logits, which are always finite. */
+/* A row's result goes where it is wanted: to the stage below, or out as logits, which are always
+ * finite. */
 static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     struct row *r = &e->rows[i];
     float *a = g->next.data ? e->a + i * e->ld_a : e->n + i * e->ld_n;
@@ -3189,7 +3664,8 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 static void run_pass(megabyte_engine *e) {
     e->n_runs = 0;
     for (u32 i = 0; i < e->m; i++)
-        if (!e->rows[i].follows || i - e->run_first[e->n_runs - 1] == QUERIES) e->run_first[e->n_runs++] = i;
+        if (!e->rows[i].follows || i - e->run_first[e->n_runs - 1] == QUERIES)
+            e->run_first[e->n_runs++] = i;
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
     if (e->m) pool_run(&e->pool, pass, e);
@@ -3202,7 +3678,8 @@ static void run_pass(megabyte_engine *e) {
     e->n_slots = 0;
 }
 
-/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all) to this one. */
+/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all) to this
+ * one. */
 static u32 last_position(const struct sizes *z, u32 s) {
     return s + 1 == z->n_stages && !is_paper(z) ? z->stage[s].positions : z->stage[s].positions - 1;
 }
@@ -3215,8 +3692,9 @@ static const float *condition_of(const megabyte_engine *e, const struct piece *p
     return e->next[s] + (p->c0[s] + (g - p->g0[s])) * stage->outputs;
 }
 
-/* The first row of a sequence that attends across patches: finds the sequence before it, in this pass or in
- * the stream. Where there is none (the first; one that a rewind begins with) nothing is attended to. */
+/* The first row of a sequence that attends across patches: finds the sequence before it, in this
+ * pass or in the stream. Where there is none (the first; one that a rewind begins with) nothing is
+ * attended to. */
 static void find_before(megabyte_engine *e, u32 i, u32 s, u32 slot) {
     const struct stage *g = &e->model->stage[s];
     struct row *r = &e->rows[i], *last = i ? r - 1 : NULL;
@@ -3235,9 +3713,9 @@ static void find_before(megabyte_engine *e, u32 i, u32 s, u32 slot) {
     r->key = g->size.cross;
 }
 
-/* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and ends within
- * the pass lives in a slot of the engine (one layer's room, used again for each layer); any other in the
- * stream's own. */
+/* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and
+ * ends within the pass lives in a slot of the engine (one layer's room, used again for each layer);
+ * any other in the stream's own. */
 static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64 index, u64 end) {
     const struct sizes *z = &e->model->sizes;
     const struct stage *g = &e->model->stage[s];
@@ -3262,16 +3740,17 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         if (index && index != stream->relearn)
             r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
         r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);
-        if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job) e->rows[i - SHIFT_RING].shift_to = NULL;
+        if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job)
+            e->rows[i - SHIFT_RING].shift_to = NULL;
         if (index % 16 == 0 && r->known == UINT32_MAX)
             each_block(g, &stream->global, index, 16, clear_span, NULL);
         return r;
     }
     r->condition = condition_of(e, p, s - 1, index / n);
     if (!(g->size.flags & CONDITION_FIRST))
-        r->condition += (u64)(g->paper ? r->position : r->position - 1) * (g->paper ? g->wide : g->size.dim);
-    else if (r->position)
-        r->condition = NULL;
+        r->condition += (u64)(g->paper ? r->position : r->position - 1) *
+                        (g->paper ? g->wide : g->size.dim);
+    else if (r->position) r->condition = NULL;
     if (r->follows) {
         r->cache = before->cache;
         r->key = before->key + 1;
@@ -3279,7 +3758,8 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         before->shift_to = NULL;
         return r;
     }
-    u32 rest = last_position(z, s) - r->position + 1, begins = g->paper ? !r->position : r->position == 1;
+    u32 rest = last_position(z, s) - r->position + 1,
+        begins = g->paper ? !r->position : r->position == 1;
     r->first = begins && !g->paper;
     if (cross) rest++; /* the patch after it in the pass, too: it looks back */
     if (begins && rest <= end - index && rest <= e->batch - i) {
@@ -3318,7 +3798,8 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
         struct job *job = p->job;
         u64 begin = p->g0[s], end = p->g1[s], last = (p->f1 - 1) / g->bytes / n;
         if (s && job->want == WANT_STATE) continue;
-        if (s && job->want == WANT_LAST) { /* only the last sequence matters, and what it looks back at: */
+        if (s && job->want ==
+                     WANT_LAST) { /* only the last sequence matters, and what it looks back at: */
             u64 back = g->size.cross ? g->size.layers : 0; /* one patch more for each layer */
             if (begin < (last > back ? last - back : 0) * n) begin = (last - back) * n;
         }
@@ -3328,7 +3809,8 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
             if (!finest) {
                 r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->outputs;
             } else {
-                u64 next = job->done + (index + 1 - g->paper - p->t0); /* the byte that this row predicts */
+                u64 next = job->done +
+                           (index + 1 - g->paper - p->t0); /* the byte that this row predicts */
                 if (next == job->n) {
                     r->out = job->stream->logits;
                 } else if (job->want == WANT_ALL) {
@@ -3356,9 +3838,9 @@ static int window_full(const megabyte_stream *s) {
     return s->position - s->base + ahead(m) == s->patches * m->stage[0].bytes;
 }
 
-/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most `batch`
- * pieces, `batch` stage-0 tokens and `batch` patches of bytes. Bytes have been checked against the
- * vocabulary. */
+/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most
+ * `batch` pieces, `batch` stage-0 tokens and `batch` patches of bytes. Bytes have been checked
+ * against the vocabulary. */
 static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
     const struct sizes *z = &e->model->sizes;
     u64 patch = e->model->stage[0].bytes, budget = e->batch * patch, lead = ahead(e->model);
@@ -3367,10 +3849,10 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
             megabyte_stream *s = jobs[j].stream;
             if (jobs[j].done < jobs[j].n && window_full(s)) slide(s);
         }
-        u64 rows[MEGABYTE_MAX_STAGES] = { 0 }, bytes = 0;
+        u64 rows[MEGABYTE_MAX_STAGES] = {0}, bytes = 0;
         u32 n_pieces = 0;
-        for (size_t j = first; j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch;
-             j++) {
+        for (size_t j = first;
+             j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch; j++) {
             struct job *job = &jobs[j];
             megabyte_stream *s = job->stream;
             struct piece *p = &e->pieces[n_pieces];
@@ -3381,7 +3863,8 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
                                   s->patches * patch - lead - p->t0);
             /* as many patches as rows are left: the first may be under way already */
             p->f0 = s->tokens;
-            p->f1 = min64(p->t1 + lead, (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
+            p->f1 = min64(p->t1 + lead,
+                          (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
             p->t1 = p->f1 - lead;
             for (u32 i = 0; i < z->n_stages; i++) {
                 u64 unit = e->model->stage[i].bytes;
@@ -3392,7 +3875,8 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
             }
             if (job->bytes)
                 for (u64 t = p->t0; t < p->t1; t++)
-                    s->history[(s->base + t) % s->history_bytes] = job->bytes[job->done + (t - p->t0)];
+                    s->history[(s->base + t) % s->history_bytes] =
+                        job->bytes[job->done + (t - p->t0)];
             bytes += p->t1 - p->t0;
             n_pieces++;
         }
@@ -3416,10 +3900,10 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
     }
 }
 
-/* Appends n bytes that lie in the history already, beginning at the window's start plus t, where a patch
- * begins. */
+/* Appends n bytes that lie in the history already, beginning at the window's start plus t, where a
+ * patch begins. */
 static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
-    struct job job = { s, NULL, n, 0, want, NULL, 0, NULL, NULL };
+    struct job job = {s, NULL, n, 0, want, NULL, 0, NULL, NULL};
     s->position = s->base + t;
     s->tokens = t;
     s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
@@ -3427,8 +3911,9 @@ static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
     run_jobs(s->engine, &job, 1);
 }
 
-/* The window is full: drop the older half of its patches (rounded up), feed the rest again as a beginning:
- * whole patches, but for "paper", which is a byte short of the last one's end and goes on inside it. */
+/* The window is full: drop the older half of its patches (rounded up), feed the rest again as a
+ * beginning: whole patches, but for "paper", which is a byte short of the last one's end and goes
+ * on inside it. */
 static u64 slide_bytes(const megabyte_stream *s) {
     return (s->patches - s->patches / 2) * s->engine->model->stage[0].bytes;
 }
@@ -3442,7 +3927,7 @@ static void slide(megabyte_stream *s) {
 
 static status check_engine_options(const megabyte_engine_options *from, megabyte_engine_options *to,
                                    megabyte_error *error) {
-    static const megabyte_engine_options defaults = { 1, 128, MEGABYTE_ISA_AUTO };
+    static const megabyte_engine_options defaults = {1, 128, MEGABYTE_ISA_AUTO};
     *to = from ? *from : defaults;
     if (!to->threads) to->threads = defaults.threads;
     if (!to->batch) to->batch = defaults.batch;
@@ -3483,14 +3968,19 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->pool.threads = o->threads;
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage *g = &model->stage[s];
-        u32 last = s ? last_position(z, s) : g->size.positions - 1, patch = g->patch.data ? g->wide : 0;
-        u64 wide_a[4] = { g->inner + 2 * (u64)g->kv_inner, g->size.ff_dim, g->next.rows, g->size.dim };
+        u32 last = s ? last_position(z, s) : g->size.positions - 1,
+            patch = g->patch.data ? g->wide : 0;
+        u64 wide_a[4] = {g->inner + 2 * (u64)g->kv_inner, g->size.ff_dim, g->next.rows,
+                         g->size.dim};
         u64 keys = (u64)last + 1 + g->size.cross, sequence = g->paper ? last + 1 : last;
-        u64 wide_n[3] = { g->inner, patch, g->size.dim };
+        u64 wide_n[3] = {g->inner, patch, g->size.dim};
         if (g->size.dim > widest_x) widest_x = g->size.dim;
-        for (u32 i = 0; i < 4; i++) if (wide_a[i] > widest_a) widest_a = wide_a[i];
-        for (u32 i = 0; i < 3; i++) if (wide_n[i] > widest_n) widest_n = wide_n[i];
-        if (g->size.ff_dim > widest_n) widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
+        for (u32 i = 0; i < 4; i++)
+            if (wide_a[i] > widest_a) widest_a = wide_a[i];
+        for (u32 i = 0; i < 3; i++)
+            if (wide_n[i] > widest_n) widest_n = wide_n[i];
+        if (g->size.ff_dim > widest_n)
+            widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
         if (keys > longest) longest = keys;
         if (g->size.layers > most_layers) most_layers = g->size.layers;
         if (g->size.head_dim > widest_head) widest_head = g->size.head_dim;
@@ -3500,12 +3990,15 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
             e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
             e->start_next[s] = carve_floats(a, g->next.rows, 1);
         }
-        if (g->rotary && s && !g->size.cross) e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
+        if (g->rotary && s && !g->size.cross)
+            e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
         else if (g->rotary && g->size.head_dim > angles) angles = g->size.head_dim;
         if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
-            e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b, g->outputs);
+            e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b,
+                                      g->outputs);
         for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++)
-            e->bytes_stride += (c ? 0 : g->bytes * g->wide) + (u64)(g->size.convolution[c] - 1) * g->wide;
+            e->bytes_stride += (c ? 0 : g->bytes * g->wide) +
+                               (u64)(g->size.convolution[c] - 1) * g->wide;
     }
     e->bytes = carve_floats(a, 2 * b, e->bytes_stride);
     e->ld_x = round_up(widest_x, 16);
@@ -3526,13 +4019,16 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->q_sum = (i32 *)carve(a, b, sizeof *e->q_sum);
     e->q_scale = carve_floats(a, b, 1);
     e->row_angle = carve_floats(a, b, angles);
-    e->score = carve_floats(a, (u64)most_chunks(o->threads) * QUERIES, e->score_stride + e->side_stride);
+    e->score = carve_floats(a, (u64)most_chunks(o->threads) * QUERIES,
+                            e->score_stride + e->side_stride);
     if (model->stage[0].cache_q8) {
         e->q_stride = KEY_BLOCK > e->side_stride ? KEY_BLOCK : e->side_stride;
-        e->q_stride = 2 * (e->q_stride + 64); /* 64: rows must not all fall on the same lines of the cache */
+        e->q_stride =
+            2 * (e->q_stride + 64); /* 64: rows must not all fall on the same lines of the cache */
         e->score_q = (u8 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->q_stride);
         e->ones = carve_floats(a, 1, e->side_stride);
-        e->total = (i32 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->side_stride * sizeof(i32));
+        e->total = (i32 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES,
+                                e->side_stride * sizeof(i32));
     }
 #if HAVE_THREADS
     if (o->threads > 1) {
@@ -3543,8 +4039,8 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
 #endif
 }
 
-/* The start tokens of the finer stages never depend on the input: their keys, values, shift states and
- * projections are computed once, as are the angles of short sequences. */
+/* The start tokens of the finer stages never depend on the input: their keys, values, shift states
+ * and projections are computed once, as are the angles of short sequences. */
 static void run_start_tokens(megabyte_engine *e) {
     for (u32 s = 1; s < e->model->sizes.n_stages; s++) {
         const struct stage *g = &e->model->stage[s];
@@ -3565,11 +4061,11 @@ static void run_start_tokens(megabyte_engine *e) {
     }
 }
 
-megabyte_status megabyte_engine_size(const megabyte_model *model, const megabyte_engine_options *options,
-                                     size_t *bytes) {
+megabyte_status megabyte_engine_size(const megabyte_model *model,
+                                     const megabyte_engine_options *options, size_t *bytes) {
     megabyte_engine_options o;
     megabyte_engine e;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
     status r = check_engine_options(options, &o, NULL);
     if (r) return r;
@@ -3586,7 +4082,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     megabyte_engine_options o;
     megabyte_allocator with;
     megabyte_engine *e;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     void *memory = NULL;
     size_t bytes = 0;
     fp_state fp;
@@ -3599,8 +4095,8 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     if (r) return r;
     struct kernels kernels;
     if (!find_kernels(o.isa, &kernels))
-        return fail(error, MEGABYTE_UNSUPPORTED, 0, "this CPU or build lacks the instruction set '%s'",
-                    megabyte_isa_name(o.isa));
+        return fail(error, MEGABYTE_UNSUPPORTED, 0,
+                    "this CPU or build lacks the instruction set '%s'", megabyte_isa_name(o.isa));
     fp_enter(&fp);
     u32 print = arithmetic_print(&kernels);
     fp_leave(&fp);
@@ -3637,7 +4133,9 @@ void megabyte_engine_free(megabyte_engine *e) {
     a.free(a.context, e, e->allocated);
 }
 
-megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kernels.isa : MEGABYTE_ISA_AUTO; }
+megabyte_isa megabyte_engine_isa(const megabyte_engine *e) {
+    return e ? e->kernels.isa : MEGABYTE_ISA_AUTO;
+}
 
 /* ================================================================================ 11 streams */
 
@@ -3645,55 +4143,64 @@ megabyte_isa megabyte_engine_isa(const megabyte_engine *e) { return e ? e->kerne
 static u32 least_patches(const megabyte_model *model) { return 1 + ahead(model); }
 
 static status check_stream_options(const megabyte_model *model, const megabyte_stream_options *from,
-                                   megabyte_stream_options *to, u32 *patches, megabyte_error *error) {
-    static const megabyte_stream_options defaults = { NULL, 0, NULL };
+                                   megabyte_stream_options *to, u32 *patches,
+                                   megabyte_error *error) {
+    static const megabyte_stream_options defaults = {NULL, 0, NULL};
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
     u64 least = patch * least_patches(model);
     *to = from ? *from : defaults;
     if (!to->context) to->context = trained;
     if (to->context < least || to->context > trained)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "context must be %llu to %llu bytes, not %llu",
-                    (unsigned long long)least, (unsigned long long)trained, (unsigned long long)to->context);
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "context must be %llu to %llu bytes, not %llu", (unsigned long long)least,
+                    (unsigned long long)trained, (unsigned long long)to->context);
     if (to->as && !(model->stage[0].size.flags & COLUMN_SUM))
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
                     "this model is not told the type of file: leave `as` out");
     if (to->as && (!to->as[0] || strlen(to->as) > patch))
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
-                    "a type of file must have 1 to %llu bytes, such as txt", (unsigned long long)patch);
+                    "a type of file must have 1 to %llu bytes, such as txt",
+                    (unsigned long long)patch);
     if (to->engine && to->engine->model != model)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
     *patches = (u32)(to->context / patch);
     return MEGABYTE_OK;
 }
 
-static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_model *model, u32 patches) {
+static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_model *model,
+                          u32 patches) {
     const struct sizes *z = &model->sizes;
     const struct stage *g = &model->stage[0];
     carve(a, 1, sizeof *s);
     s->patches = patches;
-    if (g->size.flags & COLUMN_SUM) s->start = carve_floats(a, g->size.dim, 1); /* stays when all is reset */
-    s->history_bytes =
-        ((u64)patches + (patches - patches / 2)) * g->bytes + MAX_REPETITION_WINDOW; /* a rewind may undo
-                                             * a slide, and sampling looks further back by its window */
+    if (g->size.flags & COLUMN_SUM)
+        s->start = carve_floats(a, g->size.dim, 1); /* stays when all is reset */
+    s->history_bytes = ((u64)patches + (patches - patches / 2)) * g->bytes +
+                       /* a rewind may undo a slide, and sampling looks further back by its window
+                        * */
+                       MAX_REPETITION_WINDOW;
     s->history = (u8 *)carve(a, s->history_bytes, 1);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct stage *f = &model->stage[i];
         for (u32 j = 0; j < 2; j++) {
-            s->slot[i][j] = carve_cache(a, f, (u64)last_position(z, i) + 1 + f->size.cross, f->size.layers);
+            s->slot[i][j] = carve_cache(a, f, (u64)last_position(z, i) + 1 + f->size.cross,
+                                        f->size.layers);
             s->slot_shift[i][j] = carve_floats(a, shift_floats(f), 1);
         }
     }
-    for (u32 i = 0; i + 1 < z->n_stages; i++) s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
+    for (u32 i = 0; i + 1 < z->n_stages; i++)
+        s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
     s->cleared_to = (u8 *)carve(a, 0, 1);
-    s->global = carve_cache(a, g, patches,
-                            g->size.layers); /* last: never cleared, so that memory comes as it is used */
+    s->global =
+        carve_cache(a, g, patches,
+                    g->size.layers); /* last: never cleared, so that memory comes as it is used */
 }
 
 static status stream_bytes(const megabyte_model *model, u32 patches, size_t *bytes) {
     megabyte_stream s;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     memset(&s, 0, sizeof s);
     stream_layout(&s, &a, model, patches);
     if (!arena_fits(&a)) return MEGABYTE_OUT_OF_MEMORY;
@@ -3701,8 +4208,8 @@ static status stream_bytes(const megabyte_model *model, u32 patches, size_t *byt
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte_stream_options *options,
-                                     size_t *bytes) {
+megabyte_status megabyte_stream_size(const megabyte_model *model,
+                                     const megabyte_stream_options *options, size_t *bytes) {
     megabyte_stream_options o;
     u32 patches = 0;
     size_t own = 0, engine = 0;
@@ -3715,7 +4222,8 @@ megabyte_status megabyte_stream_size(const megabyte_model *model, const megabyte
     return r;
 }
 
-/* The start vector for a type of file: its name's bytes, filled up with pads, are the first patch. */
+/* The start vector for a type of file: its name's bytes, filled up with pads, are the first
+ * patch. */
 static void choose_start(megabyte_stream *s, const char *as) {
     const struct stage *g = &s->engine->model->stage[0];
     const struct sizes *z = &s->engine->model->sizes;
@@ -3738,7 +4246,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     megabyte_stream_options o;
     megabyte_allocator with;
     megabyte_stream *s;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     u32 patches = 0;
     void *memory = NULL;
     size_t bytes = 0;
@@ -3792,12 +4300,15 @@ static void run(megabyte_engine *e, struct job *jobs, size_t n) {
 void megabyte_stream_reset(megabyte_stream *s) {
     if (!s) return;
     const struct sizes *z = &s->engine->model->sizes;
-    struct job nothing = { s, NULL, 0, 0, WANT_LAST, NULL, 0, NULL, NULL };
+    struct job nothing = {s, NULL, 0, 0, WANT_LAST, NULL, 0, NULL, NULL};
     s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
     s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
-    memset(s->history, 0, (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
+    memset(s->history, 0,
+           (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
     if (ahead(s->engine->model)) run(s->engine, &nothing, 1);
-    else memcpy(s->logits, s->engine->start_next[z->n_stages - 1], z->vocabulary * sizeof *s->logits);
+    else
+        memcpy(s->logits, s->engine->start_next[z->n_stages - 1],
+               z->vocabulary * sizeof *s->logits);
 }
 
 static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
@@ -3808,8 +4319,9 @@ static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
 }
 
 megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
-    if (!s || (n && !bytes) || !bytes_known(s, (const u8 *)bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
-    struct job job = { s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0, NULL, NULL };
+    if (!s || (n && !bytes) || !bytes_known(s, (const u8 *)bytes, n))
+        return MEGABYTE_INVALID_ARGUMENT;
+    struct job job = {s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0, NULL, NULL};
     run(s->engine, &job, 1);
     return MEGABYTE_OK;
 }
@@ -3818,7 +4330,8 @@ megabyte_status megabyte_stream_step(megabyte_stream *s, uint8_t byte) {
     return megabyte_stream_feed(s, &byte, 1);
 }
 
-/* Appends lengths[i] bytes (NULL: one each) to streams[i], which are distinct and share one engine. */
+/* Appends lengths[i] bytes (NULL: one each) to streams[i], which are distinct and share one
+ * engine. */
 static void feed_all(megabyte_stream *const *streams, const u8 *const *bytes, const u8 *single,
                      const size_t *lengths, size_t n) {
     megabyte_engine *e = streams[0]->engine;
@@ -3826,8 +4339,15 @@ static void feed_all(megabyte_stream *const *streams, const u8 *const *bytes, co
         size_t count = n - from < e->batch ? n - from : e->batch;
         for (size_t i = 0; i < count; i++) {
             const u8 *b = single ? single + from + i : bytes[from + i];
-            struct job job = { streams[from + i], b, lengths ? lengths[from + i] : 1, 0, WANT_LAST, NULL, 0,
-                               NULL, NULL };
+            struct job job = {streams[from + i],
+                              b,
+                              lengths ? lengths[from + i] : 1,
+                              0,
+                              WANT_LAST,
+                              NULL,
+                              0,
+                              NULL,
+                              NULL};
             e->jobs[i] = job;
         }
         run(e, e->jobs, count);
@@ -3847,7 +4367,8 @@ static status feed_batch(megabyte_stream *const *streams, const u8 *const *bytes
         megabyte_stream *s = streams[good];
         const u8 *b = single ? single + good : bytes[good];
         size_t length = lengths ? lengths[good] : 1;
-        if (!s || s->busy || s->engine != streams[0]->engine || (length && !b) || !bytes_known(s, b, length))
+        if (!s || s->busy || s->engine != streams[0]->engine || (length && !b) ||
+            !bytes_known(s, b, length))
             break;
         s->busy = 1;
     }
@@ -3857,7 +4378,8 @@ static status feed_batch(megabyte_stream *const *streams, const u8 *const *bytes
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes, size_t n) {
+megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
+                                    size_t n) {
     return feed_batch(streams, NULL, bytes, NULL, n);
 }
 
@@ -3866,12 +4388,13 @@ megabyte_status megabyte_feed_batch(megabyte_stream *const *streams, const uint8
     return bytes || !n ? feed_batch(streams, bytes, NULL, lengths, n) : MEGABYTE_INVALID_ARGUMENT;
 }
 
-static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits, float *logits, float *each) {
+static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits, float *logits,
+                        float *each) {
     if (!s || (n && !b) || !bytes_known(s, b, n)) return MEGABYTE_INVALID_ARGUMENT;
     if (!n) return MEGABYTE_OK;
     megabyte_engine *e = s->engine;
     u32 vocabulary = e->model->sizes.vocabulary;
-    struct job job = { s, b, n, 0, WANT_ALL, logits, 0, NULL, each };
+    struct job job = {s, b, n, 0, WANT_ALL, logits, 0, NULL, each};
     fp_state fp;
     fp_enter(&fp);
     if (logits) memcpy(logits, s->logits, vocabulary * sizeof *logits);
@@ -3889,8 +4412,10 @@ megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, siz
     return score_all(s, (const u8 *)bytes, n, bits, logits, NULL);
 }
 
-megabyte_status megabyte_stream_score_bytes(megabyte_stream *s, const void *bytes, size_t n, float *bits) {
-    return bits || !n ? score_all(s, (const u8 *)bytes, n, NULL, NULL, bits) : MEGABYTE_INVALID_ARGUMENT;
+megabyte_status megabyte_stream_score_bytes(megabyte_stream *s, const void *bytes, size_t n,
+                                            float *bits) {
+    return bits || !n ? score_all(s, (const u8 *)bytes, n, NULL, NULL, bits)
+                      : MEGABYTE_INVALID_ARGUMENT;
 }
 
 const float *megabyte_stream_logits(const megabyte_stream *s) { return s ? s->logits : NULL; }
@@ -3909,9 +4434,11 @@ void megabyte_stream_probabilities(const megabyte_stream *s, float *out) {
 
 uint64_t megabyte_stream_position(const megabyte_stream *s) { return s ? s->position : 0; }
 
-/* Where the window of a stream at this position begins: it slides when the byte after a full one arrives. */
+/* Where the window of a stream at this position begins: it slides when the byte after a full one
+ * arrives. */
 static u64 base_of(const megabyte_stream *s, u64 position) {
-    u64 full = s->patches * s->engine->model->stage[0].bytes - ahead(s->engine->model), step = slide_bytes(s);
+    u64 full = s->patches * s->engine->model->stage[0].bytes - ahead(s->engine->model),
+        step = slide_bytes(s);
     return position <= full ? 0 : (position - full + step - 1) / step * step;
 }
 
@@ -3924,15 +4451,18 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     u64 t = position - base, oldest = s->oldest, from = 0;
     const struct stage *fine = &s->engine->model->stage[s->engine->model->sizes.n_stages - 1];
     if (base == s->base && t) {
-        /* Begin again with the patch that byte t - 1 lies in (paper: byte t), if the shift state before it is
-         * still there; where patches look back, as many before it as run_stage takes. */
-        u64 g = (t - 1 + ahead(s->engine->model)) / patch, back = fine->size.cross ? fine->size.layers : 0;
+        /* Begin again with the patch that byte t - 1 lies in (paper: byte t), if the shift state
+         * before it is still there; where patches look back, as many before it as run_stage
+         * takes. */
+        u64 g = (t - 1 + ahead(s->engine->model)) / patch,
+            back = fine->size.cross ? fine->size.layers : 0;
         u64 far = 2 * s->engine->model->stage[0].size.layers + SHIFT_RING;
         if (g > back && (fine->paper || s->high - g < SHIFT_RING)) from = (g - back) * patch;
         else if (g > far) {
-            /* Without its shift states a token is wrong, the one after it in all but the first sublayer's
-             * input, and so on: after two tokens a layer all is right, and SHIFT_RING later the ring is, too.
-             * What is wrong changes no keys and values, which are still there. */
+            /* Without its shift states a token is wrong, the one after it in all but the first
+             * sublayer's input, and so on: after two tokens a layer all is right, and SHIFT_RING
+             * later the ring is, too. What is wrong changes no keys and values, which are still
+             * there. */
             from = (g - far) * patch;
             s->relearn = g - far;
             s->high = 0;
@@ -3970,9 +4500,10 @@ static void each_span(const megabyte_stream *s, span_visitor visit, void *contex
     visit(context, s->logits, z->vocabulary, BOUNDED);
 }
 
-/* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 of check sum. */
+/* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 of
+ * check sum. */
 #define STATE_HEADER 96
-static const u8 state_magic[8] = { 0x8a, 'M', 'B', 'S', 'T', 'R', '\r', '\n' };
+static const u8 state_magic[8] = {0x8a, 'M', 'B', 'S', 'T', 'R', '\r', '\n'};
 
 static u64 check_sum(const u8 *p, u64 n) {
     u64 h = n * 0x9e3779b97f4a7c15ULL + 1;
@@ -3997,8 +4528,7 @@ static void write_span(void *context, void *span, u64 n, int kind) {
     u64 bytes = kind == RAW_BYTES ? n : n * 4;
     if (BIG_ENDIAN_HOST && kind != RAW_BYTES)
         for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(from[i]));
-    else
-        memcpy(*to, span, (size_t)bytes);
+    else memcpy(*to, span, (size_t)bytes);
     *to += bytes;
 }
 static void read_span(void *context, void *span, u64 n, int kind) {
@@ -4018,8 +4548,12 @@ static void read_span(void *context, void *span, u64 n, int kind) {
     }
     *from += n * 4;
 }
-struct span_copy { u8 *to; const u8 *from; };
-static void copy_span(void *context, void *span, u64 n, int kind) { /* both streams are laid out alike */
+struct span_copy {
+    u8 *to;
+    const u8 *from;
+};
+static void copy_span(void *context, void *span, u64 n,
+                      int kind) { /* both streams are laid out alike */
     struct span_copy *c = (struct span_copy *)context;
     memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(kind == RAW_BYTES ? n : n * 4));
 }
@@ -4059,12 +4593,16 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     if (!s || !data) return MEGABYTE_INVALID_ARGUMENT;
     if (size < 8 || memcmp(p, state_magic, 8)) return MEGABYTE_BAD_MAGIC;
     if (size < STATE_HEADER + 8) return MEGABYTE_TRUNCATED;
-    if (get32(p + 8) != 1 || get32(p + 12) != MEGABYTE_NUMERICS_VERSION) return MEGABYTE_BAD_VERSION;
+    if (get32(p + 8) != 1 || get32(p + 12) != MEGABYTE_NUMERICS_VERSION)
+        return MEGABYTE_BAD_VERSION;
     if (get64(p + 32) > size) return MEGABYTE_TRUNCATED;
-    if (get64(p + 32) < size || get64(p + size - 8) != check_sum(p, size - 8)) return MEGABYTE_CORRUPT;
-    if (memcmp(p + 16, s->engine->model->id, 16) || get64(p + 40) != s->patches) return MEGABYTE_WRONG_MODEL;
+    if (get64(p + 32) < size || get64(p + size - 8) != check_sum(p, size - 8))
+        return MEGABYTE_CORRUPT;
+    if (memcmp(p + 16, s->engine->model->id, 16) || get64(p + 40) != s->patches)
+        return MEGABYTE_WRONG_MODEL;
 
-    /* A forged check sum is no surprise: the numbers must make a possible stream, the length must follow. */
+    /* A forged check sum is no surprise: the numbers must make a possible stream, the length must
+     * follow. */
     megabyte_stream trial = *s;
     trial.position = get64(p + 48);
     trial.base = get64(p + 56);
@@ -4075,7 +4613,8 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     u64 computed = (trial.tokens + patch - 1) / patch;
     if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) ||
         trial.oldest > trial.base || trial.position - trial.oldest > s->history_bytes ||
-        trial.high < computed || trial.high > s->patches || megabyte_stream_save_size(&trial) != size)
+        trial.high < computed || trial.high > s->patches ||
+        megabyte_stream_save_size(&trial) != size)
         return MEGABYTE_CORRUPT;
     p += STATE_HEADER;
     u64 kept = trial.position - trial.oldest;
@@ -4086,7 +4625,8 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     s->oldest = trial.oldest;
     s->high = trial.high;
     s->tokens = trial.tokens;
-    const struct stage_sizes *fine = &s->engine->model->sizes.stage[s->engine->model->sizes.n_stages - 1];
+    const struct stage_sizes *fine =
+        &s->engine->model->sizes.stage[s->engine->model->sizes.n_stages - 1];
     u32 slot = s->current[s->engine->model->sizes.n_stages - 1];
     s->slot_sequence[slot ^ 1] = UINT64_MAX;
     s->slot_sequence[slot] = s->tokens ? (s->tokens - 1) / fine->positions : UINT64_MAX;
@@ -4100,7 +4640,7 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
         memcmp(to->engine->model->id, from->engine->model->id, 16))
         return MEGABYTE_INVALID_ARGUMENT;
     if (to == from) return MEGABYTE_OK;
-    struct span_copy c = { (u8 *)to, (const u8 *)from };
+    struct span_copy c = {(u8 *)to, (const u8 *)from};
     memcpy(to->history, from->history, (size_t)from->history_bytes);
     memcpy(to->current, from->current, sizeof to->current);
     to->position = from->position;
@@ -4110,7 +4650,8 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
     to->tokens = from->tokens;
     memcpy(to->slot_sequence, from->slot_sequence, sizeof to->slot_sequence);
     memcpy(to->slot_cross, from->slot_cross, sizeof to->slot_cross);
-    to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] = UINT64_MAX; /* not it */
+    to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] =
+        UINT64_MAX; /* not it */
     each_span(from, copy_span, &c);
     return MEGABYTE_OK;
 }
@@ -4118,9 +4659,9 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
 /* ---- descriptions of a model */
 
 void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
-    static const char families[][12] = { "", "lucidrains", "mblm", "paper", "spacebyte", "bgpt" };
-    static const char norms[][16] = { "RMSNorm", "LayerNorm", "deviation norm" };
-    static const char activations[][12] = { "GELU", "tanh-GELU", "ReLU", "SiLU" };
+    static const char families[][12] = {"", "lucidrains", "mblm", "paper", "spacebyte", "bgpt"};
+    static const char norms[][16] = {"RMSNorm", "LayerNorm", "deviation norm"};
+    static const char activations[][12] = {"GELU", "tanh-GELU", "ReLU", "SiLU"};
     if (!info) return;
     memset(info, 0, sizeof *info);
     if (!m) return;
@@ -4162,13 +4703,15 @@ void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
         info->macs_per_byte += (double)g->macs / (double)g->bytes;
     }
     /* f32 weights are 4 bytes; a mixture counts as the average over the file */
-    info->weight_bytes_per_byte =
-        info->macs_per_byte * (m->quantized == 1   ? 4.0
-                               : m->quantized == 2 ? 1.0
-                                                   : (double)m->file_bytes / (double)info->parameters);
+    info->weight_bytes_per_byte = info->macs_per_byte *
+                                  (m->quantized == 1 ? 4.0
+                                   : m->quantized == 2
+                                       ? 1.0
+                                       : (double)m->file_bytes / (double)info->parameters);
 }
 
-const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index, const char **value) {
+const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index,
+                                       const char **value) {
     if (!m || index >= m->n_metadata) return NULL;
     const u8 *p = m->metadata, *end = m->file + m->data_offset;
     const char *key = NULL, *text = NULL;
@@ -4200,10 +4743,14 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
     u64 random = next_random(&how->seed);
     if (how->temperature < 1e-6f) return best;
     float top = l[best], by = 1.0f / how->temperature;
-    for (u32 i = 0; i < n; i++) { float d = l[i] - top; l[i] = d * by; }
+    for (u32 i = 0; i < n; i++) {
+        float d = l[i] - top;
+        l[i] = d * by;
+    }
     k->softmax(l, n); /* now weights, the best one's is 1 */
 
-    /* Kept bytes, likeliest first (ties: the smaller byte), until top-k or top-p or min-p ends the list. */
+    /* Kept bytes, likeliest first (ties: the smaller byte), until top-k or top-p or min-p ends the
+     * list. */
     u16 order[257];
     u32 limit = how->top_k && how->top_k < n ? how->top_k : n, kept = 0;
     double total = 0, sum = 0;
@@ -4212,11 +4759,15 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
     for (u32 i = 0; sorted && i < limit; i++) { /* a selection sort, as far as needed */
         u32 m = i;
         for (u32 j = i + 1; j < n; j++)
-            if (l[order[j]] > l[order[m]] || (l[order[j]] == l[order[m]] && order[j] < order[m])) m = j;
-        u16 t = order[i]; order[i] = order[m]; order[m] = t;
+            if (l[order[j]] > l[order[m]] || (l[order[j]] == l[order[m]] && order[j] < order[m]))
+                m = j;
+        u16 t = order[i];
+        order[i] = order[m];
+        order[m] = t;
     }
     for (u32 i = 0; i < limit; i++) total += (double)l[order[i]];
-    float min_p = how->min_p < 1 ? how->min_p : 1; /* the likeliest, whose weight is 1, always stays */
+    float min_p = how->min_p < 1 ? how->min_p
+                                 : 1; /* the likeliest, whose weight is 1, always stays */
     double nucleus = how->top_p > 0 && how->top_p < 1 ? total * (double)how->top_p : total * 2;
     for (u32 i = 0; i < limit && sum < nucleus; i++) {
         if (l[order[i]] < min_p) {
@@ -4237,10 +4788,11 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
 static int field_ok(float v) { return v >= 0; } /* false for NaN */
 
 /* `end`: the logit of the id that ends a text, or NULL. */
-static status sample(const struct kernels *k, const float *logits, size_t n_logits, const float *end,
-                     const u8 *recent, size_t n_recent, megabyte_sampling *how, uint8_t *byte) {
+static status sample(const struct kernels *k, const float *logits, size_t n_logits,
+                     const float *end, const u8 *recent, size_t n_recent, megabyte_sampling *how,
+                     uint8_t *byte) {
     float l[272];
-    u8 seen[257] = { 0 };
+    u8 seen[257] = {0};
     if (!field_ok(how->temperature) || !field_ok(how->top_p) || !field_ok(how->min_p) ||
         !field_ok(how->repetition_penalty))
         return MEGABYTE_INVALID_ARGUMENT;
@@ -4252,7 +4804,8 @@ static status sample(const struct kernels *k, const float *logits, size_t n_logi
     for (u32 i = 0; i < n; i++) {
         l[i] = i < bytes ? logits[i] : *end;
         if (seen[i]) l[i] = l[i] > 0 ? l[i] / penalty : l[i] * penalty;
-        l[i] = l[i] > -1e30f ? l[i] : -1e30f; /* finite, whatever the caller's logits and penalty are */
+        l[i] = l[i] > -1e30f ? l[i]
+                             : -1e30f; /* finite, whatever the caller's logits and penalty are */
         l[i] = l[i] < 1e30f ? l[i] : 1e30f;
     }
     chosen = choose(k, l, n, how);
@@ -4266,9 +4819,10 @@ static u32 repetition_window(const megabyte_sampling *how) {
     return min32(how->repetition_window ? how->repetition_window : 64, MAX_REPETITION_WINDOW);
 }
 
-megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent, size_t n_recent,
-                                megabyte_sampling *how, uint8_t *byte) {
-    if (!logits || !n_logits || !how || !byte || (n_recent && !recent)) return MEGABYTE_INVALID_ARGUMENT;
+megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
+                                size_t n_recent, megabyte_sampling *how, uint8_t *byte) {
+    if (!logits || !n_logits || !how || !byte || (n_recent && !recent))
+        return MEGABYTE_INVALID_ARGUMENT;
     size_t window = repetition_window(how);
     if (n_recent > window) {
         recent += n_recent - window;
@@ -4278,14 +4832,16 @@ megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint
     return sample(&plain, logits, n_logits, NULL, recent, n_recent, how, byte);
 }
 
-megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte) {
+megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *how,
+                                       uint8_t *byte) {
     u8 recent[MAX_REPETITION_WINDOW];
     if (!s || !how || !byte) return MEGABYTE_INVALID_ARGUMENT;
     u64 n = min64(repetition_window(how), s->position - s->oldest);
     for (u64 i = 0; i < n; i++) recent[i] = s->history[(s->position - n + i) % s->history_bytes];
     const struct sizes *z = &s->engine->model->sizes;
     return sample(&s->engine->kernels, s->logits, z->vocabulary,
-                  z->end_id < z->vocabulary ? s->logits + z->end_id : NULL, recent, (size_t)n, how, byte);
+                  z->end_id < z->vocabulary ? s->logits + z->end_id : NULL, recent, (size_t)n, how,
+                  byte);
 }
 
 /* ================================================================================ 13 contexts */
@@ -4294,67 +4850,95 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
  *
  * Many simple models each give P(bit = 1); their opinions are added up in the logistic domain:
  *
- *     P = squash(sum of w[i] * stretch(p[i])),  stretch(p) = ln(p / (1 - p)),  squash(x) = 1 / (1 + e^-x)
+ *     P = squash(sum of w[i] * stretch(p[i])),  stretch(p) = ln(p / (1 - p)),  squash(x) = 1 / (1 +
+ *     e^-x)
  *
- * and after every bit the weights follow the gradient of the code length: w[i] += rate error stretch(p[i])
- * (logistic mixing, M. Mahoney's PAQ; what follows was written anew in the manner of lpaq). The models:
+ * and after every bit the weights follow the gradient of the code length: w[i] += rate error
+ * stretch(p[i]) (logistic mixing, M. Mahoney's PAQ; what follows was written anew in the manner of
+ * lpaq). The models:
  *
- *   contexts  Hashes of what came before: the last 0, 1, 2, 3, 4, 6 bytes, the word, the column, the table's
- *             field ... In each context every node of a nibble's bit tree keeps a bit history, one byte: how
- *             many 0s and 1s it saw and which came last. What a history means is learned as well: each
- *             context has a map from history to probability.
- *   match     The longest earlier string equal to the last bytes predicts the byte that followed it.
+ *   contexts  Hashes of what came before: the last 0, 1, 2, 3, 4, 6 bytes, the word, the column,
+ *             the table's field ... In each context every node of a nibble's bit tree keeps a bit
+ *             history, one byte: how many 0s and 1s it saw and which came last. What a history
+ *             means is learned as well: each context has a map from history to probability.
+ *   match     The longest earlier string equal to the last bytes predicts the byte that followed
+ *             it.
  *   network   The transformer's probability; without it the mixer runs on contexts alone.
  *
- * Several weight sets, each selected by a small context, mix the same inputs; a second mixer joins their
- * outputs, and two adaptive probability maps correct what it still gets wrong. All of it is integers, the
- * same on every machine: probabilities have 22 bits, stretched values are in 1/128 (inputs) or 1/4096 (sums),
- * weights in 1/16384. Shifts to the right of negative numbers round down, as every compiler has it.
+ * Several weight sets, each selected by a small context, mix the same inputs; a second mixer joins
+ * their outputs, and two adaptive probability maps correct what it still gets wrong. All of it is
+ * integers, the same on every machine: probabilities have 22 bits, stretched values are in 1/128
+ * (inputs) or 1/4096 (sums), weights in 1/16384. Shifts to the right of negative numbers round
+ * down, as every compiler has it.
  *
- * Memory, 1 << log2_memory bytes: the state (0.4 MB), the last bytes (1/8), the match table (1/16), and bit
- * histories in the rest. */
+ * Memory, 1 << log2_memory bytes: the state (0.4 MB), the last bytes (1/8), the match table (1/16),
+ * and bit histories in the rest. */
 
 enum {
     /* contexts */
-    N_ORDERS = 6, C_WORD = N_ORDERS, C_WORDS, C_COLUMN, C_SPARSE, C_RECORD, C_FIELD, C_EXPECTED, N_CONTEXTS,
+    N_ORDERS = 6,
+    C_WORD = N_ORDERS,
+    C_WORDS,
+    C_COLUMN,
+    C_SPARSE,
+    C_RECORD,
+    C_FIELD,
+    C_EXPECTED,
+    N_CONTEXTS,
     /* pairs of inputs: one per context, then */
-    I_MATCH = N_CONTEXTS, I_NETWORK, I_REFINED, N_INPUTS = 2 * (I_REFINED + 1),
-    /* weight sets: one of each group takes part. N_SETS groups with the network, one fewer without */
-    SET_HITS = 0, SET_PARTIAL = SET_HITS + 32, SET_NETWORK = SET_PARTIAL + 512, SET_BYTE1 = SET_NETWORK + 256,
-    SET_BYTE2 = SET_BYTE1 + 256, N_WEIGHTS = SET_BYTE2 + 256, N_SETS = 5,
-    N_STATES = 256, N_BUCKETS = 33, MIN_MATCH = 6,
-    P_BITS = 22, P_ONE = 1 << P_BITS, X_MAX = 65535 /* stretched sums: within 16 * 4096 */
+    I_MATCH = N_CONTEXTS,
+    I_NETWORK,
+    I_REFINED,
+    N_INPUTS = 2 * (I_REFINED + 1),
+    /* weight sets: one of each group takes part. N_SETS groups with the network, one fewer
+     * without */
+    SET_HITS = 0,
+    SET_PARTIAL = SET_HITS + 32,
+    SET_NETWORK = SET_PARTIAL + 512,
+    SET_BYTE1 = SET_NETWORK + 256,
+    SET_BYTE2 = SET_BYTE1 + 256,
+    N_WEIGHTS = SET_BYTE2 + 256,
+    N_SETS = 5,
+    N_STATES = 256,
+    N_BUCKETS = 33,
+    MIN_MATCH = 6,
+    P_BITS = 22,
+    P_ONE = 1 << P_BITS,
+    X_MAX = 65535 /* stretched sums: within 16 * 4096 */
 };
 
 _Static_assert(N_INPUTS == MIX_INPUTS, "the mixing kernels have a fixed width");
 
-/* An adaptive probability is a u32: P(1) in the upper 22 bits, a count of updates in the lower 10. */
+/* An adaptive probability is a u32: P(1) in the upper 22 bits, a count of updates in the lower
+ * 10. */
 #define NOTHING ((u32)(P_ONE / 2) << 10 | 2) /* P(1) = 1/2: both its inputs are 0 */
 
-struct mixer_pair { i16 stretched, plain; };    /* one probability as two inputs, see mixer_mix */
+struct mixer_pair {
+    i16 stretched, plain;
+}; /* one probability as two inputs, see mixer_mix */
 
 /* What never changes is kept once for all mixers of a codec: it stays in the processor's cache. */
 struct mixer_tables {
     const struct kernels *kernels;
-    u32 squash[513];                            /* at steps of 1/16 */
-    struct mixer_pair pair[4096];               /* by the upper 12 bits of a probability */
+    u32 squash[513]; /* at steps of 1/16 */
+    struct mixer_pair pair[4096]; /* by the upper 12 bits of a probability */
     u16 log[257], reciprocal[1024];
-    u8 next_state[N_STATES][2];                 /* of bit histories */
+    u8 next_state[N_STATES][2]; /* of bit histories */
     u32 first_map[N_STATES];
 };
 
 struct mixer_context {
-    u64 key;                                    /* hash of what identifies the context */
-    u8 *slot;                                   /* the histories of this nibble's bits */
-    u32 at, check;                              /* where the first nibble's search starts; the check byte */
+    u64 key; /* hash of what identifies the context */
+    u8 *slot; /* the histories of this nibble's bits */
+    u32 at, check; /* where the first nibble's search starts; the check byte */
 };
 
 struct mixer {
     /* this bit's */
     _Alignas(64) struct mixer_pair input[N_INPUTS / 2];
-    u8 state[N_CONTEXTS];                       /* the contexts' histories */
-    u32 chosen[N_SETS], before;                 /* rows of weights; the first one of the bit before */
-    i32 network, stretched;                     /* the network's P(1), and that stretched */
+    u8 state[N_CONTEXTS]; /* the contexts' histories */
+    u32 chosen[N_SETS], before; /* rows of weights; the first one of the bit before */
+    i32 network, stretched; /* the network's P(1), and that stretched */
     i32 x_set[N_SETS], x_final;
     u32 p_set[N_SETS], p_final;
     u32 *match_p, *refined_p, *apm_row[2], *apm_p[2];
@@ -4362,22 +4946,23 @@ struct mixer {
     const struct mixer_tables *tables;
     u32 n_sets, with_network;
     i32 rate;
-    u64 last8;                                  /* the last bytes, newest lowest */
-    u32 position, partial, node, bit_position;  /* partial: 1, then this byte's bits; node: this nibble's */
+    u64 last8; /* the last bytes, newest lowest */
+    u32 position, partial, node,
+        bit_position; /* partial: 1, then this byte's bits; node: this nibble's */
     u32 word, previous_word, field, line_start, line_above;
     u32 record, record_votes;
     u32 match_at, match_length, match_misses, match_bucket, match_row;
-    u32 expected;                               /* 256 | the byte that the match predicts; 0: no match */
+    u32 expected; /* 256 | the byte that the match predicts; 0: no match */
     u8 *history, *lines;
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
     struct mixer_context context[N_CONTEXTS];
-    u32 weights_used[(N_WEIGHTS + 31) / 32];    /* a bit each */
+    u32 weights_used[(N_WEIGHTS + 31) / 32]; /* a bit each */
 
     /* What is learned. Rows of the first three lie in one line of the cache each. */
     _Alignas(64) i16 weights[N_WEIGHTS][N_INPUTS]; /* 16384 = 1.0 */
-    i32 final_weights[256][8];                  /* 2^28 = 1.0 */
-    u32 map[N_STATES][16];                      /* [history][context]: probability */
+    i32 final_weights[256][8]; /* 2^28 = 1.0 */
+    u32 map[N_STATES][16]; /* [history][context]: probability */
     u32 refined[N_STATES][N_BUCKETS];
     u32 apm[2][1024][N_BUCKETS];
     u32 match_map[32 * 4], last_seen[256], last_gap[256];
@@ -4424,11 +5009,12 @@ static void adapt(const struct mixer *m, u32 *p, u32 bit, u32 limit) {
 
 /* ---- tables */
 
-/* Bit histories: all pairs of counts (n0, n1) within most[], each with the bit that came last; state 0 has
- * seen nothing, and states are numbered by n0 + n1. A bit adds to its own count and cuts the other one down
- * if that is above 2, since what came lately says more; a pair outside the bounds is moved back in. */
+/* Bit histories: all pairs of counts (n0, n1) within most[], each with the bit that came last;
+ * state 0 has seen nothing, and states are numbered by n0 + n1. A bit adds to its own count and
+ * cuts the other one down if that is above 2, since what came lately says more; a pair outside the
+ * bounds is moved back in. */
 static void make_states(struct mixer_tables *t) {
-    static const u8 most[5] = { 41, 20, 12, 7, 5 }; /* of the larger count, by the smaller */
+    static const u8 most[5] = {41, 20, 12, 7, 5}; /* of the larger count, by the smaller */
     u8 zeros[N_STATES], ones[N_STATES], number[48][48][2];
     u32 n = 0;
     memset(number, 0, sizeof number);
@@ -4436,13 +5022,14 @@ static void make_states(struct mixer_tables *t) {
         for (u32 n1 = 0; n1 <= total; n1++)
             for (u32 last = 0; last < 2; last++) {
                 u32 n0 = total - n1, low = n0 < n1 ? n0 : n1;
-                if (low > 4 || total - low > most[low] || (total ? !(last ? n1 : n0) : last)) continue;
+                if (low > 4 || total - low > most[low] || (total ? !(last ? n1 : n0) : last))
+                    continue;
                 zeros[n] = (u8)n0, ones[n] = (u8)n1;
                 number[n0][n1][last] = (u8)n++; /* 226 in all */
             }
     for (u32 s = 0; s < n; s++) {
         for (u32 bit = 0; bit < 2; bit++) {
-            u32 c[2] = { zeros[s], ones[s] }, o = c[!bit];
+            u32 c[2] = {zeros[s], ones[s]}, o = c[!bit];
             c[bit]++;
             c[!bit] = o > 25 ? 7 : o > 14 ? 6 : o > 9 ? 5 : o > 5 ? 4 : o > 3 ? 3 : o > 2 ? 2 : o;
             for (;;) {
@@ -4468,7 +5055,8 @@ static void make_tables(struct mixer_tables *t, const struct kernels *kernels) {
         t->squash[256 - i] = P_ONE - p;
         e = e * 4034750032u >> 32; /* e^(-1/16) */
     }
-    for (u32 i = 0; i < 256; i++) { /* squaring doubles the logarithm: each carry past 2 is its next bit */
+    for (u32 i = 0; i < 256;
+         i++) { /* squaring doubles the logarithm: each carry past 2 is its next bit */
         u64 v = (u64)(256 + i) << 22;
         u32 bits = 0;
         for (u32 k = 0; k < 12; k++) {
@@ -4480,7 +5068,8 @@ static void make_tables(struct mixer_tables *t, const struct kernels *kernels) {
     }
     t->log[256] = 4096;
     for (i32 i = 0; i < 4096; i++)
-        t->pair[i] = (struct mixer_pair){ (i16)stretch(t, (u32)i * 1024 + 512), (i16)((i - 2048) >> 2) };
+        t->pair[i] = (struct mixer_pair){(i16)stretch(t, (u32)i * 1024 + 512),
+                                         (i16)((i - 2048) >> 2)};
     for (u32 i = 0; i < 1024; i++) t->reciprocal[i] = (u16)(131072 / (2 * i + 3));
     make_states(t);
 }
@@ -4492,12 +5081,13 @@ static u64 context_key(u32 number, u64 value) {
 }
 
 static void byte_contexts(struct mixer *m) {
-    static const u8 order[N_ORDERS] = { 0, 1, 2, 3, 4, 6 };
+    static const u8 order[N_ORDERS] = {0, 1, 2, 3, 4, 6};
     u64 c = m->last8;
     u32 c1 = (u32)c & 255, pos = m->position, mask = m->history_mask;
     const u8 *h = m->history;
 
-    for (u32 i = 0; i < N_ORDERS; i++) m->context[i].key = context_key(i, c & (((u64)1 << 8 * order[i]) - 1));
+    for (u32 i = 0; i < N_ORDERS; i++)
+        m->context[i].key = context_key(i, c & (((u64)1 << 8 * order[i]) - 1));
 
     /* words: letters, any case, and all bytes of UTF-8 sequences */
     if (((c1 | 32) >= 'a' && (c1 | 32) <= 'z') || c1 >= 128)
@@ -4507,16 +5097,19 @@ static void byte_contexts(struct mixer *m) {
     u64 words = ((u64)m->previous_word << 32 | m->word) * 0x9E3779B97F4A7C15u;
     m->context[C_WORDS].key = context_key(C_WORDS, words + c1);
 
-    /* lines: the column with the byte above it; fields: the field's number in the line, its bytes so far */
+    /* lines: the column with the byte above it; fields: the field's number in the line, its bytes
+     * so far */
     if (c1 == '\n') m->line_above = m->line_start, m->line_start = pos, m->field = 0;
-    else if (c1 == ',' || c1 == '\t' || c1 == ';' || c1 == '|') m->field = (m->field | 0xffffff) + 1;
+    else if (c1 == ',' || c1 == '\t' || c1 == ';' || c1 == '|')
+        m->field = (m->field | 0xffffff) + 1;
     else m->field = (m->field & 0xff000000) | ((m->field + c1 + 1) * 0x2F0B4C47u & 0xffffff);
     u32 column = pos - m->line_start, above = m->line_above + column;
     above = above < m->line_start ? h[above & mask] : 0;
     m->context[C_COLUMN].key = context_key(C_COLUMN, (column < 255 ? column : 255) << 8 | above);
     m->context[C_FIELD].key = context_key(C_FIELD, m->field);
 
-    /* records: a gap that two pairs of equal bytes agree on, again and again, is taken for their length */
+    /* records: a gap that two pairs of equal bytes agree on, again and again, is taken for their
+     * length */
     u32 gap = pos - m->last_seen[c1];
     if (gap == m->last_gap[c1] && gap > 1 && m->last_seen[c1] > gap) {
         if (gap == m->record) m->record_votes += m->record_votes < 1000;
@@ -4534,12 +5127,14 @@ static void byte_contexts(struct mixer *m) {
     m->context[C_EXPECTED].key = context_key(C_EXPECTED, m->expected << 16 | length << 8 | c1);
 }
 
-/* Bit histories lie in slots of 16 bytes: a check byte and the 15 nodes of a nibble's bits. A line of the
- * cache holds four. A key names a line and the slot where the search starts; the second nibble's slot is in
- * the same 4 KB as the first's. */
+/* Bit histories lie in slots of 16 bytes: a check byte and the 15 nodes of a nibble's bits. A line
+ * of the cache holds four. A key names a line and the slot where the search starts; the second
+ * nibble's slot is in the same 4 KB as the first's. */
 
 static u32 nibble_hash(u32 partial) { return partial * 0x9E3779B1u; }
-static u32 second_slot(u32 at, u32 nibble) { return at ^ (nibble >> 20 & 0xfc0) ^ (nibble >> 16 & 48); }
+static u32 second_slot(u32 at, u32 nibble) {
+    return at ^ (nibble >> 20 & 0xfc0) ^ (nibble >> 16 & 48);
+}
 
 /* The second nibble's, one bit before it is known: both that it may be. */
 static void slots_ahead(const struct mixer *m) {
@@ -4576,7 +5171,10 @@ static void slots_find(struct mixer *m) {
         u32 at = (u32)(first - m->lines), k = 16;
         for (; k < 64; k += 16) {
             u8 *s = m->lines + (at ^ k);
-            if (*s == c->check) { worst = s; break; }
+            if (*s == c->check) {
+                worst = s;
+                break;
+            }
             if (s[1] < worst[1]) worst = s; /* its first node has seen the fewest bits */
         }
         c->slot = worst;
@@ -4588,30 +5186,35 @@ static void slots_find(struct mixer *m) {
 
 /* ---- match model */
 
-/* Follows the match, or looks for one: positions are found by the hash of the last 6 bytes, whose line in
- * the table is named by the first 5 of them and so fetched a byte ahead. A match that failed goes on as a
- * weak one (its length counts from 0 again) until a better is found: records differ in a field and go on
- * alike. */
+/* Follows the match, or looks for one: positions are found by the hash of the last 6 bytes, whose
+ * line in the table is named by the first 5 of them and so fetched a byte ahead. A match that
+ * failed goes on as a weak one (its length counts from 0 again) until a better is found: records
+ * differ in a field and go on alike. */
 static void match_find(struct mixer *m) {
     const u8 *h = m->history;
     u32 mask = m->history_mask, pos = m->position;
     u32 *entry = m->match_table + (m->match_row | (u32)(m->last8 & 255) * 0x9E3779B1u >> 28);
-    m->match_row = (u32)((m->last8 & 0xffffffffff) * 0x9E3779B97F4A7C15u >> (64 - m->match_bits)) & ~15u;
+    m->match_row = (u32)((m->last8 & 0xffffffffff) * 0x9E3779B97F4A7C15u >> (64 - m->match_bits)) &
+                   ~15u;
     PREFETCH(m->match_table + m->match_row);
     if (m->match_length | m->match_misses) m->match_at++;
     if (m->match_length && m->match_length < 65535) m->match_length++;
     if (m->match_length < 16 && *entry) {
         u32 found = *entry, n = 0;
-        while (n < 400 && n < found && pos - found + n < mask
-               && h[(found - n - 1) & mask] == h[(pos - n - 1) & mask]) n++;
+        while (n < 400 && n < found && pos - found + n < mask &&
+               h[(found - n - 1) & mask] == h[(pos - n - 1) & mask])
+            n++;
         if (n >= MIN_MATCH && n > m->match_length)
             m->match_at = found, m->match_length = n, m->match_misses = 0;
     }
     *entry = pos;
     if (m->match_misses > 16 || pos - m->match_at > mask - 8) m->match_length = m->match_misses = 0;
     u32 n = m->match_length;
-    m->match_bucket = n < 16 ? n : n < 32 ? 12 + n / 4 : n < 64 ? 16 + n / 8
-                    : n < 512 ? 18 + log2_floor(n) : 27;
+    m->match_bucket = n < 16    ? n
+                      : n < 32  ? 12 + n / 4
+                      : n < 64  ? 16 + n / 8
+                      : n < 512 ? 18 + log2_floor(n)
+                                : 27;
     m->expected = m->match_length | m->match_misses ? 256u | h[m->match_at & mask] : 0;
 }
 
@@ -4648,23 +5251,22 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
         m->apm[0][0][k] = p | (with_network ? 20 : 6);
         m->refined[0][k] = p | 60;
     }
-    for (u32 i = 1; i < 2 * 1024; i++) memcpy(m->apm[i / 1024][i % 1024], m->apm[0][0], sizeof m->apm[0][0]);
+    for (u32 i = 1; i < 2 * 1024; i++)
+        memcpy(m->apm[i / 1024][i % 1024], m->apm[0][0], sizeof m->apm[0][0]);
     for (u32 i = 1; i < N_STATES; i++) memcpy(m->refined[i], m->refined[0], sizeof m->refined[0]);
     m->with_network = with_network != 0;
     m->n_sets = with_network ? N_SETS : N_SETS - 1;
-    /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to the
-     * network alone in the second row, so that short messages lose nothing). Row 0 hands them on to new
-     * rows. */
+    /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to
+     * the network alone in the second row, so that short messages lose nothing). Row 0 hands them
+     * on to new rows. */
     static const i16 start[2][N_INPUTS] = {
-        { /* contexts alone */
-          3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982, -124, 3330, -327, 2649, -622,
-          2901, -705, 2457, -621, 2766, -580, 3046, -400, 3188, 2, 3003, 1, 0, 0, 0, 471
-        },
-        { /* with a network */
-          92, -107, 134, -157, 228, -36, 222, -9, 217, 5, 219, 19, 375, 48, 291, 45,
-          183, -29, 135, -53, 127, -37, 284, 13, 251, 57, 132, 67, 13822, -218, 1561, 57
-        }
-    };
+        {/* contexts alone */
+         3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982,
+         -124, 3330, -327, 2649,  -622, 2901, -705, 2457, -621, 2766, -580,
+         3046, -400, 3188, 2,     3003, 1,    0,    0,    0,    471},
+        {/* with a network */
+         92,  -107, 134, -157, 228, -36, 222, -9, 217, 5,  219, 19, 375,   48,   291,  45,
+         183, -29,  135, -53,  127, -37, 284, 13, 251, 57, 132, 67, 13822, -218, 1561, 57}};
     memcpy(m->weights[0], start[m->with_network], sizeof start[0]);
     m->weights_used[0] = 1; /* row 0 */
     for (u32 i = 0; i < 256; i++)
@@ -4679,8 +5281,8 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
 
 static u32 bucket(i32 x) { return (u32)(x + X_MAX + 1) >> 12; } /* 0 .. N_BUCKETS - 2 */
 
-/* A row of adaptive probabilities at stretched values -16 .. 16, read at x between two of them; *nearest is
- * the one to adapt. */
+/* A row of adaptive probabilities at stretched values -16 .. 16, read at x between two of them;
+ * *nearest is the one to adapt. */
 static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
     u32 f = (u32)(x + X_MAX + 1) & 4095, *a = row + bucket(x);
     *nearest = a + (f >> 11);
@@ -4710,8 +5312,8 @@ static void mixer_select(struct mixer *m, u32 network) {
     m->before = m->chosen[0];
     m->chosen[0] = SET_HITS + hits * 4 + matching;
     m->chosen[1] = SET_PARTIAL + (partial | (u32)(matching > 1) << 8);
-    m->chosen[2] = SET_NETWORK + matching
-                 + (m->with_network ? ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
+    m->chosen[2] = SET_NETWORK + matching +
+                   (m->with_network ? ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
                                     : (c1 >> 5) * 32 + (c2 >> 5) * 4);
     m->chosen[3] = SET_BYTE1 + c1;
     m->chosen[4] = SET_BYTE2 + c2;
@@ -4724,18 +5326,20 @@ static void mixer_mix(struct mixer *m) {
     const struct mixer_tables *t = m->tables;
     struct mixer_pair *x = m->input;
 
-    /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where it is
-     * not. */
+    /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where
+     * it is not. */
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) x[i] = t->pair[m->map[m->state[i]][i] >> 20];
-    x[I_MATCH] = (struct mixer_pair){ 0, 0 };
+    x[I_MATCH] = (struct mixer_pair){0, 0};
     if (m->match_p) {
         struct mixer_pair p = t->pair[*m->match_p >> 20]; /* of the expected bit */
         i32 sign = m->expected >> (7 - m->bit_position) & 1 ? 1 : -1;
-        x[I_MATCH] = (struct mixer_pair){ (i16)(p.stretched * sign), (i16)(p.plain * 2 * sign) };
+        x[I_MATCH] = (struct mixer_pair){(i16)(p.stretched * sign), (i16)(p.plain * 2 * sign)};
     }
-    /* The network: as it says, and as it turned out in its like where the order-2 history was the same. */
+    /* The network: as it says, and as it turned out in its like where the order-2 history was the
+     * same. */
     if (m->with_network) {
-        x[I_NETWORK] = (struct mixer_pair){ (i16)m->stretched, (i16)((m->network - P_ONE / 2) >> 12) };
+        x[I_NETWORK] = (struct mixer_pair){(i16)m->stretched,
+                                           (i16)((m->network - P_ONE / 2) >> 12)};
         u32 refined = interpolate(m->refined[m->state[2]], m->stretched * 32, &m->refined_p);
         x[I_REFINED].stretched = (i16)stretch(t, refined);
     }
@@ -4795,11 +5399,14 @@ static void mixer_update(struct mixer *m, int bit) {
 
     /* what is learned: the prefetched lines need some time */
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) adapt(m, &m->map[m->state[i]][i], b, 255);
-    UNROLLED for (u32 i = 0; i < 16; i++) m->map[0][i] = NOTHING; /* a context never seen keeps silent */
-    i32 target = bit << P_BITS, error = (target - (i32)m->p_final) >> 10, *final = m->final_weights[partial];
+    UNROLLED for (u32 i = 0; i < 16; i++)
+        m->map[0][i] = NOTHING; /* a context never seen keeps silent */
+    i32 target = bit << P_BITS, error = (target - (i32)m->p_final) >> 10,
+        *final = m->final_weights[partial];
     for (u32 k = 0; k < m->n_sets; k++) {
         i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
-        t->kernels->mix_train((const i16 *)(const void *)m->input, m->weights[m->chosen[k]], (i16)e);
+        t->kernels->mix_train((const i16 *)(const void *)m->input, m->weights[m->chosen[k]],
+                              (i16)e);
         final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
     }
     if (m->with_network) adapt(m, m->refined_p, b, 255);
@@ -4808,10 +5415,11 @@ static void mixer_update(struct mixer *m, int bit) {
     if (m->bit_position == 0) m->rate = mixer_rate(m);
 }
 
-/* Several mixers side by side: p[i], the network's P(1), becomes mixer i's. Each bit reads some twenty lines
- * all over a mixer's memory, and when the network has run in between none is in the caches any more. What a
- * step needs is therefore prefetched for all mixers before any takes it: then they all come at once, not one
- * after the other. (64 streams, one thread: 2.5 us a byte instead of 6.4.) */
+/* Several mixers side by side: p[i], the network's P(1), becomes mixer i's. Each bit reads some
+ * twenty lines all over a mixer's memory, and when the network has run in between none is in the
+ * caches any more. What a step needs is therefore prefetched for all mixers before any takes it:
+ * then they all come at once, not one after the other. (64 streams, one thread: 2.5 us a byte
+ * instead of 6.4.) */
 static void mixers_predict(struct mixer *const *mixers, u32 n, u32 *p) {
     u32 ahead = n > 1 ? n : 0; /* one alone would just wait for what it prefetches */
     for (u32 i = 0; i < n; i++) mixer_select(mixers[i], p[i]);
@@ -4831,7 +5439,8 @@ static void mixers_predict(struct mixer *const *mixers, u32 n, u32 *p) {
 /* ... and what a byte needs, before its first bit */
 static void mixers_begin(struct mixer *const *mixers, u32 n) {
     for (u32 i = 0; i < n; i++)
-        for (const u8 *at = (const u8 *)mixers[i], *end = (const u8 *)mixers[i]->weights; at < end; at += 64)
+        for (const u8 *at = (const u8 *)mixers[i], *end = (const u8 *)mixers[i]->weights; at < end;
+             at += 64)
             PREFETCH(at);
     for (u32 i = 0; i < n; i++) {
         const struct mixer *m = mixers[i];
@@ -4846,7 +5455,8 @@ static void mixers_begin(struct mixer *const *mixers, u32 n) {
 static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memory) {
     memcpy(to, from, (size_t)mixer_bytes(log2_memory));
     to->history = (u8 *)to + (from->history - (const u8 *)from);
-    to->match_table = (u32 *)(void *)((u8 *)to + ((const u8 *)from->match_table - (const u8 *)from));
+    to->match_table =
+        (u32 *)(void *)((u8 *)to + ((const u8 *)from->match_table - (const u8 *)from));
     to->lines = (u8 *)to + (from->lines - (const u8 *)from);
     for (u32 i = 0; i < N_CONTEXTS; i++)
         to->context[i].slot = to->lines + (from->context[i].slot - from->lines);
@@ -4854,19 +5464,20 @@ static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memo
 
 /* ================================================================================ 14 messages */
 
-/* Binary arithmetic coding (a range coder): the code is a number in [0, 1); every decision narrows the
- * interval [low, low + range) in which it lies, in units of 2^-32 of what has not been written yet. The range
- * is kept at 2^24 or more, so that the least likely decision (2^-22) has at least 4 units. */
+/* Binary arithmetic coding (a range coder): the code is a number in [0, 1); every decision narrows
+ * the interval [low, low + range) in which it lies, in units of 2^-32 of what has not been written
+ * yet. The range is kept at 2^24 or more, so that the least likely decision (2^-22) has at least 4
+ * units. */
 struct coder {
     u32 low, range;
-    u32 code;        /* decoding: the code's number minus low */
-    u8 *to;          /* encoding: [capacity] */
-    const u8 *from;  /* decoding: [capacity], then zeros without end */
+    u32 code; /* decoding: the code's number minus low */
+    u8 *to; /* encoding: [capacity] */
+    const u8 *from; /* decoding: [capacity], then zeros without end */
     u64 n, capacity; /* bytes written or read; n > capacity: the code did not fit */
 };
 
 static void begin_encoding(struct coder *c, u8 *to, u64 capacity) {
-    struct coder begin = { 0, UINT32_MAX, 0, to, NULL, 0, capacity };
+    struct coder begin = {0, UINT32_MAX, 0, to, NULL, 0, capacity};
     *c = begin;
 }
 
@@ -4876,10 +5487,11 @@ static u8 next_code_byte(struct coder *c) {
 }
 
 static void begin_decoding(struct coder *c, const u8 *from, u64 n) {
-    struct coder begin = { 0, UINT32_MAX, 0, NULL, from, 0, n };
+    struct coder begin = {0, UINT32_MAX, 0, NULL, from, 0, n};
     *c = begin;
     for (int i = 0; i < 4; i++) c->code = c->code << 8 | next_code_byte(c);
-    if (c->code >= c->range) c->n = UINT64_MAX / 2; /* outside of every interval, where no step leads */
+    if (c->code >= c->range)
+        c->n = UINT64_MAX / 2; /* outside of every interval, where no step leads */
 }
 
 static void carry(struct coder *c) {
@@ -4913,7 +5525,8 @@ static u32 decode_bit(struct coder *c, u32 p) {
         c->range -= ones;
         c->code -= ones;
     }
-    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8) c->code = c->code << 8 | next_code_byte(c);
+    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8)
+        c->code = c->code << 8 | next_code_byte(c);
     return bit;
 }
 
@@ -4933,10 +5546,12 @@ static void end_encoding(struct coder *c) {
     for (u32 i = 0; i < bytes; i++) put_code_byte(c, (u8)(number >> (24 - 8 * i)));
 }
 
-/* Encoding the decisions decoded so far would have written more than there is: the code is damaged. */
+/* Encoding the decisions decoded so far would have written more than there is: the code is
+ * damaged. */
 static int beyond_end(const struct coder *c) { return c->n - 4 > c->capacity; }
 
-/* 1 if the code is exactly what encoding the decoded decisions gives, so that no changed bit is ignored. */
+/* 1 if the code is exactly what encoding the decoded decisions gives, so that no changed bit is
+ * ignored. */
 static int ends_decoding(const struct coder *c) {
     u32 bytes;
     return c->code == (u32)shortest_in(c, &bytes) - c->low && c->n - 4 + bytes == c->capacity;
@@ -4970,20 +5585,22 @@ static u64 decode_plain(struct coder *c, u32 n) {
     return bits;
 }
 
-/* What predicts the bytes of a message or block, alone or mixed: a stream of the network, and contexts. */
+/* What predicts the bytes of a message or block, alone or mixed: a stream of the network, and
+ * contexts. */
 struct predictor {
     megabyte_stream *stream; /* or NULL */
-    struct mixer *mixer;     /* or NULL */
-    double ideal, network;   /* encoding: -log2 of the coded, of the network's probabilities, summed up */
+    struct mixer *mixer; /* or NULL */
+    double ideal,
+        network; /* encoding: -log2 of the coded, of the network's probabilities, summed up */
 };
 
-/* Codes bytes, 1 to engine->path_bytes at a time; the stream's and the contexts' histories then hold them,
- * too. Many bytes' decisions by the network are computed at once. */
+/* Codes bytes, 1 to engine->path_bytes at a time; the stream's and the contexts' histories then
+ * hold them, too. Many bytes' decisions by the network are computed at once. */
 static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
     const u32 *path = NULL;
     if (by->stream) {
         megabyte_engine *e = by->stream->engine;
-        struct job job = { by->stream, bytes, n, 0, WANT_ALL, NULL, 0, e->path, NULL };
+        struct job job = {by->stream, bytes, n, 0, WANT_ALL, NULL, 0, e->path, NULL};
         memcpy(e->a, by->stream->logits, 256 * sizeof *e->a);
         job.bits = code_length(e, e->a, 256, bytes[0], e->path);
         run_jobs(e, &job, 1);
@@ -4993,7 +5610,8 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
     for (u64 i = 0; i < n; i++) {
         double likely = 1; /* the product of eight probabilities of 2^-22 or more */
         for (u32 k = 0; k < BYTE_BITS; k++) {
-            u32 bit = bytes[i] >> (7 - k) & 1, p = path ? path[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
+            u32 bit = bytes[i] >> (7 - k) & 1,
+                p = path ? path[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
             if (by->mixer) mixers_predict(&by->mixer, 1, &p);
             encode_bit(c, p, bit);
             if (by->mixer) mixer_update(by->mixer, (int)bit);
@@ -5003,8 +5621,8 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
     }
 }
 
-/* Decodes the next byte of each of 1 .. MOST_AT_ONCE predictors of one kind (with streams or without, with
- * mixers or without). The contexts learn it; the streams are not moved on. */
+/* Decodes the next byte of each of 1 .. MOST_AT_ONCE predictors of one kind (with streams or
+ * without, with mixers or without). The contexts learn it; the streams are not moved on. */
 #define MOST_AT_ONCE 8
 static void decode_bytes(const struct predictor *const *by, struct coder *const *coders, u32 count,
                          u8 *bytes) {
@@ -5023,7 +5641,8 @@ static void decode_bytes(const struct predictor *const *by, struct coder *const 
     }
     if (with_mixer && count > 1) mixers_begin(mixers, count);
     for (u32 n = 256; n > 1; n /= 2) {
-        for (u32 i = 0; i < count; i++) p[i] = with_stream ? upper_half(w[i], n) : PROBABILITY_ONE / 2;
+        for (u32 i = 0; i < count; i++)
+            p[i] = with_stream ? upper_half(w[i], n) : PROBABILITY_ONE / 2;
         if (with_mixer) mixers_predict(mixers, count, p);
         for (u32 i = 0; i < count; i++) {
             u32 bit = decode_bit(coders[i], p[i]);
@@ -5034,11 +5653,13 @@ static void decode_bytes(const struct predictor *const *by, struct coder *const 
     }
 }
 
-/* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these weights,
- * which favour 15 to 254 bytes (of 1053: 100 bytes take 1.6 bits and 6 more), the rest as it is. */
+/* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these
+ * weights, which favour 15 to 254 bytes (of 1053: 100 bytes take 1.6 bits and 6 more), the rest as
+ * it is. */
 static const u32 length_weights[64] = {
-    10, 10, 20, 40, 90, 200, 340, 200, 60, 20, 10, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
+    10, 10, 20, 40, 90, 200, 340, 200, 60, 20, 10, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1,  1,  1,  1,  1,  1,   1,   1,   1,  1,  1,  1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1,  1,  1,  1,  1,  1,   1,   1,   1,  1,  1,  1, 1, 1, 1, 1, 1, 1, 1, 1};
 #define STORED_PROBABILITY (PROBABILITY_ONE / 64)
 
 static void begin_message(struct coder *c, u64 n, u32 stored) {
@@ -5074,8 +5695,8 @@ static u64 encode_message(struct predictor *by, u64 chunk, const u8 *bytes, u64 
     return c.n;
 }
 
-static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded, u8 *bytes, u64 capacity,
-                             size_t *n) {
+static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded, u8 *bytes,
+                             u64 capacity, size_t *n) {
     struct coder c, *coder = &c;
     const struct predictor *const predictor = by;
     begin_decoding(&c, coded, n_coded);
@@ -5088,7 +5709,8 @@ static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded,
         else decode_bytes(&predictor, &coder, 1, &bytes[i]);
         if (!stored && by->stream) step_all(&by->stream, &bytes[i], 1);
     }
-    if (stored && by->stream && !beyond_end(&c)) megabyte_stream_feed(by->stream, bytes, (size_t)length);
+    if (stored && by->stream && !beyond_end(&c))
+        megabyte_stream_feed(by->stream, bytes, (size_t)length);
     if (ends_decoding(&c)) return MEGABYTE_OK;
     *n = 0;
     return MEGABYTE_CORRUPT;
@@ -5096,20 +5718,21 @@ static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded,
 
 megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
                                        size_t capacity, size_t *n_coded) {
-    struct predictor by = { s, NULL, 0, 0 };
+    struct predictor by = {s, NULL, 0, 0};
     fp_state fp;
     if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_INVALID_ARGUMENT;
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
     if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
-    *n_coded = (size_t)encode_message(&by, s->engine->path_bytes, (const u8 *)bytes, n, (u8 *)coded);
+    *n_coded = (size_t)encode_message(&by, s->engine->path_bytes, (const u8 *)bytes, n,
+                                      (u8 *)coded);
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded, void *bytes,
-                                       size_t capacity, size_t *n) {
-    struct predictor by = { s, NULL, 0, 0 };
+megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded,
+                                       void *bytes, size_t capacity, size_t *n) {
+    struct predictor by = {s, NULL, 0, 0};
     fp_state fp;
     if (n) *n = 0;
     if (!s || (n_coded && !coded) || (capacity && !bytes) || !n) return MEGABYTE_INVALID_ARGUMENT;
@@ -5120,19 +5743,23 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
     return r;
 }
 
-/* ================================================================================ 15 compressed files */
+/* ========================================================================== 15 compressed files */
 
 /* ---- the container's headers; models/README.md has them byte by byte */
 
-static const u8 container_magic[4] = { 0xb5, 'm', 'b', 'z' };
+static const u8 container_magic[4] = {0xb5, 'm', 'b', 'z'};
 #define CONTAINER_VERSION 1
 #define MODEL_ID_BYTES 6
-#define CHECK_BYTES 4     /* of a block */
-#define WHOLE_BYTES 8     /* of everything, in the end mark */
+#define CHECK_BYTES 4 /* of a block */
+#define WHOLE_BYTES 8 /* of everything, in the end mark */
 #define HEADER_CHECK 2
 /* Is this method's code made with the network, with contexts? */
-static int uses_network(int method) { return method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED; }
-static int uses_contexts(int method) { return method == MEGABYTE_CONTEXTS || method == MEGABYTE_MIXED; }
+static int uses_network(int method) {
+    return method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED;
+}
+static int uses_contexts(int method) {
+    return method == MEGABYTE_CONTEXTS || method == MEGABYTE_MIXED;
+}
 
 /* Memory for contexts is 1, 4, 16 or 64 MB, which a file calls 1 to 4; 0 is none. */
 #define MOST_CONTEXTS 4
@@ -5154,12 +5781,20 @@ static u32 put_varint(u8 *to, u64 v) {
     return n;
 }
 
-/* What is left to read of a header. The first failure stays: more bytes are needed, or they are wrong. */
-struct reader { const u8 *at; size_t n, used; status result; };
+/* What is left to read of a header. The first failure stays: more bytes are needed, or they are
+ * wrong. */
+struct reader {
+    const u8 *at;
+    size_t n, used;
+    status result;
+};
 
 static u32 read_byte(struct reader *r) {
     if (r->result) return 0;
-    if (r->used == r->n) { r->result = MEGABYTE_TRUNCATED; return 0; }
+    if (r->used == r->n) {
+        r->result = MEGABYTE_TRUNCATED;
+        return 0;
+    }
     return r->at[r->used++];
 }
 
@@ -5193,7 +5828,8 @@ static u32 write_container(const megabyte_container *c, u8 *to) {
     u32 n = 4, coded;
     memcpy(to, container_magic, 4);
     to[n++] = (u8)c->format_version;
-    to[n++] = (u8)((c->single ? FLAG_SINGLE | c->method << METHOD_SHIFT : 0) | (c->primed ? FLAG_PRIMED : 0) |
+    to[n++] = (u8)((c->single ? FLAG_SINGLE | c->method << METHOD_SHIFT : 0) |
+                   (c->primed ? FLAG_PRIMED : 0) |
                    (!c->single && c->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
     to[n++] = (u8)c->numerics_version;
     memcpy(to + n, c->model_id, MODEL_ID_BYTES);
@@ -5201,7 +5837,8 @@ static u32 write_container(const megabyte_container *c, u8 *to) {
     to[n++] = (u8)(c->halvings | contexts_code(c->contexts) << 4);
     if (!c->single) n += put_varint(to + n, c->block);
     if (c->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, c->size);
-    if (c->single && !code_is_implied(c->method, (u32)c->size, &coded)) n += put_varint(to + n, c->coded);
+    if (c->single && !code_is_implied(c->method, (u32)c->size, &coded))
+        n += put_varint(to + n, c->coded);
     if (c->primed) {
         memcpy(to + n, c->prime_id, sizeof c->prime_id);
         n += sizeof c->prime_id;
@@ -5213,18 +5850,21 @@ static u32 write_container(const megabyte_container *c, u8 *to) {
 
 megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_container *c,
                                         megabyte_error *error) {
-    struct reader r = { (const u8 *)bytes, n, 4, MEGABYTE_OK };
+    struct reader r = {(const u8 *)bytes, n, 4, MEGABYTE_OK};
     u8 digest[32], check[HEADER_CHECK];
     clear_error(error);
-    if (!c || (n && !bytes)) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
+    if (!c || (n && !bytes))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
     memset(c, 0, sizeof *c);
     if (n && memcmp(r.at, container_magic, n < 4 ? n : 4))
         return fail(error, MEGABYTE_BAD_MAGIC, 0, "this is not a .mbz file");
     if (n < 4) return fail(error, MEGABYTE_TRUNCATED, n, "the header is cut off");
     c->format_version = read_byte(&r);
     if (c->format_version > CONTAINER_VERSION)
-        return fail(error, MEGABYTE_BAD_VERSION, 4, "format version %u is newer than this megabyte's (%u): "
-                    "update it", c->format_version, CONTAINER_VERSION);
+        return fail(error, MEGABYTE_BAD_VERSION, 4,
+                    "format version %u is newer than this megabyte's (%u): "
+                    "update it",
+                    c->format_version, CONTAINER_VERSION);
     u32 flags = read_byte(&r);
     c->numerics_version = read_byte(&r);
     read_bytes(&r, c->model_id, MODEL_ID_BYTES);
@@ -5240,7 +5880,8 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
         c->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
         c->block = (u32)c->size;
         wrong |= flags & (FLAG_SIZE | 8) || c->method >= MEGABYTE_METHODS ||
-                 (uses_contexts(c->method) && !contexts) || (!c->size && c->method != MEGABYTE_STORED);
+                 (uses_contexts(c->method) && !contexts) ||
+                 (!c->size && c->method != MEGABYTE_STORED);
         if (!wrong && !code_is_implied(c->method, c->block, &c->coded)) {
             c->coded = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
             wrong |= !r.result && c->coded >= c->size;
@@ -5248,7 +5889,8 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
     } else {
         c->block = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
         if (flags & FLAG_SIZE) c->size = read_varint(&r, INT64_MAX);
-        wrong |= (!r.result && !c->block) || (flags | FLAG_SIZE | FLAG_PRIMED) != (FLAG_SIZE | FLAG_PRIMED);
+        wrong |= (!r.result && !c->block) ||
+                 (flags | FLAG_SIZE | FLAG_PRIMED) != (FLAG_SIZE | FLAG_PRIMED);
     }
     if (c->primed) read_bytes(&r, c->prime_id, sizeof c->prime_id);
     c->header_bytes = (u32)r.used + HEADER_CHECK;
@@ -5262,9 +5904,10 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
 
 megabyte_status megabyte_block_read(const void *bytes, size_t n, const megabyte_container *c,
                                     megabyte_block *b, megabyte_error *error) {
-    struct reader r = { (const u8 *)bytes, n, 0, MEGABYTE_OK };
+    struct reader r = {(const u8 *)bytes, n, 0, MEGABYTE_OK};
     clear_error(error);
-    if (!c || !b || (n && !bytes)) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
+    if (!c || !b || (n && !bytes))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
     memset(b, 0, sizeof *b);
     u32 tag = read_byte(&r), check = CHECK_BYTES;
     b->method = (int)tag - 1;
@@ -5291,21 +5934,26 @@ megabyte_status megabyte_block_read(const void *bytes, size_t n, const megabyte_
 /* A block on its way. Compressing, only the first lane has a stream unless blocks are verified. */
 struct lane {
     megabyte_stream *stream;
-    u8 *bytes, *code;         /* [codec->block] each: original and coded */
-    u32 n, n_code;            /* how many there are; decompressing: how many there will be */
-    u32 done;                 /* decompressing: bytes of code gathered, then bytes decoded */
-    struct mixer *mixer;      /* memory for contexts, or NULL */
+    u8 *bytes, *code; /* [codec->block] each: original and coded */
+    u32 n, n_code; /* how many there are; decompressing: how many there will be */
+    u32 done; /* decompressing: bytes of code gathered, then bytes decoded */
+    struct mixer *mixer; /* memory for contexts, or NULL */
     struct predictor by;
     int method, bad;
     u8 check[CHECK_BYTES];
-    u8 head[24]; u32 n_head;  /* compressing: the block's header */
-    u64 index, at;            /* which block, and where it begins in the compressed file */
+    u8 head[24];
+    u32 n_head; /* compressing: the block's header */
+    u64 index, at; /* which block, and where it begins in the compressed file */
     struct coder coder;
 };
 
-struct span { const u8 *at; u64 n; };
+struct span {
+    const u8 *at;
+    u64 n;
+};
 
-#define TRIAL 16384 /* of a block's bytes, coded with contexts alone to see what the network gains */
+#define TRIAL \
+    16384 /* of a block's bytes, coded with contexts alone to see what the network gains */
 
 struct megabyte_codec {
     megabyte_allocator allocator;
@@ -5316,29 +5964,30 @@ struct megabyte_codec {
     megabyte_codec_options options;
     u32 block, n_lanes;
     struct lane *lanes;
-    struct lane **active;       /* [n_lanes] that are being decoded */
+    struct lane **active; /* [n_lanes] that are being decoded */
     u32 n_active;
     int verifying;
-    megabyte_stream **stepped;  /* [n_lanes], for step_all ... */
-    u8 *step;                   /* ... and the bytes */
-    u32 contexts;               /* code of the memory that a mixer has; 0: there is none */
+    megabyte_stream **stepped; /* [n_lanes], for step_all ... */
+    u8 *step; /* ... and the bytes */
+    u32 contexts; /* code of the memory that a mixer has; 0: there is none */
     struct mixer_tables *tables;
-    megabyte_stream *primed;    /* what every block begins with, or NULL ... */
+    megabyte_stream *primed; /* what every block begins with, or NULL ... */
     struct mixer *primed_mixer[2]; /* ... with contexts alone, mixed */
     u8 prime_id[4];
 
-    struct span *out;           /* [2 n_lanes + 2] what is to be handed out */
+    struct span *out; /* [2 n_lanes + 2] what is to be handed out */
     u32 n_out, next_out;
-    u32 filled;                 /* lanes that are complete */
-    int begun, finished, ended; /* compressing: the header is out; no more input; the end mark is out */
-    int flush, more;            /* push had more than fits */
-    u64 pushed;                 /* bytes taken in */
-    u64 reported;               /* to options.progress */
-    fp_state caller;            /* while pull works */
-    u64 blocks;                 /* of the running file */
-    struct sha256 whole;        /* of its original bytes */
+    u32 filled; /* lanes that are complete */
+    int begun, finished,
+        ended; /* compressing: the header is out; no more input; the end mark is out */
+    int flush, more; /* push had more than fits */
+    u64 pushed; /* bytes taken in */
+    u64 reported; /* to options.progress */
+    fp_state caller; /* while pull works */
+    u64 blocks; /* of the running file */
+    struct sha256 whole; /* of its original bytes */
     megabyte_codec_counts counts;
-    megabyte_error error;       /* holds once all output is handed out */
+    megabyte_error error; /* holds once all output is handed out */
 
     /* compressing: the file's header; decompressing: and what is being gathered */
     megabyte_container container;
@@ -5348,9 +5997,10 @@ struct megabyte_codec {
     u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
 };
 
-/* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to 64 MB. */
+/* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to
+ * 64 MB. */
 static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u32)o->level : 7; }
-static const u8 level_contexts[10] = { 0, 1, 2, 3, 4, 0, 2, 3, 4, 4 };
+static const u8 level_contexts[10] = {0, 1, 2, 3, 4, 0, 2, 3, 4, 4};
 
 u32 megabyte_codec_block(const megabyte_codec_options *o) {
     u64 size = o && o->size != MEGABYTE_SIZE_UNKNOWN ? o->size : 0, n = o ? o->streams : 0;
@@ -5377,17 +6027,23 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
     u32 most;
     *o = from ? *from : defaults;
     if (o->size == MEGABYTE_SIZE_UNKNOWN) o->size = 0;
-    u32 level = level_of(o), given = o->contexts == MEGABYTE_NO_CONTEXTS ? 0 : contexts_code(o->contexts);
+    u32 level = level_of(o),
+        given = o->contexts == MEGABYTE_NO_CONTEXTS ? 0 : contexts_code(o->contexts);
     if (mode < MEGABYTE_COMPRESS || mode > MEGABYTE_MESSAGES || o->level < 0 || o->level > 9)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)", mode, o->level);
-    if (o->streams > 256 || o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 || (o->n_prime && !o->prime))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "streams must be up to 256 (%u), blocks %u (%u), "
-                    "halvings 15 (%u)", o->streams, MEGABYTE_BLOCK_MAX, o->block, o->halvings);
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)", mode,
+                    o->level);
+    if (o->streams > 256 || o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 ||
+        (o->n_prime && !o->prime))
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "streams must be up to 256 (%u), blocks %u (%u), "
+                    "halvings 15 (%u)",
+                    o->streams, MEGABYTE_BLOCK_MAX, o->block, o->halvings);
     if (o->contexts != MEGABYTE_NO_CONTEXTS && o->contexts != contexts_megabytes(given))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "contexts must be 1, 4, 16 or 64 MB, not %u",
-                    o->contexts);
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "contexts must be 1, 4, 16 or 64 MB, not %u", o->contexts);
     if (o->contexts == MEGABYTE_NO_CONTEXTS && level < 5 && mode != MEGABYTE_DECOMPRESS)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "levels 1 to 4 are nothing without contexts");
+        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+                    "levels 1 to 4 are nothing without contexts");
     if (o->engine && o->engine->model != model)
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
     if (model->sizes.vocabulary < 256)
@@ -5399,15 +6055,20 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
     p->stream.context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
     p->stream.as = o->as;
     p->primed = o->n_prime || o->as;
-    p->block = mode == MEGABYTE_COMPRESS ? megabyte_codec_block(o)
-               : mode == MEGABYTE_MESSAGES ? 1 : o->block ? o->block : MEGABYTE_BLOCK_DEFAULT;
+    p->block = mode == MEGABYTE_COMPRESS   ? megabyte_codec_block(o)
+               : mode == MEGABYTE_MESSAGES ? 1
+               : o->block                  ? o->block
+                                           : MEGABYTE_BLOCK_DEFAULT;
     p->lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
     if (mode == MEGABYTE_MESSAGES) p->lanes = 1;
     p->contexts = mode == MEGABYTE_DECOMPRESS ? 3 : level_contexts[level];
-    if (mode == MEGABYTE_MESSAGES) p->contexts = min32(p->contexts, 1); /* short, and begun anew each time */
+    if (mode == MEGABYTE_MESSAGES)
+        p->contexts = min32(p->contexts, 1); /* short, and begun anew each time */
     if (o->contexts) p->contexts = given;
-    /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far fewer. */
-    for (most = 1; most < MOST_CONTEXTS && (u64)p->block << 7 > 1ULL << contexts_log2(most); most++) {}
+    /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far
+     * fewer. */
+    for (most = 1; most < MOST_CONTEXTS && (u64)p->block << 7 > 1ULL << contexts_log2(most);
+         most++) {}
     if (mode == MEGABYTE_COMPRESS && !p->primed) p->contexts = min32(p->contexts, most);
     return MEGABYTE_OK;
 }
@@ -5443,12 +6104,14 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
                                     const megabyte_codec_options *options, size_t *bytes) {
     struct plan p;
     megabyte_codec c;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     size_t engine = 0, all = 0, stream = 0;
     if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
     status r = make_plan(&p, model, mode, options, NULL);
     if (!r && !p.options.engine) r = megabyte_engine_size(model, NULL, &engine);
-    if (!r) r = megabyte_stream_size(model, &p.stream, &all); /* with an engine of its own if there is none */
+    if (!r)
+        r = megabyte_stream_size(model, &p.stream,
+                                 &all); /* with an engine of its own if there is none */
     if (r) return r;
     stream = all - engine;
     codec_layout(&c, &a, &p);
@@ -5484,7 +6147,8 @@ void megabyte_codec_reset(megabyte_codec *c) {
     sha256_begin(&c->whole);
 }
 
-/* What every block begins with: a stream and contexts that know the type of file and the priming bytes. */
+/* What every block begins with: a stream and contexts that know the type of file and the priming
+ * bytes. */
 static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
     u8 digest[32];
     struct coder nowhere;
@@ -5492,7 +6156,7 @@ static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
     memcpy(c->prime_id, digest, sizeof c->prime_id);
     if (!c->contexts) megabyte_stream_feed(c->primed, bytes, (size_t)n);
     for (int mixed = 0; c->contexts && mixed < 2; mixed++) {
-        struct predictor by = { mixed ? c->primed : NULL, c->primed_mixer[mixed], 0, 0 };
+        struct predictor by = {mixed ? c->primed : NULL, c->primed_mixer[mixed], 0, 0};
         mixer_reset(by.mixer, c->tables, contexts_log2(c->contexts), mixed);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
@@ -5508,7 +6172,7 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     struct plan p;
     megabyte_allocator memory;
     megabyte_codec *c, sizes;
-    struct arena a = { NULL, 0, 0 };
+    struct arena a = {NULL, 0, 0};
     void *object = NULL;
     fp_state fp;
     clear_error(error);
@@ -5520,8 +6184,8 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     if (r) return r;
     codec_layout(&sizes, &a, &p);
     size_t bytes = (size_t)a.used;
-    r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_OUT_OF_MEMORY, bytes, "a codec",
-                   error);
+    r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_OUT_OF_MEMORY, bytes,
+                   "a codec", error);
     if (r) return r;
     advise_large_pages(object, bytes);
     c = (megabyte_codec *)object;
@@ -5570,8 +6234,9 @@ void megabyte_codec_count(const megabyte_codec *c, megabyte_codec_counts *counts
 /* ---- blocks */
 
 /* A block's or message's predictor at its beginning. */
-static struct predictor start(const megabyte_codec *c, int method, megabyte_stream *s, struct mixer *m) {
-    struct predictor by = { uses_network(method) ? s : NULL, uses_contexts(method) ? m : NULL, 0, 0 };
+static struct predictor start(const megabyte_codec *c, int method, megabyte_stream *s,
+                              struct mixer *m) {
+    struct predictor by = {uses_network(method) ? s : NULL, uses_contexts(method) ? m : NULL, 0, 0};
     u32 patches = c->model->stage[0].size.positions >> c->container.halvings;
     u32 memory = contexts_log2(contexts_code(c->container.contexts));
     if (by.stream && c->primed) {
@@ -5586,7 +6251,9 @@ static struct predictor start(const megabyte_codec *c, int method, megabyte_stre
 }
 
 static int best_method(const megabyte_codec *c) {
-    return level_of(&c->options) < 5 ? MEGABYTE_CONTEXTS : c->contexts ? MEGABYTE_MIXED : MEGABYTE_NETWORK;
+    return level_of(&c->options) < 5 ? MEGABYTE_CONTEXTS
+           : c->contexts             ? MEGABYTE_MIXED
+                                     : MEGABYTE_NETWORK;
 }
 
 /* Tells the caller how far the work is; 1 if it is to stop. */
@@ -5607,10 +6274,11 @@ static void add_check(megabyte_codec *c, const struct lane *l, u8 check[CHECK_BY
     sha256_add(&c->whole, l->bytes, l->n);
 }
 
-/* Codes the block's first n bytes; `before`: bytes of the lanes before it. *late is what their second half
- * comes to, in bits; the block is given up if that is more than `most`. 0 if cancelled. */
-static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u64 before, double *late,
-                        double most) {
+/* Codes the block's first n bytes; `before`: bytes of the lanes before it. *late is what their
+ * second half comes to, in bits; the block is given up if that is more than `most`. 0 if
+ * cancelled. */
+static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u64 before,
+                        double *late, double most) {
     u32 half = min32(n, TRIAL) / 2, trial = 2 * half;
     l->method = method;
     l->by = start(c, method, c->lanes[0].stream, c->lanes[0].mixer);
@@ -5628,8 +6296,8 @@ static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u6
     return 1;
 }
 
-/* Chooses the method and makes the code. Contexts alone are tried on the block's beginning: where the network
- * gains less than half a percent there, it is not worth its time. 0 if cancelled. */
+/* Chooses the method and makes the code. Contexts alone are tried on the block's beginning: where
+ * the network gains less than half a percent there, it is not worth its time. 0 if cancelled. */
 static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
     u32 same = 1, trial = min32(l->n, TRIAL);
     double contexts = 0, mixed = 0;
@@ -5643,15 +6311,18 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
     } else if (l->n) {
         int method = best_method(c);
         if (method == MEGABYTE_MIXED) {
-            if (!encode_block(c, l, MEGABYTE_CONTEXTS, trial, before, &contexts, INFINITY)) return 0;
+            if (!encode_block(c, l, MEGABYTE_CONTEXTS, trial, before, &contexts, INFINITY))
+                return 0;
             u64 whole = l->coder.n;
-            if (!encode_block(c, l, method, l->n, before, &mixed, trial < l->n ? contexts * 0.995 : INFINITY))
+            if (!encode_block(c, l, method, l->n, before, &mixed,
+                              trial < l->n ? contexts * 0.995 : INFINITY))
                 return 0;
             if (l->coder.n > l->coder.capacity /* it may not have got as far as the trial's end */
                 || (trial < l->n ? mixed > contexts * 0.995 : whole <= l->coder.n))
                 method = MEGABYTE_CONTEXTS;
         }
-        if (l->method != method && !encode_block(c, l, method, l->n, before, &contexts, INFINITY)) return 0;
+        if (l->method != method && !encode_block(c, l, method, l->n, before, &contexts, INFINITY))
+            return 0;
         l->method = MEGABYTE_STORED;
         if (l->coder.n <= l->coder.capacity) {
             l->method = method;
@@ -5679,9 +6350,9 @@ static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
     }
 }
 
-/* The next byte of every active lane whose stream all are waiting for; of the others a good many, so that
- * their contexts stay in the caches: TURN bytes of all together, after which the caller hears of progress.
- * Run by every thread of the pool. */
+/* The next byte of every active lane whose stream all are waiting for; of the others a good many,
+ * so that their contexts stay in the caches: TURN bytes of all together, after which the caller
+ * hears of progress. Run by every thread of the pool. */
 #define TURN 65536u
 static void decode_pass(void *context) {
     megabyte_codec *c = (megabyte_codec *)context;
@@ -5690,14 +6361,15 @@ static void decode_pass(void *context) {
         for (u32 i = p.from, n; i < p.to; i += n) {
             struct lane **lanes = c->active + i;
             n = min32(p.to - i, lanes[0]->by.stream ? MOST_AT_ONCE : 1);
-            for (u32 k = 1; k < n; k++) if (lanes[k]->method != lanes[0]->method) n = k;
+            for (u32 k = 1; k < n; k++)
+                if (lanes[k]->method != lanes[0]->method) n = k;
             u32 length = lanes[0]->by.stream ? 1 : min32(lanes[0]->n - lanes[0]->done, most);
             while (length-- && !lanes[0]->bad) decode_at_once(c, lanes, n);
         }
 }
 
-/* Decodes the first `count` lanes side by side, into their bytes or, to verify, beside them; sets `bad` where
- * the code is wrong. 0 if cancelled. */
+/* Decodes the first `count` lanes side by side, into their bytes or, to verify, beside them; sets
+ * `bad` where the code is wrong. 0 if cancelled. */
 static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
     u64 all = 0;
     c->n_active = 0;
@@ -5746,8 +6418,8 @@ static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
 
 /* ---- messages of a codec */
 
-static status message_ready(megabyte_codec *c, const void *from, size_t n, const void *to, size_t capacity,
-                            size_t *n_to, struct predictor *by) {
+static status message_ready(megabyte_codec *c, const void *from, size_t n, const void *to,
+                            size_t capacity, size_t *n_to, struct predictor *by) {
     if (!c || (n && !from) || (capacity && !to) || !n_to || c->mode != MEGABYTE_MESSAGES)
         return MEGABYTE_INVALID_ARGUMENT;
     *by = start(c, best_method(c), c->lanes[0].stream, c->lanes[0].mixer);
@@ -5761,13 +6433,15 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
     if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
     status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
-    if (!r) *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, (const u8 *)bytes, n, (u8 *)coded);
+    if (!r)
+        *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, (const u8 *)bytes, n,
+                                          (u8 *)coded);
     fp_leave(&fp);
     return r;
 }
 
-megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size_t n_coded, void *bytes,
-                                      size_t capacity, size_t *n) {
+megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size_t n_coded,
+                                      void *bytes, size_t capacity, size_t *n) {
     struct predictor by;
     fp_state fp;
     if (n) *n = 0;
@@ -5781,7 +6455,7 @@ megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size
 /* ---- pushing and pulling */
 
 static void hand_out(megabyte_codec *c, const u8 *at, u64 n) {
-    struct span span = { at, n };
+    struct span span = {at, n};
     if (n) c->out[c->n_out++] = span;
 }
 
@@ -5798,7 +6472,8 @@ static void begin_file(megabyte_codec *c, const struct lane *single) {
     if (single) {
         h->single = 1;
         h->method = single->method;
-        if (!uses_contexts(h->method)) h->contexts = 0; /* nothing that a small codec could not decode */
+        if (!uses_contexts(h->method))
+            h->contexts = 0; /* nothing that a small codec could not decode */
         h->coded = single->n_code;
     }
     c->n_head = write_container(h, c->head);
@@ -5810,10 +6485,12 @@ static void begin_file(megabyte_codec *c, const struct lane *single) {
 static void compress_blocks(megabyte_codec *c) {
     u32 count = c->filled + (c->filled < c->n_lanes && c->lanes[c->filled].n);
     u64 before = 0;
-    if (c->ended || !(c->finished || (c->flush && count) || (c->more && c->filled == c->n_lanes))) return;
+    if (c->ended || !(c->finished || (c->flush && count) || (c->more && c->filled == c->n_lanes)))
+        return;
     if (c->finished && c->options.size && c->pushed != c->options.size) {
-        fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed, "%llu bytes came, not the %llu announced",
-             (unsigned long long)c->pushed, (unsigned long long)c->options.size);
+        fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed,
+             "%llu bytes came, not the %llu announced", (unsigned long long)c->pushed,
+             (unsigned long long)c->options.size);
         return;
     }
     int single = c->finished && !c->begun && count <= 1;
@@ -5825,8 +6502,10 @@ static void compress_blocks(megabyte_codec *c) {
         struct lane *l = &c->lanes[i];
         u32 coded;
         if (c->options.verify && l->bad) {
-            fail(&c->error, MEGABYTE_CORRUPT, 0, "block %llu did not decode to its bytes: a defect of this "
-                 "machine or of megabyte, please report it", (unsigned long long)c->blocks);
+            fail(&c->error, MEGABYTE_CORRUPT, 0,
+                 "block %llu did not decode to its bytes: a defect of this "
+                 "machine or of megabyte, please report it",
+                 (unsigned long long)c->blocks);
             return;
         }
         add_check(c, l, l->check);
@@ -5859,7 +6538,8 @@ static void compress_blocks(megabyte_codec *c) {
 /* Decodes the gathered blocks, if it is time to, and checks the file's end. */
 static void decompress_blocks(megabyte_codec *c) {
     u32 count = c->filled;
-    if (count && (count == c->n_lanes || c->finished || c->flush || c->end_seen || c->error.status)) {
+    if (count &&
+        (count == c->n_lanes || c->finished || c->flush || c->end_seen || c->error.status)) {
         megabyte_error later = c->error; /* found while gathering what follows */
         clear_error(&c->error);
         if (!decode_lanes(c, count, 0)) {
@@ -5871,9 +6551,11 @@ static void decompress_blocks(megabyte_codec *c) {
             u8 check[CHECK_BYTES];
             add_check(c, l, check);
             if (l->bad || memcmp(check, l->check, CHECK_BYTES)) {
-                fail(&c->error, MEGABYTE_CORRUPT, l->at, "block %llu, at offset %llu, is damaged: its %s",
-                     (unsigned long long)l->index, (unsigned long long)l->at,
-                     l->bad ? "code is not one that compressing gives" : "bytes do not match their checksum");
+                fail(&c->error, MEGABYTE_CORRUPT, l->at,
+                     "block %llu, at offset %llu, is damaged: its %s", (unsigned long long)l->index,
+                     (unsigned long long)l->at,
+                     l->bad ? "code is not one that compressing gives"
+                            : "bytes do not match their checksum");
                 c->filled = 0; /* nothing more is to come, after the intact blocks before it */
                 return;
             }
@@ -5896,7 +6578,8 @@ static void decompress_blocks(megabyte_codec *c) {
         u8 digest[32];
         sha256_end(&c->whole, digest);
         if (!c->container.single && memcmp(digest, c->end + 1, WHOLE_BYTES))
-            fail(&c->error, MEGABYTE_CORRUPT, c->pushed, "every block is intact, but the file's checksum, "
+            fail(&c->error, MEGABYTE_CORRUPT, c->pushed,
+                 "every block is intact, but the file's checksum, "
                  "before offset %llu, does not match: blocks are missing or out of order",
                  (unsigned long long)c->pushed);
         sha256_begin(&c->whole);
@@ -5911,8 +6594,10 @@ static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
     c->declared += n;
     c->member += n;
     if (c->options.limit && c->declared > c->options.limit) {
-        fail(&c->error, MEGABYTE_LIMIT, c->pushed, "this decodes to %llu bytes or more, over the limit of "
-             "%llu", (unsigned long long)c->declared, (unsigned long long)c->options.limit);
+        fail(&c->error, MEGABYTE_LIMIT, c->pushed,
+             "this decodes to %llu bytes or more, over the limit of "
+             "%llu",
+             (unsigned long long)c->declared, (unsigned long long)c->options.limit);
         return;
     }
     l->method = method;
@@ -5935,32 +6620,38 @@ static void accept_container(megabyte_codec *c) {
         snprintf(id[1] + 2 * i, 3, "%02x", c->model->id[i]);
     }
     if (memcmp(h->model_id, c->model->id, MODEL_ID_BYTES))
-        fail(&c->error, MEGABYTE_WRONG_MODEL, at, "compressed with the model %s, but this one is %s", id[0],
-             id[1]);
+        fail(&c->error, MEGABYTE_WRONG_MODEL, at,
+             "compressed with the model %s, but this one is %s", id[0], id[1]);
     else if (h->numerics_version != MEGABYTE_NUMERICS_VERSION)
-        fail(&c->error, MEGABYTE_BAD_VERSION, at, "compressed with numerics %u, but this megabyte has %u: "
-             "use %s one", h->numerics_version, MEGABYTE_NUMERICS_VERSION,
+        fail(&c->error, MEGABYTE_BAD_VERSION, at,
+             "compressed with numerics %u, but this megabyte has %u: "
+             "use %s one",
+             h->numerics_version, MEGABYTE_NUMERICS_VERSION,
              h->numerics_version > MEGABYTE_NUMERICS_VERSION ? "a newer" : "an older");
     else if (h->primed != (c->primed != NULL) || (h->primed && memcmp(h->prime_id, c->prime_id, 4)))
         fail(&c->error, MEGABYTE_WRONG_PRIME, at, "compressed %s: give the same to decompress",
-             !h->primed ? "without priming bytes"
+             !h->primed  ? "without priming bytes"
              : c->primed ? "with other priming bytes or as another type of file"
                          : "with priming bytes or as a type of file");
     else if (h->block > c->block)
-        fail(&c->error, MEGABYTE_CAPACITY, at, "blocks of %u bytes need a codec made for them (option "
-             "block), not for %u", h->block, c->block);
+        fail(&c->error, MEGABYTE_CAPACITY, at,
+             "blocks of %u bytes need a codec made for them (option "
+             "block), not for %u",
+             h->block, c->block);
     else if (h->halvings < c->options.halvings || (h->primed && h->halvings != c->options.halvings))
-        fail(&c->error, MEGABYTE_CAPACITY, at, "a context halved %u times needs a codec made for it (option "
-             "halvings), not for %u", h->halvings, c->options.halvings);
+        fail(&c->error, MEGABYTE_CAPACITY, at,
+             "a context halved %u times needs a codec made for it (option "
+             "halvings), not for %u",
+             h->halvings, c->options.halvings);
     else if (contexts_code(h->contexts) > c->contexts ||
              (h->primed && h->contexts && contexts_code(h->contexts) != c->contexts))
-        fail(&c->error, MEGABYTE_CAPACITY, at, "contexts of %u MB need a codec made for %s (option "
-             "contexts), not for %u", h->contexts, h->primed ? "just them, as the file is primed" : "them",
+        fail(&c->error, MEGABYTE_CAPACITY, at,
+             "contexts of %u MB need a codec made for %s (option "
+             "contexts), not for %u",
+             h->contexts, h->primed ? "just them, as the file is primed" : "them",
              contexts_megabytes(c->contexts));
-    else if (h->single)
-        begin_lane(c, h->method, h->block, h->coded);
-    else
-        c->state = IN_BLOCK;
+    else if (h->single) begin_lane(c, h->method, h->block, h->coded);
+    else c->state = IN_BLOCK;
 }
 
 /* Takes a header's next byte, or finds out what is wrong with it. */
@@ -5975,8 +6666,10 @@ static void gather_header(megabyte_codec *c, u8 byte) {
         if (c->n_head == 1) c->member = c->blocks = 0;
         r = megabyte_container_read(c->head, c->n_head, &c->container, &error);
         if (r == MEGABYTE_BAD_MAGIC && c->files)
-            fail(&c->error, MEGABYTE_TRAILING_DATA, at, "all was decoded, but what follows at offset %llu is "
-                 "not compressed data", (unsigned long long)at);
+            fail(&c->error, MEGABYTE_TRAILING_DATA, at,
+                 "all was decoded, but what follows at offset %llu is "
+                 "not compressed data",
+                 (unsigned long long)at);
         else if (r && r != MEGABYTE_TRUNCATED)
             fail(&c->error, r, at, "%s (file at offset %llu)", error.text, (unsigned long long)at);
         if (r) return;
@@ -5990,7 +6683,8 @@ static void gather_header(megabyte_codec *c, u8 byte) {
                  (unsigned long long)c->blocks, (unsigned long long)at);
         } else if (b.method < 0) {
             if (c->container.size != MEGABYTE_SIZE_UNKNOWN && c->container.size != c->member)
-                fail(&c->error, MEGABYTE_CORRUPT, at, "the file ends after %llu bytes, but its header said "
+                fail(&c->error, MEGABYTE_CORRUPT, at,
+                     "the file ends after %llu bytes, but its header said "
                      "%llu",
                      (unsigned long long)c->member, (unsigned long long)c->container.size);
             memcpy(c->end, c->head, 1 + WHOLE_BYTES);
@@ -6052,20 +6746,22 @@ megabyte_status megabyte_codec_push(megabyte_codec *c, const void *bytes, size_t
     if (!n || c->n_out) return MEGABYTE_OK; /* pull first */
     if (c->error.status && !(c->mode == MEGABYTE_DECOMPRESS && c->filled)) return c->error.status;
     if (c->finished) return MEGABYTE_INVALID_ARGUMENT;
-    if (c->mode == MEGABYTE_DECOMPRESS)
-        *taken = gather(c, (const u8 *)bytes, n);
+    if (c->mode == MEGABYTE_DECOMPRESS) *taken = gather(c, (const u8 *)bytes, n);
     else if (c->options.size && n > c->options.size - c->pushed)
-        return fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed, "more bytes come than the %llu "
-                    "announced", (unsigned long long)c->options.size);
-    else
-        *taken = collect(c, (const u8 *)bytes, n);
+        return fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed,
+                    "more bytes come than the %llu "
+                    "announced",
+                    (unsigned long long)c->options.size);
+    else *taken = collect(c, (const u8 *)bytes, n);
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capacity, size_t *given) {
+megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capacity,
+                                    size_t *given) {
     u8 *to = (u8 *)bytes;
     if (given) *given = 0;
-    if (!c || (capacity && !to) || !given || c->mode == MEGABYTE_MESSAGES) return MEGABYTE_INVALID_ARGUMENT;
+    if (!c || (capacity && !to) || !given || c->mode == MEGABYTE_MESSAGES)
+        return MEGABYTE_INVALID_ARGUMENT;
     for (;;) {
         while (c->next_out < c->n_out) {
             struct span *span = &c->out[c->next_out];
@@ -6103,14 +6799,14 @@ megabyte_status megabyte_codec_flush(megabyte_codec *c) {
 megabyte_status megabyte_codec_finish(megabyte_codec *c) {
     if (!c) return MEGABYTE_INVALID_ARGUMENT;
     c->finished = 1;
-    if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen &&
-        c->files && c->state == IN_HEADER && c->n_head && c->n_head < sizeof container_magic)
-        fail(&c->error, MEGABYTE_TRAILING_DATA, c->pushed - c->n_head, "all was decoded, but %u bytes follow",
-             c->n_head);
+    if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen && c->files &&
+        c->state == IN_HEADER && c->n_head && c->n_head < sizeof container_magic)
+        fail(&c->error, MEGABYTE_TRAILING_DATA, c->pushed - c->n_head,
+             "all was decoded, but %u bytes follow", c->n_head);
     else if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen &&
              (c->state != IN_HEADER || c->n_head || !c->files))
-        fail(&c->error, MEGABYTE_TRUNCATED, c->pushed, "the compressed data ends too early, at offset %llu",
-             (unsigned long long)c->pushed);
+        fail(&c->error, MEGABYTE_TRUNCATED, c->pushed,
+             "the compressed data ends too early, at offset %llu", (unsigned long long)c->pushed);
     return MEGABYTE_OK;
 }
 
@@ -6121,10 +6817,11 @@ size_t megabyte_compress_bound(size_t n) {
     return n <= SIZE_MAX - n / 2000 - 64 ? n + n / 2000 + 64 : SIZE_MAX;
 }
 
-static status code_at_once(const megabyte_model *model, int mode, const megabyte_codec_options *options,
-                           const u8 *bytes, size_t n, u8 *out, size_t capacity, size_t *n_out,
+static status code_at_once(const megabyte_model *model, int mode,
+                           const megabyte_codec_options *options, const u8 *bytes, size_t n,
+                           u8 *out, size_t capacity, size_t *n_out,
                            const megabyte_allocator *allocator, megabyte_error *error) {
-    megabyte_codec_options o = { 0 };
+    megabyte_codec_options o = {0};
     megabyte_codec *c;
     if (options) o = *options;
     if (n_out) *n_out = 0;
@@ -6142,37 +6839,44 @@ static status code_at_once(const megabyte_model *model, int mode, const megabyte
         r = megabyte_codec_pull(c, out ? out + *n_out : NULL, capacity - *n_out, &given);
         *n_out += given;
         if (!r && !given && c->n_out)
-            r = fail(&c->error, MEGABYTE_CAPACITY, c->pushed, "the output does not fit into %llu bytes",
-                     (unsigned long long)capacity);
+            r = fail(&c->error, MEGABYTE_CAPACITY, c->pushed,
+                     "the output does not fit into %llu bytes", (unsigned long long)capacity);
     }
     if (error) *error = c->error;
     megabyte_codec_free(c);
     return r;
 }
 
-megabyte_status megabyte_compress(const megabyte_model *model, const megabyte_codec_options *options,
-                                  const void *bytes, size_t n, void *out, size_t capacity, size_t *n_out,
+megabyte_status megabyte_compress(const megabyte_model *model,
+                                  const megabyte_codec_options *options, const void *bytes,
+                                  size_t n, void *out, size_t capacity, size_t *n_out,
                                   const megabyte_allocator *allocator, megabyte_error *error) {
-    return code_at_once(model, MEGABYTE_COMPRESS, options, (const u8 *)bytes, n, (u8 *)out, capacity, n_out,
-                        allocator, error);
+    return code_at_once(model, MEGABYTE_COMPRESS, options, (const u8 *)bytes, n, (u8 *)out,
+                        capacity, n_out, allocator, error);
 }
 
-megabyte_status megabyte_decompress(const megabyte_model *model, const megabyte_codec_options *options,
-                                    const void *bytes, size_t n, void *out, size_t capacity, size_t *n_out,
+megabyte_status megabyte_decompress(const megabyte_model *model,
+                                    const megabyte_codec_options *options, const void *bytes,
+                                    size_t n, void *out, size_t capacity, size_t *n_out,
                                     const megabyte_allocator *allocator, megabyte_error *error) {
-    return code_at_once(model, MEGABYTE_DECOMPRESS, options, (const u8 *)bytes, n, (u8 *)out, capacity, n_out,
-                        allocator, error);
+    return code_at_once(model, MEGABYTE_DECOMPRESS, options, (const u8 *)bytes, n, (u8 *)out,
+                        capacity, n_out, allocator, error);
 }
 
 /* ================================================================================ 16 self-test */
 
-/* In memory, models with odd sizes, generated weights, int8 and f32 matrices mixed: between them they have
- * every option of every family. */
-struct draft { u8 *file; u64 at, end, data; u32 seed; };
+/* In memory, models with odd sizes, generated weights, int8 and f32 matrices mixed: between them
+ * they have every option of every family. */
+struct draft {
+    u8 *file;
+    u64 at, end, data;
+    u32 seed;
+};
 
 static float draft_value(struct draft *d, float mean, float spread) {
     d->seed = d->seed * 1664525u + 1013904223u;
-    float v = (float)((i32)(d->seed >> 8) - (1 << 23)) * (1.0f / 8388608.0f) * spread; /* [-spread, spread) */
+    float v = (float)((i32)(d->seed >> 8) - (1 << 23)) * (1.0f / 8388608.0f) *
+              spread; /* [-spread, spread) */
     ROUNDED(v);
     return mean + v;
 }
@@ -6188,13 +6892,15 @@ static status draft_tensor(void *context, struct tensor *t) {
         t->offset = d->end;
         put_entry(entry, t, d->data);
         u64 quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
-        int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM || t->role == ROLE_FF_NORM ||
-                   t->role == ROLE_PATCH_NORM_IN_WEIGHT || t->role == ROLE_PATCH_NORM_OUT_WEIGHT ||
-                   t->role == ROLE_QK_NORM || t->role == ROLE_ROTARY;
+        int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM ||
+                   t->role == ROLE_FF_NORM || t->role == ROLE_PATCH_NORM_IN_WEIGHT ||
+                   t->role == ROLE_PATCH_NORM_OUT_WEIGHT || t->role == ROLE_QK_NORM ||
+                   t->role == ROLE_ROTARY;
         for (u64 i = 0; i < quantized; i++) data[i] = (u8)(draft_value(d, 128, 127));
         for (u64 i = quantized; i < bytes; i += 4)
-            put32(data + i, f32_to_bits(quantized ? draft_value(d, 0.002f, 0.001f)
-                                                  : draft_value(d, norm ? 1.0f : 0.0f, norm ? 0.5f : 0.3f)));
+            put32(data + i,
+                  f32_to_bits(quantized ? draft_value(d, 0.002f, 0.001f)
+                                        : draft_value(d, norm ? 1.0f : 0.0f, norm ? 0.5f : 0.3f)));
     }
     d->at += TENSOR_BYTES;
     d->end = round_up(d->end + bytes, ALIGN);
@@ -6203,23 +6909,79 @@ static status draft_tensor(void *context, struct tensor *t) {
 
 #define SELF_TEST_PRINT 0x1a45484cdbd10106ULL
 static const struct sizes drafts[] = {
-    { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 3, UINT32_MAX, {
-        { 40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY, 0, 0, 0, 0, { 0 } },
-        { 33, 1, 3, 8, 50, 3, POSITION_ROTARY, 0, 0, 0, 0, { 0 } },
-        { 24, 2, 1, 20, 96, 4, POSITION_LEARNED, 0, 0, 0, 0, { 0 } } } },
-    { 257, 256, FAMILY_MBLM, 2, UINT32_MAX, {
-        { 36, 1, 2, 10, 40, 9, INPUT_ROTARY | POSITION_ROTARY, 0, 0, 0, 0, { 0 } },
-        { 22, 1, 1, 24, 30, 5, INPUT_ROTARY, 0, 0, 0, 0, { 0 } } } },
-    { 256, UINT32_MAX, FAMILY_SPACEBYTE, 2, UINT32_MAX, {
-        { 45, 2, 4, 10, 70, 11, POSITION_LEARNED | POSITION_ROTARY | QK_NORM, 2, NORM_DEVIATION, SILU, 0,
-          { 3, 5 } },
-        { 20, 2, 3, 6, 33, 5, POSITION_LEARNED | POSITION_ROTARY | PATCH_PROJECTION | PREVIOUS_BYTE |
-          FINAL_NORM | QK_NORM, 1, NORM_LAYER, RELU, 4, { 0 } } } },
-    { 257, 256, FAMILY_BGPT, 2, 256, {
-        { 28, 1, 2, 14, 56, 8, POSITION_LEARNED | COLUMN_SUM | FINAL_NORM, 2, NORM_LAYER, GELU_TANH, 0,
-          { 0 } },
-        { 28, 2, 2, 14, 56, 6, POSITION_LEARNED | CONDITION_FIRST | FINAL_NORM, 2, NORM_LAYER, GELU_ERF, 0,
-          { 0 } } } } };
+    {256,
+     UINT32_MAX,
+     FAMILY_LUCIDRAINS,
+     3,
+     UINT32_MAX,
+     {{40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY, 0, 0, 0, 0, {0}},
+      {33, 1, 3, 8, 50, 3, POSITION_ROTARY, 0, 0, 0, 0, {0}},
+      {24, 2, 1, 20, 96, 4, POSITION_LEARNED, 0, 0, 0, 0, {0}}}},
+    {257,
+     256,
+     FAMILY_MBLM,
+     2,
+     UINT32_MAX,
+     {{36, 1, 2, 10, 40, 9, INPUT_ROTARY | POSITION_ROTARY, 0, 0, 0, 0, {0}},
+      {22, 1, 1, 24, 30, 5, INPUT_ROTARY, 0, 0, 0, 0, {0}}}},
+    {256,
+     UINT32_MAX,
+     FAMILY_SPACEBYTE,
+     2,
+     UINT32_MAX,
+     {{45,
+       2,
+       4,
+       10,
+       70,
+       11,
+       POSITION_LEARNED | POSITION_ROTARY | QK_NORM,
+       2,
+       NORM_DEVIATION,
+       SILU,
+       0,
+       {3, 5}},
+      {20,
+       2,
+       3,
+       6,
+       33,
+       5,
+       POSITION_LEARNED | POSITION_ROTARY | PATCH_PROJECTION | PREVIOUS_BYTE | FINAL_NORM | QK_NORM,
+       1,
+       NORM_LAYER,
+       RELU,
+       4,
+       {0}}}},
+    {257,
+     256,
+     FAMILY_BGPT,
+     2,
+     256,
+     {{28,
+       1,
+       2,
+       14,
+       56,
+       8,
+       POSITION_LEARNED | COLUMN_SUM | FINAL_NORM,
+       2,
+       NORM_LAYER,
+       GELU_TANH,
+       0,
+       {0}},
+      {28,
+       2,
+       2,
+       14,
+       56,
+       6,
+       POSITION_LEARNED | CONDITION_FIRST | FINAL_NORM,
+       2,
+       NORM_LAYER,
+       GELU_ERF,
+       0,
+       {0}}}}};
 
 static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     enum { BYTES = 100 };
@@ -6233,7 +6995,7 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     each_tensor(z, count_tensor, &tensors);
     u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES,
         data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
-    struct draft d = { NULL, table, data, data, 1 };
+    struct draft d = {NULL, table, data, data, 1};
     each_tensor(z, draft_tensor, &d);
     size_t size = (size_t)d.end, logit_bytes = BYTES * vocabulary * sizeof(float);
     u8 *file = (u8 *)libc_alloc(NULL, size + logit_bytes, ALIGN);
@@ -6241,7 +7003,7 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     memset(file, 0, size);
     float *logits = (float *)(void *)(file + size);
     put_header(file, z, tensors, 4, data, size);
-    struct draft real = { file, table, data, data, 1 };
+    struct draft real = {file, table, data, data, 1};
     fp_state fp;
     fp_enter(&fp);
     each_tensor(z, draft_tensor, &real);
@@ -6249,10 +7011,10 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     sha256(file + data, size - data, NULL, 0, file + 64);
     sha256(file, 96, file + HEADER_BYTES, data - HEADER_BYTES, file + 96);
 
-    megabyte_engine_options options = { 1, 7, isa };
+    megabyte_engine_options options = {1, 7, isa};
     status r = megabyte_model_open_memory(&model, file, size, NULL, NULL);
     if (!r) r = megabyte_engine_create(&engine, model, &options, NULL, NULL);
-    megabyte_stream_options on = { engine, 0, NULL };
+    megabyte_stream_options on = {engine, 0, NULL};
     if (!r) r = megabyte_stream_create(&stream, model, &on, NULL, NULL);
     if (!r) {
         for (u32 i = 0; i < BYTES; i++) text[i] = (u8)(i * i * 7 + i);
@@ -6270,11 +7032,13 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
 megabyte_status megabyte_self_test(megabyte_isa isa) {
     u64 print = 14695981039346656037ULL;
     status r = MEGABYTE_OK;
-    for (u32 i = 0; i < sizeof drafts / sizeof *drafts && !r; i++) r = self_test(isa, &drafts[i], &print);
+    for (u32 i = 0; i < sizeof drafts / sizeof *drafts && !r; i++)
+        r = self_test(isa, &drafts[i], &print);
     return r ? r : print == SELF_TEST_PRINT ? MEGABYTE_OK : MEGABYTE_ARITHMETIC;
 }
 
-#if defined(__GNUC__) && !defined(__clang__) && !defined(MEGABYTE_KEEP_OPTIONS) /* mbconvert keeps them */
-#  pragma GCC pop_options
+#if defined(__GNUC__) && !defined(__clang__) && \
+    !defined(MEGABYTE_KEEP_OPTIONS) /* mbconvert keeps them */
+#pragma GCC pop_options
 #endif
 #endif /* not a pass */

@@ -1,9 +1,9 @@
 /* megabyte.h - run MEGABYTE byte models from C: generate, score, sample. Version 0.1.0.
  * SPDX-License-Identifier: MIT
  *
- * A MEGABYTE model (arXiv 2305.07185) is a byte-level transformer in stages: a large global stage runs once
- * per patch of P bytes, a small local stage writes the bytes inside each patch. This library is megabyte.h
- * and megabyte.c; drop both into a C11 program and build with
+ * A MEGABYTE model (arXiv 2305.07185) is a byte-level transformer in stages: a large global stage
+ * runs once per patch of P bytes, a small local stage writes the bytes inside each patch. This
+ * library is megabyte.h and megabyte.c; drop both into a C11 program and build with
  *
  *     cc -O2 app.c megabyte.c -lm            (add -pthread with glibc before 2.34)
  *
@@ -12,15 +12,13 @@
  *     #include "megabyte.h"
  *     #include <stdio.h>
  *     int main(void) {
- *         megabyte_model *model; megabyte_stream *stream; megabyte_error error;
- *         if (megabyte_model_open(&model, "models/text.mb", NULL, &error)) return puts(error.text), 1;
- *         if (megabyte_stream_create(&stream, model, NULL, NULL, &error)) return puts(error.text), 1;
- *         megabyte_stream_feed(stream, "It was a dark and stormy night", 30);
- *         megabyte_sampling how = { .temperature = 0.7f, .top_p = 0.95f, .seed = 1 };
- *         for (int i = 0; i < 200; i++) {
- *             uint8_t byte;
- *             megabyte_stream_sample(stream, &how, &byte);   // draws from the prediction, moves the seed on
- *             putchar(byte);
+ *         megabyte_model *model; megabyte_stream *stream; megabyte_error error; if
+ *         (megabyte_model_open(&model, "models/text.mb", NULL, &error)) return puts(error.text), 1;
+ *         if (megabyte_stream_create(&stream, model, NULL, NULL, &error)) return puts(error.text),
+ *         1; megabyte_stream_feed(stream, "It was a dark and stormy night", 30); megabyte_sampling
+ *         how = { .temperature = 0.7f, .top_p = 0.95f, .seed = 1 }; for (int i = 0; i < 200; i++) {
+ *             uint8_t byte; megabyte_stream_sample(stream, &how, &byte);   // draws from the
+ *             prediction, moves the seed on putchar(byte);
  *             megabyte_stream_step(stream, byte);            // tells the stream what was written
  *         }
  *         megabyte_stream_free(stream); megabyte_model_close(model); return 0;
@@ -28,38 +26,44 @@
  *
  * THE MODEL, AND THE NAMES USED HERE
  *
- *     S          stages, coarse to fine; stage 0 is the paper's global model, stage S-1 its local model
+ *     S          stages, coarse to fine; stage 0 is the paper's global model, stage S-1 its local
+ *                model
  *     dim[s]     width of stage s; heads x head_dim: its attention; ff_dim: its feed-forward width
- *     n[s]       positions of a sequence of stage s: stage 0 has one sequence of n[0] patches (the context),
- *                every finer stage restarts its sequence of n[s] tokens inside each token of the stage above
- *     P          bytes per global patch = n[1] * ... * n[S-1];  the trained context is n[0] * P bytes
+ *     n[s]       positions of a sequence of stage s: stage 0 has one sequence of n[0] patches (the
+ *                context), every finer stage restarts its sequence of n[s] tokens inside each token
+ *                of the stage above
+ *     P          bytes per global patch = n[1] * ... * n[S-1];  the trained context is n[0] * P
+ *                bytes
  *     V          vocabulary: ids 0..255 are the bytes, further ids (pad, end ...) may follow
  *     logits     float[V], natural-log domain, unnormalised: the prediction of the next byte
  *
- *     Families   lucidrains/MEGABYTE-pytorch and MBLM begin every sequence with a start token and predict a
- *                patch's first byte from the end of the patch before it. The paper's own architecture,
- *                SpaceByte's MegaByte and bGPT (two stages) shift their inputs by one instead and predict
- *                each byte inside its own patch. models/README.md has the options of each.
+ *     Families   lucidrains/MEGABYTE-pytorch and MBLM begin every sequence with a start token and
+ *                predict a patch's first byte from the end of the patch before it. The paper's own
+ *                architecture, SpaceByte's MegaByte and bGPT (two stages) shift their inputs by one
+ *                instead and predict each byte inside its own patch. models/README.md has the
+ *                options of each.
  *
- *     A stream is one byte history with its key/value caches. Feeding n bytes runs the global stage over all
- *     their patches as matrix products; every byte then costs one position of the local stage. Past the
- *     context a stream slides: it forgets the older half of the window and goes on (megabyte_stream_feed).
+ *     A stream is one byte history with its key/value caches. Feeding n bytes runs the global stage
+ *     over all their patches as matrix products; every byte then costs one position of the local
+ *     stage. Past the context a stream slides: it forgets the older half of the window and goes on
+ *     (megabyte_stream_feed).
  *
  * GUARANTEES
  *
- *     One answer   For one model file and one byte history (and one context option) the logits are the same
- *                  bits on every CPU, instruction set, thread count, batch, compiler and way of cutting the
- *                  bytes into calls.
- *     Errors       Every function that can fail returns a megabyte_status and, where it says so, a text.
- *                  Nothing is printed, nothing exits. After a failure the objects are as they were before the
- *                  call.
- *     Memory       Objects are one allocation each, made at creation through the allocator given there.
- *                  Feeding, stepping, sampling, saving and loading allocate nothing. The size queries tell
- *                  bytes beforehand.
- *     Threads      A model never changes after opening: any number of threads may use it. An engine with its
- *                  streams is used by one thread at a time. No global state.
- *     Input        Model files, saved streams and all bytes may come from strangers: they are checked before
- *                  use and never crash the caller. A hostile model can predict nonsense, nothing worse.
+ *     One answer   For one model file and one byte history (and one context option) the logits are
+ *                  the same bits on every CPU, instruction set, thread count, batch, compiler and
+ *                  way of cutting the bytes into calls.
+ *     Errors       Every function that can fail returns a megabyte_status and, where it says so, a
+ *                  text. Nothing is printed, nothing exits. After a failure the objects are as they
+ *                  were before the call.
+ *     Memory       Objects are one allocation each, made at creation through the allocator given
+ *                  there. Feeding, stepping, sampling, saving and loading allocate nothing. The
+ *                  size queries tell bytes beforehand.
+ *     Threads      A model never changes after opening: any number of threads may use it. An engine
+ *                  with its streams is used by one thread at a time. No global state.
+ *     Input        Model files, saved streams and all bytes may come from strangers: they are
+ *                  checked before use and never crash the caller. A hostile model can predict
+ *                  nonsense, nothing worse.
  */
 #ifndef MEGABYTE_H
 #define MEGABYTE_H
@@ -84,34 +88,34 @@ extern "C" {
 #define MEGABYTE_VERSION_MINOR 1
 #define MEGABYTE_VERSION_PATCH 0
 #define MEGABYTE_VERSION_STRING "0.1.0"
-#define MEGABYTE_VERSION_NUMBER 100   /* major * 10000 + minor * 100 + patch */
-#define MEGABYTE_FORMAT_VERSION 1     /* of the model file */
-#define MEGABYTE_NUMERICS_VERSION 2   /* grows whenever any logit's bits or any code changes */
+#define MEGABYTE_VERSION_NUMBER 100 /* major * 10000 + minor * 100 + patch */
+#define MEGABYTE_FORMAT_VERSION 1 /* of the model file */
+#define MEGABYTE_NUMERICS_VERSION 2 /* grows whenever any logit's bits or any code changes */
 #define MEGABYTE_MAX_STAGES 8
 
 /* The version of the megabyte.c that was linked; compare with MEGABYTE_VERSION_NUMBER. */
 MEGABYTE_API uint32_t megabyte_version(void);
 
-/* ---------------------------------------------------------------------------------------- status */
+/* --------------------------------------------------------------------------------------- status */
 
 typedef enum megabyte_status {
     MEGABYTE_OK = 0,
     MEGABYTE_INVALID_ARGUMENT = -1, /* a call that the documentation excludes */
-    MEGABYTE_OUT_OF_MEMORY    = -2, /* the allocator returned NULL */
-    MEGABYTE_IO               = -3, /* the file cannot be opened or read */
-    MEGABYTE_BAD_MAGIC        = -4, /* not a model file / not a saved stream */
-    MEGABYTE_BAD_VERSION      = -5, /* written by a newer megabyte, or with other numerics */
-    MEGABYTE_TRUNCATED        = -6, /* shorter than it says */
-    MEGABYTE_CORRUPT          = -7, /* a checksum or a value is wrong */
-    MEGABYTE_UNSUPPORTED      = -8, /* well formed, but this build or CPU cannot run it */
-    MEGABYTE_WRONG_MODEL      = -9, /* a saved stream of another model */
-    MEGABYTE_CAPACITY         = -10, /* a buffer is too small, or a rewind reaches too far back */
-    MEGABYTE_ARITHMETIC       = -11, /* this build's floating point is not IEEE: see the README */
-    MEGABYTE_LIMIT            = -12, /* more output than options->limit allows */
-    MEGABYTE_TRAILING_DATA    = -13, /* all was decoded, but something else follows */
-    MEGABYTE_WRONG_PRIME      = -14, /* compressed with other priming bytes, or none */
-    MEGABYTE_CANCELLED        = -15, /* options->progress said so */
-    MEGABYTE_END              = 1    /* no error: the model ends its text (megabyte_stream_sample) */
+    MEGABYTE_OUT_OF_MEMORY = -2, /* the allocator returned NULL */
+    MEGABYTE_IO = -3, /* the file cannot be opened or read */
+    MEGABYTE_BAD_MAGIC = -4, /* not a model file / not a saved stream */
+    MEGABYTE_BAD_VERSION = -5, /* written by a newer megabyte, or with other numerics */
+    MEGABYTE_TRUNCATED = -6, /* shorter than it says */
+    MEGABYTE_CORRUPT = -7, /* a checksum or a value is wrong */
+    MEGABYTE_UNSUPPORTED = -8, /* well formed, but this build or CPU cannot run it */
+    MEGABYTE_WRONG_MODEL = -9, /* a saved stream of another model */
+    MEGABYTE_CAPACITY = -10, /* a buffer is too small, or a rewind reaches too far back */
+    MEGABYTE_ARITHMETIC = -11, /* this build's floating point is not IEEE: see the README */
+    MEGABYTE_LIMIT = -12, /* more output than options->limit allows */
+    MEGABYTE_TRAILING_DATA = -13, /* all was decoded, but something else follows */
+    MEGABYTE_WRONG_PRIME = -14, /* compressed with other priming bytes, or none */
+    MEGABYTE_CANCELLED = -15, /* options->progress said so */
+    MEGABYTE_END = 1 /* no error: the model ends its text (megabyte_stream_sample) */
 } megabyte_status;
 
 /* A short English text for a status; never NULL, static. */
@@ -120,15 +124,15 @@ MEGABYTE_API const char *megabyte_status_string(megabyte_status status);
 /* Where a function takes one, it may be NULL. Filled on failure (zeroed on success). */
 typedef struct megabyte_error {
     megabyte_status status;
-    uint64_t offset;   /* in the file, where that makes sense */
-    char text[192];    /* what, where, what to do; always ends in NUL */
+    uint64_t offset; /* in the file, where that makes sense */
+    char text[192]; /* what, where, what to do; always ends in NUL */
 } megabyte_error;
 
-/* ---------------------------------------------------------------------------------------- memory */
+/* --------------------------------------------------------------------------------------- memory */
 
-/* Both functions set, or the pointer to the struct NULL for libc's. Copied at creation. alloc returns memory
- * of at least `size` bytes aligned to `align` (a power of two, 64 here) or NULL; free gets the same size
- * back. */
+/* Both functions set, or the pointer to the struct NULL for libc's. Copied at creation. alloc
+ * returns memory of at least `size` bytes aligned to `align` (a power of two, 64 here) or NULL;
+ * free gets the same size back. */
 typedef struct megabyte_allocator {
     void *(*alloc)(void *context, size_t size, size_t align);
     void (*free)(void *context, void *memory, size_t size);
@@ -137,27 +141,32 @@ typedef struct megabyte_allocator {
 
 /* ---------------------------------------------------------------------------------------- model */
 
-typedef struct megabyte_model megabyte_model;    /* immutable; shareable between threads */
-typedef struct megabyte_engine megabyte_engine;  /* scratch memory, kernels and threads */
-typedef struct megabyte_stream megabyte_stream;  /* one byte history */
+typedef struct megabyte_model megabyte_model; /* immutable; shareable between threads */
+typedef struct megabyte_engine megabyte_engine; /* scratch memory, kernels and threads */
+typedef struct megabyte_stream megabyte_stream; /* one byte history */
 
-/* Opens a model file. It is mapped, not read: only the header and tables are looked at (and their checksum is
- * verified), weights are paged in when used. Where mmap is missing the file is read into allocated memory.
+/* Opens a model file. It is mapped, not read: only the header and tables are looked at (and their
+ * checksum is verified), weights are paged in when used. Where mmap is missing the file is read
+ * into allocated memory.
  *
- *   model      set on success; free with megabyte_model_close. Must outlive its engines and streams.
+ *   model      set on success; free with megabyte_model_close. Must outlive its engines and
+ *              streams.
  *   allocator  NULL for libc
  *   error      may be NULL
  *
- * Lifetime: the file must not be changed in place or truncated before megabyte_model_close (the system would
- * stop the program); replacing it by renaming another over it is fine.
- * Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED.
+ * Lifetime: the file must not be changed in place or truncated before megabyte_model_close (the
+ * system would stop the program); replacing it by renaming another over it is fine. Returns: OK;
+ * INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED.
  */
 MEGABYTE_API megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
-                                                 const megabyte_allocator *allocator, megabyte_error *error);
+                                                 const megabyte_allocator *allocator,
+                                                 megabyte_error *error);
 
-/* The same from memory that holds a whole model file. `data` must be aligned to 64 bytes, stay valid and
- * unmodified until megabyte_model_close; weights are used in place (big-endian hosts make a copy). */
-MEGABYTE_API megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *data, size_t size,
+/* The same from memory that holds a whole model file. `data` must be aligned to 64 bytes, stay
+ * valid and unmodified until megabyte_model_close; weights are used in place (big-endian hosts make
+ * a copy). */
+MEGABYTE_API megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *data,
+                                                        size_t size,
                                                         const megabyte_allocator *allocator,
                                                         megabyte_error *error);
 
@@ -165,243 +174,278 @@ MEGABYTE_API void megabyte_model_close(megabyte_model *model); /* NULL is allowe
 
 /* Reads all weights once and compares their SHA-256 with the one in the header.
  * Returns: OK; CORRUPT. Cost: a few ms per MB. */
-MEGABYTE_API megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_error *error);
+MEGABYTE_API megabyte_status megabyte_model_verify(const megabyte_model *model,
+                                                   megabyte_error *error);
 
 typedef struct megabyte_stage_info {
     uint32_t dim, layers, heads, head_dim, ff_dim;
-    uint32_t positions;          /* n[s] */
-    int learned_positions;       /* 1 if a trained vector is added per position */
-    int rotary_positions;        /* 1 if queries and keys are rotated */
+    uint32_t positions; /* n[s] */
+    int learned_positions; /* 1 if a trained vector is added per position */
+    int rotary_positions; /* 1 if queries and keys are rotated */
     uint64_t parameters;
-    uint64_t macs_per_token;     /* multiply-accumulates with weights for one position of this stage */
-    uint64_t bytes_per_token;    /* bytes that one token of this stage stands for: P, ..., 1 */
-    uint32_t kv_heads;           /* heads of keys and values; fewer than `heads`: grouped queries */
-    const char *norm;            /* "RMSNorm", "LayerNorm" or "deviation norm": x / sd(x) */
-    const char *activation;      /* "GELU", "tanh-GELU", "ReLU" or "SiLU" */
-    int input_rotary_positions;  /* 1 if the tokens' embeddings themselves are rotated (MBLM) */
-    int qk_norm, final_norm;     /* 1 if queries and keys, the stage's output, are normalized */
-    int token_shift;             /* 1 if half of the channels come from the token before (lucidrains, MBLM) */
-    uint32_t cross_patch;        /* positions of the patch before that are attended to, too (local stage) */
-    uint32_t convolutions[4];    /* widths of those over the bytes' embeddings; 0 ends the list (global) */
+    uint64_t macs_per_token; /* multiply-accumulates with weights for one position of this stage */
+    uint64_t bytes_per_token; /* bytes that one token of this stage stands for: P, ..., 1 */
+    uint32_t kv_heads; /* heads of keys and values; fewer than `heads`: grouped queries */
+    const char *norm; /* "RMSNorm", "LayerNorm" or "deviation norm": x / sd(x) */
+    const char *activation; /* "GELU", "tanh-GELU", "ReLU" or "SiLU" */
+    int input_rotary_positions; /* 1 if the tokens' embeddings themselves are rotated (MBLM) */
+    int qk_norm, final_norm; /* 1 if queries and keys, the stage's output, are normalized */
+    int token_shift; /* 1 if half of the channels come from the token before (lucidrains, MBLM) */
+    /* positions of the patch before that are attended to, too (local stage) */
+    uint32_t cross_patch;
+    /* widths of those over the bytes' embeddings; 0 ends the list (global) */
+    uint32_t convolutions[4];
 } megabyte_stage_info;
 
 typedef struct megabyte_info {
     uint32_t n_stages;
     megabyte_stage_info stage[MEGABYTE_MAX_STAGES]; /* coarse to fine */
-    uint32_t vocabulary;         /* V */
-    uint32_t pad_id;             /* UINT32_MAX if none */
-    uint32_t end_id;             /* the id that ends a text: megabyte_stream_sample; UINT32_MAX if none */
-    uint32_t patch_bytes;        /* P */
-    uint64_t context_bytes;      /* n[0] * P */
+    uint32_t vocabulary; /* V */
+    uint32_t pad_id; /* UINT32_MAX if none */
+    uint32_t end_id; /* the id that ends a text: megabyte_stream_sample; UINT32_MAX if none */
+    uint32_t patch_bytes; /* P */
+    uint64_t context_bytes; /* n[0] * P */
     uint64_t parameters;
     uint64_t file_bytes;
-    double macs_per_byte;        /* with weights; attention comes on top */
-    double weight_bytes_per_byte;/* bytes of weight matrices that one stepped byte reads */
-    const char *family;          /* "lucidrains", "mblm", "paper", "spacebyte" or "bgpt" */
-    const char *quantization;    /* "f32", "q8" or "mixed" */
-    uint8_t id[16];              /* names the weights and sizes; metadata does not count */
+    double macs_per_byte; /* with weights; attention comes on top */
+    double weight_bytes_per_byte; /* bytes of weight matrices that one stepped byte reads */
+    const char *family; /* "lucidrains", "mblm", "paper", "spacebyte" or "bgpt" */
+    const char *quantization; /* "f32", "q8" or "mixed" */
+    uint8_t id[16]; /* names the weights and sizes; metadata does not count */
 } megabyte_info;
 
 MEGABYTE_API void megabyte_model_describe(const megabyte_model *model, megabyte_info *info);
 
-/* Metadata: UTF-8 texts, valid until the model is closed. _metadata returns NULL if the key is absent (keys
- * in use: name, licence, source, training_data, description); _metadata_at returns NULL past the last index.
+/* Metadata: UTF-8 texts, valid until the model is closed. _metadata returns NULL if the key is
+ * absent (keys in use: name, licence, source, training_data, description); _metadata_at returns
+ * NULL past the last index.
  */
 MEGABYTE_API const char *megabyte_model_metadata(const megabyte_model *model, const char *key);
 MEGABYTE_API const char *megabyte_model_metadata_at(const megabyte_model *model, uint32_t index,
                                                     const char **value);
 
-/* ---------------------------------------------------------------------------------------- engine */
+/* --------------------------------------------------------------------------------------- engine */
 
 /* Instruction sets. All give the same bits; AUTO takes the fastest that this CPU has. */
 typedef enum megabyte_isa {
-    MEGABYTE_ISA_AUTO = 0, MEGABYTE_ISA_PLAIN = 1, MEGABYTE_ISA_AVX2 = 2, MEGABYTE_ISA_AVX512_VNNI = 3,
-    MEGABYTE_ISA_NEON = 4, MEGABYTE_ISA_NEON_DOT = 5
+    MEGABYTE_ISA_AUTO = 0,
+    MEGABYTE_ISA_PLAIN = 1,
+    MEGABYTE_ISA_AVX2 = 2,
+    MEGABYTE_ISA_AVX512_VNNI = 3,
+    MEGABYTE_ISA_NEON = 4,
+    MEGABYTE_ISA_NEON_DOT = 5
 } megabyte_isa;
 
-MEGABYTE_API int megabyte_isa_available(megabyte_isa isa);   /* 1 if this build and CPU have it */
-MEGABYTE_API const char *megabyte_isa_name(megabyte_isa isa); /* "avx512-vnni" ...; "?" if unknown */
+MEGABYTE_API int megabyte_isa_available(megabyte_isa isa); /* 1 if this build and CPU have it */
+MEGABYTE_API const char *megabyte_isa_name(
+    megabyte_isa isa); /* "avx512-vnni" ...; "?" if unknown */
 
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_engine_options {
-    uint32_t threads;   /* 1..256, the caller's included; default 1 */
-    uint32_t batch;     /* tokens computed together, 1..4096; default 128; no effect on results */
-    megabyte_isa isa;   /* default AUTO */
+    uint32_t threads; /* 1..256, the caller's included; default 1 */
+    uint32_t batch; /* tokens computed together, 1..4096; default 128; no effect on results */
+    megabyte_isa isa; /* default AUTO */
 } megabyte_engine_options;
 
-/* An engine is what streams compute with: scratch memory and, with threads > 1, a pool that sleeps between
- * calls. Streams that are stepped together must share one engine. A stream made without an engine gets one of
- * its own.
+/* An engine is what streams compute with: scratch memory and, with threads > 1, a pool that sleeps
+ * between calls. Streams that are stepped together must share one engine. A stream made without an
+ * engine gets one of its own.
  *
  *   options    NULL for defaults
- *   Returns:   OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (the CPU lacks options->isa, or threads could
- *              not be started), ARITHMETIC.
+ *   Returns:   OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (the CPU lacks options->isa, or
+ *              threads could not be started), ARITHMETIC.
  *   Lifetime:  must outlive its streams. */
-MEGABYTE_API megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_model *model,
+MEGABYTE_API megabyte_status megabyte_engine_create(megabyte_engine **engine,
+                                                    const megabyte_model *model,
                                                     const megabyte_engine_options *options,
                                                     const megabyte_allocator *allocator,
                                                     megabyte_error *error);
 MEGABYTE_API void megabyte_engine_free(megabyte_engine *engine); /* NULL is allowed */
 MEGABYTE_API megabyte_status megabyte_engine_size(const megabyte_model *model,
-                                                  const megabyte_engine_options *options, size_t *bytes);
+                                                  const megabyte_engine_options *options,
+                                                  size_t *bytes);
 MEGABYTE_API megabyte_isa megabyte_engine_isa(const megabyte_engine *engine);
 
-/* Runs a tiny built-in model (int8 and f32 weights) on one instruction set and compares the bits of its
- * logits with a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes milliseconds. */
+/* Runs a tiny built-in model (int8 and f32 weights) on one instruction set and compares the bits of
+ * its logits with a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes
+ * milliseconds. */
 MEGABYTE_API megabyte_status megabyte_self_test(megabyte_isa isa);
 
-/* ---------------------------------------------------------------------------------------- stream */
+/* --------------------------------------------------------------------------------------- stream */
 
 typedef struct megabyte_stream_options {
-    megabyte_engine *engine;  /* NULL: the stream makes its own (1 thread, default batch) */
-    uint64_t context;         /* bytes kept before sliding, P (paper, SpaceByte, bGPT: 2P) to n[0]*P, rounded
-                               * down to patches; 0 = n[0]*P. A stream's memory is nearly proportional to it
-                               * and comes as it is used; logits past it depend on it. */
-    const char *as;           /* bGPT: the type of file, 1 to P bytes such as "txt", "wav" or "bmp", which
-                               * these models see first (read now, not kept); NULL: the model's default.
-                               * Other models: NULL */
+    megabyte_engine *engine; /* NULL: the stream makes its own (1 thread, default batch) */
+    /* bytes kept before sliding, P (paper, SpaceByte, bGPT: 2P) to n[0]*P, rounded down to
+     * patches; 0 = n[0]*P. A stream's memory is nearly proportional to it and comes as it is
+     * used; logits past it depend on it. */
+    uint64_t context;
+    /* bGPT: the type of file, 1 to P bytes such as "txt", "wav" or "bmp", which these models see
+     * first (read now, not kept); NULL: the model's default. Other models: NULL */
+    const char *as;
 } megabyte_stream_options;
 
 /* Creates an empty stream: its logits predict the first byte of a document.
- *   Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, and without options->engine what megabyte_engine_create
- *   returns. */
-MEGABYTE_API megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_model *model,
+ *   Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, and without options->engine what
+ *   megabyte_engine_create returns. */
+MEGABYTE_API megabyte_status megabyte_stream_create(megabyte_stream **stream,
+                                                    const megabyte_model *model,
                                                     const megabyte_stream_options *options,
                                                     const megabyte_allocator *allocator,
                                                     megabyte_error *error);
 MEGABYTE_API void megabyte_stream_free(megabyte_stream *stream); /* NULL is allowed */
 
-/* Bytes that megabyte_stream_create will allocate, its private engine included if options->engine is NULL. */
+/* Bytes that megabyte_stream_create will allocate, its private engine included if options->engine
+ * is NULL. */
 MEGABYTE_API megabyte_status megabyte_stream_size(const megabyte_model *model,
-                                                  const megabyte_stream_options *options, size_t *bytes);
+                                                  const megabyte_stream_options *options,
+                                                  size_t *bytes);
 
-/* Appends n bytes to the history (bytes may be NULL if n == 0). Only the work that later predictions need is
- * done: the global stage over all patches, the finer stages over the last ones.
+/* Appends n bytes to the history (bytes may be NULL if n == 0). Only the work that later
+ * predictions need is done: the global stage over all patches, the finer stages over the last ones.
  *
- * Sliding: when the context is full, the next byte first drops the older half of the window (its patches,
- * rounded up) and the kept half is fed again as if it were a document's beginning; so a prediction sees
- * between half and all of the context (paper, SpaceByte, bGPT: all but a byte).
+ * Sliding: when the context is full, the next byte first drops the older half of the window (its
+ * patches, rounded up) and the kept half is fed again as if it were a document's beginning; so a
+ * prediction sees between half and all of the context (paper, SpaceByte, bGPT: all but a byte).
  *
- *   Returns: OK; INVALID_ARGUMENT if a byte is outside the vocabulary (possible only where V < 256). */
-MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const void *bytes, size_t n);
+ *   Returns: OK; INVALID_ARGUMENT if a byte is outside the vocabulary (possible only where V <
+ *   256). */
+MEGABYTE_API megabyte_status megabyte_stream_feed(megabyte_stream *stream, const void *bytes,
+                                                  size_t n);
 
 /* Appends one byte: the step of generation. */
 MEGABYTE_API megabyte_status megabyte_stream_step(megabyte_stream *stream, uint8_t byte);
 
-/* Appends bytes[i] to streams[i] for all i < n, in batches of the engine's `batch`: the weights are read once
- * for each. The streams must be distinct and share one engine.
+/* Appends bytes[i] to streams[i] for all i < n, in batches of the engine's `batch`: the weights are
+ * read once for each. The streams must be distinct and share one engine.
  *   Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
-MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
+MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams,
+                                                 const uint8_t *bytes, size_t n);
+
+/* Appends lengths[i] bytes at bytes[i] to streams[i], the global stage in parallel over the patches
+ * of all of them: prompts of many streams take little more than one long prompt. As
+ * megabyte_step_batch otherwise. */
+MEGABYTE_API megabyte_status megabyte_feed_batch(megabyte_stream *const *streams,
+                                                 const uint8_t *const *bytes, const size_t *lengths,
                                                  size_t n);
 
-/* Appends lengths[i] bytes at bytes[i] to streams[i], the global stage in parallel over the patches of all of
- * them: prompts of many streams take little more than one long prompt. As megabyte_step_batch otherwise. */
-MEGABYTE_API megabyte_status megabyte_feed_batch(megabyte_stream *const *streams, const uint8_t *const *bytes,
-                                                 const size_t *lengths, size_t n);
+/* Appends n bytes and adds their code length under the model, sum of -log2 p(byte | all before), to
+ * *bits.
+ *   logits   NULL, or float[n * V]: row i receives the prediction for bytes[i] made before it was
+ *            seen. */
+MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes,
+                                                   size_t n, double *bits, float *logits);
 
-/* Appends n bytes and adds their code length under the model, sum of -log2 p(byte | all before), to *bits.
- *   logits   NULL, or float[n * V]: row i receives the prediction for bytes[i] made before it was seen. */
-MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes, size_t n,
-                                                   double *bits, float *logits);
+/* The same with the code length of every byte by itself: bits[n]. Two streams, the second begun P/2
+ * bytes later (rounded up), so give strided inference (paper, section 4): a byte's code length is
+ * taken from the one that predicts it with one of the first positions of its patch's sequence. */
+MEGABYTE_API megabyte_status megabyte_stream_score_bytes(megabyte_stream *stream, const void *bytes,
+                                                         size_t n, float *bits);
 
-/* The same with the code length of every byte by itself: bits[n]. Two streams, the second begun P/2 bytes
- * later (rounded up), so give strided inference (paper, section 4): a byte's code length is taken from the
- * one that predicts it with one of the first positions of its patch's sequence. */
-MEGABYTE_API megabyte_status megabyte_stream_score_bytes(megabyte_stream *stream, const void *bytes, size_t n,
-                                                         float *bits);
-
-/* The prediction of the next byte: float[V], always finite; valid until the stream is next changed. */
+/* The prediction of the next byte: float[V], always finite; valid until the stream is next
+ * changed. */
 MEGABYTE_API const float *megabyte_stream_logits(const megabyte_stream *stream);
 
 /* The same as probabilities that sum to 1 up to rounding: out float[V], caller-owned. */
 MEGABYTE_API void megabyte_stream_probabilities(const megabyte_stream *stream, float *out);
 
-MEGABYTE_API uint64_t megabyte_stream_position(const megabyte_stream *stream); /* bytes in the history */
-/* Back to the empty history; the type of file (`as`) stays, also one that was loaded or copied. Uses the
- * engine, as feeding does. */
+MEGABYTE_API uint64_t
+megabyte_stream_position(const megabyte_stream *stream); /* bytes in the history */
+/* Back to the empty history; the type of file (`as`) stays, also one that was loaded or copied.
+ * Uses the engine, as feeding does. */
 MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);
 
-/* Back to an earlier position: the stream is then as if only the first `position` bytes had been fed. Going
- * back a few patches costs a step or two; further back, the window is fed again.
- *   Returns: OK; INVALID_ARGUMENT if position is ahead; CAPACITY if it lies further back than the kept bytes
- *   allow. At least half the context, and everything while the history is no longer than the context, can be
- *   taken back, counted from the longest history since the last reset. */
+/* Back to an earlier position: the stream is then as if only the first `position` bytes had been
+ * fed. Going back a few patches costs a step or two; further back, the window is fed again.
+ *   Returns: OK; INVALID_ARGUMENT if position is ahead; CAPACITY if it lies further back than the
+ *   kept bytes allow. At least half the context, and everything while the history is no longer than
+ *   the context, can be taken back, counted from the longest history since the last reset. */
 MEGABYTE_API megabyte_status megabyte_stream_rewind(megabyte_stream *stream, uint64_t position);
 
-/* Makes `to` equal to `from` (same model and context option, else INVALID_ARGUMENT), the type of file it was
- * told (`as`) included. */
+/* Makes `to` equal to `from` (same model and context option, else INVALID_ARGUMENT), the type of
+ * file it was told (`as`) included. */
 MEGABYTE_API megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream *from);
 
-/* A stream's state as bytes, the same on every machine: a prefix cache. Loading checks everything and needs
- * the same model and context option. _save writes exactly _save_size bytes.
- *   Returns: OK; CAPACITY (size too small); BAD_MAGIC, BAD_VERSION, WRONG_MODEL, TRUNCATED, CORRUPT: then the
- *   stream is unchanged. */
+/* A stream's state as bytes, the same on every machine: a prefix cache. Loading checks everything
+ * and needs the same model and context option. _save writes exactly _save_size bytes.
+ *   Returns: OK; CAPACITY (size too small); BAD_MAGIC, BAD_VERSION, WRONG_MODEL, TRUNCATED,
+ *   CORRUPT: then the stream is unchanged. */
 MEGABYTE_API size_t megabyte_stream_save_size(const megabyte_stream *stream);
-MEGABYTE_API megabyte_status megabyte_stream_save(const megabyte_stream *stream, void *out, size_t size);
-MEGABYTE_API megabyte_status megabyte_stream_load(megabyte_stream *stream, const void *data, size_t size);
+MEGABYTE_API megabyte_status megabyte_stream_save(const megabyte_stream *stream, void *out,
+                                                  size_t size);
+MEGABYTE_API megabyte_status megabyte_stream_load(megabyte_stream *stream, const void *data,
+                                                  size_t size);
 
-/* ---------------------------------------------------------------------------------------- sampling */
+/* ------------------------------------------------------------------------------------- sampling */
 
-/* Zero switches a field off; { 0 } is greedy choice. Applied in this order: repetition penalty, temperature,
- * top-k, top-p, min-p. The same bytes come out on every machine. Only bytes are drawn, and the id that ends a
- * text if the model has one: other ids from 256 on are excluded. */
+/* Zero switches a field off; { 0 } is greedy choice. Applied in this order: repetition penalty,
+ * temperature, top-k, top-p, min-p. The same bytes come out on every machine. Only bytes are drawn,
+ * and the id that ends a text if the model has one: other ids from 256 on are excluded. */
 typedef struct megabyte_sampling {
-    float temperature;        /* 0: always the likeliest byte (ties: the smallest) */
-    uint32_t top_k;           /* keep the K likeliest */
-    float top_p; /* keep the smallest set with at least this probability (nucleus); 0 or >= 1: off */
-    float min_p;              /* keep bytes at least this fraction as likely as the likeliest */
-    float repetition_penalty; /* > 1: recent bytes' logits are divided (if > 0) or multiplied by it */
+    float temperature; /* 0: always the likeliest byte (ties: the smallest) */
+    uint32_t top_k; /* keep the K likeliest */
+    float
+        top_p; /* keep the smallest set with at least this probability (nucleus); 0 or >= 1: off */
+    float min_p; /* keep bytes at least this fraction as likely as the likeliest */
+    float
+        repetition_penalty; /* > 1: recent bytes' logits are divided (if > 0) or multiplied by it */
     uint32_t repetition_window; /* bytes looked back, default 64, at most 1024 */
-    uint64_t seed;            /* the generator's state: any value; every draw moves it on */
+    uint64_t seed; /* the generator's state: any value; every draw moves it on */
 } megabyte_sampling;
 
 /* Draws the next byte from a stream's prediction; the stream does not change, how->seed does.
- *   Returns: OK; END: the model ends the text here (models with an end id only), *byte is unchanged;
- *   INVALID_ARGUMENT (a NULL; a field that is NaN or negative). */
-MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream, megabyte_sampling *how,
-                                                    uint8_t *byte);
+ *   Returns: OK; END: the model ends the text here (models with an end id only), *byte is
+ *   unchanged; INVALID_ARGUMENT (a NULL; a field that is NaN or negative). */
+MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream,
+                                                    megabyte_sampling *how, uint8_t *byte);
 
-/* The same from any logits: float[n_logits], of which only bytes are drawn; recent: the last bytes written
- * (NULL if n_recent == 0). */
-MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
-                                             size_t n_recent, megabyte_sampling *how, uint8_t *byte);
+/* The same from any logits: float[n_logits], of which only bytes are drawn; recent: the last bytes
+ * written (NULL if n_recent == 0). */
+MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits,
+                                             const uint8_t *recent, size_t n_recent,
+                                             megabyte_sampling *how, uint8_t *byte);
 
-/* ---------------------------------------------------------------------------------------- messages */
+/* ------------------------------------------------------------------------------------- messages */
 
-/* Raw mode: a message becomes arithmetic code and nothing else - no header, no checksum - for records,
- * packets and database cells. Both sides hold streams with the same model, context option and history; the
- * message is appended to the history of both. A common beginning (a dictionary, a sample, the record before)
- * makes short messages much smaller: feed it once, then megabyte_stream_copy the primed stream for every
- * message, or megabyte_stream_rewind to where it ended.
+/* Raw mode: a message becomes arithmetic code and nothing else - no header, no checksum - for
+ * records, packets and database cells. Both sides hold streams with the same model, context option
+ * and history; the message is appended to the history of both. A common beginning (a dictionary, a
+ * sample, the record before) makes short messages much smaller: feed it once, then
+ * megabyte_stream_copy the primed stream for every message, or megabyte_stream_rewind to where it
+ * ended.
  *
- * The code carries the message's length (about one byte) and is as long as the model's ideal code length
- * rounded up, plus at most one byte for messages up to 126 bytes; it never exceeds megabyte_message_bound(n).
- * Probabilities are integers made by one rule, so that every machine decodes every other's messages
- * (MEGABYTE_NUMERICS_VERSION names the rule). */
+ * The code carries the message's length (about one byte) and is as long as the model's ideal code
+ * length rounded up, plus at most one byte for messages up to 126 bytes; it never exceeds
+ * megabyte_message_bound(n). Probabilities are integers made by one rule, so that every machine
+ * decodes every other's messages (MEGABYTE_NUMERICS_VERSION names the rule). */
 MEGABYTE_API size_t megabyte_message_bound(size_t n); /* n + 16; SIZE_MAX where that overflows */
 
-/*   coded     receives *n_coded bytes; capacity must be at least megabyte_message_bound(n)
- *   Returns:  OK; INVALID_ARGUMENT, CAPACITY, UNSUPPORTED (a vocabulary below 256): nothing has changed. */
-MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, const void *bytes, size_t n,
-                                                    void *coded, size_t capacity, size_t *n_coded);
+/* coded     receives *n_coded bytes; capacity must be at least megabyte_message_bound(n)
+ *   Returns:  OK; INVALID_ARGUMENT, CAPACITY, UNSUPPORTED (a vocabulary below 256): nothing has
+ *             changed. */
+MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, const void *bytes,
+                                                    size_t n, void *coded, size_t capacity,
+                                                    size_t *n_coded);
 
-/*   coded     exactly the bytes that megabyte_stream_encode wrote
+/* coded     exactly the bytes that megabyte_stream_encode wrote
  *   bytes     receives *n bytes
- *   Returns:  OK; INVALID_ARGUMENT, UNSUPPORTED; CAPACITY: the message is longer than `capacity`, *n tells
- *             how long (a damaged code can claim anything): nothing has changed; CORRUPT: the code is
- *             damaged: *n is 0, the stream's history is undefined until it is reset, loaded or copied to.
+ *   Returns:  OK; INVALID_ARGUMENT, UNSUPPORTED; CAPACITY: the message is longer than `capacity`,
+ *             *n tells how long (a damaged code can claim anything): nothing has changed; CORRUPT:
+ *             the code is damaged: *n is 0, the stream's history is undefined until it is reset,
+ *             loaded or copied to.
  *   Without a checksum, damage may go unnoticed: add your own where the transport has none. */
 MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, const void *coded,
-                                                    size_t n_coded, void *bytes, size_t capacity, size_t *n);
+                                                    size_t n_coded, void *bytes, size_t capacity,
+                                                    size_t *n);
 
-/* ------------------------------------------------------------------------------------ compressed files */
+/* ----------------------------------------------------------------------------- compressed files */
 
-/* The container .mbz, described byte by byte in models/README.md: a header that names the model, independent
- * blocks with checksums, an end mark with the checksum of everything. Files may be concatenated. Blocks are
- * decoded side by side, one stream each, the weights read once for all: that is what makes decompression
- * fast, so long data is cut into blocks, which costs some ratio.
+/* The container .mbz, described byte by byte in models/README.md: a header that names the model,
+ * independent blocks with checksums, an end mark with the checksum of everything. Files may be
+ * concatenated. Blocks are decoded side by side, one stream each, the weights read once for all:
+ * that is what makes decompression fast, so long data is cut into blocks, which costs some ratio.
  *
- * A codec compresses or decompresses one sequence of bytes, pushed in and pulled out in pieces of any size:
+ * A codec compresses or decompresses one sequence of bytes, pushed in and pulled out in pieces of
+ * any size:
  *
  *     size_t n, used, taken, given;
  *     do {
@@ -417,113 +461,134 @@ MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, con
  *         } while (used < n);
  *     } while (n);
  *
- * Push takes bytes until the codec's blocks are full and computes nothing; pull does the work once they are
- * full (or after flush or finish) and hands out the result. A block's bytes are handed out only after its
- * checksum held. */
+ * Push takes bytes until the codec's blocks are full and computes nothing; pull does the work once
+ * they are full (or after flush or finish) and hands out the result. A block's bytes are handed out
+ * only after its checksum held. */
 typedef struct megabyte_codec megabyte_codec;
 
 enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2, MEGABYTE_MESSAGES = 3 };
 
-#define MEGABYTE_BLOCK_MAX 67108864u     /* 64 MB */
-#define MEGABYTE_BLOCK_DEFAULT 1048576u  /* what a decompressing codec takes, and the most chosen by itself */
+#define MEGABYTE_BLOCK_MAX 67108864u /* 64 MB */
+#define MEGABYTE_BLOCK_DEFAULT \
+    1048576u /* what a decompressing codec takes, and the most chosen by itself */
 #define MEGABYTE_SIZE_UNKNOWN UINT64_MAX
 #define MEGABYTE_NO_CONTEXTS UINT32_MAX
 
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_codec_options {
-    megabyte_engine *engine;  /* computes; NULL: the codec makes its own (1 thread) */
-    uint32_t streams;         /* blocks decoded side by side, 1..256; a stream's memory each. Decompressing
-                               * (and verifying): default 1. Compressing: into at least how many blocks a
-                               * known size is cut, of 16 KB or more; default by size: megabyte_codec_block */
-    uint32_t block;           /* 1..MEGABYTE_BLOCK_MAX. Compressing: bytes per block; default by `streams` and
-                               * `size`. Decompressing: the largest block taken; default
-                               * MEGABYTE_BLOCK_DEFAULT */
-    uint64_t size;            /* compressing: how many bytes will come, if known (then it must be right);
-                               * 0: unknown */
-    uint32_t halvings;        /* 0..15: the streams' context is the model's, halved so often (rounded down to
-                               * patches, at least the shortest): less memory, less ratio. Decompressing:
-                               * what the memory is made for; files that need more (fewer halvings) are
-                               * refused */
-    int level;                /* compressing: 1..9, default 7. 1 to 4: contexts alone, with 1, 4, 16, 64 MB,
-                               * for speed; 5: the network alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as
-                               * 8, in as few blocks as can be */
-    uint32_t contexts;        /* megabytes for each block's contexts: 1, 4, 16 or 64, or MEGABYTE_NO_CONTEXTS.
-                               * Compressing: default by level; short blocks take less. Decompressing: the
-                               * most that a file may need; default 16. Messages: default 1. Files that were
-                               * primed need just the `contexts` and `halvings` they were made with */
-    const void *prime;        /* [n_prime] fed before every block; both sides need the same. Read at creation
-                               * only */
+    megabyte_engine *engine; /* computes; NULL: the codec makes its own (1 thread) */
+    /* blocks decoded side by side, 1..256; a stream's memory each. Decompressing (and verifying):
+     * default 1. Compressing: into at least how many blocks a known size is cut, of 16 KB or more;
+     * default by size: megabyte_codec_block */
+    uint32_t streams;
+    /* 1..MEGABYTE_BLOCK_MAX. Compressing: bytes per block; default by `streams` and `size`.
+     * Decompressing: the largest block taken; default MEGABYTE_BLOCK_DEFAULT */
+    uint32_t block;
+    /* compressing: how many bytes will come, if known (then it must be right); 0: unknown */
+    uint64_t size;
+    /* 0..15: the streams' context is the model's, halved so often (rounded down to patches, at
+     * least the shortest): less memory, less ratio. Decompressing: what the memory is made for;
+     * files that need more (fewer halvings) are refused */
+    uint32_t halvings;
+    /* compressing: 1..9, default 7. 1 to 4: contexts alone, with 1, 4, 16, 64 MB, for speed; 5: the
+     * network alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as 8, in as few blocks as can be */
+    int level;
+    /* megabytes for each block's contexts: 1, 4, 16 or 64, or MEGABYTE_NO_CONTEXTS.
+     * Compressing: default by level; short blocks take less. Decompressing: the most that a
+     * file may need; default 16. Messages: default 1. Files that were primed need just the
+     * `contexts` and `halvings` they were made with */
+    uint32_t contexts;
+    /* [n_prime] fed before every block; both sides need the same. Read at creation only */
+    const void *prime;
     size_t n_prime;
-    const char *as;           /* as in megabyte_stream_options; primes, too: both sides need the same */
-    uint64_t limit;           /* decompressing: the most bytes to hand out in all; 0: no limit */
-    int verify;               /* compressing: decode each block before it is handed out */
-    int (*progress)(void *context, uint64_t bytes); /* called now and then during the work with the number of
-                               * original bytes done since creation or reset; nonzero cancels */
+    const char *as; /* as in megabyte_stream_options; primes, too: both sides need the same */
+    uint64_t limit; /* decompressing: the most bytes to hand out in all; 0: no limit */
+    int verify; /* compressing: decode each block before it is handed out */
+    int (*progress)(void *context,
+                    /* called now and then during the work with the number of original bytes done
+                     * since creation or reset; nonzero cancels */
+                    uint64_t bytes);
     void *progress_context;
 } megabyte_codec_options;
 
-/*   mode      MEGABYTE_COMPRESS, MEGABYTE_DECOMPRESS or MEGABYTE_MESSAGES
- *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...), ARITHMETIC.
- *   Memory:   allocated here: megabyte_codec_size tells how much (the codec's own engine, streams and block
- *             buffers included). Nothing later. */
-MEGABYTE_API megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model,
-                                                   int mode, const megabyte_codec_options *options,
+/* mode      MEGABYTE_COMPRESS, MEGABYTE_DECOMPRESS or MEGABYTE_MESSAGES
+ *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...),
+ *             ARITHMETIC.
+ *   Memory:   allocated here: megabyte_codec_size tells how much (the codec's own engine, streams
+ *             and block buffers included). Nothing later. */
+MEGABYTE_API megabyte_status megabyte_codec_create(megabyte_codec **codec,
+                                                   const megabyte_model *model, int mode,
+                                                   const megabyte_codec_options *options,
                                                    const megabyte_allocator *allocator,
                                                    megabyte_error *error);
 MEGABYTE_API void megabyte_codec_free(megabyte_codec *codec); /* NULL is allowed */
 MEGABYTE_API megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
-                                                 const megabyte_codec_options *options, size_t *bytes);
-MEGABYTE_API void megabyte_codec_reset(megabyte_codec *codec); /* to begin anew with the same options */
+                                                 const megabyte_codec_options *options,
+                                                 size_t *bytes);
+MEGABYTE_API void megabyte_codec_reset(
+    megabyte_codec *codec); /* to begin anew with the same options */
 
-/* The bytes per block that compressing with these options uses. By default: 256 KB for an unknown size; one
- * block below 512 KB, then blocks of 256 KB, from 4 MB on 16 blocks of up to 1 MB. Level 9: 1 MB. */
+/* The bytes per block that compressing with these options uses. By default: 256 KB for an unknown
+ * size; one block below 512 KB, then blocks of 256 KB, from 4 MB on 16 blocks of up to 1 MB. Level
+ * 9: 1 MB. */
 MEGABYTE_API uint32_t megabyte_codec_block(const megabyte_codec_options *options);
 
 /* Takes up to n bytes; *taken < n when the codec is full: pull, then push the rest.
- *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the failure that stopped the
+ *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the failure that
+ *             stopped the
  *   codec, which stays until reset. */
 MEGABYTE_API megabyte_status megabyte_codec_push(megabyte_codec *codec, const void *bytes, size_t n,
                                                  size_t *taken);
 
-/* Writes up to `capacity` bytes; *given == 0 when there is nothing (more) to do before the next push, flush
- * or finish. After finish: OK with *given == 0 means that everything is done.
- *   Returns:  OK; CANCELLED; compressing: CORRUPT (verification failed: report it, please), INVALID_ARGUMENT
- *             (options->size was wrong); decompressing: BAD_MAGIC, BAD_VERSION, WRONG_MODEL, WRONG_PRIME,
- *             TRUNCATED, CORRUPT, CAPACITY (blocks or a context larger than this codec takes), LIMIT,
- *             TRAILING_DATA (everything before it has been handed out). What was decoded before a failure is
- *             handed out first, so a failing call writes nothing. */
-MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *bytes, size_t capacity,
-                                                 size_t *given);
+/* Writes up to `capacity` bytes; *given == 0 when there is nothing (more) to do before the next
+ * push, flush or finish. After finish: OK with *given == 0 means that everything is done.
+ *   Returns:  OK; CANCELLED; compressing: CORRUPT (verification failed: report it, please),
+ *             INVALID_ARGUMENT (options->size was wrong); decompressing: BAD_MAGIC, BAD_VERSION,
+ *             WRONG_MODEL, WRONG_PRIME, TRUNCATED, CORRUPT, CAPACITY (blocks or a context larger
+ *             than this codec takes), LIMIT, TRAILING_DATA (everything before it has been handed
+ *             out). What was decoded before a failure is handed out first, so a failing call writes
+ *             nothing. */
+MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *bytes,
+                                                 size_t capacity, size_t *given);
 
 /* What was pushed so far is to come out with the following pulls. Compressing: this ends a block.
  * Decompressing: complete blocks are decoded even if there are fewer than `streams`. */
 MEGABYTE_API megabyte_status megabyte_codec_flush(megabyte_codec *codec);
-MEGABYTE_API megabyte_status megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
+MEGABYTE_API megabyte_status
+megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
 
-/* A codec for MEGABYTE_MESSAGES makes messages as megabyte_stream_encode does, each for itself, in both
- * directions, and nothing else: all begin from the same state, that of the priming bytes. Contexts (`level`,
- * `contexts`: the same on both sides; begun anew for each message) make primed messages much smaller.
- *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in another mode. */
-MEGABYTE_API megabyte_status megabyte_codec_encode(megabyte_codec *codec, const void *bytes, size_t n,
-                                                   void *coded, size_t capacity, size_t *n_coded);
-MEGABYTE_API megabyte_status megabyte_codec_decode(megabyte_codec *codec, const void *coded, size_t n_coded,
-                                                   void *bytes, size_t capacity, size_t *n);
+/* A codec for MEGABYTE_MESSAGES makes messages as megabyte_stream_encode does, each for itself, in
+ * both directions, and nothing else: all begin from the same state, that of the priming bytes.
+ * Contexts (`level`, `contexts`: the same on both sides; begun anew for each message) make primed
+ * messages much smaller.
+ *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in
+ *             another mode. */
+MEGABYTE_API megabyte_status megabyte_codec_encode(megabyte_codec *codec, const void *bytes,
+                                                   size_t n, void *coded, size_t capacity,
+                                                   size_t *n_coded);
+MEGABYTE_API megabyte_status megabyte_codec_decode(megabyte_codec *codec, const void *coded,
+                                                   size_t n_coded, void *bytes, size_t capacity,
+                                                   size_t *n);
 
 /* The failure that stopped the codec, with the text (which block, which offset); never NULL. */
 MEGABYTE_API const megabyte_error *megabyte_codec_error(const megabyte_codec *codec);
 
-/* Of a block: its bytes as they are; one byte repeated; coded with the network's predictions, with those of
- * contexts that learn as they go, or with both mixed. */
+/* Of a block: its bytes as they are; one byte repeated; coded with the network's predictions, with
+ * those of contexts that learn as they go, or with both mixed. */
 enum {
-    MEGABYTE_STORED = 0, MEGABYTE_CONSTANT = 1, MEGABYTE_NETWORK = 2, MEGABYTE_CONTEXTS = 3,
-    MEGABYTE_MIXED = 4, MEGABYTE_METHODS = 5
+    MEGABYTE_STORED = 0,
+    MEGABYTE_CONSTANT = 1,
+    MEGABYTE_NETWORK = 2,
+    MEGABYTE_CONTEXTS = 3,
+    MEGABYTE_MIXED = 4,
+    MEGABYTE_METHODS = 5
 };
 typedef struct megabyte_codec_counts {
-    uint64_t original, compressed;        /* bytes pushed or pulled so far, of complete blocks */
-    uint64_t blocks[MEGABYTE_METHODS];    /* by method */
-    double ideal_bits;                    /* compressing: sum of -log2 p over the bytes of coded blocks, */
-    double network_bits;                  /* by the network alone (blocks that it was used for), */
-    uint64_t coded_bits;                  /* and what they came to: 8 * coded size */
+    uint64_t original, compressed; /* bytes pushed or pulled so far, of complete blocks */
+    uint64_t blocks[MEGABYTE_METHODS]; /* by method */
+    double ideal_bits; /* compressing: sum of -log2 p over the bytes of coded blocks, */
+    double network_bits; /* by the network alone (blocks that it was used for), */
+    uint64_t coded_bits; /* and what they came to: 8 * coded size */
 } megabyte_codec_counts;
 MEGABYTE_API void megabyte_codec_count(const megabyte_codec *codec, megabyte_codec_counts *counts);
 
@@ -533,43 +598,48 @@ MEGABYTE_API void megabyte_codec_count(const megabyte_codec *codec, megabyte_cod
  *   Returns:  as the codec's functions; CAPACITY also if `capacity` is too small. */
 MEGABYTE_API size_t megabyte_compress_bound(size_t n);
 MEGABYTE_API megabyte_status megabyte_compress(const megabyte_model *model,
-                                               const megabyte_codec_options *options, const void *bytes,
-                                               size_t n, void *out, size_t capacity, size_t *n_out,
-                                               const megabyte_allocator *allocator, megabyte_error *error);
+                                               const megabyte_codec_options *options,
+                                               const void *bytes, size_t n, void *out,
+                                               size_t capacity, size_t *n_out,
+                                               const megabyte_allocator *allocator,
+                                               megabyte_error *error);
 MEGABYTE_API megabyte_status megabyte_decompress(const megabyte_model *model,
-                                                 const megabyte_codec_options *options, const void *bytes,
-                                                 size_t n, void *out, size_t capacity, size_t *n_out,
-                                                 const megabyte_allocator *allocator, megabyte_error *error);
+                                                 const megabyte_codec_options *options,
+                                                 const void *bytes, size_t n, void *out,
+                                                 size_t capacity, size_t *n_out,
+                                                 const megabyte_allocator *allocator,
+                                                 megabyte_error *error);
 
 /* What a compressed file says of itself, without a model. */
 #define MEGABYTE_HEADER_MAX 64
 typedef struct megabyte_container {
     uint32_t format_version, numerics_version;
-    uint8_t model_id[6];     /* the first bytes of megabyte_info.id */
-    uint8_t prime_id[4];     /* of the priming bytes' SHA-256, if primed */
+    uint8_t model_id[6]; /* the first bytes of megabyte_info.id */
+    uint8_t prime_id[4]; /* of the priming bytes' SHA-256, if primed */
     int primed;
-    int single;              /* one block that needs no block header and no end mark */
-    uint64_t size;           /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
-    uint32_t halvings;       /* of the streams' context */
-    uint32_t contexts;       /* megabytes for each block's contexts: 0, 1, 4, 16 or 64 */
-    uint32_t block;          /* original bytes per block, at most */
-    uint32_t header_bytes;   /* where the first block (if single: its code) begins */
-    uint32_t coded;          /* single: bytes of code, followed by 4 of checksum */
-    int method;              /* single: of the block */
+    int single; /* one block that needs no block header and no end mark */
+    uint64_t size; /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
+    uint32_t halvings; /* of the streams' context */
+    uint32_t contexts; /* megabytes for each block's contexts: 0, 1, 4, 16 or 64 */
+    uint32_t block; /* original bytes per block, at most */
+    uint32_t header_bytes; /* where the first block (if single: its code) begins */
+    uint32_t coded; /* single: bytes of code, followed by 4 of checksum */
+    int method; /* single: of the block */
 } megabyte_container;
 typedef struct megabyte_block {
-    int method;              /* MEGABYTE_STORED ...; -1: this is the end mark */
-    uint32_t size, coded;    /* original bytes; bytes that follow the header (0 at the end mark) */
-    uint32_t header_bytes;   /* including checksums */
+    int method; /* MEGABYTE_STORED ...; -1: this is the end mark */
+    uint32_t size, coded; /* original bytes; bytes that follow the header (0 at the end mark) */
+    uint32_t header_bytes; /* including checksums */
 } megabyte_block;
 
 /* bytes[n]: the beginning of a file, or of a block; MEGABYTE_HEADER_MAX bytes are always enough.
  *   Returns:  OK; BAD_MAGIC, BAD_VERSION, TRUNCATED (n is too small), CORRUPT. */
 MEGABYTE_API megabyte_status megabyte_container_read(const void *bytes, size_t n,
-                                                     megabyte_container *container, megabyte_error *error);
+                                                     megabyte_container *container,
+                                                     megabyte_error *error);
 MEGABYTE_API megabyte_status megabyte_block_read(const void *bytes, size_t n,
-                                                 const megabyte_container *container, megabyte_block *block,
-                                                 megabyte_error *error);
+                                                 const megabyte_container *container,
+                                                 megabyte_block *block, megabyte_error *error);
 
 #ifdef __cplusplus
 }
@@ -581,16 +651,16 @@ MEGABYTE_API megabyte_status megabyte_block_read(const void *bytes, size_t n,
  * Copyright (c) 2026 the megabyte authors
  *
  * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
- * associated documentation files (the "Software"), to deal in the Software without restriction, including
- * without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
- * copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to the
- * following conditions:
+ * associated documentation files (the "Software"), to deal in the Software without restriction,
+ * including without limitation the rights to use, copy, modify, merge, publish, distribute,
+ * sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+ * furnished to do so, subject to the following conditions:
  *
- * The above copyright notice and this permission notice shall be included in all copies or substantial
- * portions of the Software.
+ * The above copyright notice and this permission notice shall be included in all copies or
+ * substantial portions of the Software.
  *
- * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
- * LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO
- * EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER
- * IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE
- * USE OR OTHER DEALINGS IN THE SOFTWARE. */
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+ * NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+ * NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+ * DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+ * OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */

@@ -1,19 +1,21 @@
-/* codec.h - the .mbz format and the messages once more, slow and plain, straight from models/README.md: what
- * the library writes is compared with what these functions write, byte for byte, and decoded by them. Only what
- * the network alone has coded: of blocks of contexts the headers are read, their code is not.
+/* codec.h - the .mbz format and the messages once more, slow and plain, straight from
+ * models/README.md: what the library writes is compared with what these functions write, byte for
+ * byte, and decoded by them. Only what the network alone has coded: of blocks of contexts the
+ * headers are read, their code is not.
  *
- * Independent of megabyte.c but for the logits, taken from megabyte_stream_logits one step at a time: own
- * SHA-256, own e^x, own arithmetic coder on numbers of any length. */
+ * Independent of megabyte.c but for the logits, taken from megabyte_stream_logits one step at a
+ * time: own SHA-256, own e^x, own arithmetic coder on numbers of any length. */
 #ifndef CODEC_H
 #define CODEC_H
 
 #include "test.h"
 
-/* ------------------------------------------------------------------------------------------------ SHA-256 */
+/* -------------------------------------------------------------------------------------- SHA-256 */
 
 static uint32_t ref_turn(uint32_t v, int by) { return v >> by | v << (32 - by); }
 
-/* The first 32 bits of the fractional part of the n-th root (2 or 3) of a prime, by bisection in integers. */
+/* The first 32 bits of the fractional part of the n-th root (2 or 3) of a prime, by bisection in
+ * integers. */
 static uint32_t ref_root(uint64_t prime, int root) {
     uint64_t low = 0, high = (uint64_t)1 << 37; /* of root * 2^32 */
     while (high - low > 1) {
@@ -39,7 +41,7 @@ static void ref_sha256(const uint8_t *bytes, size_t n, uint8_t out[32]) {
     memcpy(h, start, sizeof h);
     size_t blocks = (n + 8) / 64 + 1;
     for (size_t b = 0; b < blocks; b++) {
-        uint8_t m[64] = { 0 };
+        uint8_t m[64] = {0};
         size_t from = b * 64, count = from < n ? n - from < 64 ? n - from : 64 : 0;
         if (count) memcpy(m, bytes + from, count);
         if (from + count == n && count < 64 && (n % 64 || from == n)) m[count] = 0x80;
@@ -48,8 +50,8 @@ static void ref_sha256(const uint8_t *bytes, size_t n, uint8_t out[32]) {
         uint32_t w[64], v[8];
         for (int i = 0; i < 64; i++)
             if (i < 16)
-                w[i] = (uint32_t)m[4 * i] << 24 | (uint32_t)m[4 * i + 1] << 16 | (uint32_t)m[4 * i + 2] << 8 |
-                       m[4 * i + 3];
+                w[i] = (uint32_t)m[4 * i] << 24 | (uint32_t)m[4 * i + 1] << 16 |
+                       (uint32_t)m[4 * i + 2] << 8 | m[4 * i + 3];
             else
                 w[i] = w[i - 16] + w[i - 7] +
                        (ref_turn(w[i - 15], 7) ^ ref_turn(w[i - 15], 18) ^ w[i - 15] >> 3) +
@@ -79,7 +81,7 @@ static float ref_mul(float a, float b) { return (float)((double)a * (double)b); 
 
 /* e^x for x <= 0, the library's polynomial. */
 static float ref_exp(float x) {
-    static const float c[] = { 8.369599469e-3f, 4.166618735e-2f, 1.666651219e-1f, 5.0e-1f };
+    static const float c[] = {8.369599469e-3f, 4.166618735e-2f, 1.666651219e-1f, 5.0e-1f};
     if (x < -87.0f) x = -87.0f;
     float n = ref_add(ref_add(ref_mul(x, 1.44269504f), 12582912.0f), -12582912.0f);
     float r = ref_add(ref_add(x, -ref_mul(n, 0.693359375f)), -ref_mul(n, -2.12194440e-4f));
@@ -97,17 +99,20 @@ static void ref_weights(const float *logits, uint64_t weight[256]) {
         weight[i] = (uint64_t)((double)ref_exp(ref_add(logits[i], -most)) * 134217728.0) + 1;
 }
 
-/* P(the next bit is 1) in units of 2^-22, after the first `depth` bits of a byte, which are `first`. */
+/* P(the next bit is 1) in units of 2^-22, after the first `depth` bits of a byte, which are
+ * `first`. */
 static uint64_t ref_bit(const uint64_t weight[256], int depth, int first) {
-    uint64_t of[2] = { 0, 0 };
+    uint64_t of[2] = {0, 0};
     for (int i = 0; i < 256; i++)
         if (i >> (8 - depth) == first) of[i >> (7 - depth) & 1] += weight[i];
     uint64_t p = (of[1] << 22) / (of[0] + of[1]);
     return p < 1 ? 1 : p > 4194303 ? 4194303 : p;
 }
 
-/* sum of -log2 p over the bytes, p normalised over 256 of them; rows as megabyte_stream_score leaves them */
-static UNUSED_OK double ref_ideal_bits(const float *rows, uint32_t v, const uint8_t *bytes, size_t n) {
+/* sum of -log2 p over the bytes, p normalised over 256 of them; rows as megabyte_stream_score
+ * leaves them */
+static UNUSED_OK double ref_ideal_bits(const float *rows, uint32_t v, const uint8_t *bytes,
+                                       size_t n) {
     double bits = 0;
     for (size_t t = 0; t < n; t++) {
         double sum = 0, own = (double)rows[t * v + bytes[t]];
@@ -117,10 +122,10 @@ static UNUSED_OK double ref_ideal_bits(const float *rows, uint32_t v, const uint
     return bits;
 }
 
-/* ------------------------------------------------------------------------------------------------- coding */
+/* --------------------------------------------------------------------------------------- coding */
 
-/* An interval [low, low + range) of the numbers 0 to 1: low is all of its bytes, the last four of them are
- * those that the range is aligned with. */
+/* An interval [low, low + range) of the numbers 0 to 1: low is all of its bytes, the last four of
+ * them are those that the range is aligned with. */
 typedef struct ref_interval {
     uint8_t *low;
     size_t n, room;
@@ -128,7 +133,7 @@ typedef struct ref_interval {
 } ref_interval;
 
 static ref_interval ref_whole(void) {
-    ref_interval v = { need(64, 1), 4, 64, 0xffffffffu };
+    ref_interval v = {need(64, 1), 4, 64, 0xffffffffu};
     return v;
 }
 
@@ -148,8 +153,8 @@ static void ref_narrow(ref_interval *v, uint64_t p, int bit) {
     }
 }
 
-/* Shortest string in the interval, the smallest of these, but no shorter than what narrowing has moved out:
- * so it may end in a zero. Returns its length; frees the interval. */
+/* Shortest string in the interval, the smallest of these, but no shorter than what narrowing has
+ * moved out: so it may end in a zero. Returns its length; frees the interval. */
 static size_t ref_end(ref_interval *v, uint8_t *out) {
     uint8_t *high = need(v->n + 1, 1), *try = need(v->n + 1, 1);
     uint64_t carry = v->range;
@@ -198,7 +203,8 @@ static int ref_lower(const ref_interval *v, const ref_code *code, uint64_t p) { 
 static void ref_encode_byte(ref_interval *v, const megabyte_stream *s, int byte) {
     uint64_t weight[256];
     ref_weights(megabyte_stream_logits(s), weight);
-    for (int d = 0; d < 8; d++) ref_narrow(v, ref_bit(weight, d, byte >> (8 - d)), byte >> (7 - d) & 1);
+    for (int d = 0; d < 8; d++)
+        ref_narrow(v, ref_bit(weight, d, byte >> (8 - d)), byte >> (7 - d) & 1);
 }
 
 static int ref_decode_byte(ref_interval *v, const ref_code *code, const megabyte_stream *s) {
@@ -215,7 +221,8 @@ static int ref_decode_byte(ref_interval *v, const ref_code *code, const megabyte
 }
 
 /* The code of n bytes, which the stream is stepped through; room for 4 n + 64. */
-static UNUSED_OK size_t ref_encode(megabyte_stream *s, const uint8_t *bytes, size_t n, uint8_t *out) {
+static UNUSED_OK size_t ref_encode(megabyte_stream *s, const uint8_t *bytes, size_t n,
+                                   uint8_t *out) {
     ref_interval v = ref_whole();
     for (size_t i = 0; i < n; i++) {
         ref_encode_byte(&v, s, bytes[i]);
@@ -225,10 +232,10 @@ static UNUSED_OK size_t ref_encode(megabyte_stream *s, const uint8_t *bytes, siz
 }
 
 /* The n bytes of a code; 0 if no bytes have just this code. */
-static UNUSED_OK int ref_decode(megabyte_stream *s, const uint8_t *coded, size_t n_coded, uint8_t *bytes,
-                                size_t n) {
+static UNUSED_OK int ref_decode(megabyte_stream *s, const uint8_t *coded, size_t n_coded,
+                                uint8_t *bytes, size_t n) {
     ref_interval v = ref_whole();
-    ref_code code = { coded, n_coded };
+    ref_code code = {coded, n_coded};
     for (size_t i = 0; i < n; i++) {
         bytes[i] = (uint8_t)ref_decode_byte(&v, &code, s);
         OK(megabyte_stream_step(s, bytes[i]));
@@ -246,15 +253,17 @@ static void ref_plain(ref_interval *v, uint64_t bits, int n) {
 
 static UNUSED_OK size_t ref_message(megabyte_stream *s, int stored, const uint8_t *bytes, size_t n,
                                     uint8_t *out) {
-    static const uint64_t weights[64] = { 10, 10, 20, 40, 90, 200, 340, 200, 60, 20, 10 }; /* 1 where 0 */
+    static const uint64_t weights[64] = {10,  10,  20, 40, 90, 200,
+                                         340, 200, 60, 20, 10}; /* 1 where 0 */
     ref_interval v = ref_whole();
     int digits = 0;
     while (((uint64_t)n + 1) >> digits > 1) digits++;
     ref_narrow(&v, 4194304 / 64, stored);
     for (int d = 0; d < 6; d++) {
-        uint64_t of[2] = { 0, 0 };
+        uint64_t of[2] = {0, 0};
         for (int i = 0; i < 64; i++)
-            if (i >> (6 - d) == digits >> (6 - d)) of[i >> (5 - d) & 1] += weights[i] ? weights[i] : 1;
+            if (i >> (6 - d) == digits >> (6 - d))
+                of[i >> (5 - d) & 1] += weights[i] ? weights[i] : 1;
         ref_narrow(&v, (of[1] << 22) / (of[0] + of[1]), digits >> (5 - d) & 1);
     }
     ref_plain(&v, (uint64_t)n + 1, digits);
@@ -267,17 +276,18 @@ static UNUSED_OK size_t ref_message(megabyte_stream *s, int stored, const uint8_
 }
 
 /* Stored where that is shorter. Room for 4 n + 64. */
-static UNUSED_OK size_t ref_encode_message(megabyte_stream *s, megabyte_stream *scratch, const uint8_t *bytes,
-                                           size_t n, uint8_t *out) {
+static UNUSED_OK size_t ref_encode_message(megabyte_stream *s, megabyte_stream *scratch,
+                                           const uint8_t *bytes, size_t n, uint8_t *out) {
     uint8_t *stored = need(4 * n + 64, 1);
     OK(megabyte_stream_copy(scratch, s));
-    size_t coded = ref_message(s, 0, bytes, n, out), plain = ref_message(scratch, 1, bytes, n, stored);
+    size_t coded = ref_message(s, 0, bytes, n, out),
+           plain = ref_message(scratch, 1, bytes, n, stored);
     if (plain < coded) memcpy(out, stored, coded = plain);
     free(stored);
     return coded;
 }
 
-/* ---------------------------------------------------------------------------------------------- container */
+/* ------------------------------------------------------------------------------------ container */
 
 enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS };
 
@@ -318,7 +328,8 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     memset(h, 0, sizeof *h);
     if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
     if (p[4] != 1) return "format version";
-    h->single = p[5] & 1, h->known = p[5] >> 1 & 1, h->primed = p[5] >> 2 & 1, h->method = p[5] >> 4 & 7;
+    h->single = p[5] & 1, h->known = p[5] >> 1 & 1, h->primed = p[5] >> 2 & 1,
+    h->method = p[5] >> 4 & 7;
     if (p[5] & 0x88 || h->method >= REF_METHODS) return "flags";
     if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
     h->numerics = p[6];
@@ -374,16 +385,17 @@ static const char *ref_block(megabyte_stream *s, const megabyte_stream *primed, 
 }
 
 typedef struct ref_file {
-    const char *wrong;                      /* NULL if the file is right */
+    const char *wrong; /* NULL if the file is right */
     size_t n, members, blocks[REF_METHODS]; /* bytes; blocks by method, single ones included */
-    uint64_t coded;                         /* bytes of coded payload */
+    uint64_t coded; /* bytes of coded payload */
 } ref_file;
 
 /* Decompresses a whole file of one or more members into out[capacity]. */
-static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void *prime, size_t n_prime,
-                                         const uint8_t *p, size_t n, uint8_t *out, size_t capacity) {
+static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void *prime,
+                                         size_t n_prime, const uint8_t *p, size_t n, uint8_t *out,
+                                         size_t capacity) {
     megabyte_info info = describe(model);
-    ref_file f = { 0 };
+    ref_file f = {0};
     uint8_t digest[32];
     for (size_t at = 0; at < n || !f.members; f.members++) {
         ref_header h;
@@ -400,15 +412,16 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
         at += h.bytes;
         uint64_t context = info.context_bytes >> h.halvings;
         context = context < info.patch_bytes ? info.patch_bytes : context;
-        megabyte_stream *s = new_stream(model, NULL, context), *primed = new_stream(model, NULL, context);
+        megabyte_stream *s = new_stream(model, NULL, context),
+                        *primed = new_stream(model, NULL, context);
         OK(megabyte_stream_feed(primed, prime, n_prime));
         size_t start = f.n;
         if (h.single) {
             if (n - at < h.coded || n - at - h.coded < 4) f.wrong = "truncated";
             else if (h.size > capacity - f.n) f.wrong = "too long";
             else
-                f.wrong =
-                    ref_block(s, primed, h.method, p + at, h.coded, out ? out + f.n : out, h.size, p + at + h.coded);
+                f.wrong = ref_block(s, primed, h.method, p + at, h.coded, out ? out + f.n : out,
+                                    h.size, p + at + h.coded);
             at += h.coded + 4;
             f.n += h.size;
             f.blocks[h.method]++;
@@ -453,7 +466,8 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
                     f.wrong = "too long";
                     break;
                 }
-                f.wrong = ref_block(s, primed, tag - 1, p + at + 4, coded, out ? out + f.n : out, size, p + at);
+                f.wrong = ref_block(s, primed, tag - 1, p + at + 4, coded, out ? out + f.n : out,
+                                    size, p + at);
                 at += 4 + coded;
                 f.n += size;
                 f.blocks[tag - 1]++;
@@ -467,16 +481,18 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
     return f;
 }
 
-/* ------------------------------------------------------------------------------------------------ writing */
+/* -------------------------------------------------------------------------------------- writing */
 
-/* A file in the making, with whatever is wanted in it: right ones, and wrong ones with right checksums. */
+/* A file in the making, with whatever is wanted in it: right ones, and wrong ones with right
+ * checksums. */
 typedef struct ref_writer {
     uint8_t *bytes, *original;
     size_t n, room, n_original, room_original;
 } ref_writer;
 
 static void ref_append(uint8_t **to, size_t *n, size_t *room, const void *bytes, size_t count) {
-    if (*n + count > *room) CHECK((*to = realloc(*to, *room = 2 * (*n + count) + 64)), "out of memory");
+    if (*n + count > *room)
+        CHECK((*to = realloc(*to, *room = 2 * (*n + count) + 64)), "out of memory");
     if (count) memcpy(*to + *n, bytes, count);
     *n += count;
 }
@@ -490,14 +506,15 @@ static void ref_write_varint(ref_writer *w, uint64_t v) {
 
 static UNUSED_OK void ref_write_header(ref_writer *w, const ref_header *h) {
     size_t start = w->n;
-    uint8_t fixed[14] = { 0xb5, 'm', 'b', 'z', 1 };
+    uint8_t fixed[14] = {0xb5, 'm', 'b', 'z', 1};
     fixed[5] = (uint8_t)(h->single | h->known << 1 | h->primed << 2 | h->method << 4);
     fixed[6] = (uint8_t)h->numerics;
     memcpy(fixed + 7, h->model, 6);
     fixed[13] = (uint8_t)(h->halvings | h->contexts << 4);
     ref_write(w, fixed, sizeof fixed);
     ref_write_varint(w, h->single ? h->size : h->block);
-    if (h->single ? h->method >= REF_CODED : h->known) ref_write_varint(w, h->single ? h->coded : h->size);
+    if (h->single ? h->method >= REF_CODED : h->known)
+        ref_write_varint(w, h->single ? h->coded : h->size);
     if (h->primed) ref_write(w, h->prime, 4);
     ref_write(w, "??", 2);
     ref_sign_header(w->bytes + start, w->n - start);
@@ -509,9 +526,11 @@ static void ref_write_payload(ref_writer *w, int method, const uint8_t *coded, s
     else ref_write(w, bytes, n_coded);
 }
 
-/* `primed`: what a block's stream begins as; `s` is overwritten. Stored if coding doesn't make it smaller. */
-static UNUSED_OK void ref_write_block(ref_writer *w, megabyte_stream *s, const megabyte_stream *primed,
-                                      int method, const uint8_t *bytes, size_t n) {
+/* `primed`: what a block's stream begins as; `s` is overwritten. Stored if coding doesn't make it
+ * smaller. */
+static UNUSED_OK void ref_write_block(ref_writer *w, megabyte_stream *s,
+                                      const megabyte_stream *primed, int method,
+                                      const uint8_t *bytes, size_t n) {
     uint8_t *coded = need(4 * n + 64, 1), digest[32], tag;
     size_t n_coded = 1;
     if (method == REF_CODED) {

@@ -1,10 +1,12 @@
-/* fuzz_codec.c - any bytes as a compressed file, a header, a message's code, or as input and options of compressing:
- * no crash, and nothing wrong is said to be right. libFuzzer's way in; the model's path is in FUZZ_MODEL:
+/* fuzz_codec.c - any bytes as a compressed file, a header, a message's code, or as input and
+ * options of compressing: no crash, and nothing wrong is said to be right. libFuzzer's way in; the
+ * model's path is in FUZZ_MODEL:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_codec.c -o fuzz -lm -pthread
  *     FUZZ_MODEL=tests/tmp/codec-tiny-q8.mb ./fuzz -max_total_time=60 -max_len=3000 SEEDS
  *
- * With -DSTANDALONE, a program that spoils right files and codes at random, COUNT times; it writes the seeds to FOLDER:
+ * With -DSTANDALONE, a program that spoils right files and codes at random, COUNT times; it writes
+ * the seeds to FOLDER:
  *
  *     fuzz_codec MODEL COUNT SEED [FOLDER] */
 #include "../megabyte.c"
@@ -12,40 +14,54 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fuzz_codec: %s\n", #condition); abort(); } } while (0)
+#define MUST(condition)                                      \
+    do {                                                     \
+        if (!(condition)) {                                  \
+            fprintf(stderr, "fuzz_codec: %s\n", #condition); \
+            abort();                                         \
+        }                                                    \
+    } while (0)
 
 enum { BLOCK = 256, LARGEST = 4096, STREAMS = 3, PRIME = 20 };
 
 static megabyte_model *model;
 static megabyte_engine *engine;
-/* Without a prime; with one: contexts of 1 MB, none. Contexts are small: emptying them is most of the work. */
+/* Without a prime; with one: contexts of 1 MB, none. Contexts are small: emptying them is most of
+ * the work. */
 enum { PLAIN, PRIMED, PRIMED_NETWORK, DECODERS };
-static megabyte_codec *decoder[DECODERS], *talker[4]; /* talkers: messages at levels 1 and 7, primed too */
+static megabyte_codec *decoder[DECODERS],
+    *talker[4]; /* talkers: messages at levels 1 and 7, primed too */
 static megabyte_stream *stream[3];
 static const char priming[PRIME + 1] = "It was a dark and st";
 
 static void set_up(const char *path) {
     megabyte_error error;
-    megabyte_codec_options o = { .block = BLOCK, .streams = STREAMS, .limit = LARGEST, .contexts = 1 };
+    megabyte_codec_options o = {
+        .block = BLOCK, .streams = STREAMS, .limit = LARGEST, .contexts = 1};
     MUST(megabyte_model_open(&model, path, NULL, &error) == MEGABYTE_OK);
     MUST(megabyte_engine_create(&engine, model, NULL, NULL, &error) == MEGABYTE_OK);
     o.engine = engine;
     for (int i = 0; i < DECODERS; i++) {
         if (i == PRIMED_NETWORK) o.contexts = MEGABYTE_NO_CONTEXTS;
-        MUST(megabyte_codec_create(&decoder[i], model, MEGABYTE_DECOMPRESS, &o, NULL, &error) == MEGABYTE_OK);
+        MUST(megabyte_codec_create(&decoder[i], model, MEGABYTE_DECOMPRESS, &o, NULL, &error) ==
+             MEGABYTE_OK);
         o.prime = priming, o.n_prime = PRIME;
     }
     for (int i = 0; i < 4; i++) {
-        megabyte_codec_options how = { .engine = engine, .contexts = 1, .level = i & 1 ? 7 : 1, .block = 300 };
+        megabyte_codec_options how = {
+            .engine = engine, .contexts = 1, .level = i & 1 ? 7 : 1, .block = 300};
         if (i & 2) how.prime = priming, how.n_prime = PRIME;
         MUST(!megabyte_codec_create(&talker[i], model, MEGABYTE_MESSAGES, &how, NULL, &error));
     }
-    megabyte_stream_options with = { .engine = engine };
-    for (int i = 0; i < 3; i++) MUST(megabyte_stream_create(&stream[i], model, &with, NULL, &error) == MEGABYTE_OK);
+    megabyte_stream_options with = {.engine = engine};
+    for (int i = 0; i < 3; i++)
+        MUST(megabyte_stream_create(&stream[i], model, &with, NULL, &error) == MEGABYTE_OK);
 }
 
-/* The bytes as a compressed file, pushed in pieces of `piece` bytes; returns the status, and what came out. */
-static status decompress(int by, const u8 *in, size_t n, size_t piece, u8 out[LARGEST], size_t *n_out) {
+/* The bytes as a compressed file, pushed in pieces of `piece` bytes; returns the status, and what
+ * came out. */
+static status decompress(int by, const u8 *in, size_t n, size_t piece, u8 out[LARGEST],
+                         size_t *n_out) {
     megabyte_codec *c = decoder[by];
     status r = MEGABYTE_OK;
     size_t taken, given = 1, turns = 0;
@@ -79,10 +95,12 @@ static void headers(const u8 *in, size_t n) {
     MUST(own);
     memcpy(own, in, n);
     if (!megabyte_container_read(own, n, &c, &error)) {
-        MUST(c.header_bytes <= n && c.header_bytes <= MEGABYTE_HEADER_MAX && c.block <= MEGABYTE_BLOCK_MAX && c.halvings < 16 && c.contexts <= 64);
+        MUST(c.header_bytes <= n && c.header_bytes <= MEGABYTE_HEADER_MAX &&
+             c.block <= MEGABYTE_BLOCK_MAX && c.halvings < 16 && c.contexts <= 64);
         for (size_t at = c.header_bytes; !c.single && at < n;) {
             if (megabyte_block_read(own + at, n - at, &c, &b, &error)) break;
-            MUST(b.method >= -1 && b.method < MEGABYTE_METHODS && b.size <= c.block && b.header_bytes <= n - at);
+            MUST(b.method >= -1 && b.method < MEGABYTE_METHODS && b.size <= c.block &&
+                 b.header_bytes <= n - at);
             if (b.method < 0 || b.coded > n - at - b.header_bytes) break;
             at += b.header_bytes + b.coded;
         }
@@ -98,7 +116,8 @@ static void message(const u8 *in, size_t n, int way) {
         status r = megabyte_codec_decode(c, in, n, out, sizeof out, &got);
         MUST(r == MEGABYTE_OK || r == MEGABYTE_CORRUPT || r == MEGABYTE_CAPACITY);
         if (r) return;
-        MUST(got <= sizeof out && !megabyte_codec_encode(c, out, got, again, sizeof again, &n_again));
+        MUST(got <= sizeof out &&
+             !megabyte_codec_encode(c, out, got, again, sizeof again, &n_again));
         MUST(n_again != n || !memcmp(again, in, n) || n > got);
         return;
     }
@@ -114,28 +133,39 @@ static void message(const u8 *in, size_t n, int way) {
 
 /* Options from the first bytes, the rest is compressed: both ways must give it back. */
 static void round_trip(const u8 *in, size_t n) {
-    u8 how[6] = { 0 }, packed[10 * LARGEST], out[LARGEST];
+    u8 how[6] = {0}, packed[10 * LARGEST], out[LARGEST];
     size_t n_out, got, take = n < 6 ? n : 6;
     memcpy(how, in, take);
     in += take, n = n - take < LARGEST ? n - take : LARGEST;
     megabyte_error error;
-    megabyte_codec_options o = { .engine = engine, .streams = how[0] % 6, .block = (u32)how[1] + 1, .halvings = how[2] % 5,
-                                 .verify = how[3] & 1, .level = 1 + (how[3] >> 2) % 9, .contexts = 1 };
+    megabyte_codec_options o = {.engine = engine,
+                                .streams = how[0] % 6,
+                                .block = (u32)how[1] + 1,
+                                .halvings = how[2] % 5,
+                                .verify = how[3] & 1,
+                                .level = 1 + (how[3] >> 2) % 9,
+                                .contexts = 1};
     if (o.level == 5) o.contexts = MEGABYTE_NO_CONTEXTS;
     else if (n > 3u * o.block) n = 3u * o.block; /* emptying contexts for each takes time */
     if (how[3] & 2) o.prime = priming, o.n_prime = PRIME, o.halvings = 0;
     MUST(!megabyte_compress(model, &o, in, n, packed, sizeof packed, &n_out, NULL, &error));
-    MUST(!decompress(!o.n_prime ? PLAIN : o.level == 5 ? PRIMED_NETWORK : PRIMED, packed, n_out, (size_t)how[4] + 1, out, &got) && got == n && !memcmp(in, out, n));
+    MUST(!decompress(!o.n_prime     ? PLAIN
+                     : o.level == 5 ? PRIMED_NETWORK
+                                    : PRIMED,
+                     packed, n_out, (size_t)how[4] + 1, out, &got) &&
+         got == n && !memcmp(in, out, n));
     if (n > 250) n = 250;
     for (int i = 0; i < 2; i++) {
         megabyte_stream_reset(stream[i]);
         MUST(!megabyte_stream_feed(stream[i], priming, how[5] % PRIME));
     }
     MUST(!megabyte_stream_encode(stream[0], in, n, packed, sizeof packed, &n_out));
-    MUST(!megabyte_stream_decode(stream[1], packed, n_out, out, sizeof out, &got) && got == n && !memcmp(in, out, n));
+    MUST(!megabyte_stream_decode(stream[1], packed, n_out, out, sizeof out, &got) && got == n &&
+         !memcmp(in, out, n));
     megabyte_codec *c = talker[how[5] % 4];
     MUST(!megabyte_codec_encode(c, in, n, packed, sizeof packed, &n_out) && n_out <= n + 5);
-    MUST(!megabyte_codec_decode(c, packed, n_out, out, sizeof out, &got) && got == n && !memcmp(in, out, n));
+    MUST(!megabyte_codec_decode(c, packed, n_out, out, sizeof out, &got) && got == n &&
+         !memcmp(in, out, n));
 }
 
 #ifndef STANDALONE
@@ -152,14 +182,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
         if (input[0] & 32 && size > 17) { /* the header's checksum put right, wherever it is */
             for (size_t end = 15; end + 2 <= size - 1 && end < 40; end++) {
                 sha256(bad, end, NULL, 0, digest);
-                u8 was[2] = { bad[end], bad[end + 1] };
+                u8 was[2] = {bad[end], bad[end + 1]};
                 memcpy(bad + end, digest, 2);
-                if (!megabyte_container_read(bad, size - 1, &c, NULL) && c.header_bytes == end + 2) break;
+                if (!megabyte_container_read(bad, size - 1, &c, NULL) && c.header_bytes == end + 2)
+                    break;
                 memcpy(bad + end, was, 2);
             }
         }
         switch (input[0] % 4) {
-        case 0: decompress((input[0] >> 6) % DECODERS, bad, size - 1, (size_t)(input[0] >> 2 & 15) * 50 + 1, out, &n); break;
+        case 0:
+            decompress((input[0] >> 6) % DECODERS, bad, size - 1,
+                       (size_t)(input[0] >> 2 & 15) * 50 + 1, out, &n);
+            break;
         case 1: headers(bad, size - 1); break;
         case 2: message(bad, size - 1, input[0] >> 2); break;
         default: round_trip(bad, size - 1);
@@ -179,28 +213,37 @@ static u64 draw(u64 n) { /* splitmix64 */
 }
 
 enum { FILES = 36 };
-static struct { u8 original[LARGEST], packed[2 * LARGEST]; size_t n, n_packed; int by; } file[FILES];
+static struct {
+    u8 original[LARGEST], packed[2 * LARGEST];
+    size_t n, n_packed;
+    int by;
+} file[FILES];
 
 /* A third of each kind: the network alone, contexts alone, mixed. */
 static void make_files(void) {
     megabyte_error error;
     for (int k = 0; k < FILES; k++) {
         int i = k / 3, level = k % 3 == 0 ? 5 : k % 3 == 1 ? 1 + i % 4 : 6 + i % 4;
-        megabyte_codec_options o = { .engine = engine, .block = i % 3 ? 200 : BLOCK, .halvings = i % 4 == 3, .level = level,
-                                     .contexts = level == 5 ? MEGABYTE_NO_CONTEXTS : 1 };
-        megabyte_sampling how = { .temperature = 0.3f, .seed = (u64)i };
+        megabyte_codec_options o = {.engine = engine,
+                                    .block = i % 3 ? 200 : BLOCK,
+                                    .halvings = i % 4 == 3,
+                                    .level = level,
+                                    .contexts = level == 5 ? MEGABYTE_NO_CONTEXTS : 1};
+        megabyte_sampling how = {.temperature = 0.3f, .seed = (u64)i};
         size_t n = file[k].n = i % 3 ? 60 * (size_t)i : 30 * (size_t)i % 255;
         megabyte_stream_reset(stream[0]);
         for (size_t at = 0; at < n; at++) {
             u8 byte;
-            MUST(!megabyte_stream_sample(stream[0], &how, &byte) && !megabyte_stream_step(stream[0], byte));
+            MUST(!megabyte_stream_sample(stream[0], &how, &byte) &&
+                 !megabyte_stream_step(stream[0], byte));
             file[k].original[at] = at % 600 < 300 ? byte : at % 600 < 450 ? 'x' : (u8)draw(256);
-            if (k % 3 == 1 && at >= 50 && at % 200 >= 50) file[k].original[at] = file[k].original[at - 50];
+            if (k % 3 == 1 && at >= 50 && at % 200 >= 50)
+                file[k].original[at] = file[k].original[at - 50];
         }
         if (i % 5 == 0) o.prime = priming, o.n_prime = PRIME, o.halvings = 0;
         file[k].by = !o.n_prime ? PLAIN : level == 5 ? PRIMED_NETWORK : PRIMED;
-        MUST(!megabyte_compress(model, &o, file[k].original, n, file[k].packed, sizeof file[k].packed, &file[k].n_packed,
-                                NULL, &error));
+        MUST(!megabyte_compress(model, &o, file[k].original, n, file[k].packed,
+                                sizeof file[k].packed, &file[k].n_packed, NULL, &error));
     }
 }
 
@@ -241,7 +284,8 @@ int main(int argc, char **argv) {
                 memmove(bad + at + some, bad + at, n - at);
                 n += some;
                 break;
-            default: if (draw(4) == 0) n = at;
+            default:
+                if (draw(4) == 0) n = at;
             }
         }
         if (draw(3) == 0 && header <= n && header > 2) {
@@ -256,13 +300,16 @@ int main(int argc, char **argv) {
         default:
             if (!decompress(file[i].by, bad, n, 1 + (size_t)draw(draw(2) ? 10 : 2000), out, &got)) {
                 right++;
-                MUST(n == 0 || (got % (file[i].n + !file[i].n) == 0 && !memcmp(out, file[i].original, min64(got, file[i].n))) ||
+                MUST(n == 0 ||
+                     (got % (file[i].n + !file[i].n) == 0 &&
+                      !memcmp(out, file[i].original, min64(got, file[i].n))) ||
                      !"wrong bytes and OK");
             }
             decoded++;
         }
     }
-    printf("%ld mutations, %ld files decoded, %ld of these to the right bytes\n", count, decoded, right);
+    printf("%ld mutations, %ld files decoded, %ld of these to the right bytes\n", count, decoded,
+           right);
     for (int i = 0; i < DECODERS; i++) megabyte_codec_free(decoder[i]);
     for (int i = 0; i < 4; i++) megabyte_codec_free(talker[i]);
     for (int i = 0; i < 3; i++) megabyte_stream_free(stream[i]);

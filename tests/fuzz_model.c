@@ -1,11 +1,18 @@
-/* fuzz_model.c - libFuzzer's way in: any bytes as a model file, with their checksums put right, so that everything
- * behind these is reached. .ci/run starts it from small valid models, under ASan and UBSan. By hand:
+/* fuzz_model.c - libFuzzer's way in: any bytes as a model file, with their checksums put right, so
+ * that everything behind these is reached. .ci/run starts it from small valid models, under ASan
+ * and UBSan. By hand:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_model.c -o fuzz -lm -pthread
  *     ./fuzz -max_total_time=60 FOLDER_OF_MODELS */
 #include "../megabyte.c"
 
-#define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fuzz_model: %s\n", #condition); abort(); } } while (0)
+#define MUST(condition)                                      \
+    do {                                                     \
+        if (!(condition)) {                                  \
+            fprintf(stderr, "fuzz_model: %s\n", #condition); \
+            abort();                                         \
+        }                                                    \
+    } while (0)
 
 static void all_finite(const megabyte_stream *s, uint32_t v) {
     const float *x = megabyte_stream_logits(s);
@@ -16,7 +23,7 @@ static void use(megabyte_model *model, megabyte_isa isa) {
     static const char text[] = "It was a dark and stormy night";
     megabyte_info info;
     megabyte_error error;
-    megabyte_engine_options with = { 1, 3, isa };
+    megabyte_engine_options with = {1, 3, isa};
     megabyte_engine *engine = NULL;
     megabyte_stream *a = NULL, *b = NULL;
     size_t size = 0, n = sizeof text - 1;
@@ -25,7 +32,7 @@ static void use(megabyte_model *model, megabyte_isa isa) {
     MUST(megabyte_model_verify(model, &error) == MEGABYTE_OK); /* its checksum was put right */
     if (megabyte_engine_size(model, &with, &size) || size > 64 << 20) return;
     MUST(megabyte_engine_create(&engine, model, &with, NULL, &error) == MEGABYTE_OK);
-    megabyte_stream_options on = { engine, 2 * (uint64_t)info.patch_bytes, NULL };
+    megabyte_stream_options on = {engine, 2 * (uint64_t)info.patch_bytes, NULL};
     if (on.context > info.context_bytes) on.context = info.context_bytes;
     if (!megabyte_stream_size(model, &on, &size) && size <= 64 << 20) {
         MUST(megabyte_stream_create(&a, model, &on, NULL, &error) == MEGABYTE_OK);
@@ -37,7 +44,8 @@ static void use(megabyte_model *model, megabyte_isa isa) {
         u8 *saved = (u8 *)malloc(size = megabyte_stream_save_size(a));
         MUST(saved && megabyte_stream_save(a, saved, size) == MEGABYTE_OK);
         MUST(megabyte_stream_load(b, saved, size) == MEGABYTE_OK);
-        MUST(!memcmp(megabyte_stream_logits(a), megabyte_stream_logits(b), info.vocabulary * sizeof(float)));
+        MUST(!memcmp(megabyte_stream_logits(a), megabyte_stream_logits(b),
+                     info.vocabulary * sizeof(float)));
         free(saved);
     }
     megabyte_stream_free(b);

@@ -1,11 +1,12 @@
-/* fuzz_pt.c - any bytes as a checkpoint: the .pt reader (zip, pickle, tensors), then names, sizes and every row of the
- * model, without writing it. No crash, no hang, no execution of anything. libFuzzer's way in; the configuration's path
- * is in FUZZ_CONFIG:
+/* fuzz_pt.c - any bytes as a checkpoint: the .pt reader (zip, pickle, tensors), then names, sizes
+ * and every row of the model, without writing it. No crash, no hang, no execution of anything.
+ * libFuzzer's way in; the configuration's path is in FUZZ_CONFIG:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_pt.c -o fuzz -lm -pthread
  *     FUZZ_CONFIG=tests/tmp/torch-paper.json ./fuzz -max_total_time=60 FOLDER_OF_SEEDS
  *
- * With -DSTANDALONE, a program that spoils a right file at random, COUNT times (test_convert leaves some in tests/tmp):
+ * With -DSTANDALONE, a program that spoils a right file at random, COUNT times (test_convert leaves
+ * some in tests/tmp):
  *
  *     fuzz_pt FILE.pt CONFIG.json COUNT SEED */
 #define _POSIX_C_SOURCE 200809L
@@ -15,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The converter ends where it refuses, and leaves its memory to the exit: here it jumps back, and the memory that it
- * asked for is given back one by one, so that the sanitizer sees each block. */
+/* The converter ends where it refuses, and leaves its memory to the exit: here it jumps back, and
+ * the memory that it asked for is given back one by one, so that the sanitizer sees each block. */
 enum { MOST = 4096 };
 static jmp_buf refused;
 static void *block[MOST];
@@ -47,7 +48,8 @@ static void fuzz_free(void *p) {
     free(p);
 }
 static FILE *fuzz_open(const char *path, const char *mode) {
-    FILE *f = strcmp(path, "input") ? fopen(path, mode) : fmemopen((void *)(uintptr_t)input, input_size, "rb");
+    FILE *f = strcmp(path, "input") ? fopen(path, mode)
+                                    : fmemopen((void *)(uintptr_t)input, input_size, "rb");
     if (f) opened[n_opened++] = f;
     return f;
 }
@@ -76,7 +78,13 @@ static _Noreturn void fuzz_exit(int status) { longjmp(refused, status + 1); }
 #undef fprintf
 #undef main
 
-#define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fuzz_pt: %s\n", #condition); abort(); } } while (0)
+#define MUST(condition)                                   \
+    do {                                                  \
+        if (!(condition)) {                               \
+            fprintf(stderr, "fuzz_pt: %s\n", #condition); \
+            abort();                                      \
+        }                                                 \
+    } while (0)
 
 static status read_tensor_rows(void *context, struct tensor *t) {
     struct conversion *c = context;
@@ -89,13 +97,19 @@ static status read_tensor_rows(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-/* Returns 1 if the checkpoint became a model, 0 if it was refused later than by its archive, -1 else. */
+/* Returns 1 if the checkpoint became a model, 0 if it was refused later than by its archive, -1
+ * else. */
 static int convert(const uint8_t *data, size_t size, const char *config) {
     static struct options o;
     static struct conversion c;
     volatile int result = -1;
-    const struct options usual = { .in = "input", .out = "nowhere", .config = config, .heads = ABSENT,
-                                   .dim_head = ABSENT, .positions = ABSENT, .pad_id = ABSENT };
+    const struct options usual = {.in = "input",
+                                  .out = "nowhere",
+                                  .config = config,
+                                  .heads = ABSENT,
+                                  .dim_head = ABSENT,
+                                  .positions = ABSENT,
+                                  .pad_id = ABSENT};
     o = usual;
     memset(&c, 0, sizeof c);
     c.options = &o;
@@ -137,9 +151,13 @@ static size_t below(size_t n) { return (size_t)(random64() % n); }
 
 /* One change of p[0..n). */
 static void spoil(u8 *p, size_t n) {
-    static const char codes[] = "(}]).tuldsaeR\x81\x92oibQcXK\x8aMJGN\x88\x89qrhj\x85\x86\x87\x8c\x94\x93\x95" "012TBC";
-    static const u32 numbers[] = { 0, 1, 2, 3, 127, 128, 255, 256, 65535, 65536, 0x7fffffff, 0x80000000, UINT32_MAX };
-    size_t at = below(n), from = below(n), length = below(40), longest = n - (at > from ? at : from);
+    static const char codes[] =
+        "(}]).tuldsaeR\x81\x92oibQcXK\x8aMJGN\x88\x89qrhj\x85\x86\x87\x8c\x94\x93\x95"
+        "012TBC";
+    static const u32 numbers[] = {0,   1,     2,     3,          127,        128,       255,
+                                  256, 65535, 65536, 0x7fffffff, 0x80000000, UINT32_MAX};
+    size_t at = below(n), from = below(n), length = below(40),
+           longest = n - (at > from ? at : from);
     if (length > longest) length = longest;
     switch (below(8)) {
     case 0:
@@ -160,13 +178,14 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: fuzz_pt FILE.pt CONFIG.json COUNT SEED\n");
         return 2;
     }
-    u64 results[3] = { 0, 0, 0 }, count = strtoull(argv[3], NULL, 10);
+    u64 results[3] = {0, 0, 0}, count = strtoull(argv[3], NULL, 10);
     static u8 right[1 << 22];
     FILE *f = fopen(argv[1], "rb");
     size_t size = f ? fread(right, 1, sizeof right, f) : 0;
     MUST(size > 30 && size < sizeof right && !memcmp(right, "PK\3\4", 4));
     fclose(f);
-    size_t pickle = 30 + get16(right + 26) + get16(right + 28), length = get32(right + 18); /* comes first */
+    size_t pickle = 30 + get16(right + 26) + get16(right + 28),
+           length = get32(right + 18); /* comes first */
     MUST(pickle < size && length < size - pickle && convert(right, size, argv[2]) == 1);
     for (u64 i = 0; i < count; i++) {
         state = strtoull(argv[4], NULL, 10) * 1000003 + i;
@@ -182,8 +201,8 @@ int main(int argc, char **argv) {
         results[convert(p, n, argv[2]) + 1]++;
         free(p);
     }
-    printf("%llu mutations: %llu archives refused, %llu models refused, %llu converted\n", (ull)count, (ull)results[0],
-           (ull)results[1], (ull)results[2]);
+    printf("%llu mutations: %llu archives refused, %llu models refused, %llu converted\n",
+           (ull)count, (ull)results[0], (ull)results[1], (ull)results[2]);
     return 0;
 }
 #endif

@@ -1,20 +1,30 @@
-/* fuzz_sizes.c - random models of all families, whatever check_sizes lets through, with random and with wild weights:
- * every instruction set, batch, number of threads and way of cutting bytes into calls (steps, rewinds, copies, saved
- * streams) must give the bits of the plainest run: plain C, one thread, one token at a time. By hand:
+/* fuzz_sizes.c - random models of all families, whatever check_sizes lets through, with random and
+ * with wild weights: every instruction set, batch, number of threads and way of cutting bytes into
+ * calls (steps, rewinds, copies, saved streams) must give the bits of the plainest run: plain C,
+ * one thread, one token at a time. By hand:
  *
  *     clang -g -O1 -fsanitize=address,undefined tests/fuzz_sizes.c -o fuzz_sizes -lm -pthread
- *     ./fuzz_sizes [COUNT [FIRST_SEED]]                    (a failure tells its seed: ./fuzz_sizes 1 SEED)
+ *     ./fuzz_sizes [COUNT [FIRST_SEED]]                    (a failure tells its seed: ./fuzz_sizes
+ *     1 SEED)
  *
  * The number printed in the end is made of all logits: every build must print the same. */
 #include "../megabyte.c"
 
-#define MUST(condition) \
-    do { if (!(condition)) { fprintf(stderr, "seed %llu, line %d: %s\n", seed, __LINE__, #condition); abort(); } } while (0)
+#define MUST(condition)                                                              \
+    do {                                                                             \
+        if (!(condition)) {                                                          \
+            fprintf(stderr, "seed %llu, line %d: %s\n", seed, __LINE__, #condition); \
+            abort();                                                                 \
+        }                                                                            \
+    } while (0)
 
 static unsigned long long seed;
 static u64 random_state, print = 14695981039346656037ULL;
 static u32 below(u32 n) { return (u32)(next_random(&random_state) >> 33) % n; }
-static u32 one_of(u32 a, u32 b, u32 c) { u32 i = below(3); return i == 0 ? a : i == 1 ? b : c; }
+static u32 one_of(u32 a, u32 b, u32 c) {
+    u32 i = below(3);
+    return i == 0 ? a : i == 1 ? b : c;
+}
 
 static struct sizes random_sizes(void) {
     struct sizes z;
@@ -36,7 +46,11 @@ static struct sizes random_sizes(void) {
             g->ff_dim = 1 + below(40);
             g->positions = below(4) ? 1 + below(s ? 7 : 20) : 1 + below(2);
             g->flags = below(1024);
-            if (!paper) { g->flags &= 7; g->kv_heads = 0; continue; }
+            if (!paper) {
+                g->flags &= 7;
+                g->kv_heads = 0;
+                continue;
+            }
             g->norm = 1 + below(2);
             g->activation = below(ACTIVATIONS);
             g->flags &= POSITION_LEARNED | POSITION_ROTARY | QK_NORM | FINAL_NORM |
@@ -58,7 +72,10 @@ static struct sizes random_sizes(void) {
 }
 
 /* Weights as the self-test's; wild: now and then any float at all. */
-struct writer { struct draft d; u32 types, wild; };
+struct writer {
+    struct draft d;
+    u32 types, wild;
+};
 
 static status write_tensor(void *context, struct tensor *t) {
     struct writer *w = (struct writer *)context;
@@ -67,7 +84,8 @@ static status write_tensor(void *context, struct tensor *t) {
     w->d.file = NULL;
     draft_tensor(&w->d, t); /* where it ends */
     if (is_matrix(t->role) && w->types) t->type = w->types == 1 ? TYPE_F32_TILED : TYPE_Q8_TILED;
-    u64 bytes = tensor_data_bytes(t), quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+    u64 bytes = tensor_data_bytes(t),
+        quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
     t->offset = at;
     w->d.end = round_up(at + bytes, ALIGN);
     if (!(w->d.file = file)) return MEGABYTE_OK;
@@ -76,8 +94,10 @@ static status write_tensor(void *context, struct tensor *t) {
                t->role == ROLE_ROTARY;
     for (u64 i = 0; i < quantized; i++) file[at + i] = (u8)next_random(&random_state);
     for (u64 i = quantized; i < bytes; i += 4) {
-        float x = quantized ? draft_value(&w->d, 0.002f, 0.001f) : draft_value(&w->d, (float)norm, norm ? 0.5f : 0.3f);
-        put32(file + at + i, w->wild && !below(50) ? (u32)next_random(&random_state) : f32_to_bits(x));
+        float x = quantized ? draft_value(&w->d, 0.002f, 0.001f)
+                            : draft_value(&w->d, (float)norm, norm ? 0.5f : 0.3f);
+        put32(file + at + i,
+              w->wild && !below(50) ? (u32)next_random(&random_state) : f32_to_bits(x));
     }
     return MEGABYTE_OK;
 }
@@ -85,8 +105,9 @@ static status write_tensor(void *context, struct tensor *t) {
 static u8 *write_model(const struct sizes *z, size_t *size) {
     u32 tensors = 0, types = below(3), wild = below(4) == 0;
     each_tensor(z, count_tensor, &tensors);
-    u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES, data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
-    struct writer w = { { NULL, table, data, data, (u32)seed }, types, wild }, real = w;
+    u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES,
+        data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
+    struct writer w = {{NULL, table, data, data, (u32)seed}, types, wild}, real = w;
     each_tensor(z, write_tensor, &w);
     *size = (size_t)w.d.end;
     u8 *file = (u8 *)aligned_alloc(ALIGN, *size);
@@ -108,7 +129,7 @@ static u32 length;
 static float *expected, expected_each[MOST_BYTES]; /* [length + 1, V]; [length] */
 
 static megabyte_engine *new_engine(u32 threads, u32 batch, megabyte_isa isa) {
-    megabyte_engine_options o = { threads, batch, isa };
+    megabyte_engine_options o = {threads, batch, isa};
     megabyte_engine *e;
     MUST(!megabyte_engine_create(&e, model, &o, NULL, NULL));
     return e;
@@ -116,7 +137,8 @@ static megabyte_engine *new_engine(u32 threads, u32 batch, megabyte_isa isa) {
 
 static void check(const megabyte_stream *s) {
     u64 at = megabyte_stream_position(s);
-    MUST(!memcmp(megabyte_stream_logits(s), expected + at * vocabulary, vocabulary * sizeof *expected));
+    MUST(!memcmp(megabyte_stream_logits(s), expected + at * vocabulary,
+                 vocabulary * sizeof *expected));
 }
 
 /* Any operations on some streams of two engines. */
@@ -131,13 +153,16 @@ static void operate(megabyte_engine *const engine[2], const megabyte_stream_opti
     }
     for (u32 turn = 0; turn < 40; turn++) {
         u32 i = below(2 * BESIDE), j = below(2 * BESIDE), at = (u32)megabyte_stream_position(s[i]);
-        u32 n = below(3) ? min32(below(20), length - at) : below(length - at + 1), steps = below(12);
+        u32 n = below(3) ? min32(below(20), length - at) : below(length - at + 1),
+            steps = below(12);
         double bits = 0;
         switch (below(9)) {
-        case 0: case 1: MUST(!megabyte_stream_feed(s[i], text + at, n)); break;
+        case 0:
+        case 1: MUST(!megabyte_stream_feed(s[i], text + at, n)); break;
         case 2:
             MUST(!megabyte_stream_score(s[i], text + at, n, &bits, logits));
-            MUST(!n || !memcmp(logits, expected + (u64)at * vocabulary, (u64)n * vocabulary * sizeof *logits));
+            MUST(!n || !memcmp(logits, expected + (u64)at * vocabulary,
+                               (u64)n * vocabulary * sizeof *logits));
             break;
         case 3:
             MUST(!megabyte_stream_score_bytes(s[i], text + at, n, each));
@@ -172,7 +197,8 @@ static void operate(megabyte_engine *const engine[2], const megabyte_stream_opti
                 for (u32 m = group; m < group + BESIDE; m++) check(s[m]);
             }
             break;
-        default: if (!below(4)) megabyte_stream_reset(s[i]);
+        default:
+            if (!below(4)) megabyte_stream_reset(s[i]);
         }
         check(s[i]);
     }
@@ -208,7 +234,7 @@ static void run_case(void) {
     u32 P = info.patch_bytes, least = P * least_patches(model), context = (u32)info.context_bytes;
     char as[] = "wav";
     as[min32(P, 3)] = 0;
-    megabyte_stream_options with = { 0 }; /* one draw a statement: initializers have no order */
+    megabyte_stream_options with = {0}; /* one draw a statement: initializers have no order */
     if (below(2)) with.context = least + below(context - least + 1);
     if (z.stage[0].flags & COLUMN_SUM && below(2)) with.as = as;
     length = min32(MOST_BYTES, below(3) ? below(4 * context + 9) : below(MOST_BYTES));
@@ -234,7 +260,7 @@ static void run_case(void) {
     MUST(!megabyte_stream_score(s, text, length, &bits, NULL) && fabs(bits - sum) <= 1e-4 * sum);
     megabyte_stream_free(s);
 
-    megabyte_codec_options codec = { .contexts = 1, .as = with.as };
+    megabyte_codec_options codec = {.contexts = 1, .as = with.as};
     codec.block = 1 + below(length + 1);
     codec.streams = 1 + below(3);
     codec.halvings = below(5);
@@ -262,7 +288,8 @@ static void run_case(void) {
 }
 
 int main(int argc, char **argv) {
-    unsigned long long count = argc > 1 ? strtoull(argv[1], NULL, 10) : 200, first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    unsigned long long count = argc > 1 ? strtoull(argv[1], NULL, 10) : 200,
+                       first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     for (seed = first; seed < first + count; seed++) {
         random_state = seed * 0x9e3779b97f4a7c15ULL;
         run_case();

@@ -1,13 +1,14 @@
-/* random_model.h - model files of the lucidrains family with random int8 weights, of any size that the format
- * allows: for what weights don't matter to, such as cost and equal bits. Include ../megabyte.c before it. */
+/* random_model.h - model files of the lucidrains family with random int8 weights, of any size that
+ * the format allows: for what weights don't matter to, such as cost and equal bits. Include
+ * ../megabyte.c before it. */
 #ifndef RANDOM_MODEL_H
 #define RANDOM_MODEL_H
 
 struct random_model {
-    u8 *file;      /* NULL while only the size is asked for */
-    u64 at, end;   /* next entry of the tensor table; next tensor's data */
-    u64 data;      /* where all data begins */
-    u64 state;     /* of the generator */
+    u8 *file; /* NULL while only the size is asked for */
+    u64 at, end; /* next entry of the tensor table; next tensor's data */
+    u64 data; /* where all data begins */
+    u64 state; /* of the generator */
 };
 
 static u64 random_draw(struct random_model *d) { /* splitmix64 */
@@ -25,8 +26,9 @@ static float random_float(struct random_model *d, double mean, double deviation)
     return (float)(mean + v);
 }
 
-/* Each output row has about the deviation `gain` for inputs of deviation 1, which the norms see to. Queries and
- * keys get more: scores between 131072 random keys should differ enough for some to stand out. */
+/* Each output row has about the deviation `gain` for inputs of deviation 1, which the norms see to.
+ * Queries and keys get more: scores between 131072 random keys should differ enough for some to
+ * stand out. */
 static void random_matrix(struct random_model *d, const struct tensor *t, u8 *to) {
     u64 cols4 = round_up(t->cols, 4), tiles = round_up(t->rows, 16) / 16;
     double gain = t->role == ROLE_QKV ? 1.5 : t->role == ROLE_NEXT ? 1.5 : 1.0;
@@ -34,7 +36,8 @@ static void random_matrix(struct random_model *d, const struct tensor *t, u8 *to
         for (u64 c = 0; c < cols4; c++)
             for (u64 r = 0; r < 16; r++) { /* what only fills up is 128, the weight 0 */
                 int real = c < t->cols && 16 * tile + r < t->rows;
-                to[tile * 16 * cols4 + c / 4 * 64 + r * 4 + c % 4] = real ? (u8)(1 + random_draw(d) % 255) : 128;
+                to[tile * 16 * cols4 + c / 4 * 64 + r * 4 + c % 4] =
+                    real ? (u8)(1 + random_draw(d) % 255) : 128;
             }
     for (u64 r = 0; r < 16 * tiles; r++) /* 73.6: the deviation of -127 .. 127 */
         put32(to + 16 * tiles * cols4 + 4 * r,
@@ -44,15 +47,20 @@ static void random_matrix(struct random_model *d, const struct tensor *t, u8 *to
 static void random_vectors(struct random_model *d, const struct tensor *t, u8 *to) {
     double mean = 0, deviation = 0.1; /* biases */
     switch (t->role) {
-    case ROLE_START: case ROLE_EMBED: deviation = 1; break;
+    case ROLE_START:
+    case ROLE_EMBED: deviation = 1; break;
     case ROLE_POSITION: deviation = 0.5; break;
-    case ROLE_PATCH_NORM_IN_WEIGHT: case ROLE_PATCH_NORM_OUT_WEIGHT: case ROLE_ATTENTION_NORM:
-    case ROLE_FF_NORM: case ROLE_NORM: mean = 1; break;
+    case ROLE_PATCH_NORM_IN_WEIGHT:
+    case ROLE_PATCH_NORM_OUT_WEIGHT:
+    case ROLE_ATTENTION_NORM:
+    case ROLE_FF_NORM:
+    case ROLE_NORM: mean = 1; break;
     default: break;
     }
     for (u64 i = 0; i < (u64)t->rows * t->cols; i++) {
         float v = random_float(d, mean, deviation);
-        if (t->role == ROLE_ROTARY) v = (float)ldexp(1.0, -(int)(13 * i / t->cols)); /* 1 ... 1/4096 */
+        if (t->role == ROLE_ROTARY)
+            v = (float)ldexp(1.0, -(int)(13 * i / t->cols)); /* 1 ... 1/4096 */
         put32(to + 4 * i, f32_to_bits(v));
     }
 }
@@ -83,17 +91,19 @@ static u64 random_metadata(u8 *to, u64 at, const char *key, const char *value) {
     return at + 8 + k + v;
 }
 
-/* The whole file, aligned, to be given to libc_free; NULL if the sizes are not possible or memory is short
- * (then *error says which). The weights depend on the sizes and `seed` only. */
+/* The whole file, aligned, to be given to libc_free; NULL if the sizes are not possible or memory
+ * is short (then *error says which). The weights depend on the sizes and `seed` only. */
 static u8 *random_model(const struct sizes *z, u64 seed, size_t *size, megabyte_error *error) {
-    static const char name[] = "random", text[] = "random weights: for measuring cost, predicts nothing";
+    static const char name[] = "random",
+                      text[] = "random weights: for measuring cost, predicts nothing";
     u32 tensors = 0;
     if (check_sizes(z, error)) return NULL;
     each_tensor(z, count_tensor, &tensors);
-    u64 metadata = random_metadata(NULL, random_metadata(NULL, 4, "name", name), "description", text);
+    u64 metadata = random_metadata(NULL, random_metadata(NULL, 4, "name", name), "description",
+                                   text);
     u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES, after = table + tensors * TENSOR_BYTES;
     u64 data = round_up(after + metadata, ALIGN);
-    struct random_model measured = { NULL, table, data, data, seed }, d = measured;
+    struct random_model measured = {NULL, table, data, data, seed}, d = measured;
     each_tensor(z, random_tensor, &measured);
     *size = (size_t)measured.end;
     d.file = (u8 *)libc_alloc(NULL, *size, ALIGN);
@@ -105,7 +115,8 @@ static u8 *random_model(const struct sizes *z, u64 seed, size_t *size, megabyte_
     memset(d.file, 0, *size);
     put_header(d.file, z, tensors, (u32)metadata, data, *size);
     put32(d.file + after, 2);
-    random_metadata(d.file + after, random_metadata(d.file + after, 4, "name", name), "description", text);
+    random_metadata(d.file + after, random_metadata(d.file + after, 4, "name", name), "description",
+                    text);
     each_tensor(z, random_tensor, &d);
     sha256(d.file + data, *size - data, NULL, 0, d.file + 64);
     sha256(d.file, 96, d.file + HEADER_BYTES, data - HEADER_BYTES, d.file + 96);
@@ -127,10 +138,11 @@ static void random_span(void *context, void *span, u64 n, int kind) {
         }
 }
 
-/* A state that feeding `position` bytes, whole patches, could have led to, without the work: attention's cost is
- * quadratic. The floats are meant to be scales of quantized keys and values; the others can be anything. */
+/* A state that feeding `position` bytes, whole patches, could have led to, without the work:
+ * attention's cost is quadratic. The floats are meant to be scales of quantized keys and values;
+ * the others can be anything. */
 static void random_history(megabyte_stream *s, u64 position, u64 seed) {
-    struct random_model d = { NULL, 0, 0, 0, seed };
+    struct random_model d = {NULL, 0, 0, 0, seed};
     megabyte_stream_reset(s);
     for (u64 i = 0; i < position; i++) s->history[i] = (u8)random_draw(&d);
     s->position = s->tokens = position;
@@ -139,12 +151,28 @@ static void random_history(megabyte_stream *s, u64 position, u64 seed) {
 }
 
 /* Two stages: `patches` of `bytes`, rotary positions, feed-forward 4 times as wide. */
-static struct sizes random_sizes(u32 patches, u32 bytes, u32 dim, u32 layers, u32 heads, u32 head_dim,
-                                 u32 local_dim, u32 local_layers, u32 local_heads, u32 local_head_dim) {
-    struct sizes z = { 256, UINT32_MAX, FAMILY_LUCIDRAINS, 2, UINT32_MAX, {
-        { dim, layers, heads, head_dim, 4 * dim, patches, POSITION_ROTARY, 0, 0, 0, 0, { 0 } },
-        { local_dim, local_layers, local_heads, local_head_dim, 4 * local_dim, bytes, POSITION_ROTARY, 0, 0,
-          0, 0, { 0 } } } };
+static struct sizes random_sizes(u32 patches, u32 bytes, u32 dim, u32 layers, u32 heads,
+                                 u32 head_dim, u32 local_dim, u32 local_layers, u32 local_heads,
+                                 u32 local_head_dim) {
+    struct sizes z = {
+        256,
+        UINT32_MAX,
+        FAMILY_LUCIDRAINS,
+        2,
+        UINT32_MAX,
+        {{dim, layers, heads, head_dim, 4 * dim, patches, POSITION_ROTARY, 0, 0, 0, 0, {0}},
+         {local_dim,
+          local_layers,
+          local_heads,
+          local_head_dim,
+          4 * local_dim,
+          bytes,
+          POSITION_ROTARY,
+          0,
+          0,
+          0,
+          0,
+          {0}}}};
     return z;
 }
 #endif

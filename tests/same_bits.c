@@ -1,13 +1,13 @@
-/* same_bits.c - one number for all logits of a fixed set of operations on a model: the same from every
- * build.
+/* same_bits.c - one number for all logits of a fixed set of operations on a model: the same from
+ * every build.
  *
  *     same_bits [--isa NAME] [--threads N] [--batch N] [--chunk N] [--beside N] [--ftz] [--round]
  *               TEXT MODEL.mb...
  *
- * --chunk: bytes per call; --beside: other streams stepped in the same batch; --ftz, --round: the caller's
- * floating-point environment. Prints "HASH MODEL" for each, and "HASH MODEL compressed" of what messages and
- * files compress to, by the network, by contexts and mixed, which must decode again; exits with 3 if this build or
- * CPU lacks the instruction set. */
+ * --chunk: bytes per call; --beside: other streams stepped in the same batch; --ftz, --round: the
+ * caller's floating-point environment. Prints "HASH MODEL" for each, and "HASH MODEL compressed" of
+ * what messages and files compress to, by the network, by contexts and mixed, which must decode
+ * again; exits with 3 if this build or CPU lacks the instruction set. */
 #include "test.h"
 
 #include <fenv.h>
@@ -27,8 +27,8 @@ static void hash_floats(const float *x, size_t n) { /* as little-endian bytes */
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &x[i], 4);
-        uint8_t bytes[4] = { (uint8_t)bits, (uint8_t)(bits >> 8), (uint8_t)(bits >> 16),
-                             (uint8_t)(bits >> 24) };
+        uint8_t bytes[4] = {(uint8_t)bits, (uint8_t)(bits >> 8), (uint8_t)(bits >> 16),
+                            (uint8_t)(bits >> 24)};
         hash_bytes(bytes, 4);
     }
 }
@@ -50,15 +50,18 @@ static void score(megabyte_stream *s, const uint8_t *text, size_t n, size_t chun
     float *rows = need(n * v, sizeof *rows);
     double bits = 0;
     for (size_t at = 0; at < n; at += chunk)
-        OK(megabyte_stream_score(s, text + at, n - at < chunk ? n - at : chunk, &bits, rows + at * v));
+        OK(megabyte_stream_score(s, text + at, n - at < chunk ? n - at : chunk, &bits,
+                                 rows + at * v));
     hash_floats(rows, n * v);
     hash_floats(megabyte_stream_logits(s), v);
     free(rows);
 }
 
-/* Compresses in pieces of `chunk` bytes at most; the file must decode again. Counts its blocks by method. */
-static void compress_file(const megabyte_model *model, const megabyte_codec_options *o, const uint8_t *bytes, size_t size,
-                          size_t chunk, uint64_t blocks[MEGABYTE_METHODS]) {
+/* Compresses in pieces of `chunk` bytes at most; the file must decode again. Counts its blocks by
+ * method. */
+static void compress_file(const megabyte_model *model, const megabyte_codec_options *o,
+                          const uint8_t *bytes, size_t size, size_t chunk,
+                          uint64_t blocks[MEGABYTE_METHODS]) {
     uint8_t *packed = need(2 * size + 200, 1), *back = need(size, 1);
     size_t room = 2 * size + 200, n = 0, at = 0, taken, given = 1, got;
     megabyte_codec *c;
@@ -75,7 +78,8 @@ static void compress_file(const megabyte_model *model, const megabyte_codec_opti
     }
     megabyte_codec_counts counts;
     megabyte_codec_count(c, &counts);
-    for (int method = 0; method < MEGABYTE_METHODS; method++) blocks[method] += counts.blocks[method];
+    for (int method = 0; method < MEGABYTE_METHODS; method++)
+        blocks[method] += counts.blocks[method];
     megabyte_codec_free(c);
     hash_bytes(packed, n);
     CHECK(!megabyte_decompress(model, o, packed, n, back, size, &got, NULL, NULL) && got == size &&
@@ -91,14 +95,15 @@ static void draw(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte
     if (status == MEGABYTE_END) *byte = 0;
 }
 
-/* Messages and files of blocks of every method; `beside`: streams decoded side by side. The text is the model's own,
- * cool enough to become smaller. */
-static void compress(const megabyte_model *model, megabyte_engine *engine, size_t chunk, size_t beside) {
+/* Messages and files of blocks of every method; `beside`: streams decoded side by side. The text is
+ * the model's own, cool enough to become smaller. */
+static void compress(const megabyte_model *model, megabyte_engine *engine, size_t chunk,
+                     size_t beside) {
     enum { BLOCK = 110, SIZE = 360, REPEATED = 1000 };
     uint8_t text[290], bytes[SIZE], repeated[REPEATED], packed[SIZE + 200], back[SIZE];
-    size_t n, got, lengths[] = { 0, 1, 40, 90 };
-    uint64_t blocks[MEGABYTE_METHODS] = { 0 };
-    megabyte_sampling how = { .temperature = 0.3f, .seed = 3 };
+    size_t n, got, lengths[] = {0, 1, 40, 90};
+    uint64_t blocks[MEGABYTE_METHODS] = {0};
+    megabyte_sampling how = {.temperature = 0.3f, .seed = 3};
     megabyte_stream *author = new_stream(model, engine, 0);
     for (size_t i = 0; i < sizeof text; i++) {
         draw(author, &how, &text[i]);
@@ -118,22 +123,25 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     memcpy(bytes, text, 2 * BLOCK);
     memset(bytes + 2 * BLOCK, 'x', BLOCK);
     for (size_t i = 3 * BLOCK; i < SIZE; i++) bytes[i] = (uint8_t)((i * i + 7) * 2654435761u >> 13);
-    megabyte_codec_options o = { .engine = engine,
-                                 .level = 5,
-                                 .contexts = MEGABYTE_NO_CONTEXTS,
-                                 .block = BLOCK,
-                                 .halvings = 1,
-                                 .prime = text + 220,
-                                 .n_prime = 70,
-                                 .streams = (uint32_t)beside % 8 + 1,
-                                 .verify = beside > 0 };
+    megabyte_codec_options o = {.engine = engine,
+                                .level = 5,
+                                .contexts = MEGABYTE_NO_CONTEXTS,
+                                .block = BLOCK,
+                                .halvings = 1,
+                                .prime = text + 220,
+                                .n_prime = 70,
+                                .streams = (uint32_t)beside % 8 + 1,
+                                .verify = beside > 0};
     compress_file(model, &o, bytes, SIZE, chunk, blocks);
-    for (size_t i = 0; i < REPEATED; i++) repeated[i] = i % 450 < 300 ? bytes[i % 250] : text[i % 287];
-    megabyte_codec_options plain = { .engine = engine, .contexts = 1, .level = 1, .streams = o.streams, .verify = o.verify };
+    for (size_t i = 0; i < REPEATED; i++)
+        repeated[i] = i % 450 < 300 ? bytes[i % 250] : text[i % 287];
+    megabyte_codec_options plain = {
+        .engine = engine, .contexts = 1, .level = 1, .streams = o.streams, .verify = o.verify};
     compress_file(model, &plain, repeated, REPEATED, chunk, blocks);
     plain.level = 6, plain.block = BLOCK, plain.halvings = 1, plain.size = SIZE;
     compress_file(model, &plain, bytes, SIZE, chunk, blocks);
-    for (int method = 0; method < MEGABYTE_METHODS; method++) CHECK(blocks[method], "no block of method %d", method);
+    for (int method = 0; method < MEGABYTE_METHODS; method++)
+        CHECK(blocks[method], "no block of method %d", method);
 
     o.level = 6, o.contexts = 1; /* primed messages, from one direction's codec to the other's */
     megabyte_codec *sender, *receiver;
@@ -143,7 +151,8 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
         OK(megabyte_codec_encode(sender, text + 5 * i, lengths[i], packed, sizeof packed, &n));
         hash_bytes(packed, n);
         OK(megabyte_codec_decode(receiver, packed, n, back, sizeof back, &got));
-        CHECK(got == lengths[i] && !memcmp(back, text + 5 * i, got), "a codec's message of %zu", lengths[i]);
+        CHECK(got == lengths[i] && !memcmp(back, text + 5 * i, got), "a codec's message of %zu",
+              lengths[i]);
     }
     megabyte_codec_free(sender);
     megabyte_codec_free(receiver);
@@ -195,9 +204,11 @@ int main(int argc, char **argv) {
             OK(megabyte_step_batch(together, next, beside + 1));
             hash_floats(megabyte_stream_logits(together[0]), v);
         }
-        megabyte_sampling how = {
-            .temperature = 0.8f, .top_p = 0.95f, .top_k = 60, .repetition_penalty = 1.1f, .seed = 7
-        };
+        megabyte_sampling how = {.temperature = 0.8f,
+                                 .top_p = 0.95f,
+                                 .top_k = 60,
+                                 .repetition_penalty = 1.1f,
+                                 .seed = 7};
         for (size_t i = 0; i < SAMPLED; i++) {
             draw(together[0], &how, &byte);
             OK(megabyte_stream_step(together[0], byte));

@@ -1,5 +1,5 @@
-/* synthetic.h - random checkpoints of every family, with its tensor names, written as .safetensors and
- * .json. */
+/* synthetic.h - random checkpoints of every family, with its tensor names, written as .safetensors
+ * and .json. */
 #ifndef SYNTHETIC_H
 #define SYNTHETIC_H
 
@@ -21,7 +21,7 @@ typedef struct synthetic_mblm {
     int heads[SYNTHETIC_STAGES], dim_head[SYNTHETIC_STAGES], ff_mult[SYNTHETIC_STAGES];
     int rotary[SYNTHETIC_STAGES];
     const char *position[SYNTHETIC_STAGES]; /* "fixed", "rope", NULL: none */
-    int vocabulary, pad;                    /* the pad's embeddings are zero; -1: none is */
+    int vocabulary, pad; /* the pad's embeddings are zero; -1: none is */
     const char *type;
 } synthetic_mblm;
 
@@ -30,11 +30,11 @@ typedef struct synthetic_spacebyte {
     const char *name;
     int patch, patches, vocabulary, bos;
     int dim[2], depth[2], d_key, ff_mult; /* d_key divides both dims, patch dim[0] */
-    int groups;                           /* key heads, of both stages; 0: as many as queries */
+    int groups; /* key heads, of both stages; 0: as many as queries */
     int padding, qk_norm, rope;
-    const char *norm;       /* "LayerNorm", "RMSNorm" */
+    const char *norm; /* "LayerNorm", "RMSNorm" */
     const char *activation; /* "ReLU", "GELU", "SiLU" */
-    const char *init;       /* "simple", "standard", "muTransfer" */
+    const char *init; /* "simple", "standard", "muTransfer" */
     const char *type;
 } synthetic_spacebyte;
 
@@ -50,11 +50,11 @@ typedef struct synthetic_paper {
     int dim[2]; /* of the global stage: per byte */
     int depth[2], heads[2], kv_heads[2], dim_head[2], ff[2];
     int rope[2], learned[2], final_norm[2];
-    int trained;     /* pads; 0: "pad" is "zero" */
-    int convs;       /* the first of the widths 3, 5, 7, 4, ... */
+    int trained; /* pads; 0: "pad" is "zero" */
+    int convs; /* the first of the widths 3, 5, 7, 4, ... */
     int cross_patch; /* positions, needs rope[1] */
     int biases, qk_norm, to_local, tied;
-    const char *norm;       /* "LayerNorm", "RMSNorm" */
+    const char *norm; /* "LayerNorm", "RMSNorm" */
     const char *activation; /* "relu", "gelu", "gelu_tanh", "silu" */
     const char *type;
 } synthetic_paper;
@@ -87,27 +87,32 @@ static uint32_t half_bits(double v) { /* towards zero */
 
 static void synthetic_grow(synthetic_file *f, size_t more) {
     while (f->data_size + more > f->data_room)
-        CHECK((f->data = realloc(f->data, f->data_room = 2 * f->data_room + 4096)), "out of memory");
+        CHECK((f->data = realloc(f->data, f->data_room = 2 * f->data_room + 4096)),
+              "out of memory");
 }
 
 static void synthetic_value(synthetic_file *f, double v) {
     size_t wide = f->type[1] == '3' ? 4 : 2;
-    uint32_t bits = f->type[0] == 'B' ? float_bits(v) >> 16 : wide == 2 ? half_bits(v) : float_bits(v);
+    uint32_t bits = f->type[0] == 'B' ? float_bits(v) >> 16
+                    : wide == 2       ? half_bits(v)
+                                      : float_bits(v);
     synthetic_grow(f, wide);
     for (size_t b = 0; b < wide; b++) f->data[f->data_size++] = (uint8_t)(bits >> 8 * b);
 }
 
-/* Enters the tensor whose values have been appended from `from` on. rows 0: a vector of cols; depth 0: a
- * matrix. */
-static void synthetic_enter(synthetic_file *f, size_t from, int rows, int cols, int depth, const char *name) {
+/* Enters the tensor whose values have been appended from `from` on. rows 0: a vector of cols; depth
+ * 0: a matrix. */
+static void synthetic_enter(synthetic_file *f, size_t from, int rows, int cols, int depth,
+                            const char *name) {
     char shape[40];
     if (depth) snprintf(shape, sizeof shape, "%d,%d,%d", rows, cols, depth);
     else if (rows) snprintf(shape, sizeof shape, "%d,%d", rows, cols);
     else snprintf(shape, sizeof shape, "%d", cols);
     CHECK((f->header = realloc(f->header, f->header_size + 400)), "out of memory");
-    f->header_size += (size_t)sprintf(f->header + f->header_size,
-                                      "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                                      f->header_size ? "," : "{", name, f->type, shape, from, f->data_size);
+    f->header_size +=
+        (size_t)sprintf(f->header + f->header_size,
+                        "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                        f->header_size ? "," : "{", name, f->type, shape, from, f->data_size);
 }
 
 /* Random values for synthetic_enter: mean + deviation * normal, some of them tiny. */
@@ -150,8 +155,8 @@ static void synthetic_list(char *to, const int *values, int n) {
     for (int i = 0; i < n; i++) to += sprintf(to, "%s%d", i ? ", " : "", values[i]);
 }
 
-/* Writes tests/tmp/NAME.safetensors, and .json with these constructor arguments; returns the number of
- * weights. */
+/* Writes tests/tmp/NAME.safetensors, and .json with these constructor arguments; returns the number
+ * of weights. */
 static uint64_t synthetic_finish(synthetic_file *f, const char *name, const char *args) {
     char path[200], json[2000];
     CHECK((f->header = realloc(f->header, f->header_size + 16)), "out of memory");
@@ -165,7 +170,8 @@ static uint64_t synthetic_finish(synthetic_file *f, const char *name, const char
     write_file(path, all, 8 + f->header_size + f->data_size);
     free(all), free(f->header), free(f->data);
 
-    int n = snprintf(json, sizeof json, "{\"source\": \"tests/synthetic.h\", \"args\": {%s}}\n", args);
+    int n = snprintf(json, sizeof json, "{\"source\": \"tests/synthetic.h\", \"args\": {%s}}\n",
+                     args);
     CHECK(n > 0 && n < (int)sizeof json, "arguments too long");
     snprintf(path, sizeof path, "tests/tmp/%s.json", name);
     write_file(path, json, strlen(json));
@@ -175,7 +181,8 @@ static uint64_t synthetic_finish(synthetic_file *f, const char *name, const char
 /* Zeroes the pad's row of the embedding just appended. */
 static void synthetic_zero_pad(synthetic_file *f, const synthetic_mblm *y) {
     size_t row = (size_t)y->dim[y->stages - 1] * (f->type[1] == '3' ? 4 : 2);
-    if (y->pad >= 0) memset(f->data + f->data_size - (size_t)(y->vocabulary - y->pad) * row, 0, row);
+    if (y->pad >= 0)
+        memset(f->data + f->data_size - (size_t)(y->vocabulary - y->pad) * row, 0, row);
 }
 
 /* The tensors of lucidrains' and MBLM's checkpoints, which differ in three names. */
@@ -228,11 +235,11 @@ static void synthetic_stages(synthetic_file *f, const synthetic_mblm *y, int mbl
     synthetic_tensor(f, 0, v, 0, 0.5, "to_logits.bias");
 }
 
-/* Each of these writes tests/tmp/NAME.safetensors and .json with weights that depend on `seed` only;
- * returns their number. */
+/* Each of these writes tests/tmp/NAME.safetensors and .json with weights that depend on `seed`
+ * only; returns their number. */
 static uint64_t synthetic_write(const synthetic *y, uint64_t seed) {
-    synthetic_file f = { .type = y->type };
-    synthetic_mblm m = { .stages = y->stages, .vocabulary = y->vocabulary, .pad = -1 };
+    synthetic_file f = {.type = y->type};
+    synthetic_mblm m = {.stages = y->stages, .vocabulary = y->vocabulary, .pad = -1};
     char args[1000], dim[100], depth[100], n[100];
     for (int s = 0; s < y->stages; s++) {
         m.n[s] = y->n[s], m.dim[s] = y->dim[s], m.depth[s] = y->depth[s];
@@ -244,33 +251,36 @@ static uint64_t synthetic_write(const synthetic *y, uint64_t seed) {
     synthetic_list(dim, y->dim, y->stages);
     synthetic_list(depth, y->depth, y->stages);
     synthetic_list(n, y->n, y->stages);
-    snprintf(args, sizeof args,
-             "\"num_tokens\": %d, \"dim\": [%s], \"depth\": [%s], \"max_seq_len\": [%s], \"heads\": %d, "
-             "\"dim_head\": %d, \"ff_mult\": %d, \"rel_pos\": %s, \"pos_emb\": %s",
-             y->vocabulary, dim, depth, n, y->heads, y->dim_head, y->ff_mult, y->rotary ? "true" : "false",
-             y->learned ? "true" : "false");
+    snprintf(
+        args, sizeof args,
+        "\"num_tokens\": %d, \"dim\": [%s], \"depth\": [%s], \"max_seq_len\": [%s], \"heads\": %d, "
+        "\"dim_head\": %d, \"ff_mult\": %d, \"rel_pos\": %s, \"pos_emb\": %s",
+        y->vocabulary, dim, depth, n, y->heads, y->dim_head, y->ff_mult,
+        y->rotary ? "true" : "false", y->learned ? "true" : "false");
     return synthetic_finish(&f, y->name, args);
 }
 
 static UNUSED_OK uint64_t synthetic_write_mblm(const synthetic_mblm *y, uint64_t seed) {
-    synthetic_file f = { .type = y->type };
+    synthetic_file f = {.type = y->type};
     char args[1800], dim[100], depth[100], n[100];
     seed_random(seed);
     synthetic_stages(&f, y, 1);
     synthetic_list(dim, y->dim, y->stages);
     synthetic_list(depth, y->depth, y->stages);
     synthetic_list(n, y->n, y->stages);
-    int used = snprintf(args, sizeof args,
-                        "\"num_tokens\": %d, \"pad_token_id\": %d, \"hidden_dims\": [%s], \"num_layers\": "
-                        "[%s], \"seq_lens\": [%s], \"train_checkpoint_chunks\": null, \"block\": [",
-                        y->vocabulary, y->pad, dim, depth, n);
+    int used =
+        snprintf(args, sizeof args,
+                 "\"num_tokens\": %d, \"pad_token_id\": %d, \"hidden_dims\": [%s], \"num_layers\": "
+                 "[%s], \"seq_lens\": [%s], \"train_checkpoint_chunks\": null, \"block\": [",
+                 y->vocabulary, y->pad, dim, depth, n);
     for (int s = 0; s < y->stages; s++) {
         const char *quote = y->position[s] ? "\"" : "";
-        used += snprintf(args + used, sizeof args - (size_t)used,
-                         "%s{\"attn_head_dims\": %d, \"attn_num_heads\": %d, \"attn_use_rot_embs\": %s, "
-                         "\"pos_emb_type\": %s%s%s, \"ff_multiplier\": %d}",
-                         s ? ", " : "", y->dim_head[s], y->heads[s], y->rotary[s] ? "true" : "false", quote,
-                         y->position[s] ? y->position[s] : "null", quote, y->ff_mult[s]);
+        used += snprintf(
+            args + used, sizeof args - (size_t)used,
+            "%s{\"attn_head_dims\": %d, \"attn_num_heads\": %d, \"attn_use_rot_embs\": %s, "
+            "\"pos_emb_type\": %s%s%s, \"ff_multiplier\": %d}",
+            s ? ", " : "", y->dim_head[s], y->heads[s], y->rotary[s] ? "true" : "false", quote,
+            y->position[s] ? y->position[s] : "null", quote, y->ff_mult[s]);
         CHECK(used < (int)sizeof args - 2, "arguments too long");
     }
     strcpy(args + used, "]");
@@ -278,7 +288,7 @@ static UNUSED_OK uint64_t synthetic_write_mblm(const synthetic_mblm *y, uint64_t
 }
 
 static UNUSED_OK uint64_t synthetic_write_spacebyte(const synthetic_spacebyte *y, uint64_t seed) {
-    synthetic_file f = { .type = y->type };
+    synthetic_file f = {.type = y->type};
     int per_byte = y->dim[0] / y->patch, v = y->vocabulary;
     seed_random(seed);
     synthetic_tensor(&f, v, per_byte, 0, 1, "global_token_embedding.weight");
@@ -299,7 +309,9 @@ static UNUSED_OK uint64_t synthetic_write_spacebyte(const synthetic_spacebyte *y
                 int kv = 2 * y->groups * y->d_key;
                 synthetic_tensor(&f, d, d, 0, 1.5 / sqrt(d), "%s.attention.Q_linear.weight", at);
                 synthetic_tensor(&f, kv, d, 0, 1.5 / sqrt(d), "%s.attention.KV_linear.weight", at);
-            } else synthetic_tensor(&f, 3 * d, d, 0, 1.5 / sqrt(d), "%s.attention.QKV_linear.weight", at);
+            } else
+                synthetic_tensor(&f, 3 * d, d, 0, 1.5 / sqrt(d), "%s.attention.QKV_linear.weight",
+                                 at);
             if (y->qk_norm) {
                 synthetic_tensor(&f, 0, y->d_key, 1, 0.2, "%s.attention.Q_layer_norm.scale", at);
                 synthetic_tensor(&f, 0, y->d_key, 1, 0.2, "%s.attention.K_layer_norm.scale", at);
@@ -316,25 +328,28 @@ static UNUSED_OK uint64_t synthetic_write_spacebyte(const synthetic_spacebyte *y
 
     char args[1000], groups[20];
     snprintf(groups, sizeof groups, y->groups ? "%d" : "null", y->groups);
-    snprintf(args, sizeof args,
-             "\"vocab_size\": %d, \"BOS\": %d, \"tokenizer\": null, \"d_model\": %d, \"context_size\": %d, "
-             "\"d_key\": %d, \"d_ff_mult\": %d, \"n_layers\": %d, \"tie_embedding\": false, "
-             "\"qk_layer_norm\": %s, \"init\": \"%s\", \"nonlinear\": \"%s\", \"rope\": %s, "
-             "\"position_encoding\": true, \"attention_groups\": %s, \"attention_window\": null, "
-             "\"sparse_attention\": null, \"layer_norm\": \"%s\", \"patch_size\": %d, \"d_local\": %d, "
-             "\"n_local_layers\": %d, \"use_padding\": %s",
-             v, y->bos, y->dim[0], y->patches * y->patch, y->d_key, y->ff_mult, y->depth[0],
-             y->qk_norm ? "true" : "false", y->init, y->activation, y->rope ? "true" : "false", groups,
-             y->norm, y->patch, y->dim[1], y->depth[1], y->padding ? "true" : "false");
+    snprintf(
+        args, sizeof args,
+        "\"vocab_size\": %d, \"BOS\": %d, \"tokenizer\": null, \"d_model\": %d, \"context_size\": %d, "
+        "\"d_key\": %d, \"d_ff_mult\": %d, \"n_layers\": %d, \"tie_embedding\": false, "
+        "\"qk_layer_norm\": %s, \"init\": \"%s\", \"nonlinear\": \"%s\", \"rope\": %s, "
+        "\"position_encoding\": true, \"attention_groups\": %s, \"attention_window\": null, "
+        "\"sparse_attention\": null, \"layer_norm\": \"%s\", \"patch_size\": %d, \"d_local\": %d, "
+        "\"n_local_layers\": %d, \"use_padding\": %s",
+        v, y->bos, y->dim[0], y->patches * y->patch, y->d_key, y->ff_mult, y->depth[0],
+        y->qk_norm ? "true" : "false", y->init, y->activation, y->rope ? "true" : "false", groups,
+        y->norm, y->patch, y->dim[1], y->depth[1], y->padding ? "true" : "false");
     return synthetic_finish(&f, y->name, args);
 }
 
 static UNUSED_OK uint64_t synthetic_write_bgpt(const synthetic_bgpt *y, uint64_t seed) {
-    static const char *const base[] = { "patch_level_decoder.base", "byte_level_decoder.base.transformer" };
-    synthetic_file f = { .type = y->type };
+    static const char *const base[] = {"patch_level_decoder.base",
+                                       "byte_level_decoder.base.transformer"};
+    synthetic_file f = {.type = y->type};
     int d = y->dim, wide = y->patch * 257;
     seed_random(seed);
-    synthetic_tensor(&f, d, wide, 0, 1 / sqrt(y->patch), "patch_level_decoder.patch_embedding.weight");
+    synthetic_tensor(&f, d, wide, 0, 1 / sqrt(y->patch),
+                     "patch_level_decoder.patch_embedding.weight");
     synthetic_tensor(&f, 0, d, 0, 0.2, "patch_level_decoder.patch_embedding.bias");
     for (int s = 0; s < 2; s++) {
         /* the patches' one row is never used */
@@ -367,16 +382,17 @@ static UNUSED_OK uint64_t synthetic_write_bgpt(const synthetic_bgpt *y, uint64_t
         synthetic_tensor(&f, 0, d, 0, 0.2, "%s.ln_f.bias", base[s]);
     }
     char args[300];
-    snprintf(args, sizeof args,
-             "\"PATCH_SIZE\": %d, \"PATCH_LENGTH\": %d, \"HIDDEN_SIZE\": %d, \"PATCH_NUM_LAYERS\": %d, "
-             "\"BYTE_NUM_LAYERS\": %d, \"n_head\": %d",
-             y->patch, y->patches, d, y->depth[0], y->depth[1], y->heads);
+    snprintf(
+        args, sizeof args,
+        "\"PATCH_SIZE\": %d, \"PATCH_LENGTH\": %d, \"HIDDEN_SIZE\": %d, \"PATCH_NUM_LAYERS\": %d, "
+        "\"BYTE_NUM_LAYERS\": %d, \"n_head\": %d",
+        y->patch, y->patches, d, y->depth[0], y->depth[1], y->heads);
     return synthetic_finish(&f, y->name, args);
 }
 
 /* A weight and, if the checkpoint has biases, its bias. */
-static void synthetic_linear(synthetic_file *f, const synthetic_paper *y, int rows, int cols, double gain,
-                             const char *at, const char *name) {
+static void synthetic_linear(synthetic_file *f, const synthetic_paper *y, int rows, int cols,
+                             double gain, const char *at, const char *name) {
     synthetic_tensor(f, rows, cols, 0, gain / sqrt(cols), "%s%s.weight", at, name);
     if (y->biases) synthetic_tensor(f, 0, rows, 0, 0.2, "%s%s.bias", at, name);
 }
@@ -387,8 +403,8 @@ static void synthetic_norm(synthetic_file *f, const synthetic_paper *y, int dim,
 }
 
 static UNUSED_OK uint64_t synthetic_write_paper(const synthetic_paper *y, uint64_t seed) {
-    static const int widths[] = { 3, 5, 7, 4, 2, 1 };
-    synthetic_file f = { .type = y->type };
+    static const int widths[] = {3, 5, 7, 4, 2, 1};
+    synthetic_file f = {.type = y->type};
     int P = y->patch, v = y->vocabulary;
     seed_random(seed);
     CHECK(y->to_local || y->dim[0] == y->dim[1], "the widths differ");
@@ -396,7 +412,8 @@ static UNUSED_OK uint64_t synthetic_write_paper(const synthetic_paper *y, uint64
     for (int s = 0; s < 2; s++) {
         const char *stage = s ? "local." : "global.";
         int piece = y->dim[s], d = s ? piece : P * piece, dh = y->dim_head[s];
-        synthetic_tensor(&f, v, piece, 0, s && y->tied ? 2 / sqrt(d) : 1, "%sembedding.weight", stage);
+        synthetic_tensor(&f, v, piece, 0, s && y->tied ? 2 / sqrt(d) : 1, "%sembedding.weight",
+                         stage);
         if (y->learned[s])
             synthetic_tensor(&f, s ? P : y->patches * P, piece, 0, 0.5, "%sposition.weight", stage);
         if (y->trained) synthetic_tensor(&f, 0, d, 0, 1, "%spad", stage);
@@ -436,8 +453,8 @@ static UNUSED_OK uint64_t synthetic_write_paper(const synthetic_paper *y, uint64
         "\"vocabulary\": %d, \"patch_size\": %d, \"patches\": %d, \"pad\": \"%s\", \"global_heads\": %d, "
         "\"local_heads\": %d, \"activation\": \"%s\", \"norm\": \"%s\", \"cross_patch\": %d, "
         "\"global_rope\": %s, \"local_rope\": %s",
-        v, P, y->patches, y->trained ? "trained" : "zero", y->heads[0], y->heads[1], y->activation, y->norm,
-        y->cross_patch, y->rope[0] ? "true" : "false", y->rope[1] ? "true" : "false");
+        v, P, y->patches, y->trained ? "trained" : "zero", y->heads[0], y->heads[1], y->activation,
+        y->norm, y->cross_patch, y->rope[0] ? "true" : "false", y->rope[1] ? "true" : "false");
     return synthetic_finish(&f, y->name, args);
 }
 
@@ -445,33 +462,64 @@ static UNUSED_OK uint64_t synthetic_write_paper(const synthetic_paper *y, uint64
 typedef uint64_t synthetic_writer(const char *name, uint64_t seed);
 
 static UNUSED_OK uint64_t synthetic_small_mblm(const char *name, uint64_t seed) {
-    const synthetic_mblm y = { name, 3, { 4, 3, 5 }, { 18, 20, 22 }, { 1, 2, 1 }, { 2, 1, 3 }, { 10, 24, 6 },
-                               { 2, 3, 1 }, { 1, 0, 1 }, { "fixed", "rope", "rope" }, 257, 256, "F16" };
+    const synthetic_mblm y = {
+        name,      3,           {4, 3, 5}, {18, 20, 22}, {1, 2, 1},
+        {2, 1, 3}, {10, 24, 6}, {2, 3, 1}, {1, 0, 1},    {"fixed", "rope", "rope"},
+        257,       256,         "F16"};
     return synthetic_write_mblm(&y, seed);
 }
 static UNUSED_OK uint64_t synthetic_small_spacebyte(const char *name, uint64_t seed) {
-    const synthetic_spacebyte y = { name, 3, 12, 256, 0, { 60, 40 }, { 1, 2 }, 10, 2, 2, 0, 1, 1, "RMSNorm",
-                                    "SiLU", "standard", "F16" };
+    const synthetic_spacebyte y = {name, 3, 12, 256, 0,         {60, 40}, {1, 2},     10,   2,
+                                   2,    0, 1,  1,   "RMSNorm", "SiLU",   "standard", "F16"};
     return synthetic_write_spacebyte(&y, seed);
 }
 static UNUSED_OK uint64_t synthetic_small_bgpt(const char *name, uint64_t seed) {
-    const synthetic_bgpt y = { name, 5, 9, 36, 2, { 2, 1 }, "F16" };
+    const synthetic_bgpt y = {name, 5, 9, 36, 2, {2, 1}, "F16"};
     return synthetic_write_bgpt(&y, seed);
 }
 static UNUSED_OK uint64_t synthetic_small_paper(const char *name, uint64_t seed) {
-    const synthetic_paper y = {
-        .name = name, .patch = 5, .patches = 8, .vocabulary = 300, .dim = { 9, 30 }, .depth = { 2, 2 },
-        .heads = { 4, 2 }, .kv_heads = { 2, 1 }, .dim_head = { 10, 18 }, .ff = { 37, 45 }, .rope = { 0, 1 },
-        .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .convs = 2, .cross_patch = 5, .biases = 1,
-        .qk_norm = 1, .to_local = 1, .norm = "LayerNorm", .activation = "relu", .type = "F16" };
+    const synthetic_paper y = {.name = name,
+                               .patch = 5,
+                               .patches = 8,
+                               .vocabulary = 300,
+                               .dim = {9, 30},
+                               .depth = {2, 2},
+                               .heads = {4, 2},
+                               .kv_heads = {2, 1},
+                               .dim_head = {10, 18},
+                               .ff = {37, 45},
+                               .rope = {0, 1},
+                               .learned = {1, 1},
+                               .final_norm = {1, 1},
+                               .trained = 1,
+                               .convs = 2,
+                               .cross_patch = 5,
+                               .biases = 1,
+                               .qk_norm = 1,
+                               .to_local = 1,
+                               .norm = "LayerNorm",
+                               .activation = "relu",
+                               .type = "F16"};
     return synthetic_write_paper(&y, seed);
 }
 /* Patches of one byte, and one layer that looks back at them. */
 static UNUSED_OK uint64_t synthetic_small_bytes(const char *name, uint64_t seed) {
-    const synthetic_paper y = {
-        .name = name, .patch = 1, .patches = 30, .vocabulary = 256, .dim = { 20, 20 }, .depth = { 1, 1 },
-        .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 10, 16 }, .ff = { 40, 30 }, .rope = { 1, 1 },
-        .final_norm = { 1, 1 }, .cross_patch = 1, .norm = "LayerNorm", .activation = "gelu", .type = "F32" };
+    const synthetic_paper y = {.name = name,
+                               .patch = 1,
+                               .patches = 30,
+                               .vocabulary = 256,
+                               .dim = {20, 20},
+                               .depth = {1, 1},
+                               .heads = {2, 1},
+                               .kv_heads = {1, 1},
+                               .dim_head = {10, 16},
+                               .ff = {40, 30},
+                               .rope = {1, 1},
+                               .final_norm = {1, 1},
+                               .cross_patch = 1,
+                               .norm = "LayerNorm",
+                               .activation = "gelu",
+                               .type = "F32"};
     return synthetic_write_paper(&y, seed);
 }
 
@@ -484,8 +532,8 @@ static UNUSED_OK char *synthetic_convert(char mb[200], const char *name, const c
 }
 
 /* Writes and converts; `parameters` (unless NULL) receives the number of its parameters. */
-static UNUSED_OK char *synthetic_model(char mb[200], const synthetic *y, uint64_t seed, const char *quant,
-                                       uint64_t *parameters) {
+static UNUSED_OK char *synthetic_model(char mb[200], const synthetic *y, uint64_t seed,
+                                       const char *quant, uint64_t *parameters) {
     uint64_t count = synthetic_write(y, seed);
     if (parameters) *parameters = count;
     return synthetic_convert(mb, y->name, quant);

@@ -1,4 +1,5 @@
-/* test.h - what the test programs share: checks, a random generator, files, a counting allocator, models. */
+/* test.h - what the test programs share: checks, a random generator, files, a counting allocator,
+ * models. */
 #ifndef TEST_H
 #define TEST_H
 
@@ -24,7 +25,7 @@
 #define PRINTF_LIKE(text, first)
 #endif
 
-/* ------------------------------------------------------------------------------------------------ checks */
+/* --------------------------------------------------------------------------------------- checks */
 
 static uint64_t test_seed; /* of the case under test: printed on failure, together with test_case */
 static char test_case[160];
@@ -48,14 +49,15 @@ static UNUSED_OK void test_status(const char *file, int line, const char *call, 
                   megabyte_status_string(expected));
 }
 
-#define CHECK(condition, ...)                                                                                \
+#define CHECK(condition, ...) \
     ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, " " __VA_ARGS__))
 #define CHECK_STATUS(call, expected) test_status(__FILE__, __LINE__, #call, call, expected)
 #define OK(call) CHECK_STATUS(call, MEGABYTE_OK)
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
 /* Runs one group of checks: "name ... ok". */
-#define GROUP(function) (printf("%s ... ", #function), fflush(stdout), (function)(), (void)puts("ok"))
+#define GROUP(function) \
+    (printf("%s ... ", #function), fflush(stdout), (function)(), (void)puts("ok"))
 
 static UNUSED_OK void name_case(const char *format, ...) PRINTF_LIKE(1, 2);
 static void name_case(const char *format, ...) {
@@ -71,7 +73,7 @@ static UNUSED_OK void *need(size_t count, size_t size) { /* zeroed memory, never
     return p;
 }
 
-/* ---------------------------------------------------------------------------------------- random numbers */
+/* ------------------------------------------------------------------------------- random numbers */
 
 static uint64_t random_state;
 
@@ -91,12 +93,14 @@ static UNUSED_OK double random_normal(void) {
     return sum;
 }
 static UNUSED_OK void random_bytes(uint8_t *to, size_t n, uint32_t vocabulary) {
-    for (size_t i = 0; i < n; i++) to[i] = (uint8_t)random_below(vocabulary < 256 ? vocabulary : 256);
+    for (size_t i = 0; i < n; i++)
+        to[i] = (uint8_t)random_below(vocabulary < 256 ? vocabulary : 256);
 }
 
-/* ------------------------------------------------------------------------------------------------- files */
+/* ---------------------------------------------------------------------------------------- files */
 
-static UNUSED_OK uint8_t *read_file(const char *path, size_t *size) { /* with a NUL after it; free() it */
+static UNUSED_OK uint8_t *read_file(const char *path,
+                                    size_t *size) { /* with a NUL after it; free() it */
     FILE *f = fopen(path, "rb");
     CHECK(f, "cannot open %s", path);
     fseek(f, 0, SEEK_END);
@@ -133,11 +137,12 @@ static UNUSED_OK void make_tmp(void) {
 }
 
 /* tests/tmp/NAME-QUANT.mb from a .safetensors file and its .json; returns that path in `mb`. */
-static UNUSED_OK char *convert(char mb[200], const char *safetensors, const char *json, const char *name,
-                               const char *quant) {
+static UNUSED_OK char *convert(char mb[200], const char *safetensors, const char *json,
+                               const char *name, const char *quant) {
     snprintf(mb, 200, "tests/tmp/%s-%s.mb", name, quant);
     remove(mb);
-    int status = shell("tools/mbconvert %s -o %s --quant %s --config %s", safetensors, mb, quant, json);
+    int status = shell("tools/mbconvert %s -o %s --quant %s --config %s", safetensors, mb, quant,
+                       json);
     if (status) {
         size_t size;
         char *said = (char *)read_file("tests/tmp/output.txt", &size);
@@ -146,10 +151,10 @@ static UNUSED_OK char *convert(char mb[200], const char *safetensors, const char
     return mb;
 }
 
-/* --------------------------------------------------------------------------------------------- allocator */
+/* ------------------------------------------------------------------------------------ allocator */
 
-/* Counts, fails on demand, and checks at free that the size is the same and that nothing was written past
- * it. */
+/* Counts, fails on demand, and checks at free that the size is the same and that nothing was
+ * written past it. */
 typedef struct counter {
     size_t calls, live, live_bytes, peak_bytes, largest;
     size_t fail_at; /* 1: the first call returns NULL; 0: none does */
@@ -182,24 +187,26 @@ static UNUSED_OK void counter_free(void *context, void *memory, size_t size) {
     memcpy(&was, p, sizeof was);
     CHECK(was == size, "freed with size %zu, allocated with %zu", size, was);
     for (int i = 0; i < GUARD_BYTES; i++)
-        CHECK(p[GUARD_BYTES + size + i] == 0xa5, "written %d bytes past the end of %zu", i + 1, size);
+        CHECK(p[GUARD_BYTES + size + i] == 0xa5, "written %d bytes past the end of %zu", i + 1,
+              size);
     c->live--;
     c->live_bytes -= size;
     free(p);
 }
 
 static UNUSED_OK megabyte_allocator counting(counter *c) {
-    return (megabyte_allocator){ counter_alloc, counter_free, c };
+    return (megabyte_allocator){counter_alloc, counter_free, c};
 }
 
-/* --------------------------------------------------------------------------------------- models, streams */
+/* ------------------------------------------------------------------------------ models, streams */
 
 static UNUSED_OK megabyte_model *open_model(const char *path) {
     megabyte_model *model = NULL;
     megabyte_error error;
     megabyte_status status = megabyte_model_open(&model, path, NULL, &error);
     CHECK(status == MEGABYTE_OK, "%s: %s", path, error.text);
-    CHECK(model && error.status == MEGABYTE_OK && !error.text[0], "%s: the error is not zeroed", path);
+    CHECK(model && error.status == MEGABYTE_OK && !error.text[0], "%s: the error is not zeroed",
+          path);
     return model;
 }
 
@@ -209,11 +216,11 @@ static UNUSED_OK megabyte_info describe(const megabyte_model *model) {
     return info;
 }
 
-static UNUSED_OK megabyte_engine *new_engine(const megabyte_model *model, uint32_t threads, uint32_t batch,
-                                             megabyte_isa isa) {
+static UNUSED_OK megabyte_engine *new_engine(const megabyte_model *model, uint32_t threads,
+                                             uint32_t batch, megabyte_isa isa) {
     megabyte_engine *engine = NULL;
     megabyte_error error;
-    megabyte_engine_options options = { .threads = threads, .batch = batch, .isa = isa };
+    megabyte_engine_options options = {.threads = threads, .batch = batch, .isa = isa};
     megabyte_status status = megabyte_engine_create(&engine, model, &options, NULL, &error);
     CHECK(status == MEGABYTE_OK, "engine: %s", error.text);
     return engine;
@@ -224,7 +231,7 @@ static UNUSED_OK megabyte_stream *new_stream(const megabyte_model *model, megaby
                                              uint64_t context) {
     megabyte_stream *stream = NULL;
     megabyte_error error;
-    megabyte_stream_options options = { .engine = engine, .context = context };
+    megabyte_stream_options options = {.engine = engine, .context = context};
     megabyte_status status = megabyte_stream_create(&stream, model, &options, NULL, &error);
     CHECK(status == MEGABYTE_OK, "stream: %s", error.text);
     return stream;
@@ -234,10 +241,10 @@ static UNUSED_OK int same_floats(const float *a, const float *b, size_t n) {
     return !memcmp(a, b, n * sizeof *a);
 }
 
-/* The truth that other ways are compared with: rows 0 .. n, row t = the logits after t bytes, from one
- * score call. */
-static UNUSED_OK float *score_rows(const megabyte_model *model, megabyte_engine *engine, uint64_t context,
-                                   const uint8_t *bytes, size_t n) {
+/* The truth that other ways are compared with: rows 0 .. n, row t = the logits after t bytes, from
+ * one score call. */
+static UNUSED_OK float *score_rows(const megabyte_model *model, megabyte_engine *engine,
+                                   uint64_t context, const uint8_t *bytes, size_t n) {
     uint32_t v = describe(model).vocabulary;
     float *rows = need((n + 1) * v, sizeof *rows);
     double bits = 0;
@@ -248,7 +255,7 @@ static UNUSED_OK float *score_rows(const megabyte_model *model, megabyte_engine 
     return rows;
 }
 
-#define CHECK_LOGITS(stream, row, v, ...)                                                                    \
+#define CHECK_LOGITS(stream, row, v, ...) \
     CHECK(same_floats(megabyte_stream_logits(stream), row, v), __VA_ARGS__)
 
 #endif

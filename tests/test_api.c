@@ -28,17 +28,18 @@ typedef struct fixture {
 } fixture;
 
 static fixture fixtures[] = {
-    { .y = { "api-two", 2, { 8, 4 }, { 48, 32 }, { 2, 2 }, 2, 16, 2, 256, 0, 1, "F32" }, .quant = "q8" },
-    { .y = { "api-three", 3, { 5, 3, 2 }, { 33, 24, 18 }, { 1, 1, 2 }, 2, 10, 1, 257, 1, 1, "F16" },
-      .quant = "f32" },
-    { .y = { "api-four", 4, { 4, 2, 1, 3 }, { 32, 35, 16, 17 }, { 1, 1, 1, 1 }, 1, 18, 3, 100, 1, 0, "BF16" },
-      .quant = "q8" },
-    { .y = { "api-bytes", 2, { 24, 1 }, { 24, 16 }, { 9, 4 }, 3, 8, 2, 256, 0, 0, "F32" }, .quant = "q8" },
-    { .y = { .name = "api-mblm" }, .write = synthetic_small_mblm, .quant = "q8" },
-    { .y = { .name = "api-spacebyte" }, .write = synthetic_small_spacebyte, .quant = "f32" },
-    { .y = { .name = "api-bgpt" }, .write = synthetic_small_bgpt, .quant = "q8" },
-    { .y = { .name = "api-paper" }, .write = synthetic_small_paper, .quant = "q8" },
-    { .y = { .name = "api-paper-bytes" }, .write = synthetic_small_bytes, .quant = "f32" },
+    {.y = {"api-two", 2, {8, 4}, {48, 32}, {2, 2}, 2, 16, 2, 256, 0, 1, "F32"}, .quant = "q8"},
+    {.y = {"api-three", 3, {5, 3, 2}, {33, 24, 18}, {1, 1, 2}, 2, 10, 1, 257, 1, 1, "F16"},
+     .quant = "f32"},
+    {.y =
+         {"api-four", 4, {4, 2, 1, 3}, {32, 35, 16, 17}, {1, 1, 1, 1}, 1, 18, 3, 100, 1, 0, "BF16"},
+     .quant = "q8"},
+    {.y = {"api-bytes", 2, {24, 1}, {24, 16}, {9, 4}, 3, 8, 2, 256, 0, 0, "F32"}, .quant = "q8"},
+    {.y = {.name = "api-mblm"}, .write = synthetic_small_mblm, .quant = "q8"},
+    {.y = {.name = "api-spacebyte"}, .write = synthetic_small_spacebyte, .quant = "f32"},
+    {.y = {.name = "api-bgpt"}, .write = synthetic_small_bgpt, .quant = "q8"},
+    {.y = {.name = "api-paper"}, .write = synthetic_small_paper, .quant = "q8"},
+    {.y = {.name = "api-paper-bytes"}, .write = synthetic_small_bytes, .quant = "f32"},
 };
 
 #define EACH_FIXTURE(f) for (fixture *f = fixtures; f < fixtures + COUNT_OF(fixtures); f++)
@@ -55,7 +56,7 @@ static void set_up(void) {
         f->ahead = f->write && f->write != synthetic_small_mblm;
         random_bytes(f->bytes, LONGEST, f->v);
         uint64_t p = f->info.patch_bytes, all = f->info.context_bytes;
-        uint64_t option[] = { 0, p * (f->info.stage[0].positions / 2 + 1) + (p > 1), p << f->ahead };
+        uint64_t option[] = {0, p * (f->info.stage[0].positions / 2 + 1) + (p > 1), p << f->ahead};
         f->n_contexts = COUNT_OF(option);
         for (size_t k = 0; k < f->n_contexts; k++) {
             f->context[k].option = option[k];
@@ -67,14 +68,14 @@ static void set_up(void) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------- one history */
+/* ---------------------------------------------------------------------------------- one history */
 
 static void check_at(const megabyte_stream *s, const fixture *f, size_t k, const char *how) {
     uint64_t at = megabyte_stream_position(s);
     CHECK(at <= f->context[k].n &&
               same_floats(megabyte_stream_logits(s), f->context[k].rows + at * f->v, f->v),
-          "context %d: the logits after %d bytes (%s) are others than scored", (int)f->context[k].bytes,
-          (int)at, how);
+          "context %d: the logits after %d bytes (%s) are others than scored",
+          (int)f->context[k].bytes, (int)at, how);
 }
 
 /* Goes on to `to` bytes in random calls of at most `longest` bytes. No float arithmetic here: see
@@ -91,8 +92,8 @@ static void walk(megabyte_stream *s, const fixture *f, size_t k, size_t to, size
         case 2: OK(megabyte_stream_score(s, f->bytes + at, take, &bits, NULL)); break;
         default:
             OK(megabyte_stream_score(s, f->bytes + at, take, &bits, scored));
-            CHECK(same_floats(scored, f->context[k].rows + at * f->v, take * f->v), "%zu bytes scored at %zu",
-                  take, at);
+            CHECK(same_floats(scored, f->context[k].rows + at * f->v, take * f->v),
+                  "%zu bytes scored at %zu", take, at);
         }
         CHECK(megabyte_stream_position(s) == at + take, "%zu + %zu", at, take);
         check_at(s, f, k, "in pieces");
@@ -102,20 +103,20 @@ static void walk(megabyte_stream *s, const fixture *f, size_t k, size_t to, size
 
 static void cuts(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
-            megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
-            for (uint64_t seed = 1; seed <= 12; seed++) {
-                name_case("%s", f->y.name);
-                seed_random(seed);
-                check_at(s, f, k, "empty");
-                walk(s, f, k, f->context[k].n, seed % 3 ? 9 : f->context[k].n);
-                megabyte_stream_reset(s);
-                CHECK(megabyte_stream_position(s) == 0);
-            }
-            OK(megabyte_stream_feed(s, NULL, 0));
-            check_at(s, f, k, "after an empty feed");
-            megabyte_stream_free(s);
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
+        for (uint64_t seed = 1; seed <= 12; seed++) {
+            name_case("%s", f->y.name);
+            seed_random(seed);
+            check_at(s, f, k, "empty");
+            walk(s, f, k, f->context[k].n, seed % 3 ? 9 : f->context[k].n);
+            megabyte_stream_reset(s);
+            CHECK(megabyte_stream_position(s) == 0);
         }
+        OK(megabyte_stream_feed(s, NULL, 0));
+        check_at(s, f, k, "after an empty feed");
+        megabyte_stream_free(s);
+    }
 }
 
 /* Code lengths and probabilities belong to the logits. */
@@ -148,167 +149,174 @@ static void bits_and_probabilities(void) {
     }
 }
 
-/* The rule at megabyte_stream_feed: a full window first drops the older half of its patches, rounded up,
- * and goes on as a new document that begins with the kept half. */
+/* The rule at megabyte_stream_feed: a full window first drops the older half of its patches,
+ * rounded up, and goes on as a new document that begins with the kept half. */
 static void sliding_rule(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
-            name_case("%s", f->y.name);
-            size_t p = f->info.patch_bytes, patches = (size_t)f->context[k].bytes / p;
-            size_t window = patches * p - f->ahead;
-            size_t drop = (patches + 1) / 2 * p, from = 0, first = 0;
-            while (from + window <
-                   f->context[k].n) { /* positions first .. from + window see the bytes from `from` */
-                megabyte_stream *s = new_stream(f->model, NULL, 0);
-                for (size_t at = from; at <= from + window; at++) {
-                    if (at >= first)
-                        CHECK_LOGITS(s, f->context[k].rows + at * f->v, f->v,
-                                     "window of %zu from %zu, after %zu bytes", window, from, at);
-                    if (at < from + window) OK(megabyte_stream_step(s, f->bytes[at]));
-                }
-                megabyte_stream_free(s);
-                first = from + window + 1;
-                from += drop;
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        name_case("%s", f->y.name);
+        size_t p = f->info.patch_bytes, patches = (size_t)f->context[k].bytes / p;
+        size_t window = patches * p - f->ahead;
+        size_t drop = (patches + 1) / 2 * p, from = 0, first = 0;
+        while (from + window <
+               f->context[k].n) { /* positions first .. from + window see the bytes from `from` */
+            megabyte_stream *s = new_stream(f->model, NULL, 0);
+            for (size_t at = from; at <= from + window; at++) {
+                if (at >= first)
+                    CHECK_LOGITS(s, f->context[k].rows + at * f->v, f->v,
+                                 "window of %zu from %zu, after %zu bytes", window, from, at);
+                if (at < from + window) OK(megabyte_stream_step(s, f->bytes[at]));
             }
+            megabyte_stream_free(s);
+            first = from + window + 1;
+            from += drop;
         }
+    }
 }
 
 static void rewinds(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
-            name_case("%s", f->y.name);
-            uint64_t window = f->context[k].bytes;
-            megabyte_engine *engine = new_engine(f->model, 1, 0, MEGABYTE_ISA_AUTO);
-            megabyte_stream *s = new_stream(f->model, engine, f->context[k].option);
-            megabyte_stream *back = new_stream(f->model, engine, f->context[k].option);
-            size_t n = f->context[k].n, step = f == fixtures ? 1 : 5;
-            seed_random(77);
-            for (size_t at = 0; at <= n; at++) {
-                if (at) OK(megabyte_stream_step(s, f->bytes[at - 1]));
-                if (at % step && at != window && at != window + 1) continue;
-                CHECK_STATUS(megabyte_stream_rewind(s, at + 1), MEGABYTE_INVALID_ARGUMENT);
-                for (size_t to = at - (at < 2 * window ? at : 2 * window); to <= at; to += step) {
-                    OK(megabyte_stream_copy(back, s));
-                    megabyte_status status = megabyte_stream_rewind(back, to);
-                    if (status == MEGABYTE_CAPACITY)
-                        CHECK(at > window && (at - to) * 2 > window, "from %zu to %zu", at, to);
-                    else CHECK(status == MEGABYTE_OK, "from %zu to %zu", at, to);
-                    CHECK(megabyte_stream_position(back) == (status ? at : to));
-                    check_at(back, f, k, "rewound");
-                    if ((at + to) % 7 == 0) walk(back, f, k, to + 9 < n ? to + 9 : n, 4);
-                    if ((at + to) % 7 == 1 && megabyte_stream_rewind(back, to - to / 8) == MEGABYTE_OK)
-                        check_at(back, f, k, "rewound twice");
-                }
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        name_case("%s", f->y.name);
+        uint64_t window = f->context[k].bytes;
+        megabyte_engine *engine = new_engine(f->model, 1, 0, MEGABYTE_ISA_AUTO);
+        megabyte_stream *s = new_stream(f->model, engine, f->context[k].option);
+        megabyte_stream *back = new_stream(f->model, engine, f->context[k].option);
+        size_t n = f->context[k].n, step = f == fixtures ? 1 : 5;
+        seed_random(77);
+        for (size_t at = 0; at <= n; at++) {
+            if (at) OK(megabyte_stream_step(s, f->bytes[at - 1]));
+            if (at % step && at != window && at != window + 1) continue;
+            CHECK_STATUS(megabyte_stream_rewind(s, at + 1), MEGABYTE_INVALID_ARGUMENT);
+            for (size_t to = at - (at < 2 * window ? at : 2 * window); to <= at; to += step) {
+                OK(megabyte_stream_copy(back, s));
+                megabyte_status status = megabyte_stream_rewind(back, to);
+                if (status == MEGABYTE_CAPACITY)
+                    CHECK(at > window && (at - to) * 2 > window, "from %zu to %zu", at, to);
+                else CHECK(status == MEGABYTE_OK, "from %zu to %zu", at, to);
+                CHECK(megabyte_stream_position(back) == (status ? at : to));
+                check_at(back, f, k, "rewound");
+                if ((at + to) % 7 == 0) walk(back, f, k, to + 9 < n ? to + 9 : n, 4);
+                if ((at + to) % 7 == 1 && megabyte_stream_rewind(back, to - to / 8) == MEGABYTE_OK)
+                    check_at(back, f, k, "rewound twice");
             }
-            megabyte_stream_free(s);
-            megabyte_stream_free(back);
-            megabyte_engine_free(engine);
         }
+        megabyte_stream_free(s);
+        megabyte_stream_free(back);
+        megabyte_engine_free(engine);
+    }
 }
 
-/* One stream, forwards and backwards at random: what an earlier rewind left behind must not show. */
+/* One stream, forwards and backwards at random: what an earlier rewind left behind must not
+ * show. */
 static void wanderings(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
-            name_case("%s", f->y.name);
-            seed_random(k + 5);
-            megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
-            size_t at = 0, n = f->context[k].n, most = 6 * (size_t)f->info.patch_bytes + 1;
-            for (int turn = 0; turn < 400; turn++) {
-                size_t step = random_below(most) + 1;
-                if (random_below(2) && at + step <= n) {
-                    OK(megabyte_stream_feed(s, f->bytes + at, step));
-                    at += step;
-                } else if (step <= at && megabyte_stream_rewind(s, at - step) == MEGABYTE_OK) {
-                    at -= step;
-                }
-                check_at(s, f, k, "wandering");
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        name_case("%s", f->y.name);
+        seed_random(k + 5);
+        megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
+        size_t at = 0, n = f->context[k].n, most = 6 * (size_t)f->info.patch_bytes + 1;
+        for (int turn = 0; turn < 400; turn++) {
+            size_t step = random_below(most) + 1;
+            if (random_below(2) && at + step <= n) {
+                OK(megabyte_stream_feed(s, f->bytes + at, step));
+                at += step;
+            } else if (step <= at && megabyte_stream_rewind(s, at - step) == MEGABYTE_OK) {
+                at -= step;
             }
-            megabyte_stream_free(s);
+            check_at(s, f, k, "wandering");
         }
+        megabyte_stream_free(s);
+    }
 }
 
 static void copies(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
-            name_case("%s", f->y.name);
-            seed_random(k);
-            size_t n = f->context[k].n;
-            megabyte_stream *a = new_stream(f->model, NULL, f->context[k].option);
-            megabyte_stream *b = new_stream(f->model, NULL, f->context[k].option);
-            for (size_t at = 0; at + 12 < n; at += 1 + n / 40) {
-                megabyte_stream_reset(a);
-                OK(megabyte_stream_feed(a, f->bytes, at));
-                OK(megabyte_stream_copy(b, a));
-                check_at(b, f, k, "copied");
-                walk(a, f, k, at + 10, 3);
-                check_at(b, f, k, "copied, the other has gone on");
-                walk(b, f, k, at + 12, 3);
-            }
-            OK(megabyte_stream_copy(b, b));
-            check_at(b, f, k, "copied to itself");
-            megabyte_stream *other = new_stream(f->model, NULL, f->context[(k + 1) % f->n_contexts].option);
-            CHECK_STATUS(megabyte_stream_copy(other, b), MEGABYTE_INVALID_ARGUMENT);
-            check_at(other, f, (k + 1) % f->n_contexts, "after a refused copy");
-            megabyte_stream_free(a);
-            megabyte_stream_free(b);
-            megabyte_stream_free(other);
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        name_case("%s", f->y.name);
+        seed_random(k);
+        size_t n = f->context[k].n;
+        megabyte_stream *a = new_stream(f->model, NULL, f->context[k].option);
+        megabyte_stream *b = new_stream(f->model, NULL, f->context[k].option);
+        for (size_t at = 0; at + 12 < n; at += 1 + n / 40) {
+            megabyte_stream_reset(a);
+            OK(megabyte_stream_feed(a, f->bytes, at));
+            OK(megabyte_stream_copy(b, a));
+            check_at(b, f, k, "copied");
+            walk(a, f, k, at + 10, 3);
+            check_at(b, f, k, "copied, the other has gone on");
+            walk(b, f, k, at + 12, 3);
         }
-    megabyte_stream *a = new_stream(fixtures[0].model, NULL, 0), *b = new_stream(fixtures[3].model, NULL, 0);
+        OK(megabyte_stream_copy(b, b));
+        check_at(b, f, k, "copied to itself");
+        megabyte_stream *other = new_stream(f->model, NULL,
+                                            f->context[(k + 1) % f->n_contexts].option);
+        CHECK_STATUS(megabyte_stream_copy(other, b), MEGABYTE_INVALID_ARGUMENT);
+        check_at(other, f, (k + 1) % f->n_contexts, "after a refused copy");
+        megabyte_stream_free(a);
+        megabyte_stream_free(b);
+        megabyte_stream_free(other);
+    }
+    megabyte_stream *a = new_stream(fixtures[0].model, NULL, 0),
+                    *b = new_stream(fixtures[3].model, NULL, 0);
     CHECK_STATUS(megabyte_stream_copy(a, b), MEGABYTE_INVALID_ARGUMENT);
     megabyte_stream_free(a);
     megabyte_stream_free(b);
 }
 
-/* Saved on one instruction set and thread count, loaded on another: the same bytes, and the same logits
- * after. */
+/* Saved on one instruction set and thread count, loaded on another: the same bytes, and the same
+ * logits after. */
 static void saves(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++) {
-            name_case("%s", f->y.name);
-            seed_random(k);
-            size_t n = f->context[k].n;
-            megabyte_engine *plain = new_engine(f->model, 1, 3, MEGABYTE_ISA_PLAIN);
-            megabyte_engine *fast = new_engine(f->model, f == fixtures && k == 1 ? 2 : 1, 0,
-                                               MEGABYTE_ISA_AUTO);
-            megabyte_stream *a = new_stream(f->model, plain, f->context[k].option);
-            megabyte_stream *b = new_stream(f->model, fast, f->context[k].option);
-            megabyte_stream *other = new_stream(f->model, fast, f->context[(k + 1) % f->n_contexts].option);
-            for (size_t at = 0; at + 12 < n; at += 1 + n / 20) {
-                megabyte_stream_reset(a);
-                walk(a, f, k, at, 20);
-                size_t size = megabyte_stream_save_size(a);
-                uint8_t *saved = need(size + 64, 1), *again = need(size + 64, 1);
-                memset(saved, 0x77, size + 64);
-                memset(again, 0x77, size + 64);
-                CHECK_STATUS(megabyte_stream_save(a, saved, size - 1), MEGABYTE_CAPACITY);
-                OK(megabyte_stream_save(a, saved, size));
-                for (size_t i = 0; i < 64; i++) CHECK(saved[size + i] == 0x77, "byte %zu past the end", i);
-                OK(megabyte_stream_load(b, saved, size));
-                CHECK(megabyte_stream_position(b) == at);
-                check_at(b, f, k, "loaded");
-                CHECK(megabyte_stream_save_size(b) == size);
-                OK(megabyte_stream_save(b, again, size));
-                CHECK(!memcmp(saved, again, size + 64), "saved again, %zu bytes differ from the first ones",
-                      size);
-                walk(b, f, k, at + 12, 5);
-                if (megabyte_stream_rewind(b, at) == MEGABYTE_OK)
-                    check_at(b, f, k, "loaded, gone on, rewound");
-                CHECK(megabyte_stream_load(other, saved, size) != MEGABYTE_OK, "loaded with another context");
-                check_at(other, f, (k + 1) % f->n_contexts, "after a refused load");
-                free(saved), free(again);
-            }
-            megabyte_stream_free(a);
-            megabyte_stream_free(b);
-            megabyte_stream_free(other);
-            megabyte_engine_free(plain);
-            megabyte_engine_free(fast);
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        name_case("%s", f->y.name);
+        seed_random(k);
+        size_t n = f->context[k].n;
+        megabyte_engine *plain = new_engine(f->model, 1, 3, MEGABYTE_ISA_PLAIN);
+        megabyte_engine *fast = new_engine(f->model, f == fixtures && k == 1 ? 2 : 1, 0,
+                                           MEGABYTE_ISA_AUTO);
+        megabyte_stream *a = new_stream(f->model, plain, f->context[k].option);
+        megabyte_stream *b = new_stream(f->model, fast, f->context[k].option);
+        megabyte_stream *other = new_stream(f->model, fast,
+                                            f->context[(k + 1) % f->n_contexts].option);
+        for (size_t at = 0; at + 12 < n; at += 1 + n / 20) {
+            megabyte_stream_reset(a);
+            walk(a, f, k, at, 20);
+            size_t size = megabyte_stream_save_size(a);
+            uint8_t *saved = need(size + 64, 1), *again = need(size + 64, 1);
+            memset(saved, 0x77, size + 64);
+            memset(again, 0x77, size + 64);
+            CHECK_STATUS(megabyte_stream_save(a, saved, size - 1), MEGABYTE_CAPACITY);
+            OK(megabyte_stream_save(a, saved, size));
+            for (size_t i = 0; i < 64; i++)
+                CHECK(saved[size + i] == 0x77, "byte %zu past the end", i);
+            OK(megabyte_stream_load(b, saved, size));
+            CHECK(megabyte_stream_position(b) == at);
+            check_at(b, f, k, "loaded");
+            CHECK(megabyte_stream_save_size(b) == size);
+            OK(megabyte_stream_save(b, again, size));
+            CHECK(!memcmp(saved, again, size + 64),
+                  "saved again, %zu bytes differ from the first ones", size);
+            walk(b, f, k, at + 12, 5);
+            if (megabyte_stream_rewind(b, at) == MEGABYTE_OK)
+                check_at(b, f, k, "loaded, gone on, rewound");
+            CHECK(megabyte_stream_load(other, saved, size) != MEGABYTE_OK,
+                  "loaded with another context");
+            check_at(other, f, (k + 1) % f->n_contexts, "after a refused load");
+            free(saved), free(again);
         }
+        megabyte_stream_free(a);
+        megabyte_stream_free(b);
+        megabyte_stream_free(other);
+        megabyte_engine_free(plain);
+        megabyte_engine_free(fast);
+    }
 }
 
 static void saves_of_other_models(void) {
     uint8_t saved[65536];
-    megabyte_stream *a = new_stream(fixtures[0].model, NULL, 0), *b = new_stream(fixtures[3].model, NULL, 0);
+    megabyte_stream *a = new_stream(fixtures[0].model, NULL, 0),
+                    *b = new_stream(fixtures[3].model, NULL, 0);
     size_t size = megabyte_stream_save_size(a);
     name_case("of another model");
     CHECK(size <= sizeof saved);
@@ -321,7 +329,7 @@ static void saves_of_other_models(void) {
     megabyte_stream_free(b);
 }
 
-/* ------------------------------------------------------------------------------------------ many streams */
+/* --------------------------------------------------------------------------------- many streams */
 
 /* Streams of all three contexts at random positions, stepped in batches of random members. */
 static void batches_on(const fixture *f, megabyte_engine *engine, int rounds) {
@@ -354,10 +362,12 @@ static void batches_on(const fixture *f, megabyte_engine *engine, int rounds) {
 static void bad_batches(const fixture *f) {
     megabyte_engine *engine = new_engine(f->model, 1, 0, MEGABYTE_ISA_AUTO);
     megabyte_stream *a = new_stream(f->model, engine, 0), *b = new_stream(f->model, NULL, 0);
-    const uint8_t *bytes[] = { f->bytes, NULL };
-    const size_t lengths[] = { 3, 1 }, none[] = { 3, 0 };
-    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){ a, a }, bytes, none, 2), MEGABYTE_INVALID_ARGUMENT);
-    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){ a, b }, bytes, none, 2), MEGABYTE_INVALID_ARGUMENT);
+    const uint8_t *bytes[] = {f->bytes, NULL};
+    const size_t lengths[] = {3, 1}, none[] = {3, 0};
+    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){a, a}, bytes, none, 2),
+                 MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){a, b}, bytes, none, 2),
+                 MEGABYTE_INVALID_ARGUMENT);
     CHECK_STATUS(megabyte_feed_batch(&a, bytes, NULL, 1), MEGABYTE_INVALID_ARGUMENT);
     CHECK_STATUS(megabyte_feed_batch(&a, NULL, lengths, 1), MEGABYTE_INVALID_ARGUMENT);
     CHECK_STATUS(megabyte_feed_batch(&a, bytes + 1, lengths + 1, 1), MEGABYTE_INVALID_ARGUMENT);
@@ -373,13 +383,13 @@ static void bad_batches(const fixture *f) {
 static void batches(void) {
     bad_batches(&fixtures[0]);
     EACH_FIXTURE(f)
-        for (uint32_t batch = 0; batch < 12; batch += 4) {
-            name_case("%s, batch option %u", f->y.name, batch);
-            seed_random(batch);
-            megabyte_engine *engine = new_engine(f->model, 1, batch, MEGABYTE_ISA_AUTO);
-            batches_on(f, engine, 120);
-            megabyte_engine_free(engine);
-        }
+    for (uint32_t batch = 0; batch < 12; batch += 4) {
+        name_case("%s, batch option %u", f->y.name, batch);
+        seed_random(batch);
+        megabyte_engine *engine = new_engine(f->model, 1, batch, MEGABYTE_ISA_AUTO);
+        batches_on(f, engine, 120);
+        megabyte_engine_free(engine);
+    }
 }
 
 /* Several threads on a busy machine wait for each other: less work for them. */
@@ -387,7 +397,8 @@ static void use_engine(const fixture *f, uint32_t threads, uint32_t batch, megab
     name_case("%s, %u threads, batch %u, %s", f->y.name, threads, batch, megabyte_isa_name(isa));
     seed_random(threads + batch);
     megabyte_engine *engine = new_engine(f->model, threads, batch, isa);
-    CHECK(isa == MEGABYTE_ISA_AUTO ? megabyte_engine_isa(engine) != isa : megabyte_engine_isa(engine) == isa);
+    CHECK(isa == MEGABYTE_ISA_AUTO ? megabyte_engine_isa(engine) != isa
+                                   : megabyte_engine_isa(engine) == isa);
     for (size_t k = 0; k < f->n_contexts; k++) {
         size_t n = f->context[k].n, most = threads > 1 ? 12 : n;
         megabyte_stream *s = new_stream(f->model, engine, f->context[k].option);
@@ -405,9 +416,9 @@ static void use_engine(const fixture *f, uint32_t threads, uint32_t batch, megab
 }
 
 static void threads_and_batch_options(void) {
-    static const uint32_t sizes[] = { 1, 2, 3, 7, 96, 4096 };
+    static const uint32_t sizes[] = {1, 2, 3, 7, 96, 4096};
     EACH_FIXTURE(f)
-        for (size_t i = 0; i < COUNT_OF(sizes); i++) use_engine(f, 1, sizes[i], MEGABYTE_ISA_AUTO);
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) use_engine(f, 1, sizes[i], MEGABYTE_ISA_AUTO);
     for (uint32_t threads = 2; threads <= 3; threads++)
         EACH_FIXTURE(f) use_engine(f, threads, f == fixtures ? 7 : 96, MEGABYTE_ISA_AUTO);
     use_engine(&fixtures[1], 2, 4096, MEGABYTE_ISA_AUTO);
@@ -427,7 +438,7 @@ static void instruction_sets(void) {
             continue;
         }
         megabyte_engine *engine = NULL;
-        megabyte_engine_options options = { .isa = isa };
+        megabyte_engine_options options = {.isa = isa};
         megabyte_error error;
         CHECK_STATUS(megabyte_self_test(isa), MEGABYTE_UNSUPPORTED);
         CHECK_STATUS(megabyte_engine_create(&engine, fixtures[0].model, &options, NULL, &error),
@@ -436,17 +447,19 @@ static void instruction_sets(void) {
     }
     name_case("all");
     CHECK(available >= 1 && megabyte_isa_available(MEGABYTE_ISA_PLAIN));
-    CHECK(!megabyte_isa_available((megabyte_isa)77) && !strcmp(megabyte_isa_name((megabyte_isa)77), "?"));
+    CHECK(!megabyte_isa_available((megabyte_isa)77) &&
+          !strcmp(megabyte_isa_name((megabyte_isa)77), "?"));
     OK(megabyte_self_test(MEGABYTE_ISA_AUTO));
 }
 
-/* ------------------------------------------------------------------------------------------- environment */
+/* ---------------------------------------------------------------------------------- environment */
 
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
 static uint64_t get_control(void) { return _mm_getcsr(); }
 static void set_control(uint64_t word) { _mm_setcsr((unsigned)word); }
-/* flush to zero and denormals are zero; down, up, towards zero; the last with every exception trapping */
-static const uint64_t controls[] = { 0x9fc0, 0x3f80, 0x5f80, 0x7f80, 0xffc0, 0xe040 };
+/* flush to zero and denormals are zero; down, up, towards zero; the last with every exception
+ * trapping */
+static const uint64_t controls[] = {0x9fc0, 0x3f80, 0x5f80, 0x7f80, 0xffc0, 0xe040};
 #define CONTROL_BITS 0xffc0u
 #elif defined(__aarch64__)
 static uint64_t get_control(void) {
@@ -454,30 +467,32 @@ static uint64_t get_control(void) {
     __asm__ volatile("mrs %0, fpcr" : "=r"(word));
     return word;
 }
-static void set_control(uint64_t word) { __asm__ volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
-static const uint64_t controls[] = { 1u << 24, 1u << 22, 2u << 22, 3u << 22, 7u << 22 };
+static void set_control(uint64_t word) {
+    __asm__ volatile("msr fpcr, %0" : : "r"(word) : "memory");
+}
+static const uint64_t controls[] = {1u << 24, 1u << 22, 2u << 22, 3u << 22, 7u << 22};
 #define CONTROL_BITS (7u << 22)
 #else
 #include <fenv.h>
 static uint64_t get_control(void) { return (uint64_t)fegetround(); }
 static void set_control(uint64_t word) { fesetround((int)word); }
-static const uint64_t controls[] = { FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO };
+static const uint64_t controls[] = {FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
 #define CONTROL_BITS UINT64_MAX
 #endif
 
-/* What the caller has set does not matter, and is as before after every call. Integers only between the
- * two settings: `mine` stands for the float results. */
+/* What the caller has set does not matter, and is as before after every call. Integers only between
+ * the two settings: `mine` stands for the float results. */
 static void environments(void) {
     EACH_FIXTURE(f) {
         megabyte_stream *reference = new_stream(f->model, NULL, f->context[1].option);
         float *p = need(f->v, sizeof *p), *mine = need(f->v, sizeof *p);
         size_t n = f->context[1].n, size;
-        megabyte_sampling how = { .temperature = 0.8f,
-                                  .top_p = 0.9f,
-                                  .min_p = 0.01f,
-                                  .top_k = 50,
-                                  .seed = 5,
-                                  .repetition_penalty = 1.2f };
+        megabyte_sampling how = {.temperature = 0.8f,
+                                 .top_p = 0.9f,
+                                 .min_p = 0.01f,
+                                 .top_k = 50,
+                                 .seed = 5,
+                                 .repetition_penalty = 1.2f};
         double bits = 0, my_bits;
         OK(megabyte_stream_score(reference, f->bytes, n, &bits, NULL));
         megabyte_stream_probabilities(reference, p);
@@ -489,9 +504,9 @@ static void environments(void) {
             megabyte_sampling my_how = how, its_how = how;
             uint8_t byte, my_byte, *saved;
             my_bits = 0;
-#define UNCHANGED(call)                                                                                      \
-    (set_control(word), (call),                                                                              \
-     CHECK((get_control() & CONTROL_BITS) == (word & CONTROL_BITS), "%s leaves %x", #call,                   \
+#define UNCHANGED(call)                                                                    \
+    (set_control(word), (call),                                                            \
+     CHECK((get_control() & CONTROL_BITS) == (word & CONTROL_BITS), "%s leaves %x", #call, \
            (unsigned)get_control()))
             megabyte_engine *engine;
             megabyte_stream *s, *t;
@@ -519,7 +534,8 @@ static void environments(void) {
 #undef UNCHANGED
             set_control(before);
             OK(megabyte_stream_sample(reference, &its_how, &byte));
-            CHECK(byte == my_byte && its_how.seed == my_how.seed, "sampled %d, not %d", my_byte, byte);
+            CHECK(byte == my_byte && its_how.seed == my_how.seed, "sampled %d, not %d", my_byte,
+                  byte);
             CHECK(!memcmp(&bits, &my_bits, sizeof bits) && same_floats(p, mine, f->v),
                   "bits or probabilities differ");
             free(saved);
@@ -529,62 +545,62 @@ static void environments(void) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ memory */
+/* --------------------------------------------------------------------------------------- memory */
 
 static void check_size(size_t told, size_t seen, const char *what) {
-    CHECK(told >= seen && (double)told <= 1.05 * (double)seen, "%s: %zu bytes told, %zu allocated", what,
-          told, seen);
+    CHECK(told >= seen && (double)told <= 1.05 * (double)seen, "%s: %zu bytes told, %zu allocated",
+          what, told, seen);
 }
 
 static void sizes_and_no_allocations(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts; k++)
-            for (uint32_t threads = 1; threads <= 2; threads++) {
-                name_case("%s, %u threads", f->y.name, threads);
-                seed_random(k);
-                counter engines = { 0 }, streams = { 0 }, own = { 0 };
-                megabyte_allocator for_engines = counting(&engines), for_streams = counting(&streams);
-                megabyte_allocator for_own = counting(&own);
-                megabyte_engine_options how = { .threads = threads, .batch = (uint32_t)(k * 10) };
-                megabyte_engine *engine;
-                megabyte_stream *s, *t, *alone;
-                size_t told;
-                OK(megabyte_engine_create(&engine, f->model, &how, &for_engines, NULL));
-                OK(megabyte_engine_size(f->model, &how, &told));
-                check_size(told, engines.live_bytes, "engine");
-                megabyte_stream_options options = { .engine = engine, .context = f->context[k].option };
-                OK(megabyte_stream_create(&s, f->model, &options, &for_streams, NULL));
-                OK(megabyte_stream_size(f->model, &options, &told));
-                check_size(told, streams.live_bytes, "stream");
-                OK(megabyte_stream_create(&t, f->model, &options, &for_streams, NULL));
-                check_size(2 * told, streams.live_bytes, "two streams");
-                CHECK(engines.live == 1 && streams.live == 2, "objects are one allocation each: %zu %zu",
-                      engines.live, streams.live);
-                options.engine = NULL;
-                OK(megabyte_stream_create(&alone, f->model, &options, &for_own, NULL));
-                OK(megabyte_stream_size(f->model, &options, &told));
-                check_size(told, own.live_bytes, "stream with an engine of its own");
+    for (size_t k = 0; k < f->n_contexts; k++)
+        for (uint32_t threads = 1; threads <= 2; threads++) {
+            name_case("%s, %u threads", f->y.name, threads);
+            seed_random(k);
+            counter engines = {0}, streams = {0}, own = {0};
+            megabyte_allocator for_engines = counting(&engines), for_streams = counting(&streams);
+            megabyte_allocator for_own = counting(&own);
+            megabyte_engine_options how = {.threads = threads, .batch = (uint32_t)(k * 10)};
+            megabyte_engine *engine;
+            megabyte_stream *s, *t, *alone;
+            size_t told;
+            OK(megabyte_engine_create(&engine, f->model, &how, &for_engines, NULL));
+            OK(megabyte_engine_size(f->model, &how, &told));
+            check_size(told, engines.live_bytes, "engine");
+            megabyte_stream_options options = {.engine = engine, .context = f->context[k].option};
+            OK(megabyte_stream_create(&s, f->model, &options, &for_streams, NULL));
+            OK(megabyte_stream_size(f->model, &options, &told));
+            check_size(told, streams.live_bytes, "stream");
+            OK(megabyte_stream_create(&t, f->model, &options, &for_streams, NULL));
+            check_size(2 * told, streams.live_bytes, "two streams");
+            CHECK(engines.live == 1 && streams.live == 2,
+                  "objects are one allocation each: %zu %zu", engines.live, streams.live);
+            options.engine = NULL;
+            OK(megabyte_stream_create(&alone, f->model, &options, &for_own, NULL));
+            OK(megabyte_stream_size(f->model, &options, &told));
+            check_size(told, own.live_bytes, "stream with an engine of its own");
 
-                size_t calls = engines.calls + streams.calls + own.calls;
-                uint8_t *saved = need(megabyte_stream_save_size(s) + ((size_t)1 << 20), 1), byte;
-                megabyte_sampling sampling = { .temperature = 1, .top_p = 0.5f };
-                walk(s, f, k, f->context[k].n, threads > 1 ? 100 : 20);
-                walk(alone, f, k, f->context[k].n, 20);
-                OK(megabyte_stream_rewind(s, f->context[k].n - 1));
-                OK(megabyte_stream_copy(t, s));
-                OK(megabyte_stream_save(s, saved, megabyte_stream_save_size(s)));
-                OK(megabyte_stream_load(t, saved, megabyte_stream_save_size(s)));
-                OK(megabyte_stream_sample(s, &sampling, &byte));
-                OK(megabyte_step_batch((megabyte_stream *[]){ s, t }, (uint8_t[]){ 1, 2 }, 2));
-                megabyte_stream_reset(s);
-                CHECK(engines.calls + streams.calls + own.calls == calls, "allocated during use");
-                free(saved);
-                megabyte_stream_free(s);
-                megabyte_stream_free(t);
-                megabyte_stream_free(alone);
-                megabyte_engine_free(engine);
-                CHECK(!engines.live && !streams.live && !own.live, "not freed");
-            }
+            size_t calls = engines.calls + streams.calls + own.calls;
+            uint8_t *saved = need(megabyte_stream_save_size(s) + ((size_t)1 << 20), 1), byte;
+            megabyte_sampling sampling = {.temperature = 1, .top_p = 0.5f};
+            walk(s, f, k, f->context[k].n, threads > 1 ? 100 : 20);
+            walk(alone, f, k, f->context[k].n, 20);
+            OK(megabyte_stream_rewind(s, f->context[k].n - 1));
+            OK(megabyte_stream_copy(t, s));
+            OK(megabyte_stream_save(s, saved, megabyte_stream_save_size(s)));
+            OK(megabyte_stream_load(t, saved, megabyte_stream_save_size(s)));
+            OK(megabyte_stream_sample(s, &sampling, &byte));
+            OK(megabyte_step_batch((megabyte_stream *[]){s, t}, (uint8_t[]){1, 2}, 2));
+            megabyte_stream_reset(s);
+            CHECK(engines.calls + streams.calls + own.calls == calls, "allocated during use");
+            free(saved);
+            megabyte_stream_free(s);
+            megabyte_stream_free(t);
+            megabyte_stream_free(alone);
+            megabyte_engine_free(engine);
+            CHECK(!engines.live && !streams.live && !own.live, "not freed");
+        }
 }
 
 /* Everything that allocates, with the k-th allocation failing; returns the first failure. */
@@ -593,16 +609,16 @@ static megabyte_status create_all(const fixture *f, const uint8_t *file, size_t 
     megabyte_model *model = NULL, *mapped = NULL;
     megabyte_engine *engine = NULL;
     megabyte_stream *s = NULL, *alone = NULL;
-    megabyte_engine_options how = { .threads = 2 };
-    megabyte_error error = { .status = MEGABYTE_OK };
+    megabyte_engine_options how = {.threads = 2};
+    megabyte_error error = {.status = MEGABYTE_OK};
     megabyte_status status = megabyte_model_open_memory(&model, file, size, &allocator, &error);
     if (!status) status = megabyte_model_open(&mapped, f->mb, &allocator, &error);
     if (!status) status = megabyte_engine_create(&engine, model, &how, &allocator, &error);
-    megabyte_stream_options options = { .engine = engine };
+    megabyte_stream_options options = {.engine = engine};
     if (!status) status = megabyte_stream_create(&s, model, &options, &allocator, &error);
     if (!status) status = megabyte_stream_create(&alone, mapped, NULL, &allocator, &error);
-    CHECK(error.status == status && !status == !error.text[0], "the error says %d '%s'", error.status,
-          error.text);
+    CHECK(error.status == status && !status == !error.text[0], "the error says %d '%s'",
+          error.status, error.text);
     megabyte_stream_free(s);
     megabyte_stream_free(alone);
     megabyte_engine_free(engine);
@@ -615,11 +631,12 @@ static void allocation_failures(void) {
     EACH_FIXTURE(f) {
         name_case("%s", f->y.name);
         size_t size, k;
-        uint8_t *file = read_file(f->mb, &size), *aligned = aligned_alloc(64, (size + 63) / 64 * 64);
+        uint8_t *file = read_file(f->mb, &size),
+                *aligned = aligned_alloc(64, (size + 63) / 64 * 64);
         CHECK(aligned);
         memcpy(aligned, file, size);
         for (k = 1; k < 1000; k++) {
-            counter c = { .fail_at = k };
+            counter c = {.fail_at = k};
             megabyte_status status = create_all(f, aligned, size, &c);
             CHECK(!c.live, "allocation %zu fails: %zu are not freed", k, c.live);
             if (!status) break;
@@ -630,7 +647,7 @@ static void allocation_failures(void) {
     }
 }
 
-/* --------------------------------------------------------------------------------------------- arguments */
+/* ------------------------------------------------------------------------------------ arguments */
 
 #define REFUSED(call) CHECK_STATUS(call, MEGABYTE_INVALID_ARGUMENT)
 
@@ -647,8 +664,9 @@ static void invalid_arguments(void) {
     double bits = 0;
     uint8_t byte = 0, buffer[8];
     name_case("%s", f->y.name);
-    counter unused = { 0 };
-    megabyte_allocator half = { counter_alloc, NULL, &unused }, other_half = { NULL, counter_free, &unused };
+    counter unused = {0};
+    megabyte_allocator half = {counter_alloc, NULL, &unused},
+                       other_half = {NULL, counter_free, &unused};
     REFUSED(megabyte_model_open(NULL, f->mb, NULL, NULL));
     REFUSED(megabyte_model_open(&model, NULL, NULL, NULL));
     REFUSED(megabyte_model_open(&model, f->mb, &half, NULL));
@@ -657,15 +675,15 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_model_open_memory(NULL, f->bytes, 8, NULL, NULL));
     REFUSED(megabyte_model_open_memory(&model, NULL, 8, NULL, NULL));
 
-    megabyte_engine_options bad_engine[] = { { .threads = 257 },
-                                             { .batch = 4097 },
-                                             { .isa = (megabyte_isa)99 } };
+    megabyte_engine_options bad_engine[] = {
+        {.threads = 257}, {.batch = 4097}, {.isa = (megabyte_isa)99}};
     for (size_t i = 0; i < COUNT_OF(bad_engine); i++) {
         megabyte_status status = megabyte_engine_create(&created, m, &bad_engine[i], NULL, &error);
-        CHECK(status == MEGABYTE_INVALID_ARGUMENT || (i == 2 && status == MEGABYTE_UNSUPPORTED), "option %zu",
-              i);
+        CHECK(status == MEGABYTE_INVALID_ARGUMENT || (i == 2 && status == MEGABYTE_UNSUPPORTED),
+              "option %zu", i);
         CHECK(error.status == status && error.text[0]);
-        CHECK(megabyte_engine_size(m, &bad_engine[i], &size) != MEGABYTE_OK || i == 2, "option %zu", i);
+        CHECK(megabyte_engine_size(m, &bad_engine[i], &size) != MEGABYTE_OK || i == 2, "option %zu",
+              i);
     }
     REFUSED(megabyte_engine_create(NULL, m, NULL, NULL, NULL));
     REFUSED(megabyte_engine_create(&created, NULL, NULL, NULL, NULL));
@@ -673,16 +691,16 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_engine_size(NULL, NULL, &size));
     REFUSED(megabyte_engine_size(m, NULL, NULL));
 
-    uint64_t bad_context[] = { 1, f->info.patch_bytes - 1, f->info.context_bytes + 1, UINT64_MAX };
+    uint64_t bad_context[] = {1, f->info.patch_bytes - 1, f->info.context_bytes + 1, UINT64_MAX};
     for (size_t i = 0; i < COUNT_OF(bad_context); i++) {
-        megabyte_stream_options options = { .engine = engine, .context = bad_context[i] };
+        megabyte_stream_options options = {.engine = engine, .context = bad_context[i]};
         REFUSED(megabyte_stream_create(&s, m, &options, NULL, &error));
         CHECK(error.status == MEGABYTE_INVALID_ARGUMENT && error.text[0]);
         REFUSED(megabyte_stream_size(m, &options, &size));
     }
-    megabyte_stream_options foreign = { .engine = engine };
-    REFUSED(
-        megabyte_stream_create(&s, fixtures[1].model, &foreign, NULL, NULL)); /* an engine of another model */
+    megabyte_stream_options foreign = {.engine = engine};
+    REFUSED(megabyte_stream_create(&s, fixtures[1].model, &foreign, NULL,
+                                   NULL)); /* an engine of another model */
     REFUSED(megabyte_stream_create(NULL, m, NULL, NULL, NULL));
     REFUSED(megabyte_stream_create(&s, NULL, NULL, NULL, NULL));
     REFUSED(megabyte_stream_create(&s, m, NULL, &other_half, NULL));
@@ -705,12 +723,13 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_stream_load(a, NULL, 100));
     OK(megabyte_step_batch(NULL, NULL, 0));
     REFUSED(megabyte_step_batch(NULL, &byte, 1));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){ a, b }, NULL, 2));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){ a, b, a }, (uint8_t[]){ 1, 2, 3 }, 3));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){ a, NULL }, (uint8_t[]){ 1, 2 }, 2));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){ a, c }, (uint8_t[]){ 1, 2 }, 2)); /* two engines */
+    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, b}, NULL, 2));
+    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, b, a}, (uint8_t[]){1, 2, 3}, 3));
+    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, NULL}, (uint8_t[]){1, 2}, 2));
+    REFUSED(
+        megabyte_step_batch((megabyte_stream *[]){a, c}, (uint8_t[]){1, 2}, 2)); /* two engines */
 
-    megabyte_sampling how = { .temperature = 1 };
+    megabyte_sampling how = {.temperature = 1};
     REFUSED(megabyte_stream_sample(NULL, &how, &byte));
     REFUSED(megabyte_stream_sample(a, NULL, &byte));
     REFUSED(megabyte_stream_sample(a, &how, NULL));
@@ -720,14 +739,14 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_sample(logits, 256, NULL, 1, &how, &byte));
     REFUSED(megabyte_sample(logits, 256, NULL, 0, NULL, &byte));
     REFUSED(megabyte_sample(logits, 256, NULL, 0, &how, NULL));
-    megabyte_sampling bad[] = { { .temperature = -1 },
-                                { .temperature = NAN },
-                                { .temperature = 1, .top_p = -0.1f },
-                                { .temperature = 1, .top_p = NAN },
-                                { .temperature = 1, .min_p = -1 },
-                                { .temperature = 1, .min_p = NAN },
-                                { .repetition_penalty = -2 },
-                                { .repetition_penalty = NAN } };
+    megabyte_sampling bad[] = {{.temperature = -1},
+                               {.temperature = NAN},
+                               {.temperature = 1, .top_p = -0.1f},
+                               {.temperature = 1, .top_p = NAN},
+                               {.temperature = 1, .min_p = -1},
+                               {.temperature = 1, .min_p = NAN},
+                               {.repetition_penalty = -2},
+                               {.repetition_penalty = NAN}};
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         uint64_t seed = bad[i].seed;
         name_case("sampling %zu", i);
@@ -762,7 +781,7 @@ static void bytes_outside_the_vocabulary(void) {
         bad[i] = f->bytes[i];
     }
     REFUSED(megabyte_stream_step(a, 100));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){ a, b }, (uint8_t[]){ 99, 100 }, 2));
+    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, b}, (uint8_t[]){99, 100}, 2));
     CHECK(bits == 1 && megabyte_stream_position(a) == 3 && megabyte_stream_position(b) == 0);
     walk(a, f, 0, 40, 5);
     walk(b, f, 0, 40, 5);
@@ -772,28 +791,29 @@ static void bytes_outside_the_vocabulary(void) {
 
 static void score_writes_its_rows_only(void) {
     EACH_FIXTURE(f)
-        for (size_t n = 0; n < 40; n += 1 + n / 3) {
-            name_case("%s, %zu bytes", f->y.name, n);
-            size_t count = n * f->v;
-            float *rows = need(count + 64, sizeof *rows);
-            for (size_t i = 0; i < count + 64; i++) rows[i] = 12345;
-            megabyte_stream *s = new_stream(f->model, NULL, 0);
-            double bits = 0;
-            OK(megabyte_stream_score(s, f->bytes, n, &bits, rows + 32));
-            for (size_t i = 0; i < 32; i++)
-                CHECK(rows[i] == 12345 && rows[32 + count + i] == 12345, "%zu", i);
-            CHECK(same_floats(rows + 32, f->context[0].rows, count));
-            OK(megabyte_stream_score(s, f->bytes, 1, NULL, NULL)); /* the sum may be left out */
-            megabyte_stream_free(s);
-            free(rows);
-        }
+    for (size_t n = 0; n < 40; n += 1 + n / 3) {
+        name_case("%s, %zu bytes", f->y.name, n);
+        size_t count = n * f->v;
+        float *rows = need(count + 64, sizeof *rows);
+        for (size_t i = 0; i < count + 64; i++) rows[i] = 12345;
+        megabyte_stream *s = new_stream(f->model, NULL, 0);
+        double bits = 0;
+        OK(megabyte_stream_score(s, f->bytes, n, &bits, rows + 32));
+        for (size_t i = 0; i < 32; i++)
+            CHECK(rows[i] == 12345 && rows[32 + count + i] == 12345, "%zu", i);
+        CHECK(same_floats(rows + 32, f->context[0].rows, count));
+        OK(megabyte_stream_score(s, f->bytes, 1, NULL, NULL)); /* the sum may be left out */
+        megabyte_stream_free(s);
+        free(rows);
+    }
 }
 
-/* ---------------------------------------------------------------------------------------------- sampling */
+/* ------------------------------------------------------------------------------------- sampling */
 
 /* The probabilities that the documentation of megabyte_sampling describes. */
-static void expected_distribution(double p[256], const float *logits, size_t n, const uint8_t *recent,
-                                  size_t n_recent, const megabyte_sampling *how) {
+static void expected_distribution(double p[256], const float *logits, size_t n,
+                                  const uint8_t *recent, size_t n_recent,
+                                  const megabyte_sampling *how) {
     double z[256], q[256], largest = -INFINITY, sum = 0, before = 0, kept = 0;
     size_t order[256], count = n < 256 ? n : 256,
                        window = how->repetition_window ? how->repetition_window : 64;
@@ -818,7 +838,8 @@ static void expected_distribution(double p[256], const float *logits, size_t n, 
     }
     for (size_t i = 0; i < count; i++) largest = z[i] > largest ? z[i] : largest;
     if (how->top_k && how->top_k < count) count = how->top_k;
-    for (size_t i = 0; i < count; i++) sum += q[i] = exp((z[order[i]] - largest) / how->temperature);
+    for (size_t i = 0; i < count; i++)
+        sum += q[i] = exp((z[order[i]] - largest) / how->temperature);
     for (size_t i = 0; i < count; i++) {
         q[i] /= sum;
         int in_nucleus = how->top_p <= 0 || how->top_p >= 1 || before < how->top_p;
@@ -833,7 +854,7 @@ static void check_draws(const float *logits, size_t n, const uint8_t *recent, si
                         megabyte_sampling how) {
     enum { DRAWS = 6000 };
     double p[256], chi = 0, cells = 0;
-    int count[256] = { 0 };
+    int count[256] = {0};
     expected_distribution(p, logits, n, recent, n_recent, &how);
     for (int i = 0; i < DRAWS; i++) {
         uint8_t byte;
@@ -853,34 +874,39 @@ static void sampling_distribution(void) {
     for (uint64_t seed = 1; seed <= 40; seed++) {
         float logits[300];
         uint8_t recent[200];
-        size_t n = seed % 4 == 0 ? 257 + random_below(43) : seed % 4 == 1 ? 1 + random_below(255) : 256;
+        size_t n = seed % 4 == 0   ? 257 + random_below(43)
+                   : seed % 4 == 1 ? 1 + random_below(255)
+                                   : 256;
         seed_random(seed);
-        for (size_t i = 0; i < 300; i++) logits[i] = (float)(3 * random_normal()) + (i >= 256 ? 20 : 0);
+        for (size_t i = 0; i < 300; i++)
+            logits[i] = (float)(3 * random_normal()) + (i >= 256 ? 20 : 0);
         random_bytes(recent, sizeof recent, 256);
-        megabyte_sampling how = { .temperature = (float)(0.2 + 1.5 * random_unit()), .seed = seed * 1000 };
+        megabyte_sampling how = {.temperature = (float)(0.2 + 1.5 * random_unit()),
+                                 .seed = seed * 1000};
         if (seed & 1) how.top_k = 1 + (uint32_t)random_below(60);
         if (seed & 2) how.top_p = (float)random_unit();
         if (seed & 4) how.min_p = (float)(0.2 * random_unit());
         if (seed & 8) how.repetition_penalty = (float)(1 + 2 * random_unit());
         if (seed & 16) how.repetition_window = 1 + (uint32_t)random_below(150);
         if (seed % 10 == 0) how.temperature = 0;
-        name_case("%zu ids, temperature %g, top-k %u, top-p %g, min-p %g, penalty %g", n, how.temperature,
-                  how.top_k, how.top_p, how.min_p, how.repetition_penalty);
+        name_case("%zu ids, temperature %g, top-k %u, top-p %g, min-p %g, penalty %g", n,
+                  how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty);
         check_draws(logits, n, recent, seed % 3 ? sizeof recent : 20, how);
     }
 }
 
 static void sampling_corners(void) {
-    float flat[256] = { 0 }, steep[256] = { 0 }, wild[300];
-    uint8_t byte, recent[1] = { 7 };
+    float flat[256] = {0}, steep[256] = {0}, wild[300];
+    uint8_t byte, recent[1] = {7};
     name_case("greedy");
-    megabyte_sampling greedy = { 0 }, one = { .temperature = 5, .top_k = 1 },
-                      tiny = { .temperature = 1e-30f };
-    megabyte_sampling none = { .temperature = 1e30f, .top_k = 5, .min_p = 2 }; /* nothing but the best may stay */
+    megabyte_sampling greedy = {0}, one = {.temperature = 5, .top_k = 1},
+                      tiny = {.temperature = 1e-30f};
+    megabyte_sampling none = {
+        .temperature = 1e30f, .top_k = 5, .min_p = 2}; /* nothing but the best may stay */
     flat[3] = 1;
     OK(megabyte_sample(flat, 256, NULL, 0, &none, &byte));
     flat[3] = 0;
-    megabyte_sampling harsh = { .repetition_penalty = INFINITY };
+    megabyte_sampling harsh = {.repetition_penalty = INFINITY};
     flat[255] = 1;
     OK(megabyte_sample(flat, 256, recent, 1, &harsh, &byte));
     CHECK(byte == 255, "%d", byte);
@@ -902,56 +928,61 @@ static void sampling_corners(void) {
     OK(megabyte_sample(steep, 256, recent, 1, &greedy, &byte));
     CHECK(byte == 200, "a repeated byte is chosen: %d", byte);
     name_case("not numbers");
-    for (uint64_t seed = 1; seed <= 300; seed++) { /* any bits at all, as a hostile caller's logits */
+    for (uint64_t seed = 1; seed <= 300;
+         seed++) { /* any bits at all, as a hostile caller's logits */
         seed_random(seed);
         for (size_t i = 0; i < COUNT_OF(wild); i++) {
             uint32_t bits = (uint32_t)random64();
             memcpy(&wild[i], &bits, 4);
             if (seed % 3 == 0) wild[i] = seed % 2 ? NAN : -INFINITY;
         }
-        megabyte_sampling how = {
-            .temperature = (float)(seed % 5), .top_p = 0.7f, .min_p = 0.1f, .top_k = 30, .seed = seed
-        };
+        megabyte_sampling how = {.temperature = (float)(seed % 5),
+                                 .top_p = 0.7f,
+                                 .min_p = 0.1f,
+                                 .top_k = 30,
+                                 .seed = seed};
         size_t n = 1 + random_below(COUNT_OF(wild));
         if (megabyte_sample(wild, n, recent, 1, &how, &byte) == MEGABYTE_OK)
             CHECK(byte < n, "%d of %zu", byte, n);
     }
 }
 
-/* A stream draws like megabyte_sample from its logits and all bytes before; one that has been further and
- * gone back does, too. */
+/* A stream draws like megabyte_sample from its logits and all bytes before; one that has been
+ * further and gone back does, too. */
 static void sampling_from_streams(void) {
     EACH_FIXTURE(f)
-        for (size_t k = 0; k < f->n_contexts && f->info.end_id == UINT32_MAX; k++) {
-            name_case("%s", f->y.name);
-            megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
-            megabyte_stream *back = new_stream(f->model, NULL, f->context[k].option);
-            for (size_t at = 0; at + 7 < f->context[k].n; at++) {
-                megabyte_sampling how = { .temperature = 1.5f, .repetition_penalty = 3, .seed = at }, a = how,
-                                  b = how;
-                uint8_t drawn, expected;
-                OK(megabyte_stream_sample(s, &a, &drawn));
-                OK(megabyte_sample(megabyte_stream_logits(s), f->v, f->bytes, at, &b, &expected));
-                CHECK(drawn == expected && a.seed == b.seed, "after %zu bytes: %d, not %d", at, drawn,
-                      expected);
-                check_at(s, f, k, "sampled");
-                if (at % 3 == 0) {
-                    OK(megabyte_stream_copy(back, s));
-                    OK(megabyte_stream_feed(back, f->bytes + at, 7));
-                    if (megabyte_stream_rewind(back, at) == MEGABYTE_OK) {
-                        b = how;
-                        OK(megabyte_stream_sample(back, &b, &drawn));
-                        CHECK(drawn == expected, "rewound to %zu bytes: %d, not %d", at, drawn, expected);
-                    }
+    for (size_t k = 0; k < f->n_contexts && f->info.end_id == UINT32_MAX; k++) {
+        name_case("%s", f->y.name);
+        megabyte_stream *s = new_stream(f->model, NULL, f->context[k].option);
+        megabyte_stream *back = new_stream(f->model, NULL, f->context[k].option);
+        for (size_t at = 0; at + 7 < f->context[k].n; at++) {
+            megabyte_sampling how = {.temperature = 1.5f, .repetition_penalty = 3, .seed = at},
+                              a = how, b = how;
+            uint8_t drawn, expected;
+            OK(megabyte_stream_sample(s, &a, &drawn));
+            OK(megabyte_sample(megabyte_stream_logits(s), f->v, f->bytes, at, &b, &expected));
+            CHECK(drawn == expected && a.seed == b.seed, "after %zu bytes: %d, not %d", at, drawn,
+                  expected);
+            check_at(s, f, k, "sampled");
+            if (at % 3 == 0) {
+                OK(megabyte_stream_copy(back, s));
+                OK(megabyte_stream_feed(back, f->bytes + at, 7));
+                if (megabyte_stream_rewind(back, at) == MEGABYTE_OK) {
+                    b = how;
+                    OK(megabyte_stream_sample(back, &b, &drawn));
+                    CHECK(drawn == expected, "rewound to %zu bytes: %d, not %d", at, drawn,
+                          expected);
                 }
-                OK(megabyte_stream_step(s, f->bytes[at]));
             }
-            megabyte_stream_free(s);
-            megabyte_stream_free(back);
+            OK(megabyte_stream_step(s, f->bytes[at]));
         }
+        megabyte_stream_free(s);
+        megabyte_stream_free(back);
+    }
 }
 
-/* A model that can end its text does so as often as it says, and at temperature 0 where nothing is likelier. */
+/* A model that can end its text does so as often as it says, and at temperature 0 where nothing is
+ * likelier. */
 static void sampling_an_end(void) {
     EACH_FIXTURE(f) {
         if (f->info.end_id == UINT32_MAX) continue;
@@ -959,7 +990,7 @@ static void sampling_an_end(void) {
         const uint32_t end = f->info.end_id;
         CHECK(end == 256 && f->v == 257);
         megabyte_stream *s = new_stream(f->model, NULL, 0);
-        megabyte_sampling how = { .temperature = 1, .seed = 1 }, greedy = { 0 };
+        megabyte_sampling how = {.temperature = 1, .seed = 1}, greedy = {0};
         double expected = 0, p = 0, variance = 0;
         size_t ends = 0;
         for (size_t at = 0; at < f->context[0].n; at++) {
@@ -968,7 +999,8 @@ static void sampling_an_end(void) {
             uint8_t byte = 77, best = 0;
             int likeliest = 1;
             for (uint32_t i = 0; i < f->v; i++) sum += exp((double)l[i]);
-            for (uint32_t i = 0; i < 256; i++) if (l[i] >= l[end]) likeliest = 0;
+            for (uint32_t i = 0; i < 256; i++)
+                if (l[i] >= l[end]) likeliest = 0;
             p = exp((double)l[end]) / sum;
             for (int i = 0; i < 40; i++) {
                 megabyte_status status = megabyte_stream_sample(s, &how, &byte);
@@ -980,7 +1012,8 @@ static void sampling_an_end(void) {
             CHECK(status == (likeliest ? MEGABYTE_END : MEGABYTE_OK));
             OK(megabyte_stream_step(s, f->bytes[at]));
         }
-        CHECK(fabs((double)ends - expected) < 4 * sqrt(variance) + 1, "%zu ends, expected %f", ends, expected);
+        CHECK(fabs((double)ends - expected) < 4 * sqrt(variance) + 1, "%zu ends, expected %f", ends,
+              expected);
         CHECK(expected > 1, "too few ends to tell: %f", expected);
         megabyte_stream_free(s);
     }
@@ -988,25 +1021,26 @@ static void sampling_an_end(void) {
 
 /* The same seed draws these bytes, on every machine and for ever. */
 static void sampling_constant(void) {
-    static const uint8_t constant[24] = { 6,   159, 62, 138, 83, 144, 235, 75,  48, 138, 152, 235,
-                                          117, 200, 13, 145, 76, 145, 242, 117, 19, 249, 103, 186 };
+    static const uint8_t constant[24] = {6,   159, 62, 138, 83, 144, 235, 75,  48, 138, 152, 235,
+                                         117, 200, 13, 145, 76, 145, 242, 117, 19, 249, 103, 186};
     float logits[256];
     uint8_t drawn[sizeof constant];
-    megabyte_sampling how = { .temperature = 0.9f,
-                              .top_k = 100,
-                              .top_p = 0.95f,
-                              .min_p = 0.001f,
-                              .seed = 42,
-                              .repetition_penalty = 1.1f };
+    megabyte_sampling how = {.temperature = 0.9f,
+                             .top_k = 100,
+                             .top_p = 0.95f,
+                             .min_p = 0.001f,
+                             .seed = 42,
+                             .repetition_penalty = 1.1f};
     name_case("constant");
     for (int i = 0; i < 256; i++) logits[i] = (float)(i * 37 % 256) / 32 - 3;
-    for (size_t i = 0; i < sizeof drawn; i++) OK(megabyte_sample(logits, 256, drawn, i, &how, &drawn[i]));
+    for (size_t i = 0; i < sizeof drawn; i++)
+        OK(megabyte_sample(logits, 256, drawn, i, &how, &drawn[i]));
     for (size_t i = 0; i < sizeof drawn && memcmp(drawn, constant, sizeof drawn); i++)
         printf("%s%d", i ? ", " : "drawn { ", drawn[i]);
     CHECK(!memcmp(drawn, constant, sizeof drawn), "other bytes are drawn");
 }
 
-/* ------------------------------------------------------------------------------------------- description */
+/* ---------------------------------------------------------------------------------- description */
 
 static void descriptions(void) {
     EACH_FIXTURE(f) {
@@ -1026,11 +1060,13 @@ static void descriptions(void) {
             uint64_t fine = (uint64_t)y->dim[y->stages - 1];
             uint64_t next = s + 1 == y->stages ? f->v : (uint64_t)(y->n[s + 1] * y->dim[s + 1]);
             uint64_t embed = s + 1 == y->stages ? 0 : bytes * fine * d;
-            CHECK(g->dim == d && g->layers == (uint32_t)y->depth[s] && g->heads == (uint32_t)y->heads,
+            CHECK(g->dim == d && g->layers == (uint32_t)y->depth[s] &&
+                      g->heads == (uint32_t)y->heads,
                   "stage %d", s);
             CHECK(g->head_dim == (uint32_t)y->dim_head && g->ff_dim == ff, "stage %d", s);
             CHECK(g->positions == (uint32_t)y->n[s] && g->bytes_per_token == bytes, "stage %d", s);
-            CHECK(g->learned_positions == y->learned && g->rotary_positions == y->rotary, "stage %d", s);
+            CHECK(g->learned_positions == y->learned && g->rotary_positions == y->rotary,
+                  "stage %d", s);
             CHECK(g->macs_per_token ==
                       embed + d * next + (uint64_t)y->depth[s] * (4 * inner * d + 2 * ff * d),
                   "stage %d: %llu", s, (unsigned long long)g->macs_per_token);
@@ -1039,11 +1075,13 @@ static void descriptions(void) {
             bytes *= s ? (size_t)y->n[s] : 1;
         }
         CHECK(i->patch_bytes == bytes && i->context_bytes == bytes * (uint64_t)y->n[0]);
-        CHECK(i->parameters == f->parameters && parameters == i->parameters, "%llu parameters, not %llu",
-              (unsigned long long)i->parameters, (unsigned long long)f->parameters);
+        CHECK(i->parameters == f->parameters && parameters == i->parameters,
+              "%llu parameters, not %llu", (unsigned long long)i->parameters,
+              (unsigned long long)f->parameters);
         CHECK(i->file_bytes == size && fabs(i->macs_per_byte / macs - 1) < 1e-9, "%f MACs a byte",
               i->macs_per_byte);
-        CHECK(!strcmp(i->family, "lucidrains") && !strcmp(i->quantization, f->quant), "%s", i->quantization);
+        CHECK(!strcmp(i->family, "lucidrains") && !strcmp(i->quantization, f->quant), "%s",
+              i->quantization);
         CHECK(i->weight_bytes_per_byte > 0 && i->weight_bytes_per_byte < (double)size);
         OK(megabyte_model_verify(f->model, NULL));
         for (fixture *other = fixtures; other < f; other++)
@@ -1062,10 +1100,10 @@ static void metadata(void) {
         "mbconvert fails: see tests/tmp/output.txt");
     megabyte_model *m = open_model("tests/tmp/metadata.mb");
     CHECK(!memcmp(describe(m).id, f->info.id, 16), "metadata changes the model's id");
-    static const char *const expected[][2] = { { "name", "A name" },
-                                               { "licence", "CC0-1.0" },
-                                               { "source", "here" },
-                                               { "training_data", "n\303\266thing" } };
+    static const char *const expected[][2] = {{"name", "A name"},
+                                              {"licence", "CC0-1.0"},
+                                              {"source", "here"},
+                                              {"training_data", "n\303\266thing"}};
     for (size_t i = 0; i < COUNT_OF(expected); i++) {
         const char *value = megabyte_model_metadata(m, expected[i][0]);
         CHECK(value && !strcmp(value, expected[i][1]), "%s is '%s'", expected[i][0],
@@ -1089,7 +1127,8 @@ static void versions_and_texts(void) {
     name_case("version");
     snprintf(version, sizeof version, "%d.%d.%d", MEGABYTE_VERSION_MAJOR, MEGABYTE_VERSION_MINOR,
              MEGABYTE_VERSION_PATCH);
-    CHECK(megabyte_version() == MEGABYTE_VERSION_NUMBER && !strcmp(version, MEGABYTE_VERSION_STRING));
+    CHECK(megabyte_version() == MEGABYTE_VERSION_NUMBER &&
+          !strcmp(version, MEGABYTE_VERSION_STRING));
     CHECK(MEGABYTE_VERSION_NUMBER ==
           MEGABYTE_VERSION_MAJOR * 10000 + MEGABYTE_VERSION_MINOR * 100 + MEGABYTE_VERSION_PATCH);
     for (int a = -11; a <= 0; a++)
@@ -1099,7 +1138,7 @@ static void versions_and_texts(void) {
     CHECK(megabyte_status_string((megabyte_status)1234)[0]);
 }
 
-/* ----------------------------------------------------------------------------------------------- threads */
+/* -------------------------------------------------------------------------------------- threads */
 
 static void *stream_thread(void *context) {
     const fixture *f = context;

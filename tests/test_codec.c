@@ -1,5 +1,5 @@
-/* test_codec.c - messages and compressed files: round trips, the same bytes from every way, the format beside
- * a slow reference (codec.h), damage, every status, memory.
+/* test_codec.c - messages and compressed files: round trips, the same bytes from every way, the
+ * format beside a slow reference (codec.h), damage, every status, memory.
  *
  *     tests/bin/test_codec [NAME]           all groups of checks, or those whose names hold NAME
  *     tests/bin/test_codec --write-golden   writes tests/data/golden-*.mbz anew (a new format) */
@@ -15,14 +15,15 @@ typedef struct fixture {
     const char *quant;
     megabyte_model *model;
     megabyte_info info;
-    uint8_t pool[POOL]; /* drawn from the model itself: the more likely bytes, which compress well */
+    uint8_t
+        pool[POOL]; /* drawn from the model itself: the more likely bytes, which compress well */
 } fixture;
 
 static fixture fixtures[] = {
-    { .y = { "codec-tiny", 2, { 4, 4 }, { 16, 16 }, { 1, 1 }, 1, 8, 1, 256, 0, 1, "F32" }, .quant = "q8" },
-    { .y = { "codec-three", 3, { 5, 3, 2 }, { 24, 20, 18 }, { 1, 1, 1 }, 2, 10, 1, 257, 1, 1, "F16" },
-      .quant = "f32" },
-    { .y = { "codec-bytes", 2, { 24, 1 }, { 24, 16 }, { 2, 1 }, 3, 8, 2, 300, 1, 0, "BF16" }, .quant = "q8" },
+    {.y = {"codec-tiny", 2, {4, 4}, {16, 16}, {1, 1}, 1, 8, 1, 256, 0, 1, "F32"}, .quant = "q8"},
+    {.y = {"codec-three", 3, {5, 3, 2}, {24, 20, 18}, {1, 1, 1}, 2, 10, 1, 257, 1, 1, "F16"},
+     .quant = "f32"},
+    {.y = {"codec-bytes", 2, {24, 1}, {24, 16}, {2, 1}, 3, 8, 2, 300, 1, 0, "BF16"}, .quant = "q8"},
 };
 static fixture *const tiny = &fixtures[0];
 static megabyte_model *text_small;
@@ -41,7 +42,7 @@ static void set_up(void) {
         f->model = open_model(synthetic_model(mb, &f->y, seed++, f->quant, NULL));
         f->info = describe(f->model);
         megabyte_stream *s = new_stream(f->model, NULL, 0);
-        megabyte_sampling how = { .temperature = 0.3f, .seed = seed };
+        megabyte_sampling how = {.temperature = 0.3f, .seed = seed};
         for (size_t i = 0; i < POOL; i++) {
             OK(megabyte_stream_sample(s, &how, &f->pool[i]));
             OK(megabyte_stream_step(s, f->pool[i]));
@@ -50,10 +51,10 @@ static void set_up(void) {
     }
 }
 
-/* --------------------------------------------------------------------------------------------------- data */
+/* ----------------------------------------------------------------------------------------- data */
 
 enum kind { ZEROS, RANDOM, LIKELY, TEXT, MIXED, KINDS };
-static const char *const kind_name[] = { "zeros", "random", "likely", "text", "mixed" };
+static const char *const kind_name[] = {"zeros", "random", "likely", "text", "mixed"};
 
 static void make_data(const fixture *f, enum kind kind, uint8_t *to, size_t n) {
     size_t from;
@@ -74,12 +75,12 @@ static void make_data(const fixture *f, enum kind kind, uint8_t *to, size_t n) {
     }
 }
 
-/* What the tests mean by the options where they say nothing of levels and contexts: the network alone, which the
- * reference knows. `.level = ITS_OWN` asks for the library's defaults. */
+/* What the tests mean by the options where they say nothing of levels and contexts: the network
+ * alone, which the reference knows. `.level = ITS_OWN` asks for the library's defaults. */
 enum { ITS_OWN = -1 };
 
 static megabyte_codec_options usual(const megabyte_codec_options *options) {
-    megabyte_codec_options o = { 0 };
+    megabyte_codec_options o = {0};
     if (options) o = *options;
     if (!o.level && !o.contexts) o.level = 5, o.contexts = MEGABYTE_NO_CONTEXTS;
     if (o.level == ITS_OWN) o.level = 0;
@@ -90,8 +91,8 @@ static int same(const uint8_t *a, size_t n, const uint8_t *b, size_t m) {
     return n == m && (!n || !memcmp(a, b, n));
 }
 
-/* ------------------------------------------------------------------------------------------ the codec
- * driven */
+/* ------------------------------------------------------------------------------------------ the
+ * codec driven */
 
 typedef struct buffer {
     uint8_t *bytes;
@@ -101,7 +102,7 @@ typedef struct buffer {
 typedef struct way {
     megabyte_codec_options options;
     size_t push, pull; /* the longest piece; 0: everything at once */
-    size_t flush;      /* one in so many pieces is followed by a flush; 0: none */
+    size_t flush; /* one in so many pieces is followed by a flush; 0: none */
 } way;
 
 /* Pulls until nothing comes. */
@@ -113,16 +114,19 @@ static megabyte_status pull_all(megabyte_codec *c, size_t longest, buffer *out) 
         memset(piece + capacity + 16 - marked, 0x3c, marked);
         megabyte_status status = megabyte_codec_pull(c, piece, capacity, &given);
         CHECK(given <= capacity, "%zu bytes given, room for %zu", given, capacity);
-        CHECK(!status || !given, "%zu bytes given together with '%s'", given, megabyte_status_string(status));
+        CHECK(!status || !given, "%zu bytes given together with '%s'", given,
+              megabyte_status_string(status));
         for (size_t i = capacity < 1000 ? given : capacity; i < capacity + 16; i++)
-            CHECK(piece[i] == 0x3c, "byte %zu is written, %zu of %zu are given", i, given, capacity);
+            CHECK(piece[i] == 0x3c, "byte %zu is written, %zu of %zu are given", i, given,
+                  capacity);
         ref_append(&out->bytes, &out->n, &out->room, piece, given);
         if (status || !given) return status;
     }
 }
 
 /* Pushes and pulls everything; out->n is what came before a failure. */
-static megabyte_status drive(megabyte_codec *c, const way *w, const uint8_t *in, size_t n, buffer *out) {
+static megabyte_status drive(megabyte_codec *c, const way *w, const uint8_t *in, size_t n,
+                             buffer *out) {
     megabyte_status status;
     out->n = 0;
     for (size_t at = 0, still = 0; at < n;) {
@@ -144,7 +148,8 @@ static megabyte_status drive(megabyte_codec *c, const way *w, const uint8_t *in,
     return pull_all(c, w->pull, out);
 }
 
-static megabyte_codec *new_codec(const megabyte_model *m, int mode, const megabyte_codec_options *options) {
+static megabyte_codec *new_codec(const megabyte_model *m, int mode,
+                                 const megabyte_codec_options *options) {
     megabyte_codec *c = NULL;
     megabyte_error error;
     megabyte_codec_options o = usual(options);
@@ -154,14 +159,16 @@ static megabyte_codec *new_codec(const megabyte_model *m, int mode, const megaby
     return c;
 }
 
-static megabyte_status run_codec(const megabyte_model *m, int mode, const way *w, const uint8_t *in, size_t n,
-                                 buffer *out) {
+static megabyte_status run_codec(const megabyte_model *m, int mode, const way *w, const uint8_t *in,
+                                 size_t n, buffer *out) {
     megabyte_codec *c = new_codec(m, mode, &w->options);
     megabyte_status status = drive(c, w, in, n, out);
     const megabyte_error *error = megabyte_codec_error(c);
-    int refused = status == MEGABYTE_INVALID_ARGUMENT && !error->status; /* by push: the codec can go on */
-    CHECK(refused || (error->status == status && !status == !error->text[0]), "'%s': the error says %d '%s'",
-          megabyte_status_string(status), error->status, error->text);
+    int refused = status == MEGABYTE_INVALID_ARGUMENT &&
+                  !error->status; /* by push: the codec can go on */
+    CHECK(refused || (error->status == status && !status == !error->text[0]),
+          "'%s': the error says %d '%s'", megabyte_status_string(status), error->status,
+          error->text);
     if (error->status) {
         size_t given = 1;
         uint8_t byte;
@@ -173,8 +180,8 @@ static megabyte_status run_codec(const megabyte_model *m, int mode, const way *w
 }
 
 /* In memory, with room for exactly as much as the bound (or the original) needs. */
-static void compress_once(const megabyte_model *m, const megabyte_codec_options *o, const uint8_t *in,
-                          size_t n, buffer *out) {
+static void compress_once(const megabyte_model *m, const megabyte_codec_options *o,
+                          const uint8_t *in, size_t n, buffer *out) {
     megabyte_error error;
     size_t bound = megabyte_compress_bound(n), room = bound;
     if (o && o->block && o->block < 16384) room += 32 * (n / o->block + 1);
@@ -182,8 +189,8 @@ static void compress_once(const megabyte_model *m, const megabyte_codec_options 
     out->bytes = need(room + 1, 1);
     out->room = room;
     megabyte_codec_options how = usual(o);
-    CHECK(megabyte_compress(m, &how, in, n, out->bytes, room, &out->n, NULL, &error) == MEGABYTE_OK, "%s",
-          error.text);
+    CHECK(megabyte_compress(m, &how, in, n, out->bytes, room, &out->n, NULL, &error) == MEGABYTE_OK,
+          "%s", error.text);
     CHECK(!error.status && !error.text[0]);
     if (room == bound) CHECK(out->n <= bound, "%zu bytes, the bound is %zu", out->n, bound);
 }
@@ -200,7 +207,8 @@ static megabyte_status decompress_once(const megabyte_model *m, const megabyte_c
     }
     out->n = 12345;
     megabyte_codec_options how = usual(o);
-    megabyte_status status = megabyte_decompress(m, &how, in, n, out->bytes, capacity, &out->n, NULL, error);
+    megabyte_status status = megabyte_decompress(m, &how, in, n, out->bytes, capacity, &out->n,
+                                                 NULL, error);
     CHECK(error->status == status && !status == !error->text[0], "'%s': the error says %d '%s'",
           megabyte_status_string(status), error->status, error->text);
     CHECK(out->n <= capacity, "%zu bytes, room for %zu", out->n, capacity);
@@ -209,18 +217,18 @@ static megabyte_status decompress_once(const megabyte_model *m, const megabyte_c
 
 /* The defaults of both sides. */
 static void round_trip(const megabyte_model *m, const uint8_t *bytes, size_t n) {
-    buffer packed = { 0 }, back = { 0 };
+    buffer packed = {0}, back = {0};
     megabyte_error error;
-    megabyte_codec_options small = { .block = (uint32_t)(n ? n : 1) };
+    megabyte_codec_options small = {.block = (uint32_t)(n ? n : 1)};
     compress_once(m, NULL, bytes, n, &packed);
-    megabyte_status status =
-        decompress_once(m, n < 65536 ? &small : NULL, packed.bytes, packed.n, n, &back, &error);
+    megabyte_status status = decompress_once(m, n < 65536 ? &small : NULL, packed.bytes, packed.n,
+                                             n, &back, &error);
     CHECK(!status, "%zu bytes do not come back: %s", n, error.text);
     CHECK(same(back.bytes, back.n, bytes, n), "%zu bytes, %zu came back, others", n, back.n);
     free(packed.bytes), free(back.bytes);
 }
 
-/* -------------------------------------------------------------------------------------------- round trips */
+/* ---------------------------------------------------------------------------------- round trips */
 
 static void bytes_and_lengths(void) {
     uint8_t bytes[300];
@@ -260,7 +268,8 @@ static void random_ways(const fixture *f, way *in, way *out, const uint8_t *byte
     out->options.size = 0;
     out->options.streams = (uint32_t)random_below(6);
     out->options.block = in->options.block ? 400 : 0;
-    if (out->options.halvings && !in->options.n_prime) out->options.halvings -= (uint32_t)random_below(2);
+    if (out->options.halvings && !in->options.n_prime)
+        out->options.halvings -= (uint32_t)random_below(2);
     if (random_below(3)) out->push = 1 + random_below(random_below(2) ? 9 : 300);
     if (random_below(3)) out->pull = 1 + random_below(random_below(2) ? 9 : 300);
     (void)f, (void)bytes;
@@ -276,17 +285,19 @@ static void name_way(const fixture *f, const way *in, const way *out, int kind, 
     name_case(
         "%s, %zu %s, -%d -S %u %u block %u size %d halvings %u %u prime %zu verify %d push %zu %zu pull %zu %zu "
         "flush %zu",
-        f->y.name, n, kind_name[kind], in->options.level, in->options.streams, out->options.streams, in->options.block,
-        (int)in->options.size, in->options.halvings, out->options.halvings, in->options.n_prime,
-        in->options.verify, in->push, out->push, in->pull, out->pull, in->flush);
+        f->y.name, n, kind_name[kind], in->options.level, in->options.streams, out->options.streams,
+        in->options.block, (int)in->options.size, in->options.halvings, out->options.halvings,
+        in->options.n_prime, in->options.verify, in->push, out->push, in->pull, out->pull,
+        in->flush);
 }
 
-/* Random options and pieces; some files of one, two or three members; the reference decodes many, too. */
+/* Random options and pieces; some files of one, two or three members; the reference decodes many,
+ * too. */
 static void random_round_trips(void) {
     enum { LONGEST = 900 };
     static uint8_t bytes[3 * LONGEST], back[3 * LONGEST], prime[64];
-    size_t blocks[3] = { 0 }, members = 0, referred = 0;
-    buffer packed = { 0 }, all = { 0 }, got = { 0 };
+    size_t blocks[3] = {0}, members = 0, referred = 0;
+    buffer packed = {0}, all = {0}, got = {0};
     for (uint64_t seed = 1; seed <= 1500; seed++) {
         fixture *f = &fixtures[seed % 8 < 6 ? 0 : seed % 8 - 5];
         way in, out;
@@ -306,16 +317,18 @@ static void random_round_trips(void) {
             ref_append(&all.bytes, &all.n, &all.room, packed.bytes, packed.n);
             total += n;
         }
-        megabyte_status status = run_codec(f->model, MEGABYTE_DECOMPRESS, &out, all.bytes, all.n, &got);
+        megabyte_status status = run_codec(f->model, MEGABYTE_DECOMPRESS, &out, all.bytes, all.n,
+                                           &got);
         CHECK(!status && same(got.bytes, got.n, bytes, total), "%s, %zu bytes of %zu",
               megabyte_status_string(status), got.n, total);
         OK(decompress_once(f->model, &out.options, all.bytes, all.n, total, &got, NULL));
         CHECK(same(got.bytes, got.n, bytes, total), "in one call: %zu bytes of %zu", got.n, total);
         if (seed % 3 == 0) {
-            ref_file r =
-                ref_decompress(f->model, in.options.prime, in.options.n_prime, all.bytes, all.n, back, total);
-            CHECK(!r.wrong && same(back, r.n, bytes, total), "the reference decodes %zu of %zu bytes: %s",
-                  r.n, total, r.wrong ? r.wrong : "others");
+            ref_file r = ref_decompress(f->model, in.options.prime, in.options.n_prime, all.bytes,
+                                        all.n, back, total);
+            CHECK(!r.wrong && same(back, r.n, bytes, total),
+                  "the reference decodes %zu of %zu bytes: %s", r.n, total,
+                  r.wrong ? r.wrong : "others");
             for (int i = 0; i < 3; i++) blocks[i] += r.blocks[i];
             members += r.members;
             referred++;
@@ -329,27 +342,28 @@ static void random_round_trips(void) {
 /* Sizes about the edges of blocks and of windows. */
 static void edges(void) {
     static uint8_t bytes[700];
-    buffer packed = { 0 }, got = { 0 };
+    buffer packed = {0}, got = {0};
     EACH_FIXTURE(f) {
         size_t window = (size_t)f->info.context_bytes, patch = f->info.patch_bytes;
-        size_t blocks[] = { 1,          2,      patch,      window / 2,
-                            window - 1, window, window + 1, window + window / 2 + 1,
-                            2 * window, 99 };
+        size_t blocks[] = {1,          2,      patch,      window / 2,
+                           window - 1, window, window + 1, window + window / 2 + 1,
+                           2 * window, 99};
         for (size_t b = 0; b < COUNT_OF(blocks); b++)
             for (size_t times = 1; times <= 4; times++)
                 for (size_t n = blocks[b] * times - 1; n <= blocks[b] * times + 1; n++)
                     for (size_t pushed = 0; pushed < 3; pushed++) {
-                        way in = { .options = { .block = (uint32_t)blocks[b],
-                                                .streams = 1 + (uint32_t)(n % 3),
-                                                .size = pushed == 1 ? n : 0 },
-                                   .push = pushed == 2 ? 5 : 0 };
-                        way out = { .options = { .block = (uint32_t)blocks[b],
-                                                 .streams = 1 + (uint32_t)(n % 2) } };
+                        way in = {.options = {.block = (uint32_t)blocks[b],
+                                              .streams = 1 + (uint32_t)(n % 3),
+                                              .size = pushed == 1 ? n : 0},
+                                  .push = pushed == 2 ? 5 : 0};
+                        way out = {.options = {.block = (uint32_t)blocks[b],
+                                               .streams = 1 + (uint32_t)(n % 2)}};
                         seed_random(n);
                         name_way(f, &in, &out, LIKELY, n);
                         make_data(f, LIKELY, bytes, n);
                         OK(run_codec(f->model, MEGABYTE_COMPRESS, &in, bytes, n, &packed));
-                        OK(run_codec(f->model, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n, &got));
+                        OK(run_codec(f->model, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n,
+                                     &got));
                         CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
                     }
     }
@@ -360,14 +374,13 @@ static void edges(void) {
 static void flushes(void) {
     EACH_FIXTURE(f)
     for (uint64_t seed = 1; seed <= 40; seed++) {
-        megabyte_codec_options o = { .block = 100,
-                                     .streams = 1 + (uint32_t)(seed % 3),
-                                     .verify = seed % 5 == 0 };
+        megabyte_codec_options o = {
+            .block = 100, .streams = 1 + (uint32_t)(seed % 3), .verify = seed % 5 == 0};
         megabyte_codec *c = new_codec(f->model, MEGABYTE_COMPRESS, &o);
         megabyte_codec *d = new_codec(f->model, MEGABYTE_DECOMPRESS, &o);
         uint8_t bytes[400];
-        buffer packed = { 0 }, got = { 0 };
-        way pieces = { .push = 40, .pull = seed % 2 ? 7 : 0 };
+        buffer packed = {0}, got = {0};
+        way pieces = {.push = 40, .pull = seed % 2 ? 7 : 0};
         size_t n = 0;
         seed_random(seed);
         name_case("%s", f->y.name);
@@ -411,11 +424,11 @@ static void flushes(void) {
 /* A codec that is reset writes and reads the same as a new one. */
 static void resets(void) {
     uint8_t bytes[500];
-    buffer a = { 0 }, b = { 0 }, got = { 0 };
+    buffer a = {0}, b = {0}, got = {0};
     EACH_FIXTURE(f) {
-        way w = { .options = { .block = 70, .streams = 3, .prime = f->pool, .n_prime = 21 },
-                  .push = 60,
-                  .pull = 50 };
+        way w = {.options = {.block = 70, .streams = 3, .prime = f->pool, .n_prime = 21},
+                 .push = 60,
+                 .pull = 50};
         megabyte_codec *c = new_codec(f->model, MEGABYTE_COMPRESS, &w.options);
         megabyte_codec *d = new_codec(f->model, MEGABYTE_DECOMPRESS, &w.options);
         for (uint64_t seed = 1; seed <= 30; seed++) {
@@ -442,19 +455,19 @@ static void resets(void) {
 }
 
 static void with_text_small(void) {
-    static const size_t sizes[] = { 0, 1, 2, 100, 3000 };
+    static const size_t sizes[] = {0, 1, 2, 100, 3000};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         name_case("text-small, %zu bytes", sizes[i]);
         round_trip(text_small, text, sizes[i]);
     }
-    buffer packed = { 0 }, got = { 0 };
-    way in = { .options = { .block = 1000,
-                            .streams = 4,
-                            .size = 6000,
-                            .prime = text + 20000,
-                            .n_prime = 500,
-                            .halvings = 4,
-                            .verify = 1 } };
+    buffer packed = {0}, got = {0};
+    way in = {.options = {.block = 1000,
+                          .streams = 4,
+                          .size = 6000,
+                          .prime = text + 20000,
+                          .n_prime = 500,
+                          .halvings = 4,
+                          .verify = 1}};
     way out = in;
     out.options.block = 1 << 16, out.options.verify = 0;
     name_case("text-small, blocks of 1000");
@@ -470,27 +483,32 @@ static void with_text_small(void) {
 
 static void one_result(void) {
     enum { SIZE = 800 };
-    static const uint32_t batches[] = { 0, 1, 3, 50 };
+    static const uint32_t batches[] = {0, 1, 3, 50};
     uint8_t bytes[SIZE];
-    buffer first = { 0 }, other = { 0 }, got = { 0 };
+    buffer first = {0}, other = {0}, got = {0};
     EACH_FIXTURE(f)
     for (int options = 0; options < 6; options++) {
-        static const int levels[] = { 0, 0, 0, 1, 3, 7 };
+        static const int levels[] = {0, 0, 0, 1, 3, 7};
         seed_random((uint64_t)options);
         make_data(f, options % 3 ? MIXED : LIKELY, bytes, SIZE);
-        megabyte_codec_options base = { .block = options % 2 ? 110 : 2000, .streams = options % 3 ? 5 : 1 };
+        megabyte_codec_options base = {.block = options % 2 ? 110 : 2000,
+                                       .streams = options % 3 ? 5 : 1};
         base.level = levels[options];
         if (base.level) base.contexts = 1;
-        if (options % 3 > 1) base.prime = f->pool + 999, base.n_prime = 33, base.halvings = 1, base.size = SIZE;
-        way w = { .options = base };
+        if (options % 3 > 1)
+            base.prime = f->pool + 999, base.n_prime = 33, base.halvings = 1, base.size = SIZE;
+        way w = {.options = base};
         OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, SIZE, &first));
         for (int isa = 0; isa < 6; isa++)
             for (uint32_t threads = 1; threads < 4; threads++)
                 for (size_t b = 0; b < COUNT_OF(batches); b++) {
                     if (isa && !megabyte_isa_available((megabyte_isa)isa)) continue;
                     if (threads > 1 && (size_t)isa % COUNT_OF(batches) != b) continue;
-                    if (isa && (b + (size_t)isa + (size_t)options) % COUNT_OF(batches) > (f == tiny)) continue;
-                    megabyte_engine *engine = new_engine(f->model, threads, batches[b], (megabyte_isa)isa);
+                    if (isa &&
+                        (b + (size_t)isa + (size_t)options) % COUNT_OF(batches) > (f == tiny))
+                        continue;
+                    megabyte_engine *engine = new_engine(f->model, threads, batches[b],
+                                                         (megabyte_isa)isa);
                     name_case("%s, options %d, %s, %u threads, batch %u", f->y.name, options,
                               megabyte_isa_name((megabyte_isa)isa), threads, batches[b]);
                     w.options = base;
@@ -509,12 +527,12 @@ static void one_result(void) {
                 }
         name_case("%s, options %d, in one call", f->y.name, options);
         base.size = SIZE; /* what one call knows by itself */
-        w = (way){ .options = base, .push = 17 };
+        w = (way){.options = base, .push = 17};
         OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, SIZE, &first));
         base.size = options % 2 ? SIZE : 0;
         compress_once(f->model, &base, bytes, SIZE, &other);
-        CHECK(same(first.bytes, first.n, other.bytes, other.n), "in one call: %zu bytes, %zu in pieces",
-              other.n, first.n);
+        CHECK(same(first.bytes, first.n, other.bytes, other.n),
+              "in one call: %zu bytes, %zu in pieces", other.n, first.n);
     }
     free(first.bytes), free(other.bytes), free(got.bytes);
 }
@@ -522,7 +540,7 @@ static void one_result(void) {
 /* What the header says, and that the library's and the reference's reading of everything agree. */
 static void containers(void) {
     static uint8_t bytes[900];
-    buffer packed = { 0 };
+    buffer packed = {0};
     for (uint64_t seed = 1; seed <= 450; seed++) {
         fixture *f = &fixtures[seed % 3];
         way in, out;
@@ -539,8 +557,9 @@ static void containers(void) {
         OK(run_codec(f->model, MEGABYTE_COMPRESS, &in, bytes, n, &packed));
         const char *wrong = ref_read_header(packed.bytes, packed.n, &h);
         CHECK(!wrong, "%s", wrong);
-        OK(megabyte_container_read(
-            packed.bytes, packed.n < MEGABYTE_HEADER_MAX ? packed.n : MEGABYTE_HEADER_MAX, &c, &error));
+        OK(megabyte_container_read(packed.bytes,
+                                   packed.n < MEGABYTE_HEADER_MAX ? packed.n : MEGABYTE_HEADER_MAX,
+                                   &c, &error));
         CHECK(c.format_version == 1 && (int)c.numerics_version == h.numerics);
         CHECK(!memcmp(c.model_id, f->info.id, 6) && !memcmp(h.model, f->info.id, 6));
         CHECK(c.single == h.single && c.primed == h.primed && c.primed == (in.options.n_prime > 0));
@@ -565,11 +584,12 @@ static void containers(void) {
         OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
         at = h.bytes;
         if (c.single) {
-            CHECK(c.coded == h.coded && c.method == h.method && c.size == n && at + c.coded + 4 == packed.n);
+            CHECK(c.coded == h.coded && c.method == h.method && c.size == n &&
+                  at + c.coded + 4 == packed.n);
             continue;
         }
         CHECK(c.block == h.block && (!in.options.block || c.block == in.options.block));
-        megabyte_block b = { 0 };
+        megabyte_block b = {0};
         do {
             OK(megabyte_block_read(packed.bytes + at, packed.n - at, &c, &b, &error));
             for (size_t k = 0; k < b.header_bytes; k++) {
@@ -589,9 +609,9 @@ static void containers(void) {
 
 /* Files made by the reference: blocks that are stored, constant or coded as it likes. */
 static ref_header header_for(const fixture *f) {
-    ref_header h = { .numerics = 0 };
+    ref_header h = {.numerics = 0};
     megabyte_container c;
-    buffer packed = { 0 };
+    buffer packed = {0};
     compress_once(f->model, NULL, (const uint8_t *)"", 0, &packed);
     OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
     h.numerics = (int)c.numerics_version;
@@ -601,18 +621,18 @@ static ref_header header_for(const fixture *f) {
 }
 
 static void files_of_the_reference(void) {
-    buffer got = { 0 };
+    buffer got = {0};
     EACH_FIXTURE(f) {
         megabyte_stream *s = new_stream(f->model, NULL, 0), *primed = new_stream(f->model, NULL, 0);
         for (uint64_t seed = 1; seed <= 60; seed++) {
-            ref_writer w = { 0 };
+            ref_writer w = {0};
             ref_header h = header_for(f);
             uint8_t bytes[300], digest[32];
             size_t plan[9], count = random_below(9), total = 0;
             seed_random(seed);
             name_case("%s", f->y.name);
             megabyte_stream_reset(primed);
-            megabyte_codec_options o = { .block = 300, .streams = 1 + (uint32_t)random_below(4) };
+            megabyte_codec_options o = {.block = 300, .streams = 1 + (uint32_t)random_below(4)};
             if (seed % 2) {
                 o.prime = f->pool, o.n_prime = 1 + random_below(50);
                 h.primed = 1;
@@ -631,7 +651,8 @@ static void files_of_the_reference(void) {
             }
             ref_write_end(&w);
             megabyte_error error;
-            megabyte_status status = decompress_once(f->model, &o, w.bytes, w.n, total, &got, &error);
+            megabyte_status status = decompress_once(f->model, &o, w.bytes, w.n, total, &got,
+                                                     &error);
             CHECK(!status && same(got.bytes, got.n, w.original, w.n_original), "%s",
                   status ? error.text : "others");
             ref_discard(&w);
@@ -641,8 +662,7 @@ static void files_of_the_reference(void) {
     free(got.bytes);
 }
 
-/* --------------------------------------------------------------------------------------------------
- * messages */
+/* ------------------------------------------------------------------------------------- messages */
 
 static uint8_t *state_of(const megabyte_stream *s, size_t *size) {
     uint8_t *p = need(*size = megabyte_stream_save_size(s), 1);
@@ -650,14 +670,16 @@ static uint8_t *state_of(const megabyte_stream *s, size_t *size) {
     return p;
 }
 
-static void check_state(const megabyte_stream *s, const uint8_t *expected, size_t n, const char *after) {
+static void check_state(const megabyte_stream *s, const uint8_t *expected, size_t n,
+                        const char *after) {
     size_t size;
     uint8_t *now = state_of(s, &size);
     CHECK(same(now, size, expected, n), "the stream has changed: %s", after);
     free(now);
 }
 
-/* Ideal bits of bytes[n] after what the stream holds, over the 256 bytes; the stream is left as it was. */
+/* Ideal bits of bytes[n] after what the stream holds, over the 256 bytes; the stream is left as it
+ * was. */
 static double ideal_bits(const fixture *f, megabyte_stream *scratch, const megabyte_stream *s,
                          const uint8_t *bytes, size_t n) {
     float *rows = need(n * f->info.vocabulary, sizeof *rows);
@@ -669,8 +691,9 @@ static double ideal_bits(const fixture *f, megabyte_stream *scratch, const megab
 }
 
 /* One message between two streams with the same history; returns the bytes of its code. */
-static size_t send(const fixture *f, megabyte_stream *from, megabyte_stream *to, megabyte_stream *scratch,
-                   megabyte_stream *other, const uint8_t *bytes, size_t n) {
+static size_t send(const fixture *f, megabyte_stream *from, megabyte_stream *to,
+                   megabyte_stream *scratch, megabyte_stream *other, const uint8_t *bytes,
+                   size_t n) {
     size_t bound = megabyte_message_bound(n), n_coded = 12345, got = 12345;
     uint8_t *coded = need(bound + 16, 1), *back = need(n + 16, 1), *expected = need(4 * n + 64, 1);
     double bits = ideal_bits(f, scratch, from, bytes, n);
@@ -682,22 +705,25 @@ static size_t send(const fixture *f, megabyte_stream *from, megabyte_stream *to,
     for (size_t i = bound; i < bound + 16; i++)
         CHECK(coded[i] == 0x99, "byte %zu of %zu is written", i, bound);
     if (n <= 126)
-        CHECK((double)n_coded <= ceil(bits / 8) + 1, "%zu bytes for a message of %f ideal bits", n_coded,
-              bits);
-    CHECK((double)n_coded <= bits * 1.0005 / 8 + 6, "%zu bytes for a message of %f ideal bits", n_coded,
-          bits);
+        CHECK((double)n_coded <= ceil(bits / 8) + 1, "%zu bytes for a message of %f ideal bits",
+              n_coded, bits);
+    CHECK((double)n_coded <= bits * 1.0005 / 8 + 6, "%zu bytes for a message of %f ideal bits",
+          n_coded, bits);
     size_t reference = ref_encode_message(scratch, other, bytes, n, expected);
-    CHECK(same(coded, n_coded, expected, reference), "%zu bytes, the reference writes %zu, others", n_coded,
-          reference);
+    CHECK(same(coded, n_coded, expected, reference), "%zu bytes, the reference writes %zu, others",
+          n_coded, reference);
     uint8_t *exact = need(n_coded, 1); /* its own allocation */
     memcpy(exact, coded, n_coded);
     OK(megabyte_stream_decode(to, exact, n_coded, back, n, &got));
     CHECK(same(back, got, bytes, n), "%zu bytes come back as %zu", n, got);
     for (size_t i = n; i < n + 16; i++) CHECK(back[i] == 0x99, "byte %zu of %zu is written", i, n);
-    CHECK(megabyte_stream_position(from) == position + n && megabyte_stream_position(to) == position + n);
-    CHECK(same_floats(megabyte_stream_logits(from), megabyte_stream_logits(to), f->info.vocabulary) &&
-              same_floats(megabyte_stream_logits(from), megabyte_stream_logits(scratch), f->info.vocabulary),
-          "the message is not what follows in the histories");
+    CHECK(megabyte_stream_position(from) == position + n &&
+          megabyte_stream_position(to) == position + n);
+    CHECK(
+        same_floats(megabyte_stream_logits(from), megabyte_stream_logits(to), f->info.vocabulary) &&
+            same_floats(megabyte_stream_logits(from), megabyte_stream_logits(scratch),
+                        f->info.vocabulary),
+        "the message is not what follows in the histories");
     free(coded), free(back), free(exact), free(expected);
     return n_coded;
 }
@@ -707,8 +733,10 @@ static void messages(void) {
     EACH_FIXTURE(f) {
         megabyte_engine *engine = new_engine(f->model, 1, 7, MEGABYTE_ISA_AUTO);
         megabyte_stream *a = new_stream(f->model, NULL, 0), *b = new_stream(f->model, engine, 0);
-        megabyte_stream *scratch = new_stream(f->model, engine, 0), *other = new_stream(f->model, engine, 0);
-        for (size_t n = 0; n <= 300; n += f == tiny || n < 30 ? 1 : 3) { /* to an empty history, or after others */
+        megabyte_stream *scratch = new_stream(f->model, engine, 0),
+                        *other = new_stream(f->model, engine, 0);
+        for (size_t n = 0; n <= 300;
+             n += f == tiny || n < 30 ? 1 : 3) { /* to an empty history, or after others */
             name_case("%s, a message of %zu", f->y.name, n);
             seed_random(n);
             make_data(f, n % 4 == 3 ? MIXED : LIKELY, bytes, n);
@@ -730,10 +758,11 @@ static void messages(void) {
             megabyte_stream_free(other);
         megabyte_engine_free(engine);
     }
-    static const fixture shipped = { .y = { .name = "text-small" } };
+    static const fixture shipped = {.y = {.name = "text-small"}};
     fixture f = shipped;
     f.model = text_small, f.info = describe(text_small);
-    megabyte_stream *a = new_stream(text_small, NULL, 1024), *b = new_stream(text_small, NULL, 1024);
+    megabyte_stream *a = new_stream(text_small, NULL, 1024),
+                    *b = new_stream(text_small, NULL, 1024);
     megabyte_stream *scratch = new_stream(text_small, NULL, 1024),
                     *other = new_stream(text_small, NULL, 1024);
     for (size_t n = 0; n <= 126; n += 9) {
@@ -741,7 +770,8 @@ static void messages(void) {
         send(&f, a, b, scratch, other, text + 5000 + n, n);
     }
     CHECK(megabyte_message_bound(0) == 16 && megabyte_message_bound(100) == 116);
-    CHECK(megabyte_message_bound(SIZE_MAX) == SIZE_MAX && megabyte_message_bound(SIZE_MAX - 15) == SIZE_MAX);
+    CHECK(megabyte_message_bound(SIZE_MAX) == SIZE_MAX &&
+          megabyte_message_bound(SIZE_MAX - 15) == SIZE_MAX);
     megabyte_stream_free(a), megabyte_stream_free(b), megabyte_stream_free(scratch),
         megabyte_stream_free(other);
 }
@@ -749,9 +779,12 @@ static void messages(void) {
 /* A primed stream is copied, or rewound: the same codes. */
 static void primed_messages(void) {
     EACH_FIXTURE(f) {
-        megabyte_stream *primed = new_stream(f->model, NULL, 0), *copied = new_stream(f->model, NULL, 0);
-        megabyte_stream *rewound = new_stream(f->model, NULL, 0), *scratch = new_stream(f->model, NULL, 0);
-        megabyte_stream *other = new_stream(f->model, NULL, 0), *third = new_stream(f->model, NULL, 0);
+        megabyte_stream *primed = new_stream(f->model, NULL, 0),
+                        *copied = new_stream(f->model, NULL, 0);
+        megabyte_stream *rewound = new_stream(f->model, NULL, 0),
+                        *scratch = new_stream(f->model, NULL, 0);
+        megabyte_stream *other = new_stream(f->model, NULL, 0),
+                        *third = new_stream(f->model, NULL, 0);
         size_t window = (size_t)f->info.context_bytes, plain = 0, better = 0;
         for (size_t prime = 0; prime <= window; prime += 1 + window / 7) {
             megabyte_stream_reset(primed), megabyte_stream_reset(rewound);
@@ -794,29 +827,36 @@ static void refused_messages(void) {
             uint8_t *state = state_of(s, &size);
             uint8_t *other = state_of(t, &n_other);
             for (size_t room = 0; room < megabyte_message_bound(n); room += 1 + room / 3)
-                CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, room, &n_coded), MEGABYTE_CAPACITY);
+                CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, room, &n_coded),
+                             MEGABYTE_CAPACITY);
             CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, megabyte_message_bound(n) - 1,
                                                 &n_coded),
                          MEGABYTE_CAPACITY);
             check_state(s, state, size, "after CAPACITY");
             CHECK_STATUS(megabyte_stream_encode(NULL, f->pool, n, coded, 700, &n_coded),
                          MEGABYTE_INVALID_ARGUMENT);
-            CHECK_STATUS(megabyte_stream_encode(s, NULL, n, coded, 700, &n_coded), MEGABYTE_INVALID_ARGUMENT);
+            CHECK_STATUS(megabyte_stream_encode(s, NULL, n, coded, 700, &n_coded),
+                         MEGABYTE_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, NULL, 700, &n_coded),
                          MEGABYTE_INVALID_ARGUMENT);
-            CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, 700, NULL), MEGABYTE_INVALID_ARGUMENT);
+            CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, 700, NULL),
+                         MEGABYTE_INVALID_ARGUMENT);
             check_state(s, state, size, "after INVALID_ARGUMENT");
             OK(megabyte_stream_encode(s, f->pool, n, coded, sizeof coded, &n_coded));
             for (size_t room = 0; room < n; room += 1 + room / 5) {
                 got = 12345;
-                CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, back, room, &got), MEGABYTE_CAPACITY);
+                CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, back, room, &got),
+                             MEGABYTE_CAPACITY);
                 CHECK(got == n, "a message of %zu, not %zu", n, got);
             }
             CHECK_STATUS(megabyte_stream_decode(NULL, coded, n_coded, back, n, &got),
                          MEGABYTE_INVALID_ARGUMENT);
-            CHECK_STATUS(megabyte_stream_decode(t, NULL, n_coded, back, n, &got), MEGABYTE_INVALID_ARGUMENT);
-            CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, NULL, n, &got), MEGABYTE_INVALID_ARGUMENT);
-            CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, back, n, NULL), MEGABYTE_INVALID_ARGUMENT);
+            CHECK_STATUS(megabyte_stream_decode(t, NULL, n_coded, back, n, &got),
+                         MEGABYTE_INVALID_ARGUMENT);
+            CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, NULL, n, &got),
+                         MEGABYTE_INVALID_ARGUMENT);
+            CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, back, n, NULL),
+                         MEGABYTE_INVALID_ARGUMENT);
             check_state(t, other, n_other, "after refused decoding");
             OK(megabyte_stream_decode(t, coded, n_coded, back, n, &got));
             CHECK(same(back, got, f->pool, n));
@@ -829,7 +869,8 @@ static void refused_messages(void) {
 /* What decodes is a message's code, or its bytes stored, to the last bit. */
 static int try_code(megabyte_stream *s, megabyte_stream *t, const uint8_t *coded, size_t n_coded,
                     size_t capacity) {
-    uint8_t *back = need(capacity, 1), *again = need(4 * capacity + 64, 1), *exact = need(n_coded, 1);
+    uint8_t *back = need(capacity, 1), *again = need(4 * capacity + 64, 1),
+            *exact = need(n_coded, 1);
     size_t got = 12345;
     memcpy(exact, coded, n_coded);
     megabyte_stream_reset(s);
@@ -883,12 +924,11 @@ static void hostile_codes(void) {
     }
 }
 
-/* -------------------------------------------------------------------------------------------------
- * overhead */
+/* ------------------------------------------------------------------------------------- overhead */
 
 static void overhead(void) {
     static uint8_t bytes[200000];
-    buffer packed = { 0 }, pieces = { 0 };
+    buffer packed = {0}, pieces = {0};
     megabyte_container c;
     EACH_FIXTURE(f)
     for (int kind = 0; kind < KINDS; kind++)
@@ -898,36 +938,38 @@ static void overhead(void) {
             make_data(f, (enum kind)kind, bytes, n);
             compress_once(f->model, NULL, bytes, n, &packed);
             OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
-            CHECK(packed.n <= c.coded + 24 && c.single, "%zu bytes for %u of code", packed.n, c.coded);
+            CHECK(packed.n <= c.coded + 24 && c.single, "%zu bytes for %u of code", packed.n,
+                  c.coded);
             CHECK(packed.n <= n + 24, "%zu bytes become %zu", n, packed.n);
-            way w = { .push = 3 }; /* of unknown size: still one block */
+            way w = {.push = 3}; /* of unknown size: still one block */
             OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, n, &pieces));
             CHECK(pieces.n <= n + 24, "%zu bytes in pieces become %zu", n, pieces.n);
         }
-    static const uint32_t streams[] = { 0, 1, 4, 12 };
+    static const uint32_t streams[] = {0, 1, 4, 12};
     for (size_t i = 0; i < COUNT_OF(streams); i++)
         for (size_t n = streams[i] > 1 ? 16384 * streams[i] : 1000; n <= sizeof bytes; n *= 14) {
-            megabyte_codec_options o = { .streams = streams[i] };
+            megabyte_codec_options o = {.streams = streams[i]};
             seed_random(n);
             random_bytes(bytes, n, 256);
             name_case("%zu random bytes, %u streams", n, streams[i]);
             compress_once(tiny->model, &o, bytes, n, &packed);
             CHECK((double)packed.n <= (double)n * 1.0005 + 32, "%zu bytes", packed.n);
-            way w = { .options = { .streams = streams[i] }, .push = 50000 };
+            way w = {.options = {.streams = streams[i]}, .push = 50000};
             OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &w, bytes, n, &packed));
-            CHECK((double)packed.n <= (double)n * 1.0005 + 32, "%zu bytes, pushed in pieces", packed.n);
+            CHECK((double)packed.n <= (double)n * 1.0005 + 32, "%zu bytes, pushed in pieces",
+                  packed.n);
         }
     free(packed.bytes), free(pieces.bytes);
 }
 
 /* The code beside the model's own bits. */
 static void close_to_ideal(void) {
-    buffer packed = { 0 };
+    buffer packed = {0};
     for (int i = 0; i < 6; i++) {
         const fixture *f = i < 3 ? &fixtures[i] : NULL;
         size_t n = f ? POOL : i == 3 ? 20000 : 4000;
         const uint8_t *bytes = f ? f->pool : text + 1000 * i;
-        way w = { .options = { .block = i == 5 ? 1000 : 0, .size = n, .streams = 1 } };
+        way w = {.options = {.block = i == 5 ? 1000 : 0, .size = n, .streams = 1}};
         name_case("%s, %zu bytes", f ? f->y.name : "text-small", n);
         megabyte_codec *c = new_codec(f ? f->model : text_small, MEGABYTE_COMPRESS, &w.options);
         OK(drive(c, &w, bytes, n, &packed));
@@ -935,10 +977,13 @@ static void close_to_ideal(void) {
         megabyte_codec_count(c, &counts);
         CHECK(counts.original == n && counts.compressed == packed.n, "%llu -> %llu",
               (unsigned long long)counts.original, (unsigned long long)counts.compressed);
-        CHECK(counts.blocks[MEGABYTE_NETWORK] == (i == 5 ? 4u : 1u) && !counts.blocks[MEGABYTE_STORED]);
-        CHECK(counts.coded_bits % 8 == 0 && counts.coded_bits / 8 + 30 * (i == 5 ? 4 : 1) >= packed.n);
-        CHECK((double)counts.coded_bits <= counts.ideal_bits * 1.0005 + 48, "%f ideal bits, %llu coded",
-              counts.ideal_bits, (unsigned long long)counts.coded_bits);
+        CHECK(counts.blocks[MEGABYTE_NETWORK] == (i == 5 ? 4u : 1u) &&
+              !counts.blocks[MEGABYTE_STORED]);
+        CHECK(counts.coded_bits % 8 == 0 &&
+              counts.coded_bits / 8 + 30 * (i == 5 ? 4 : 1) >= packed.n);
+        CHECK((double)counts.coded_bits <= counts.ideal_bits * 1.0005 + 48,
+              "%f ideal bits, %llu coded", counts.ideal_bits,
+              (unsigned long long)counts.coded_bits);
         double truth = 0;
         for (size_t at = 0; at < n; at += i == 5 ? 1000 : n) { /* counted by hand */
             size_t count = i == 5 ? 1000 : n, v = describe(f ? f->model : text_small).vocabulary;
@@ -946,16 +991,15 @@ static void close_to_ideal(void) {
             truth += ref_ideal_bits(rows, (uint32_t)v, bytes + at, count);
             free(rows);
         }
-        CHECK(fabs(counts.ideal_bits / truth - 1) < 1e-4, "%f ideal bits, really %f", counts.ideal_bits,
-              truth);
+        CHECK(fabs(counts.ideal_bits / truth - 1) < 1e-4, "%f ideal bits, really %f",
+              counts.ideal_bits, truth);
         CHECK((double)counts.coded_bits > truth - 1, "fewer than possible: %f", truth);
         megabyte_codec_free(c);
     }
     free(packed.bytes);
 }
 
-/* ---------------------------------------------------------------------------------------------------
- * damage */
+/* --------------------------------------------------------------------------------------- damage */
 
 enum { WHOLE = 1 << 16 };
 
@@ -963,7 +1007,7 @@ typedef struct sample { /* a file and what it holds */
     buffer packed;
     uint8_t original[WHOLE];
     size_t n, begins[64], blocks, ends; /* where the blocks begin, and where the end mark does */
-    way w;                              /* to read it with */
+    way w; /* to read it with */
 } sample;
 
 static void free_sample(sample *x) { free(x->packed.bytes); }
@@ -973,7 +1017,8 @@ static void find_blocks(sample *x) {
     megabyte_block b;
     OK(megabyte_container_read(x->packed.bytes, x->packed.n, &c, NULL));
     x->blocks = 0, x->ends = x->packed.n;
-    for (size_t at = c.header_bytes; !c.single && at < x->packed.n; at += b.header_bytes + b.coded) {
+    for (size_t at = c.header_bytes; !c.single && at < x->packed.n;
+         at += b.header_bytes + b.coded) {
         OK(megabyte_block_read(x->packed.bytes + at, x->packed.n - at, &c, &b, NULL));
         if (b.method < 0) x->ends = at;
         else x->begins[x->blocks++] = at;
@@ -983,8 +1028,8 @@ static void find_blocks(sample *x) {
 
 /* About 20 KB in blocks of all methods; the coded ones, which take time, come last. */
 static void make_blocks(sample *x, size_t stored, size_t coded) {
-    static const size_t likely[] = { 130, 50, 90, 70, 120, 40 };
-    megabyte_codec_options o = { .block = 1024 };
+    static const size_t likely[] = {130, 50, 90, 70, 120, 40};
+    megabyte_codec_options o = {.block = 1024};
     megabyte_codec *c = new_codec(tiny->model, MEGABYTE_COMPRESS, &o);
     seed_random(stored);
     for (size_t i = 0; i < stored + 3 + coded; i++) {
@@ -1027,11 +1072,11 @@ static int is_prefix(const sample *x, const buffer *out) {
     return out->n <= x->n && (!out->n || !memcmp(out->bytes, x->original, out->n));
 }
 
-/* Every bit, or each `step`th from `from`, turned over in its turn: never OK, and what comes out is a
- * beginning. */
+/* Every bit, or each `step`th from `from`, turned over in its turn: never OK, and what comes out is
+ * a beginning. */
 static void flip_bits(const sample *x, size_t from, size_t step) {
     megabyte_codec *c = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &x->w.options);
-    buffer out = { 0 };
+    buffer out = {0};
     uint8_t *bad = need(x->packed.n, 1);
     memcpy(bad, x->packed.bytes, x->packed.n);
     for (size_t bit = from; bit < x->packed.n * 8; bit += step) {
@@ -1039,11 +1084,13 @@ static void flip_bits(const sample *x, size_t from, size_t step) {
         bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
         megabyte_codec_reset(c);
         megabyte_status status = drive(c, &x->w, bad, x->packed.n, &out);
-        CHECK(status && megabyte_codec_error(c)->status == status, "bit %zu of byte %zu is not noticed",
-              bit % 8, bit / 8);
-        CHECK(is_prefix(x, &out), "bit %zu of byte %zu: wrong bytes are handed out", bit % 8, bit / 8);
+        CHECK(status && megabyte_codec_error(c)->status == status,
+              "bit %zu of byte %zu is not noticed", bit % 8, bit / 8);
+        CHECK(is_prefix(x, &out), "bit %zu of byte %zu: wrong bytes are handed out", bit % 8,
+              bit / 8);
         if (bit % 97 == 0) {
-            status = decompress_once(tiny->model, &x->w.options, bad, x->packed.n, x->n, &out, NULL);
+            status = decompress_once(tiny->model, &x->w.options, bad, x->packed.n, x->n, &out,
+                                     NULL);
             CHECK(status, "bit %zu of byte %zu is not noticed in one call", bit % 8, bit / 8);
         }
         bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
@@ -1057,15 +1104,15 @@ static void flip_bits(const sample *x, size_t from, size_t step) {
 
 static void truncate_everywhere(const sample *x) {
     megabyte_codec *c = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &x->w.options);
-    buffer out = { 0 };
+    buffer out = {0};
     for (size_t n = 0; n < x->packed.n; n++) {
         test_seed = n;
         uint8_t *cut = need(n, 1);
         memcpy(cut, x->packed.bytes, n);
         megabyte_codec_reset(c);
         CHECK_STATUS(drive(c, &x->w, cut, n, &out), MEGABYTE_TRUNCATED);
-        CHECK(is_prefix(x, &out) && out.n <= x->n, "%zu of %zu bytes: wrong bytes are handed out", n,
-              x->packed.n);
+        CHECK(is_prefix(x, &out) && out.n <= x->n, "%zu of %zu bytes: wrong bytes are handed out",
+              n, x->packed.n);
         if (n % 50 == 0)
             CHECK_STATUS(decompress_once(tiny->model, &x->w.options, cut, n, x->n, &out, NULL),
                          MEGABYTE_TRUNCATED);
@@ -1093,7 +1140,7 @@ static void flipped_bits_and_truncations(void) {
     make_single(&stored, RANDOM, 300);
     make_single(&constant, ZEROS, 400);
     make_single(&empty, ZEROS, 0);
-    sample *all[] = { &single, &stored, &constant, &empty };
+    sample *all[] = {&single, &stored, &constant, &empty};
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         name_case("one block, %zu bytes", all[i]->n);
         flip_bits(all[i], 0, 1);
@@ -1107,23 +1154,25 @@ static void flipped_bits_and_truncations(void) {
 }
 
 /* Something behind the end: all of the data, and then the error. */
-/* Zeros are unlikely in text: the code begins with ff ff ff fe or so, beside the interval's very end. */
+/* Zeros are unlikely in text: the code begins with ff ff ff fe or so, beside the interval's very
+ * end. */
 static void flips_beside_the_end(void) {
-    uint8_t bytes[100] = { 0 };
-    buffer packed = { 0 }, got = { 0 };
+    uint8_t bytes[100] = {0};
+    buffer packed = {0}, got = {0};
     megabyte_container c;
     megabyte_error error;
     memcpy(bytes + 20, text, sizeof bytes - 20);
     for (int level = 5; level <= 7; level += 2) {
-        megabyte_codec_options o = { .level = level, .contexts = level == 5 ? 0 : 1 };
+        megabyte_codec_options o = {.level = level, .contexts = level == 5 ? 0 : 1};
         compress_once(text_small, &o, bytes, sizeof bytes, &packed);
         OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
         CHECK(packed.bytes[c.header_bytes] == 255 && packed.bytes[c.header_bytes + 1] == 255);
         for (size_t bit = 8 * c.header_bytes; bit < 8 * (c.header_bytes + 6u); bit++) {
             name_case("level %d, bit %zu", level, bit);
             packed.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
-            CHECK_STATUS(decompress_once(text_small, &o, packed.bytes, packed.n, sizeof bytes, &got, &error),
-                         MEGABYTE_CORRUPT);
+            CHECK_STATUS(
+                decompress_once(text_small, &o, packed.bytes, packed.n, sizeof bytes, &got, &error),
+                MEGABYTE_CORRUPT);
             packed.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
     }
@@ -1132,7 +1181,7 @@ static void flips_beside_the_end(void) {
 
 static void trailing_bytes(void) {
     static sample x, single;
-    buffer file = { 0 }, out = { 0 };
+    buffer file = {0}, out = {0};
     make_blocks(&x, 2, 2);
     make_single(&single, LIKELY, 100);
     for (int i = 0; i < 2; i++) {
@@ -1148,13 +1197,15 @@ static void trailing_bytes(void) {
             file.n = 0;
             ref_append(&file.bytes, &file.n, &file.room, y->packed.bytes, y->packed.n);
             ref_append(&file.bytes, &file.n, &file.room, more, count);
-            way w = { .options = { .block = 1024, .streams = 1 + (uint32_t)tail % 3 },
-                      .push = (size_t)tail % 4 * 7 };
-            megabyte_status status =
-                run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, file.bytes, file.n, &out);
-            if (tail == 0xb5) CHECK(status == MEGABYTE_TRUNCATED || status == MEGABYTE_TRAILING_DATA);
+            way w = {.options = {.block = 1024, .streams = 1 + (uint32_t)tail % 3},
+                     .push = (size_t)tail % 4 * 7};
+            megabyte_status status = run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, file.bytes,
+                                               file.n, &out);
+            if (tail == 0xb5)
+                CHECK(status == MEGABYTE_TRUNCATED || status == MEGABYTE_TRAILING_DATA);
             else CHECK_STATUS(status, MEGABYTE_TRAILING_DATA);
-            CHECK(same(out.bytes, out.n, y->original, y->n), "%zu of %zu bytes are handed out", out.n, y->n);
+            CHECK(same(out.bytes, out.n, y->original, y->n), "%zu of %zu bytes are handed out",
+                  out.n, y->n);
             status = decompress_once(tiny->model, &w.options, file.bytes, file.n, y->n, &out, NULL);
             CHECK(status && same(out.bytes, out.n, y->original, y->n), "in one call: %s, %zu bytes",
                   megabyte_status_string(status), out.n);
@@ -1167,10 +1218,10 @@ static void trailing_bytes(void) {
 /* Random damage, moved blocks, headers with right checksums: never OK but with the right bytes. */
 static void mutations(void) {
     static sample x;
-    buffer file = { 0 }, out = { 0 };
-    size_t refused = 0, status_seen[20] = { 0 };
+    buffer file = {0}, out = {0};
+    size_t refused = 0, status_seen[20] = {0};
     make_blocks(&x, 3, 5);
-    megabyte_codec_options o = { .block = 1024, .streams = 2 };
+    megabyte_codec_options o = {.block = 1024, .streams = 2};
     megabyte_codec *c = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &o);
     size_t header = x.begins[0];
     for (uint64_t seed = 1; seed <= 2000; seed++) {
@@ -1178,11 +1229,12 @@ static void mutations(void) {
         name_case("mutation");
         file.n = 0;
         size_t a = random_below(x.blocks), b = random_below(x.blocks);
-        size_t begin[2] = { x.begins[a], x.begins[b] };
-        size_t end[2] = { a + 1 < x.blocks ? x.begins[a + 1] : x.ends,
-                          b + 1 < x.blocks ? x.begins[b + 1] : x.ends };
+        size_t begin[2] = {x.begins[a], x.begins[b]};
+        size_t end[2] = {a + 1 < x.blocks ? x.begins[a + 1] : x.ends,
+                         b + 1 < x.blocks ? x.begins[b + 1] : x.ends};
         int what = (int)(seed % 8);
-#define PUT(from, to) ref_append(&file.bytes, &file.n, &file.room, x.packed.bytes + (from), (to) - (from))
+#define PUT(from, to) \
+    ref_append(&file.bytes, &file.n, &file.room, x.packed.bytes + (from), (to) - (from))
         if (what == 0) { /* a block twice */
             PUT(0, end[0]), PUT(begin[0], x.packed.n);
         } else if (what == 1) { /* a block less */
@@ -1198,8 +1250,10 @@ static void mutations(void) {
         } else {
             PUT(0, x.packed.n);
             for (size_t k = 1 + random_below(5); k && what < 7; k--) {
-                size_t at = random_below(file.n), count = random_below(20), from = random_below(file.n);
-                if (random_below(3) == 0) at = random_below(x.blocks), at = x.begins[at] + random_below(8);
+                size_t at = random_below(file.n), count = random_below(20),
+                       from = random_below(file.n);
+                if (random_below(3) == 0)
+                    at = random_below(x.blocks), at = x.begins[at] + random_below(8);
                 if (count > file.n - at) count = file.n - at;
                 if (count > file.n - from) count = file.n - from;
                 switch (random_below(4)) {
@@ -1217,9 +1271,10 @@ static void mutations(void) {
             }
         }
         megabyte_codec_reset(c);
-        way w = { .push = random_below(2) * 700 };
+        way w = {.push = random_below(2) * 700};
         megabyte_status status = drive(c, &w, file.bytes, file.n, &out);
-        CHECK(is_prefix(&x, &out) || what < 3, "wrong bytes are handed out"); /* right blocks may be */
+        CHECK(is_prefix(&x, &out) || what < 3,
+              "wrong bytes are handed out"); /* right blocks may be */
         if (status) refused++;
         else
             CHECK(same(out.bytes, out.n, x.original, x.n),
@@ -1241,41 +1296,44 @@ static void mutations(void) {
 
 /* Headers and blocks that claim what is not so, with checksums that hold. */
 static void hostile_claims(void) {
-    static const uint64_t claims[] = { 0,
-                                       1,
-                                       2,
-                                       99,
-                                       101,
-                                       128,
-                                       1024,
-                                       1025,
-                                       67108864,
-                                       67108865,
-                                       0x7fffffff,
-                                       0x80000000,
-                                       0xffffffff,
-                                       0x100000000,
-                                       0x7fffffffffffffff,
-                                       0x8000000000000000,
-                                       UINT64_MAX };
+    static const uint64_t claims[] = {0,
+                                      1,
+                                      2,
+                                      99,
+                                      101,
+                                      128,
+                                      1024,
+                                      1025,
+                                      67108864,
+                                      67108865,
+                                      0x7fffffff,
+                                      0x80000000,
+                                      0xffffffff,
+                                      0x100000000,
+                                      0x7fffffffffffffff,
+                                      0x8000000000000000,
+                                      UINT64_MAX};
     uint8_t bytes[100];
-    buffer out = { 0 };
-    megabyte_codec_options o = { .block = 1024, .contexts = MEGABYTE_NO_CONTEXTS };
+    buffer out = {0};
+    megabyte_codec_options o = {.block = 1024, .contexts = MEGABYTE_NO_CONTEXTS};
     seed_random(1);
     make_data(tiny, LIKELY, bytes, sizeof bytes);
-    megabyte_stream *s = new_stream(tiny->model, NULL, 0), *primed = new_stream(tiny->model, NULL, 0);
+    megabyte_stream *s = new_stream(tiny->model, NULL, 0),
+                    *primed = new_stream(tiny->model, NULL, 0);
     uint8_t coded[300];
     size_t n_coded = ref_encode(s, bytes, sizeof bytes, coded);
     for (size_t i = 0; i < COUNT_OF(claims); i++)
         for (int method = 0; method < 3; method++)
             for (int what = 0; what < 6; what++) {
-                ref_writer w = { 0 };
+                ref_writer w = {0};
                 ref_header h = header_for(tiny);
                 uint64_t claim = claims[i];
                 uint8_t tag = (uint8_t)(method + 1), digest[32];
-                name_case("claim %llx, method %d, place %d", (unsigned long long)claim, method, what);
+                name_case("claim %llx, method %d, place %d", (unsigned long long)claim, method,
+                          what);
                 ref_sha256(bytes, sizeof bytes, digest);
-                h.block = what == 0 ? claim : 1024, h.known = what == 1, h.size = h.known ? claim : 0;
+                h.block = what == 0 ? claim : 1024, h.known = what == 1,
+                h.size = h.known ? claim : 0;
                 if (what > 3) { /* a single block's sizes */
                     h.single = 1, h.method = method;
                     h.size = what == 4 ? claim : sizeof bytes;
@@ -1299,17 +1357,19 @@ static void hostile_claims(void) {
                     ref_write_end(&w);
                 }
                 megabyte_error error;
-                counter c = { 0 };
+                counter c = {0};
                 megabyte_allocator allocator = counting(&c);
                 uint8_t room[2048];
                 size_t n = 12345;
-                megabyte_status status = megabyte_decompress(tiny->model, &o, w.bytes, w.n, room, sizeof room,
-                                                             &n, &allocator, &error);
+                megabyte_status status = megabyte_decompress(tiny->model, &o, w.bytes, w.n, room,
+                                                             sizeof room, &n, &allocator, &error);
                 size_t needed;
                 OK(megabyte_codec_size(tiny->model, MEGABYTE_DECOMPRESS, &o, &needed));
                 CHECK(c.peak_bytes <= needed && !c.live, "%zu bytes allocated", c.peak_bytes);
                 if (status) CHECK(error.text[0] && n <= sizeof room);
-                else CHECK(same(room, n, bytes, sizeof bytes) && what != 1 && what != 4, "%zu bytes, OK", n);
+                else
+                    CHECK(same(room, n, bytes, sizeof bytes) && what != 1 && what != 4,
+                          "%zu bytes, OK", n);
                 megabyte_container container;
                 if (!megabyte_container_read(w.bytes, w.n, &container, NULL))
                     CHECK(container.header_bytes <= MEGABYTE_HEADER_MAX &&
@@ -1318,7 +1378,7 @@ static void hostile_claims(void) {
             }
     /* numbers in more bytes than they need, or without an end */
     for (int extra = 1; extra < 12; extra++) {
-        ref_writer w = { 0 };
+        ref_writer w = {0};
         ref_header h = header_for(tiny);
         uint8_t continued[16];
         h.block = 1024;
@@ -1335,26 +1395,26 @@ static void hostile_claims(void) {
         ref_write(&w, bytes, 5);
         ref_append(&w.original, &w.n_original, &w.room_original, bytes, 5);
         ref_write_end(&w);
-        CHECK_STATUS(decompress_once(tiny->model, &o, w.bytes, w.n, 100, &out, NULL), MEGABYTE_CORRUPT);
+        CHECK_STATUS(decompress_once(tiny->model, &o, w.bytes, w.n, 100, &out, NULL),
+                     MEGABYTE_CORRUPT);
         ref_discard(&w);
     }
     megabyte_stream_free(s), megabyte_stream_free(primed);
     free(out.bytes);
 }
 
-/* -------------------------------------------------------------------------------------------------
- * statuses */
+/* ------------------------------------------------------------------------------------- statuses */
 
 static void hex(char *to, const uint8_t *bytes, int n) {
     for (int i = 0; i < n; i++) sprintf(to + 2 * i, "%02x", bytes[i]);
 }
 
 /* The status of decompressing; nothing may come out. */
-static void refuse(const megabyte_model *m, const megabyte_codec_options *o, const uint8_t *bytes, size_t n,
-                   megabyte_status expected, char text_out[192]) {
-    buffer out = { 0 };
+static void refuse(const megabyte_model *m, const megabyte_codec_options *o, const uint8_t *bytes,
+                   size_t n, megabyte_status expected, char text_out[192]) {
+    buffer out = {0};
     megabyte_error error;
-    way w = { .options = o ? *o : (megabyte_codec_options){ 0 }, .push = 5 };
+    way w = {.options = o ? *o : (megabyte_codec_options){0}, .push = 5};
     CHECK_STATUS(run_codec(m, MEGABYTE_DECOMPRESS, &w, bytes, n, &out), expected);
     CHECK(!out.n, "%zu bytes come out", out.n);
     CHECK_STATUS(decompress_once(m, o, bytes, n, 5000, &out, &error), expected);
@@ -1366,20 +1426,22 @@ static void refuse(const megabyte_model *m, const megabyte_codec_options *o, con
 
 static void wrong_files(void) {
     uint8_t bytes[1000];
-    buffer packed = { 0 }, primed = { 0 };
+    buffer packed = {0}, primed = {0};
     char said[192], one[13], two[13];
-    megabyte_codec_options with = { .prime = text, .n_prime = 40 }, other = { .prime = text, .n_prime = 41 };
+    megabyte_codec_options with = {.prime = text, .n_prime = 40},
+                           other = {.prime = text, .n_prime = 41};
     seed_random(1);
     make_data(tiny, LIKELY, bytes, sizeof bytes);
     for (int form = 0; form < 2; form++) { /* single, blocks */
         with.block = other.block = form ? 300 : 0;
-        megabyte_codec_options plain = { .block = with.block }, large = { 0 };
+        megabyte_codec_options plain = {.block = with.block}, large = {0};
         name_case("form %d", form);
         compress_once(tiny->model, &plain, bytes, sizeof bytes, &packed);
         compress_once(tiny->model, &with, bytes, sizeof bytes, &primed);
         refuse(fixtures[1].model, NULL, packed.bytes, packed.n, MEGABYTE_WRONG_MODEL, said);
         hex(one, tiny->info.id, 6), hex(two, fixtures[1].info.id, 6);
-        CHECK(strstr(said, one) && strstr(said, two), "'%s' does not name %s and %s", said, one, two);
+        CHECK(strstr(said, one) && strstr(said, two), "'%s' does not name %s and %s", said, one,
+              two);
         refuse(tiny->model, &other, primed.bytes, primed.n, MEGABYTE_WRONG_PRIME, NULL);
         refuse(tiny->model, &large, primed.bytes, primed.n, MEGABYTE_WRONG_PRIME, NULL);
         with.block = 0;
@@ -1404,14 +1466,14 @@ static void wrong_files(void) {
         bad[c.header_bytes - 1] ^= 1;
         refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_CORRUPT, NULL);
         free(bad);
-        megabyte_codec_options small = { .block = form ? 299 : 999 };
+        megabyte_codec_options small = {.block = form ? 299 : 999};
         refuse(tiny->model, &small, packed.bytes, packed.n, MEGABYTE_CAPACITY, NULL);
-        megabyte_codec_options half = { .halvings = 1 };
+        megabyte_codec_options half = {.halvings = 1};
         refuse(tiny->model, &half, packed.bytes, packed.n, MEGABYTE_CAPACITY, NULL);
     }
     name_case("foreign");
-    refuse(tiny->model, NULL, (const uint8_t *)"It was a dark and stormy night", 30, MEGABYTE_BAD_MAGIC,
-           NULL);
+    refuse(tiny->model, NULL, (const uint8_t *)"It was a dark and stormy night", 30,
+           MEGABYTE_BAD_MAGIC, NULL);
     refuse(tiny->model, NULL, (const uint8_t *)"\x1f\x8b\x08", 3, MEGABYTE_BAD_MAGIC, NULL);
     refuse(tiny->model, NULL, (const uint8_t *)"", 0, MEGABYTE_TRUNCATED, NULL);
     free(packed.bytes), free(primed.bytes);
@@ -1420,7 +1482,7 @@ static void wrong_files(void) {
 /* A block is damaged: its number and the offset are told, and all before it comes out. */
 static void corrupt_blocks(void) {
     static sample x;
-    buffer out = { 0 };
+    buffer out = {0};
     make_blocks(&x, 3, 4);
     for (uint32_t streams = 1; streams < 5; streams++) {
         size_t before = 0;
@@ -1435,15 +1497,18 @@ static void corrupt_blocks(void) {
             uint8_t *bad = need(x.packed.n, 1);
             memcpy(bad, x.packed.bytes, x.packed.n);
             bad[at] ^= 16;
-            way w = { .options = { .block = 1024, .streams = streams } };
+            way w = {.options = {.block = 1024, .streams = streams}};
             megabyte_codec *codec = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &w.options);
             CHECK_STATUS(drive(codec, &w, bad, x.packed.n, &out), MEGABYTE_CORRUPT);
-            CHECK(out.n == before && is_prefix(&x, &out), "%zu bytes come out, %zu are right", out.n, before);
+            CHECK(out.n == before && is_prefix(&x, &out), "%zu bytes come out, %zu are right",
+                  out.n, before);
             const megabyte_error *error = megabyte_codec_error(codec);
             snprintf(number, sizeof number, "block %zu,", i); /* counted from 0 */
             CHECK(strstr(error->text, number), "'%s' does not name %s", error->text, number);
-            CHECK(error->offset >= x.begins[i] && error->offset <= x.begins[i] + b.header_bytes + b.coded,
-                  "offset %llu, the block is at %zu", (unsigned long long)error->offset, x.begins[i]);
+            CHECK(error->offset >= x.begins[i] &&
+                      error->offset <= x.begins[i] + b.header_bytes + b.coded,
+                  "offset %llu, the block is at %zu", (unsigned long long)error->offset,
+                  x.begins[i]);
             snprintf(number, sizeof number, "%llu", (unsigned long long)error->offset);
             CHECK(strstr(error->text, number), "'%s' does not tell the offset", error->text);
             megabyte_codec_reset(codec); /* works again */
@@ -1460,19 +1525,21 @@ static void corrupt_blocks(void) {
 
 static void limits(void) {
     uint8_t bytes[1000];
-    buffer packed = { 0 }, out = { 0 };
+    buffer packed = {0}, out = {0};
     seed_random(4);
     make_data(tiny, MIXED, bytes, sizeof bytes);
     for (uint32_t block = 50; block <= 1000; block += 190)
         for (int known = 0; known < 2; known++) {
-            way w = { .options = { .block = block, .size = known ? sizeof bytes : 0 }, .push = 100 };
+            way w = {.options = {.block = block, .size = known ? sizeof bytes : 0}, .push = 100};
             OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &w, bytes, sizeof bytes, &packed));
             for (uint64_t limit = 1; limit < 1200; limit += limit < 990 || limit > 1010 ? 71 : 1) {
-                way r = { .options = { .block = 1000, .limit = limit, .streams = 1 + (uint32_t)(limit % 3) },
-                          .push = 99 };
+                way r = {.options = {.block = 1000,
+                                     .limit = limit,
+                                     .streams = 1 + (uint32_t)(limit % 3)},
+                         .push = 99};
                 name_case("blocks of %u, limit %d", block, (int)limit);
-                megabyte_status status =
-                    run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, packed.bytes, packed.n, &out);
+                megabyte_status status = run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r,
+                                                   packed.bytes, packed.n, &out);
                 CHECK(status == (limit < sizeof bytes ? MEGABYTE_LIMIT : MEGABYTE_OK), "%s",
                       megabyte_status_string(status));
                 CHECK(out.n <= limit && same(out.bytes, out.n, bytes, out.n), "%zu bytes", out.n);
@@ -1480,9 +1547,10 @@ static void limits(void) {
             }
             for (size_t room = 0; room < sizeof bytes; room += 111) {
                 name_case("blocks of %u, room for %zu", block, room);
-                megabyte_codec_options o = { .block = 1000 };
-                CHECK_STATUS(decompress_once(tiny->model, &o, packed.bytes, packed.n, room, &out, NULL),
-                             MEGABYTE_CAPACITY);
+                megabyte_codec_options o = {.block = 1000};
+                CHECK_STATUS(
+                    decompress_once(tiny->model, &o, packed.bytes, packed.n, room, &out, NULL),
+                    MEGABYTE_CAPACITY);
                 CHECK(out.n <= room && same(out.bytes, out.n, bytes, out.n));
             }
             for (size_t room = 0; room < packed.n; room += 77) {
@@ -1490,18 +1558,20 @@ static void limits(void) {
                 size_t n = 12345;
                 megabyte_error error;
                 megabyte_codec_options o = usual(&w.options);
-                CHECK_STATUS(megabyte_compress(tiny->model, &o, bytes, sizeof bytes, to, room, &n, NULL, &error),
+                CHECK_STATUS(megabyte_compress(tiny->model, &o, bytes, sizeof bytes, to, room, &n,
+                                               NULL, &error),
                              MEGABYTE_CAPACITY);
                 CHECK(error.status == MEGABYTE_CAPACITY && error.text[0] && n <= room);
                 free(to);
             }
         }
     name_case("a limit over two members");
-    buffer two = { 0 };
+    buffer two = {0};
     ref_append(&two.bytes, &two.n, &two.room, packed.bytes, packed.n);
     ref_append(&two.bytes, &two.n, &two.room, packed.bytes, packed.n);
-    way r = { .options = { .block = 1000, .limit = 1999 } };
-    CHECK_STATUS(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, two.bytes, two.n, &out), MEGABYTE_LIMIT);
+    way r = {.options = {.block = 1000, .limit = 1999}};
+    CHECK_STATUS(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, two.bytes, two.n, &out),
+                 MEGABYTE_LIMIT);
     r.options.limit = 2000;
     OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, two.bytes, two.n, &out));
     free(packed.bytes), free(out.bytes), free(two.bytes);
@@ -1509,7 +1579,8 @@ static void limits(void) {
 
 typedef struct watcher {
     uint64_t last;
-    int calls, cancel_at, tries; /* tries: several methods are tried on one block, which begins anew */
+    int calls, cancel_at,
+        tries; /* tries: several methods are tried on one block, which begins anew */
 } watcher;
 static int watch(void *context, uint64_t bytes) {
     watcher *w = context;
@@ -1521,72 +1592,77 @@ static int watch(void *context, uint64_t bytes) {
 
 static void progress(void) {
     enum { LONGEST = 12000 };
-    buffer packed = { 0 }, out = { 0 };
+    buffer packed = {0}, out = {0};
     const uint8_t *bytes = tiny->pool;
-    static const int levels[] = { 5, 1, 7 };
+    static const int levels[] = {5, 1, 7};
     for (size_t l = 0; l < COUNT_OF(levels); l++, packed.n = 0)
-    for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++)
-        for (int streams = 1; streams < 4; streams += 2)
-            for (int verify = 0; verify < (mode == MEGABYTE_COMPRESS ? 2 : 1); verify++) {
-                if (levels[l] != 5 && streams == 1 && (verify || mode == MEGABYTE_DECOMPRESS)) continue;
-                uint32_t contexts = levels[l] == 5 ? MEGABYTE_NO_CONTEXTS : 1;
-                size_t size = levels[l] == 5 ? LONGEST : LONGEST / 4;
-                uint32_t block = (uint32_t)size * 3 / 20;
-                watcher watcher = { .tries = levels[l] > 5 };
-                way w = { .options = { .block = block,
-                                       .streams = (uint32_t)streams,
-                                       .verify = verify,
-                                       .level = levels[l],
-                                       .contexts = contexts,
-                                       .progress = watch,
-                                       .progress_context = &watcher },
-                          .push = size / 4 };
-                if (mode == MEGABYTE_COMPRESS && !packed.n) {
-                    way plain = { .options = { .block = block, .level = levels[l], .contexts = contexts } };
-                    OK(run_codec(tiny->model, mode, &plain, bytes, size, &packed));
-                }
-                const uint8_t *in = mode == MEGABYTE_COMPRESS ? bytes : packed.bytes;
-                size_t n = mode == MEGABYTE_COMPRESS ? size : packed.n;
-                name_case("level %d, mode %d, %d streams, verify %d", levels[l], mode, streams, verify);
-                OK(run_codec(tiny->model, mode, &w, in, n, &out));
-                int calls = watcher.calls;
-                CHECK(calls >= 3 && watcher.last <= size && watcher.last > size / 2,
-                      "%d calls, the last at %d", calls, (int)watcher.last);
-                megabyte_codec *c = new_codec(tiny->model, mode, &w.options);
-                for (int at = 1; at <= calls; at += 1 + calls / 9) {
-                    size_t taken;
-                    uint8_t byte;
-                    watcher.calls = 0, watcher.last = 0, watcher.cancel_at = at;
+        for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++)
+            for (int streams = 1; streams < 4; streams += 2)
+                for (int verify = 0; verify < (mode == MEGABYTE_COMPRESS ? 2 : 1); verify++) {
+                    if (levels[l] != 5 && streams == 1 && (verify || mode == MEGABYTE_DECOMPRESS))
+                        continue;
+                    uint32_t contexts = levels[l] == 5 ? MEGABYTE_NO_CONTEXTS : 1;
+                    size_t size = levels[l] == 5 ? LONGEST : LONGEST / 4;
+                    uint32_t block = (uint32_t)size * 3 / 20;
+                    watcher watcher = {.tries = levels[l] > 5};
+                    way w = {.options = {.block = block,
+                                         .streams = (uint32_t)streams,
+                                         .verify = verify,
+                                         .level = levels[l],
+                                         .contexts = contexts,
+                                         .progress = watch,
+                                         .progress_context = &watcher},
+                             .push = size / 4};
+                    if (mode == MEGABYTE_COMPRESS && !packed.n) {
+                        way plain = {
+                            .options = {.block = block, .level = levels[l], .contexts = contexts}};
+                        OK(run_codec(tiny->model, mode, &plain, bytes, size, &packed));
+                    }
+                    const uint8_t *in = mode == MEGABYTE_COMPRESS ? bytes : packed.bytes;
+                    size_t n = mode == MEGABYTE_COMPRESS ? size : packed.n;
+                    name_case("level %d, mode %d, %d streams, verify %d", levels[l], mode, streams,
+                              verify);
+                    OK(run_codec(tiny->model, mode, &w, in, n, &out));
+                    int calls = watcher.calls;
+                    CHECK(calls >= 3 && watcher.last <= size && watcher.last > size / 2,
+                          "%d calls, the last at %d", calls, (int)watcher.last);
+                    megabyte_codec *c = new_codec(tiny->model, mode, &w.options);
+                    for (int at = 1; at <= calls; at += 1 + calls / 9) {
+                        size_t taken;
+                        uint8_t byte;
+                        watcher.calls = 0, watcher.last = 0, watcher.cancel_at = at;
+                        megabyte_codec_reset(c);
+                        CHECK_STATUS(drive(c, &w, in, n, &out), MEGABYTE_CANCELLED);
+                        CHECK(out.n <= (mode == MEGABYTE_COMPRESS ? packed.n : size) &&
+                                  same(out.bytes, out.n,
+                                       mode == MEGABYTE_COMPRESS ? packed.bytes : bytes, out.n),
+                              "not a beginning");
+                        CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken); /* it stays */
+                        OK(megabyte_codec_flush(c)); /* whatever is called */
+                        OK(megabyte_codec_finish(c));
+                        CHECK_STATUS(megabyte_codec_pull(c, &byte, 1, &taken), MEGABYTE_CANCELLED);
+                        CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken);
+                        CHECK(watcher.calls == at, "the work goes on");
+                        CHECK(megabyte_codec_error(c)->status == MEGABYTE_CANCELLED &&
+                              megabyte_codec_error(c)->text[0]);
+                    }
+                    watcher.calls = 0, watcher.last = 0, watcher.cancel_at = 0;
                     megabyte_codec_reset(c);
-                    CHECK_STATUS(drive(c, &w, in, n, &out), MEGABYTE_CANCELLED);
-                    CHECK(out.n <= (mode == MEGABYTE_COMPRESS ? packed.n : size) &&
-                              same(out.bytes, out.n, mode == MEGABYTE_COMPRESS ? packed.bytes : bytes, out.n),
-                          "not a beginning");
-                    CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken); /* it stays */
-                    OK(megabyte_codec_flush(c)); /* whatever is called */
-                    OK(megabyte_codec_finish(c));
-                    CHECK_STATUS(megabyte_codec_pull(c, &byte, 1, &taken), MEGABYTE_CANCELLED);
-                    CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken);
-                    CHECK(watcher.calls == at, "the work goes on");
-                    CHECK(megabyte_codec_error(c)->status == MEGABYTE_CANCELLED &&
-                          megabyte_codec_error(c)->text[0]);
+                    OK(drive(c, &w, in, n, &out));
+                    CHECK(out.n == (mode == MEGABYTE_COMPRESS ? packed.n : size));
+                    megabyte_codec_free(c);
+                    watcher = (struct watcher){.cancel_at = 1, .tries = levels[l] > 5};
+                    uint8_t *room = need(2 * size, 1);
+                    size_t given = 0;
+                    megabyte_status status =
+                        mode == MEGABYTE_COMPRESS
+                            ? megabyte_compress(tiny->model, &w.options, in, n, room, 2 * size,
+                                                &given, NULL, NULL)
+                            : megabyte_decompress(tiny->model, &w.options, in, n, room, 2 * size,
+                                                  &given, NULL, NULL);
+                    CHECK_STATUS(status, MEGABYTE_CANCELLED);
+                    free(room);
                 }
-                watcher.calls = 0, watcher.last = 0, watcher.cancel_at = 0;
-                megabyte_codec_reset(c);
-                OK(drive(c, &w, in, n, &out));
-                CHECK(out.n == (mode == MEGABYTE_COMPRESS ? packed.n : size));
-                megabyte_codec_free(c);
-                watcher = (struct watcher){ .cancel_at = 1, .tries = levels[l] > 5 };
-                uint8_t *room = need(2 * size, 1);
-                size_t given = 0;
-                megabyte_status status = mode == MEGABYTE_COMPRESS
-                                             ? megabyte_compress(tiny->model, &w.options, in, n, room,
-                                                                 2 * size, &given, NULL, NULL)
-                                             : megabyte_decompress(tiny->model, &w.options, in, n, room,
-                                                                   2 * size, &given, NULL, NULL);
-                CHECK_STATUS(status, MEGABYTE_CANCELLED);
-                free(room);
-            }
     free(packed.bytes), free(out.bytes);
 }
 
@@ -1596,22 +1672,17 @@ static void wrong_calls(void) {
     const megabyte_model *m = tiny->model;
     megabyte_codec *c = NULL;
     megabyte_error error;
-    uint8_t bytes[200] = { 1, 2, 3 }, out[400];
+    uint8_t bytes[200] = {1, 2, 3}, out[400];
     size_t n, taken, size;
-    counter unused = { 0 };
-    megabyte_allocator half = { counter_alloc, NULL, &unused };
+    counter unused = {0};
+    megabyte_allocator half = {counter_alloc, NULL, &unused};
     megabyte_engine *foreign = new_engine(fixtures[1].model, 1, 0, MEGABYTE_ISA_AUTO);
-    megabyte_codec_options bad[] = { { .streams = 257 },
-                                     { .block = MEGABYTE_BLOCK_MAX + 1 },
-                                     { .halvings = 16 },
-                                     { .n_prime = 1 },
-                                     { .level = -1 },
-                                     { .level = 10 },
-                                     { .level = INT32_MIN },
-                                     { .contexts = 2 },
-                                     { .contexts = 65 },
-                                     { .engine = foreign } };
-    megabyte_codec_options nothing = { .level = 4, .contexts = MEGABYTE_NO_CONTEXTS };
+    megabyte_codec_options bad[] = {{.streams = 257},     {.block = MEGABYTE_BLOCK_MAX + 1},
+                                    {.halvings = 16},     {.n_prime = 1},
+                                    {.level = -1},        {.level = 10},
+                                    {.level = INT32_MIN}, {.contexts = 2},
+                                    {.contexts = 65},     {.engine = foreign}};
+    megabyte_codec_options nothing = {.level = 4, .contexts = MEGABYTE_NO_CONTEXTS};
     REFUSED(megabyte_codec_create(&c, m, MEGABYTE_COMPRESS, &nothing, NULL, &error));
     REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MESSAGES, &nothing, NULL, &error));
     for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++) {
@@ -1670,7 +1741,8 @@ static void wrong_calls(void) {
         uint8_t room[400];
         size_t given;
         OK(megabyte_codec_pull(c, room, sizeof room, &given));
-        CHECK(mode == MEGABYTE_COMPRESS ? same(room, given, out, n) : same(room, given, bytes, 200));
+        CHECK(mode == MEGABYTE_COMPRESS ? same(room, given, out, n)
+                                        : same(room, given, bytes, 200));
         OK(megabyte_codec_pull(c, room, sizeof room, &given));
         CHECK(!given);
         OK(megabyte_codec_finish(c)); /* again: nothing */
@@ -1683,25 +1755,29 @@ static void wrong_calls(void) {
 
     for (uint64_t size_said = 1; size_said < 200; size_said += 33) { /* options->size is wrong */
         name_case("size %d of 200", (int)size_said);
-        megabyte_codec_options o = { .size = size_said, .block = size_said % 2 ? 50 : 0 };
-        way w = { .options = o };
-        buffer got = { 0 };
+        megabyte_codec_options o = {.size = size_said, .block = size_said % 2 ? 50 : 0};
+        way w = {.options = o};
+        buffer got = {0};
         REFUSED(run_codec(m, MEGABYTE_COMPRESS, &w, bytes, 200, &got));
         REFUSED(run_codec(m, MEGABYTE_COMPRESS, &w, bytes, (size_t)size_said - 1, &got));
         OK(run_codec(m, MEGABYTE_COMPRESS, &w, bytes, (size_t)size_said, &got));
-        OK(megabyte_compress(m, &o, bytes, 200, out, 400, &n, NULL, NULL)); /* knows the size itself */
+        OK(megabyte_compress(m, &o, bytes, 200, out, 400, &n, NULL,
+                             NULL)); /* knows the size itself */
         free(got.bytes);
     }
     name_case("a vocabulary of 100");
-    static const synthetic narrow = { "codec-narrow", 2, { 4, 2 }, { 8, 8 }, { 1, 1 }, 1, 8, 1, 100, 0, 1,
-                                      "F32" };
+    static const synthetic narrow = {"codec-narrow", 2, {4, 2}, {8, 8}, {1, 1}, 1, 8, 1, 100, 0, 1,
+                                     "F32"};
     char mb[200];
     megabyte_model *few = open_model(synthetic_model(mb, &narrow, 1, "f32", NULL));
     megabyte_stream *s = new_stream(few, NULL, 0);
-    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_COMPRESS, NULL, NULL, &error), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_COMPRESS, NULL, NULL, &error),
+                 MEGABYTE_UNSUPPORTED);
     CHECK(error.text[0]);
-    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_DECOMPRESS, NULL, NULL, NULL), MEGABYTE_UNSUPPORTED);
-    CHECK_STATUS(megabyte_compress(few, NULL, bytes, 3, out, 400, &n, NULL, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_DECOMPRESS, NULL, NULL, NULL),
+                 MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(megabyte_compress(few, NULL, bytes, 3, out, 400, &n, NULL, NULL),
+                 MEGABYTE_UNSUPPORTED);
     CHECK_STATUS(megabyte_stream_encode(s, bytes, 3, out, 400, &n), MEGABYTE_UNSUPPORTED);
     CHECK_STATUS(megabyte_stream_decode(s, out, 3, bytes, 100, &n), MEGABYTE_UNSUPPORTED);
     CHECK(megabyte_stream_position(s) == 0);
@@ -1711,35 +1787,36 @@ static void wrong_calls(void) {
         const char *one = megabyte_status_string((megabyte_status)a);
         CHECK(one && one[0]);
         for (int b = 1; b >= -15; b--)
-            CHECK(a == b || strcmp(one, megabyte_status_string((megabyte_status)b)), "%d and %d: '%s'", a, b,
-                  one);
+            CHECK(a == b || strcmp(one, megabyte_status_string((megabyte_status)b)),
+                  "%d and %d: '%s'", a, b, one);
     }
 }
 
-/* ----------------------------------------------------------------------------------------------------
- * memory */
+/* --------------------------------------------------------------------------------------- memory */
 
 static void memory(void) {
     uint8_t bytes[2000];
-    buffer packed = { 0 };
+    buffer packed = {0};
     seed_random(3);
     make_data(tiny, MIXED, bytes, sizeof bytes);
     for (int i = 0; i < 96; i++) { /* from 64 on with contexts */
-        counter c = { 0 };
+        counter c = {0};
         megabyte_allocator allocator = counting(&c);
         megabyte_engine *engine = i & 1 ? new_engine(tiny->model, 1, 0, MEGABYTE_ISA_AUTO) : NULL;
         int mode = i & 2 ? MEGABYTE_DECOMPRESS : MEGABYTE_COMPRESS;
-        megabyte_codec_options o = { .engine = engine,
-                                     .streams = i & 4 ? 4 : 0,
-                                     .block = i & 8 ? 170 : 2000,
-                                     .verify = i >> 4 & 1,
-                                     .n_prime = i & 32 ? 30 : 0,
-                                     .prime = text,
-                                     .halvings = i & 32 ? 1 : 0,
-                                     .level = i < 64 ? 5 : i & 8 ? 7 : 2,
-                                     .contexts = i < 64 ? MEGABYTE_NO_CONTEXTS : 1 };
+        megabyte_codec_options o = {.engine = engine,
+                                    .streams = i & 4 ? 4 : 0,
+                                    .block = i & 8 ? 170 : 2000,
+                                    .verify = i >> 4 & 1,
+                                    .n_prime = i & 32 ? 30 : 0,
+                                    .prime = text,
+                                    .halvings = i & 32 ? 1 : 0,
+                                    .level = i < 64  ? 5
+                                             : i & 8 ? 7
+                                                     : 2,
+                                    .contexts = i < 64 ? MEGABYTE_NO_CONTEXTS : 1};
         if (i >= 64 && i & 1) o.n_prime = 30;
-        way w = { .options = o, .push = 300, .pull = 333 };
+        way w = {.options = o, .push = 300, .pull = 333};
         size_t size = 0;
         megabyte_codec *codec;
         name_case("options %d", i);
@@ -1751,7 +1828,7 @@ static void memory(void) {
         megabyte_codec_options plain = o;
         plain.engine = NULL;
         compress_once(tiny->model, &plain, bytes, sizeof bytes, &packed);
-        buffer out = { 0 };
+        buffer out = {0};
         for (int turn = 0; turn < 2; turn++) {
             if (mode == MEGABYTE_COMPRESS) OK(drive(codec, &w, bytes, sizeof bytes, &out));
             else OK(drive(codec, &w, packed.bytes, packed.n, &out));
@@ -1761,24 +1838,27 @@ static void memory(void) {
         megabyte_codec_free(codec);
         CHECK(!c.live && !c.live_bytes);
         for (size_t k = 1; k <= calls + 1; k++) { /* each allocation fails in its turn */
-            counter d = { .fail_at = k };
+            counter d = {.fail_at = k};
             megabyte_allocator failing = counting(&d);
             megabyte_error error;
             codec = (megabyte_codec *)(void *)&d;
-            megabyte_status status = megabyte_codec_create(&codec, tiny->model, mode, &o, &failing, &error);
-            CHECK(status == (k <= calls ? MEGABYTE_OUT_OF_MEMORY : MEGABYTE_OK) && error.status == status,
+            megabyte_status status = megabyte_codec_create(&codec, tiny->model, mode, &o, &failing,
+                                                           &error);
+            CHECK(status == (k <= calls ? MEGABYTE_OUT_OF_MEMORY : MEGABYTE_OK) &&
+                      error.status == status,
                   "allocation %zu of %zu fails: %s", k, calls, megabyte_status_string(status));
             CHECK(!status || (error.text[0] && !codec));
             if (!status) megabyte_codec_free(codec);
             CHECK(!d.live, "allocation %zu fails: %zu are not freed", k, d.live);
-            counter e = { .fail_at = k };
+            counter e = {.fail_at = k};
             failing = counting(&e);
             uint8_t *room = need(4000, 1);
             size_t n;
-            status = mode == MEGABYTE_COMPRESS ? megabyte_compress(tiny->model, &o, bytes, sizeof bytes, room,
-                                                                   4000, &n, &failing, NULL)
-                                               : megabyte_decompress(tiny->model, &o, packed.bytes, packed.n,
-                                                                     room, 4000, &n, &failing, NULL);
+            status = mode == MEGABYTE_COMPRESS
+                         ? megabyte_compress(tiny->model, &o, bytes, sizeof bytes, room, 4000, &n,
+                                             &failing, NULL)
+                         : megabyte_decompress(tiny->model, &o, packed.bytes, packed.n, room, 4000,
+                                               &n, &failing, NULL);
             CHECK(status == MEGABYTE_OUT_OF_MEMORY || (e.calls < k && !status),
                   "in one call: allocation %zu fails: %s", k, megabyte_status_string(status));
             CHECK(!e.live);
@@ -1790,41 +1870,46 @@ static void memory(void) {
     for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++)
         for (uint32_t streams = 1; streams < 6; streams += 2)
             for (int primed = 0; primed < 2; primed++) {
-                static const uint32_t megabytes[] = { MEGABYTE_NO_CONTEXTS, 1, 4, 16, 64 };
-                static const int levels[] = { 5, 1, 6, 3, 8 }; /* have these by default, when compressing */
-                name_case("the size with contexts, mode %d, %u streams, primed %d", mode, streams, primed);
+                static const uint32_t megabytes[] = {MEGABYTE_NO_CONTEXTS, 1, 4, 16, 64};
+                static const int levels[] = {5, 1, 6, 3,
+                                             8}; /* have these by default, when compressing */
+                name_case("the size with contexts, mode %d, %u streams, primed %d", mode, streams,
+                          primed);
                 size_t none = 0, size, mixers = streams + (primed ? 2 : 0);
                 for (size_t i = 0; i < COUNT_OF(megabytes); i++) {
-                    megabyte_codec_options o = { .block = MEGABYTE_BLOCK_DEFAULT, .streams = streams, .verify = 1 };
+                    megabyte_codec_options o = {
+                        .block = MEGABYTE_BLOCK_DEFAULT, .streams = streams, .verify = 1};
                     if (primed) o.prime = text, o.n_prime = 9;
                     o.contexts = megabytes[i];
                     OK(megabyte_codec_size(tiny->model, mode, &o, &size));
                     if (!i) none = size;
-                    size_t tables = size - none - (i ? mixers * megabytes[i] << 20 : 0); /* once for all */
-                    CHECK(i ? tables > 0 && tables < 32768 : !tables, "%zu bytes for contexts of %u MB", size - none,
-                          megabytes[i]);
+                    size_t tables = size - none -
+                                    (i ? mixers * megabytes[i] << 20 : 0); /* once for all */
+                    CHECK(i ? tables > 0 && tables < 32768 : !tables,
+                          "%zu bytes for contexts of %u MB", size - none, megabytes[i]);
                     o.contexts = 0, o.level = levels[i];
                     OK(megabyte_codec_size(tiny->model, mode, &o, &size));
                     size_t expected = mode == MEGABYTE_DECOMPRESS ? 16 : i ? megabytes[i] : 0;
                     tables = size - none - (mixers * expected << 20);
-                    CHECK(expected ? tables > 0 && tables < 32768 : !tables, "%zu bytes for contexts by level %d",
-                          size - none, o.level);
+                    CHECK(expected ? tables > 0 && tables < 32768 : !tables,
+                          "%zu bytes for contexts by level %d", size - none, o.level);
                 }
             }
     free(packed.bytes);
 }
 
 static void choice_of_blocks(void) {
-    megabyte_codec_options o = { 0 };
+    megabyte_codec_options o = {0};
     name_case("blocks by size and streams");
     uint32_t unknown = megabyte_codec_block(&o);
     CHECK(unknown > 0 && unknown <= MEGABYTE_BLOCK_DEFAULT, "%u", unknown);
     for (uint64_t size = 1; size < (uint64_t)1 << 40; size += size / 3 + 1)
         for (uint32_t streams = 0; streams <= 256; streams += streams < 4 ? 1 : 21) {
-            o = (megabyte_codec_options){ .size = size, .streams = streams };
+            o = (megabyte_codec_options){.size = size, .streams = streams};
             uint64_t block = megabyte_codec_block(&o), blocks = (size + block - 1) / block;
             CHECK(block && block <= MEGABYTE_BLOCK_MAX, "%llu", (unsigned long long)block);
-            CHECK(!streams || blocks >= streams || (block <= 16384 && (blocks == 1 || block == 16384)) || blocks * 2 > streams,
+            CHECK(!streams || blocks >= streams ||
+                      (block <= 16384 && (blocks == 1 || block == 16384)) || blocks * 2 > streams,
                   "%llu bytes, %u streams: %llu blocks", (unsigned long long)size, streams,
                   (unsigned long long)blocks);
             if (!streams && size < 65536)
@@ -1833,16 +1918,16 @@ static void choice_of_blocks(void) {
             o.block = 12345;
             CHECK(megabyte_codec_block(&o) == 12345);
         }
-    o = (megabyte_codec_options){ .size = MEGABYTE_SIZE_UNKNOWN, .streams = 7 };
+    o = (megabyte_codec_options){.size = MEGABYTE_SIZE_UNKNOWN, .streams = 7};
     CHECK(megabyte_codec_block(&o) == unknown);
     o.size--;
     CHECK(megabyte_codec_block(&o) == MEGABYTE_BLOCK_DEFAULT);
-    for (size_t n = 0; n < 100000; n += n / 2 + 1) CHECK(megabyte_compress_bound(n) == n + n / 2000 + 64);
+    for (size_t n = 0; n < 100000; n += n / 2 + 1)
+        CHECK(megabyte_compress_bound(n) == n + n / 2000 + 64);
     CHECK(megabyte_compress_bound(SIZE_MAX) == SIZE_MAX);
 }
 
-/* -------------------------------------------------------------------------------------------------- levels
- * Contexts of 1 MB (at_level) wherever their size doesn't matter. */
+/* ----------------------- levels Contexts of 1 MB (at_level) wherever their size doesn't matter. */
 
 static void count_blocks(const megabyte_codec *c, uint64_t sum[MEGABYTE_METHODS]) {
     megabyte_codec_counts counts;
@@ -1857,16 +1942,17 @@ static void check_methods(int level, const uint64_t blocks[MEGABYTE_METHODS]) {
           (int)blocks[MEGABYTE_NETWORK]);
     CHECK(!blocks[MEGABYTE_CONTEXTS] == (level == 5), "level %d: %d by contexts", level,
           (int)blocks[MEGABYTE_CONTEXTS]);
-    CHECK(!blocks[MEGABYTE_MIXED] == (level <= 5), "level %d: %d mixed", level, (int)blocks[MEGABYTE_MIXED]);
+    CHECK(!blocks[MEGABYTE_MIXED] == (level <= 5), "level %d: %d mixed", level,
+          (int)blocks[MEGABYTE_MIXED]);
 }
 
 static void levels_and_lengths(void) {
     uint8_t bytes[300];
-    buffer packed = { 0 }, got = { 0 };
+    buffer packed = {0}, got = {0};
     EACH_FIXTURE(f)
     for (int level = 1; level <= 9; level++) {
-        way in = { .pull = 0 }, out = { .push = (size_t)level % 3 * 11 };
-        uint64_t blocks[MEGABYTE_METHODS] = { 0 };
+        way in = {.pull = 0}, out = {.push = (size_t)level % 3 * 11};
+        uint64_t blocks[MEGABYTE_METHODS] = {0};
         at_level(level, &in, &out);
         in.options.block = out.options.block = 300;
         in.options.verify = level % 2;
@@ -1893,26 +1979,28 @@ static void levels_and_lengths(void) {
     }
     for (int level = 0; level <= 9; level++) /* and by default, in one call */
         for (size_t n = 0; n < 300; n = n * 5 + (level == 7 ? 3 : 17)) {
-            megabyte_codec_options o = { .level = level ? level : ITS_OWN }, d = { .level = ITS_OWN, .block = 1 << 18 };
+            megabyte_codec_options o = {.level = level ? level : ITS_OWN},
+                                   d = {.level = ITS_OWN, .block = 1 << 18};
             if (level == 4 || level >= 8) d.contexts = 64; /* an empty file's header says so, too */
             name_case("level %d, %zu bytes", level, n);
             make_data(tiny, LIKELY, bytes, n);
             compress_once(tiny->model, &o, bytes, n, &packed);
             megabyte_error error;
-            CHECK(!decompress_once(tiny->model, &d, packed.bytes, packed.n, n, &got, &error), "%s", error.text);
+            CHECK(!decompress_once(tiny->model, &d, packed.bytes, packed.n, n, &got, &error), "%s",
+                  error.text);
             CHECK(same(got.bytes, got.n, bytes, n), "%zu others come back", got.n);
         }
     free(packed.bytes), free(got.bytes);
 }
 
-/* As random_round_trips: random options and pieces on both sides, with levels, memory, engines of threads. Members of
- * a file may have different levels. */
+/* As random_round_trips: random options and pieces on both sides, with levels, memory, engines of
+ * threads. Members of a file may have different levels. */
 static void random_levels(void) {
     enum { LONGEST = 700 };
     static uint8_t bytes[3 * LONGEST], prime[64];
-    uint64_t blocks[MEGABYTE_METHODS] = { 0 };
-    buffer packed = { 0 }, all = { 0 }, got = { 0 };
-    megabyte_engine *engines[COUNT_OF(fixtures)][4] = { { NULL } };
+    uint64_t blocks[MEGABYTE_METHODS] = {0};
+    buffer packed = {0}, all = {0}, got = {0};
+    megabyte_engine *engines[COUNT_OF(fixtures)][4] = {{NULL}};
     EACH_FIXTURE(f)
     for (uint32_t threads = 1; threads < 4; threads++)
         engines[f - fixtures][threads] = new_engine(f->model, threads, 0, MEGABYTE_ISA_AUTO);
@@ -1929,7 +2017,8 @@ static void random_levels(void) {
             make_data(f, kind, bytes + total, n);
             if (!i) {
                 random_ways(f, &in, &out, bytes, n, prime);
-                if (!in.options.block && in.options.n_prime) in.options.block = out.options.block = 4096;
+                if (!in.options.block && in.options.n_prime)
+                    in.options.block = out.options.block = 4096;
                 in.options.engine = engines[f - fixtures][random_below(4)];
                 out.options.engine = engines[f - fixtures][random_below(4)];
             } else if (in.options.size) {
@@ -1949,33 +2038,40 @@ static void random_levels(void) {
             ref_append(&all.bytes, &all.n, &all.room, packed.bytes, packed.n);
             total += n;
         }
-        megabyte_status status = run_codec(f->model, MEGABYTE_DECOMPRESS, &out, all.bytes, all.n, &got);
+        megabyte_status status = run_codec(f->model, MEGABYTE_DECOMPRESS, &out, all.bytes, all.n,
+                                           &got);
         CHECK(!status && same(got.bytes, got.n, bytes, total), "%s, %zu bytes of %zu",
               megabyte_status_string(status), got.n, total);
         if (seed % 4) continue;
         OK(decompress_once(f->model, &out.options, all.bytes, all.n, total, &got, NULL));
         CHECK(same(got.bytes, got.n, bytes, total), "in one call: %zu bytes of %zu", got.n, total);
     }
-    for (int i = 0; i < MEGABYTE_METHODS; i++) CHECK(blocks[i] > 25, "%d of method %d", (int)blocks[i], i);
+    for (int i = 0; i < MEGABYTE_METHODS; i++)
+        CHECK(blocks[i] > 25, "%d of method %d", (int)blocks[i], i);
     EACH_FIXTURE(f)
-    for (uint32_t threads = 1; threads < 4; threads++) megabyte_engine_free(engines[f - fixtures][threads]);
+    for (uint32_t threads = 1; threads < 4; threads++)
+        megabyte_engine_free(engines[f - fixtures][threads]);
     free(packed.bytes), free(all.bytes), free(got.bytes);
 }
 
-/* About the edges of blocks, windows and chunks of contexts-only decoding, by one to five streams. */
+/* About the edges of blocks, windows and chunks of contexts-only decoding, by one to five
+ * streams. */
 static void level_edges(void) {
     static uint8_t bytes[3 * 1025 + 1];
-    static const int levels[] = { 2, 7 };
-    buffer packed = { 0 }, got = { 0 };
-    size_t window = (size_t)tiny->info.context_bytes, blocks[] = { 1, tiny->info.patch_bytes, window - 1, window + 1, 1024 };
+    static const int levels[] = {2, 7};
+    buffer packed = {0}, got = {0};
+    size_t window = (size_t)tiny->info.context_bytes,
+           blocks[] = {1, tiny->info.patch_bytes, window - 1, window + 1, 1024};
     for (size_t l = 0; l < COUNT_OF(levels); l++)
         for (size_t b = 0; b < COUNT_OF(blocks); b++)
             for (size_t times = 1; times <= 3; times++)
                 for (size_t n = blocks[b] * times - 1; n <= blocks[b] * times + 1; n++) {
-                    way in = { .options = { .block = (uint32_t)blocks[b], .streams = 1 + (uint32_t)(n % 5) },
-                               .push = times == 2 ? 5 : 0 };
-                    way out = { .options = { .block = (uint32_t)blocks[b], .streams = 5 - (uint32_t)(n % 5) },
-                                .pull = times == 3 ? 500 : 0 };
+                    way in = {
+                        .options = {.block = (uint32_t)blocks[b], .streams = 1 + (uint32_t)(n % 5)},
+                        .push = times == 2 ? 5 : 0};
+                    way out = {
+                        .options = {.block = (uint32_t)blocks[b], .streams = 5 - (uint32_t)(n % 5)},
+                        .pull = times == 3 ? 500 : 0};
                     at_level(levels[l], &in, &out);
                     in.options.verify = n % 3 == 0;
                     if (times == 1) in.options.size = n;
@@ -1983,7 +2079,8 @@ static void level_edges(void) {
                     name_way(tiny, &in, &out, b % 2 ? LIKELY : MIXED, n);
                     make_data(tiny, b % 2 ? LIKELY : MIXED, bytes, n);
                     OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &in, bytes, n, &packed));
-                    OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n, &got));
+                    OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n,
+                                 &got));
                     CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
                 }
     free(packed.bytes), free(got.bytes);
@@ -1995,16 +2092,18 @@ static void memory_of_contexts(void) {
         int level;
         uint32_t block, asked, primed, contexts; /* the last: what the file says */
     } cases[] = {
-        { 1, 262144, 0, 0, 1 },   { 2, 16384, 0, 0, 4 },  { 3, 65536, 0, 0, 16 },  { 4, 262144, 0, 0, 64 },
-        { 5, 262144, 0, 0, 0 },   { 6, 262144, 0, 0, 4 }, { 7, 262144, 0, 0, 16 }, { 8, 262144, 0, 0, 64 },
-        { 9, 262144, 0, 0, 64 },  { 7, 4096, 0, 0, 1 },   { 9, 12000, 0, 0, 4 },    { 2, 1000, 0, 0, 1 },
-        { 8, 300, 64, 0, 1 },     { 3, 262144, 1, 0, 1 }, { 7, 262144, 4, 0, 4 },  { 5, 262144, 4, 0, 4 },
-        { 7, 262144, UINT32_MAX, 0, 0 }, { 1, 4096, 0, 1, 1 }, { 6, 300, 0, 1, 4 },  { 7, 300, 16, 1, 16 },
-        { 5, 300, 0, 1, 0 },      { 7, 300, UINT32_MAX, 1, 0 },
+        {1, 262144, 0, 0, 1},       {2, 16384, 0, 0, 4},           {3, 65536, 0, 0, 16},
+        {4, 262144, 0, 0, 64},      {5, 262144, 0, 0, 0},          {6, 262144, 0, 0, 4},
+        {7, 262144, 0, 0, 16},      {8, 262144, 0, 0, 64},         {9, 262144, 0, 0, 64},
+        {7, 4096, 0, 0, 1},         {9, 12000, 0, 0, 4},           {2, 1000, 0, 0, 1},
+        {8, 300, 64, 0, 1},         {3, 262144, 1, 0, 1},          {7, 262144, 4, 0, 4},
+        {5, 262144, 4, 0, 4},       {7, 262144, UINT32_MAX, 0, 0}, {1, 4096, 0, 1, 1},
+        {6, 300, 0, 1, 4},          {7, 300, 16, 1, 16},           {5, 300, 0, 1, 0},
+        {7, 300, UINT32_MAX, 1, 0},
     };
-    static const uint32_t offered[] = { MEGABYTE_NO_CONTEXTS, 1, 4, 16, 64 };
+    static const uint32_t offered[] = {MEGABYTE_NO_CONTEXTS, 1, 4, 16, 64};
     uint8_t bytes[700];
-    buffer packed = { 0 }, got = { 0 };
+    buffer packed = {0}, got = {0};
     seed_random(1);
     make_data(tiny, TEXT, bytes, sizeof bytes);
     memcpy(bytes + 300, bytes, 300); /* contexts help */
@@ -2012,44 +2111,48 @@ static void memory_of_contexts(void) {
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         const struct memory_case *m = &cases[i];
         megabyte_container c;
-        megabyte_codec_options o = { .level = m->level, .block = m->block, .contexts = m->asked };
+        megabyte_codec_options o = {.level = m->level, .block = m->block, .contexts = m->asked};
         if (m->primed) o.prime = tiny->pool, o.n_prime = 20;
-        name_case("level %d, blocks of %u, %u MB asked, primed %u", m->level, m->block, m->asked, m->primed);
+        name_case("level %d, blocks of %u, %u MB asked, primed %u", m->level, m->block, m->asked,
+                  m->primed);
         compress_once(tiny->model, &o, bytes, sizeof bytes, &packed);
         OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
         CHECK(c.contexts == m->contexts, "%u MB", c.contexts);
         for (size_t k = 0; k < COUNT_OF(offered); k++) {
             uint32_t has = k ? offered[k] : 0;
-            megabyte_codec_options d = { .level = 7, .block = m->block, .contexts = offered[k] };
+            megabyte_codec_options d = {.level = 7, .block = m->block, .contexts = offered[k]};
             if (m->primed) d.prime = o.prime, d.n_prime = o.n_prime;
             if (m->primed && has > 16) continue; /* takes its time */
             megabyte_error error;
-            megabyte_status status =
-                decompress_once(tiny->model, &d, packed.bytes, packed.n, sizeof bytes, &got, &error);
+            megabyte_status status = decompress_once(tiny->model, &d, packed.bytes, packed.n,
+                                                     sizeof bytes, &got, &error);
             int fits = m->primed && m->contexts ? has == m->contexts : has >= m->contexts;
             CHECK(status == (fits ? MEGABYTE_OK : MEGABYTE_CAPACITY), "for %u MB: '%s' %s", has,
                   megabyte_status_string(status), error.text);
             if (fits) CHECK(same(got.bytes, got.n, bytes, sizeof bytes));
-            else CHECK(!got.n && strstr(error.text, "contexts"), "%zu bytes, '%s'", got.n, error.text);
+            else
+                CHECK(!got.n && strstr(error.text, "contexts"), "%zu bytes, '%s'", got.n,
+                      error.text);
         }
     }
     name_case("by default 16 MB are taken");
     for (int level = 1; level <= 8; level += 1 + (level == 4)) {
-        megabyte_codec_options o = { .level = level, .block = 262144 }, d = { .level = ITS_OWN };
+        megabyte_codec_options o = {.level = level, .block = 262144}, d = {.level = ITS_OWN};
         compress_once(tiny->model, &o, bytes, sizeof bytes, &packed);
-        CHECK_STATUS(decompress_once(tiny->model, &d, packed.bytes, packed.n, sizeof bytes, &got, NULL),
-                     level % 4 ? MEGABYTE_OK : MEGABYTE_CAPACITY);
+        CHECK_STATUS(
+            decompress_once(tiny->model, &d, packed.bytes, packed.n, sizeof bytes, &got, NULL),
+            level % 4 ? MEGABYTE_OK : MEGABYTE_CAPACITY);
     }
     free(packed.bytes), free(got.bytes);
 }
 
-/* Blocks of every method side by side, more than are decoded at once, by one and two threads; a damaged one stops
- * alone, and all before it comes out. */
+/* Blocks of every method side by side, more than are decoded at once, by one and two threads; a
+ * damaged one stops alone, and all before it comes out. */
 static void many_streams(void) {
     enum { BLOCK = 700, BLOCKS = 37, SIZE = BLOCK * BLOCKS - 300 };
     static uint8_t bytes[BLOCK * BLOCKS];
-    static const uint32_t streams[] = { 1, 2, 7, 8, 9, 16, 21, 37 };
-    buffer packed = { 0 }, again = { 0 }, got = { 0 };
+    static const uint32_t streams[] = {1, 2, 7, 8, 9, 16, 21, 37};
+    buffer packed = {0}, again = {0}, got = {0};
     size_t intact = 0;
     seed_random(20);
     for (size_t i = 0; i < BLOCKS; i++) {
@@ -2060,29 +2163,35 @@ static void many_streams(void) {
     }
     for (uint32_t threads = 1; threads <= 2; threads++) {
         megabyte_engine *engine;
-        megabyte_engine_options with = { .threads = threads };
+        megabyte_engine_options with = {.threads = threads};
         OK(megabyte_engine_create(&engine, tiny->model, &with, NULL, NULL));
         for (size_t i = 0; i < COUNT_OF(streams); i++) {
             name_case("%u streams, %u threads", streams[i], threads);
-            way w = { .options = { .engine = engine, .block = BLOCK, .streams = streams[i], .level = 7, .contexts = 1,
-                                   .verify = i % 2 } };
+            way w = {.options = {.engine = engine,
+                                 .block = BLOCK,
+                                 .streams = streams[i],
+                                 .level = 7,
+                                 .contexts = 1,
+                                 .verify = i % 2}};
             megabyte_codec *c = new_codec(tiny->model, MEGABYTE_COMPRESS, &w.options);
             OK(drive(c, &w, bytes, SIZE, i || threads > 1 ? &again : &packed));
             megabyte_codec_counts counts;
             megabyte_codec_count(c, &counts);
             for (int method = 0; method < MEGABYTE_METHODS; method++)
-                CHECK(method == MEGABYTE_NETWORK || counts.blocks[method] > 2, "%d blocks of method %d",
-                      (int)counts.blocks[method], method);
+                CHECK(method == MEGABYTE_NETWORK || counts.blocks[method] > 2,
+                      "%d blocks of method %d", (int)counts.blocks[method], method);
             if (again.n) CHECK(same(again.bytes, again.n, packed.bytes, packed.n), "another file");
             megabyte_codec_free(c);
             OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got));
             CHECK(same(got.bytes, got.n, bytes, SIZE), "other bytes");
             packed.bytes[packed.n * 3 / 4] ^= 8;
-            CHECK_STATUS(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got),
-                         MEGABYTE_CORRUPT);
+            CHECK_STATUS(
+                run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got),
+                MEGABYTE_CORRUPT);
             packed.bytes[packed.n * 3 / 4] ^= 8;
             if (!intact) intact = got.n; /* of one stream alone: whole blocks before the damage */
-            CHECK(got.n == intact && got.n > SIZE / 2 && got.n % BLOCK == 0 && !memcmp(got.bytes, bytes, got.n),
+            CHECK(got.n == intact && got.n > SIZE / 2 && got.n % BLOCK == 0 &&
+                      !memcmp(got.bytes, bytes, got.n),
                   "%zu bytes, not %zu", got.n, intact);
         }
         megabyte_engine_free(engine);
@@ -2090,20 +2199,24 @@ static void many_streams(void) {
     free(packed.bytes), free(again.bytes), free(got.bytes);
 }
 
-/* Which method is taken for which bytes, and that the code is as long as its own probabilities say. */
+/* Which method is taken for which bytes, and that the code is as long as its own probabilities
+ * say. */
 static void choice_of_methods(void) {
     enum { SIZE = 17000 }; /* more than what contexts are tried on */
     static uint8_t bytes[SIZE];
-    buffer packed = { 0 };
+    buffer packed = {0};
     for (int what = 0; what < 7; what++)
         for (int level = 1; level <= 9; level++) {
-            static const char *const names[] = { "a repetition", "the test's text",   "its own text", "noise",
-                                                 "a constant",   "text by its model", "noise, twice" };
+            static const char *const names[] = {
+                "a repetition", "the test's text",   "its own text", "noise",
+                "a constant",   "text by its model", "noise, twice"};
             const megabyte_model *m = what == 5 ? text_small : tiny->model;
-            megabyte_codec_options o = { .level = level, .contexts = level == 5 ? 0 : 1, .size = SIZE, .streams = 1 };
+            megabyte_codec_options o = {
+                .level = level, .contexts = level == 5 ? 0 : 1, .size = SIZE, .streams = 1};
             size_t n = what == 5 ? 3000 : SIZE;
             if (level == 3 && what == 1) o.contexts = 0;
-            if (what ? level == 2 || level == 4 || level == 8 : 0) continue; /* others with the memory of 1, 1, 7 */
+            if (what ? level == 2 || level == 4 || level == 8 : 0)
+                continue; /* others with the memory of 1, 1, 7 */
             if (what == 5 && level != 1 && level != 5 && level != 7) continue;
             name_case("%s, level %d", names[what], level);
             seed_random(7);
@@ -2113,54 +2226,63 @@ static void choice_of_methods(void) {
             if (what == 1 || what == 5) memcpy(bytes, text, n);
             if (what == 2) memcpy(bytes, tiny->pool, n);
             if (what == 4) memset(bytes, 7, n);
-            if (what == 6) memcpy(bytes + n / 2, bytes, n / 2); /* the second half repeats the first */
-            way w = { .options = o };
+            if (what == 6)
+                memcpy(bytes + n / 2, bytes, n / 2); /* the second half repeats the first */
+            way w = {.options = o};
             w.options.size = n;
             megabyte_codec *c = new_codec(m, MEGABYTE_COMPRESS, &w.options);
             OK(drive(c, &w, bytes, n, &packed));
             megabyte_codec_counts counts;
             megabyte_codec_count(c, &counts);
-            int method = 0, with = level < 5 ? MEGABYTE_CONTEXTS : level == 5 ? MEGABYTE_NETWORK : MEGABYTE_MIXED;
+            int method = 0, with = level < 5    ? MEGABYTE_CONTEXTS
+                                   : level == 5 ? MEGABYTE_NETWORK
+                                                : MEGABYTE_MIXED;
             while (method < MEGABYTE_METHODS - 1 && !counts.blocks[method]) method++;
             CHECK(counts.blocks[method] == 1, "%d blocks", (int)counts.blocks[method]);
             CHECK(counts.compressed == packed.n && counts.original == n);
-            CHECK(packed.n <= n + n / 2000 + 64 && packed.n <= n + 24, "%zu bytes become %zu", n, packed.n);
+            CHECK(packed.n <= n + n / 2000 + 64 && packed.n <= n + 24, "%zu bytes become %zu", n,
+                  packed.n);
             int expected = with;
             if (what == 3) expected = MEGABYTE_STORED;
             if (what == 4) expected = MEGABYTE_CONSTANT;
             if (level > 5 && (what == 0 || what == 6)) expected = MEGABYTE_CONTEXTS;
             if (level == 5 && (what == 0 || what == 1 || what == 6)) expected = MEGABYTE_STORED;
-            if (what == 1 && level > 5) expected = method; /* either: the network has seen no such text */
+            if (what == 1 && level > 5)
+                expected = method; /* either: the network has seen no such text */
             if (what == 1 && level > 5) CHECK(method >= MEGABYTE_CONTEXTS, "method %d", method);
             CHECK(method == expected, "method %d, not %d", method, expected);
             if (what == 6 && level != 5) CHECK(packed.n < n * 7 / 10, "%zu bytes", packed.n);
             if (what == 0 && level != 5) CHECK(packed.n < 2500, "%zu bytes", packed.n);
             if (method <= MEGABYTE_CONSTANT) CHECK(!counts.coded_bits && counts.ideal_bits == 0);
             else {
-                CHECK((double)counts.coded_bits <= counts.ideal_bits * 1.0005 + 48, "%f ideal bits, %llu coded",
-                      counts.ideal_bits, (unsigned long long)counts.coded_bits);
-                CHECK((double)counts.coded_bits >= counts.ideal_bits - 24, "%f ideal bits, %llu coded",
-                      counts.ideal_bits, (unsigned long long)counts.coded_bits);
+                CHECK((double)counts.coded_bits <= counts.ideal_bits * 1.0005 + 48,
+                      "%f ideal bits, %llu coded", counts.ideal_bits,
+                      (unsigned long long)counts.coded_bits);
+                CHECK((double)counts.coded_bits >= counts.ideal_bits - 24,
+                      "%f ideal bits, %llu coded", counts.ideal_bits,
+                      (unsigned long long)counts.coded_bits);
             }
             static double network_bits; /* as level 5 counted them */
             if (level == 5) network_bits = counts.ideal_bits;
-            if (method == MEGABYTE_NETWORK) CHECK(counts.network_bits <= counts.ideal_bits * 1.0001);
+            if (method == MEGABYTE_NETWORK)
+                CHECK(counts.network_bits <= counts.ideal_bits * 1.0001);
             else if (method == MEGABYTE_CONTEXTS)
-                CHECK(counts.network_bits == 0, "%f bits by a network that is not used", counts.network_bits);
+                CHECK(counts.network_bits == 0, "%f bits by a network that is not used",
+                      counts.network_bits);
             else if (method == MEGABYTE_MIXED && level > 5 && network_bits > 0)
-                CHECK(fabs(counts.network_bits / network_bits - 1) < 1e-4, "%f bits by the network, %f at level 5",
-                      counts.network_bits, network_bits);
+                CHECK(fabs(counts.network_bits / network_bits - 1) < 1e-4,
+                      "%f bits by the network, %f at level 5", counts.network_bits, network_bits);
             if (what == 2 && level > 5)
-                CHECK(counts.ideal_bits < network_bits * 1.005 + 80, "%f bits mixed, %f by the network",
-                      counts.ideal_bits, network_bits);
+                CHECK(counts.ideal_bits < network_bits * 1.005 + 80,
+                      "%f bits mixed, %f by the network", counts.ideal_bits, network_bits);
             megabyte_codec_free(c);
         }
     free(packed.bytes);
 }
 
 /* Both lengths of a message's code: what encoding gives, or its bytes stored. */
-static int is_code_of(megabyte_codec *c, megabyte_stream *scratch, const uint8_t *coded, size_t n_coded,
-                      const uint8_t *bytes, size_t n) {
+static int is_code_of(megabyte_codec *c, megabyte_stream *scratch, const uint8_t *coded,
+                      size_t n_coded, const uint8_t *bytes, size_t n) {
     uint8_t *again = need(4 * n + 64, 1);
     size_t got;
     OK(megabyte_codec_encode(c, bytes, n, again, megabyte_message_bound(n), &got));
@@ -2172,12 +2294,12 @@ static int is_code_of(megabyte_codec *c, megabyte_stream *scratch, const uint8_t
 }
 
 static const megabyte_codec_options message_options[] = {
-    { .level = 3, .contexts = 1 },
-    { .level = 5 },
-    { .level = 7, .contexts = 1 },
-    { .level = 5, .contexts = MEGABYTE_NO_CONTEXTS, .n_prime = 60 },
-    { .level = 3, .contexts = 1, .n_prime = 500 },
-    { .level = 7, .contexts = 1, .n_prime = 500 },
+    {.level = 3, .contexts = 1},
+    {.level = 5},
+    {.level = 7, .contexts = 1},
+    {.level = 5, .contexts = MEGABYTE_NO_CONTEXTS, .n_prime = 60},
+    {.level = 3, .contexts = 1, .n_prime = 500},
+    {.level = 7, .contexts = 1, .n_prime = 500},
 };
 static megabyte_codec_options options_for_messages(const fixture *f, size_t i) {
     megabyte_codec_options o = message_options[i];
@@ -2187,7 +2309,7 @@ static megabyte_codec_options options_for_messages(const fixture *f, size_t i) {
 }
 
 static void messages_of_codecs(void) {
-    size_t sums[COUNT_OF(message_options)] = { 0 };
+    size_t sums[COUNT_OF(message_options)] = {0};
     EACH_FIXTURE(f)
     for (size_t i = 0; i < COUNT_OF(message_options); i++) {
         megabyte_codec_options o = options_for_messages(f, i);
@@ -2195,26 +2317,31 @@ static void messages_of_codecs(void) {
         megabyte_engine *engine = new_engine(f->model, 1 + i % 3, 3, MEGABYTE_ISA_AUTO);
         o.engine = engine, o.streams = (uint32_t)i % 4, o.block = (uint32_t)i * 1000;
         megabyte_codec *d = new_codec(f->model, MEGABYTE_MESSAGES, &o);
-        megabyte_stream *s = new_stream(f->model, engine, 0), *primed = new_stream(f->model, engine, 0);
+        megabyte_stream *s = new_stream(f->model, engine, 0),
+                        *primed = new_stream(f->model, engine, 0);
         OK(megabyte_stream_feed(primed, o.prime, o.n_prime));
         for (size_t n = 0; n <= 200; n += f == tiny ? 1 : 13) {
             uint8_t bytes[200], coded[200 + 32], back[200 + 16], other[200 + 16];
             size_t n_coded = 12345, got = 12345, bound = megabyte_message_bound(n);
-            name_case("%s, level %d, primed with %zu, a message of %zu", f->y.name, o.level, o.n_prime, n);
+            name_case("%s, level %d, primed with %zu, a message of %zu", f->y.name, o.level,
+                      o.n_prime, n);
             seed_random(n);
             if (n % 5 == 1) memcpy(bytes, f->pool + 100, n);
             else make_data(f, n % 5 == 3 ? MIXED : n % 5 == 4 ? RANDOM : LIKELY, bytes, n);
             memset(coded, 0x99, sizeof coded), memset(back, 0x99, sizeof back);
             OK(megabyte_codec_encode(c, n ? bytes : NULL, n, coded, bound, &n_coded));
             CHECK(n_coded <= bound && n_coded <= n + 5, "%zu bytes", n_coded);
-            for (size_t k = bound; k < sizeof coded; k++) CHECK(coded[k] == 0x99, "byte %zu is written", k);
+            for (size_t k = bound; k < sizeof coded; k++)
+                CHECK(coded[k] == 0x99, "byte %zu is written", k);
             if (n % 5 == 1 && f == tiny) sums[i] += n_coded;
             uint8_t *exact = need(n_coded, 1);
             memcpy(exact, coded, n_coded);
             OK(megabyte_codec_decode(d, exact, n_coded, back, n, &got));
             CHECK(same(back, got, bytes, n), "%zu others come back", got);
-            for (size_t k = n; k < sizeof back; k++) CHECK(back[k] == 0x99, "byte %zu is written", k);
-            OK(megabyte_codec_decode(c, exact, n_coded, back, sizeof back, &got)); /* by the same codec */
+            for (size_t k = n; k < sizeof back; k++)
+                CHECK(back[k] == 0x99, "byte %zu is written", k);
+            OK(megabyte_codec_decode(c, exact, n_coded, back, sizeof back,
+                                     &got)); /* by the same codec */
             CHECK(same(back, got, bytes, n), "%zu others come back", got);
             OK(megabyte_codec_encode(d, bytes, n, other, bound, &got)); /* in the other direction */
             CHECK(same(other, got, coded, n_coded), "other codes");
@@ -2232,14 +2359,18 @@ static void messages_of_codecs(void) {
                 REFUSED(megabyte_codec_decode(c, NULL, n_coded, other, sizeof other, &got));
                 REFUSED(megabyte_codec_decode(c, coded, n_coded, NULL, sizeof other, &got));
                 REFUSED(megabyte_codec_decode(c, coded, n_coded, other, sizeof other, NULL));
-                CHECK_STATUS(megabyte_codec_encode(c, bytes, n, other, bound - 1, &got), MEGABYTE_CAPACITY);
+                CHECK_STATUS(megabyte_codec_encode(c, bytes, n, other, bound - 1, &got),
+                             MEGABYTE_CAPACITY);
                 CHECK_STATUS(megabyte_codec_encode(c, bytes, n, other, 0, &got), MEGABYTE_CAPACITY);
-                CHECK_STATUS(megabyte_codec_decode(d, coded, n_coded, other, n - 1, &got), MEGABYTE_CAPACITY);
+                CHECK_STATUS(megabyte_codec_decode(d, coded, n_coded, other, n - 1, &got),
+                             MEGABYTE_CAPACITY);
                 CHECK(got == n, "a message of %zu, not %zu", n, got);
             }
             free(exact);
         }
-        if (f == tiny) CHECK(i < 3 || i == 3 || sums[i] * 2 < sums[i - 4 + (i == 5)], "%zu bytes, %zu without priming", sums[i], sums[0]);
+        if (f == tiny)
+            CHECK(i < 3 || i == 3 || sums[i] * 2 < sums[i - 4 + (i == 5)],
+                  "%zu bytes, %zu without priming", sums[i], sums[0]);
         megabyte_stream_free(s), megabyte_stream_free(primed);
         megabyte_codec_free(c), megabyte_codec_free(d);
         megabyte_engine_free(engine);
@@ -2276,7 +2407,8 @@ static void messages_beside_files(void) {
 static void hostile_codes_for_codecs(void) {
     for (size_t i = 0; i < COUNT_OF(message_options); i++) {
         megabyte_codec_options o = options_for_messages(tiny, i);
-        megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MESSAGES, &o), *d = new_codec(tiny->model, MEGABYTE_MESSAGES, &o);
+        megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MESSAGES, &o),
+                       *d = new_codec(tiny->model, MEGABYTE_MESSAGES, &o);
         megabyte_stream *scratch = new_stream(tiny->model, NULL, 0);
         size_t decoded = 0;
         for (int seed = -1; seed < 1500; seed++) {
@@ -2299,10 +2431,12 @@ static void hostile_codes_for_codecs(void) {
             uint8_t *exact = need(n, 1), *back = need(room, 1);
             memcpy(exact, coded, n);
             megabyte_status status = megabyte_codec_decode(d, exact, n, back, room, &got);
-            CHECK(status == MEGABYTE_OK || status == MEGABYTE_CORRUPT || status == MEGABYTE_CAPACITY, "%s",
-                  megabyte_status_string(status));
+            CHECK(status == MEGABYTE_OK || status == MEGABYTE_CORRUPT ||
+                      status == MEGABYTE_CAPACITY,
+                  "%s", megabyte_status_string(status));
             if (status == MEGABYTE_OK) {
-                CHECK(got <= room && is_code_of(c, scratch, coded, n, back, got), "%zu bytes, of another code", got);
+                CHECK(got <= room && is_code_of(c, scratch, coded, n, back, got),
+                      "%zu bytes, of another code", got);
                 decoded++;
             } else if (status == MEGABYTE_CORRUPT) {
                 CHECK(!got, "%zu bytes and CORRUPT", got);
@@ -2317,11 +2451,12 @@ static void hostile_codes_for_codecs(void) {
     }
 }
 
-/* About 3 KB: stored blocks, then some of contexts, alone or mixed; single: one block of 500 bytes. */
+/* About 3 KB: stored blocks, then some of contexts, alone or mixed; single: one block of 500
+ * bytes. */
 static void make_level(sample *x, int level, int single) {
-    static const size_t sizes[] = { 900, 1024, 50, 90, 130, 160 };
-    way w = { .options = { .block = 1024 } };
-    uint64_t blocks[MEGABYTE_METHODS] = { 0 };
+    static const size_t sizes[] = {900, 1024, 50, 90, 130, 160};
+    way w = {.options = {.block = 1024}};
+    uint64_t blocks[MEGABYTE_METHODS] = {0};
     size_t taken;
     at_level(level, &w, &x->w);
     x->w.options.block = 1024;
@@ -2330,7 +2465,9 @@ static void make_level(sample *x, int level, int single) {
     for (size_t i = 0; i < (single ? 1 : COUNT_OF(sizes)); i++) {
         size_t n = single ? 300 : sizes[i];
         if (!single && i < 3) make_data(tiny, i < 2 ? RANDOM : ZEROS, x->original + x->n, n);
-        else if (level < 5) memcpy(x->original + x->n, text + 500 * i, n / 2), memcpy(x->original + x->n + n / 2, text + 500 * i, n - n / 2);
+        else if (level < 5)
+            memcpy(x->original + x->n, text + 500 * i, n / 2),
+                memcpy(x->original + x->n + n / 2, text + 500 * i, n - n / 2);
         else make_data(tiny, LIKELY, x->original + x->n, n);
         OK(megabyte_codec_push(c, x->original + x->n, n, &taken));
         x->n += n;
@@ -2342,8 +2479,8 @@ static void make_level(sample *x, int level, int single) {
     OK(pull_all(c, 0, &x->packed));
     count_blocks(c, blocks);
     int method = level < 5 ? MEGABYTE_CONTEXTS : MEGABYTE_MIXED;
-    CHECK(blocks[method] == (single ? 1 : 3) && blocks[MEGABYTE_STORED] == (single ? 0 : 2), "%d by method %d",
-          (int)blocks[method], method);
+    CHECK(blocks[method] == (single ? 1 : 3) && blocks[MEGABYTE_STORED] == (single ? 0 : 2),
+          "%d by method %d", (int)blocks[method], method);
     megabyte_codec_free(c);
     find_blocks(x);
 }
@@ -2352,7 +2489,8 @@ static void flipped_bits_at_levels(void) {
     static sample x[4];
     fflush(stdout);
     for (int i = 0; i < 4; i++) make_level(&x[i], i % 2 ? 7 : 1, i / 2);
-    CHECK(x[0].packed.n > 2000 && x[1].packed.n > 2000, "%zu and %zu bytes", x[0].packed.n, x[1].packed.n);
+    CHECK(x[0].packed.n > 2000 && x[1].packed.n > 2000, "%zu and %zu bytes", x[0].packed.n,
+          x[1].packed.n);
     pid_t other = fork(); /* two halves of the work */
     CHECK(other >= 0);
     for (int i = other ? 0 : 1; i < 4; i += 2) {
@@ -2368,10 +2506,11 @@ static void flipped_bits_at_levels(void) {
     for (int i = 0; i < 4; i++) free_sample(&x[i]);
 }
 
-/* Headers with every code of contexts and every method: what cannot be is CORRUPT, what is too much CAPACITY. */
+/* Headers with every code of contexts and every method: what cannot be is CORRUPT, what is too much
+ * CAPACITY. */
 static void hostile_contexts(void) {
     uint8_t bytes[500], digest[32];
-    buffer out = { 0 };
+    buffer out = {0};
     static sample right[2]; /* by contexts, mixed: one block each */
     make_level(&right[0], 1, 1), make_level(&right[1], 7, 1);
     seed_random(1);
@@ -2380,14 +2519,15 @@ static void hostile_contexts(void) {
         for (int method = 0; method < 8; method++)
             for (int single = 0; single < 2; single++)
                 for (int has = 0; has < 3; has++) { /* the decoder: no contexts, 1 MB, 4 MB */
-                    ref_writer w = { 0 };
+                    ref_writer w = {0};
                     ref_header h = header_for(tiny);
                     megabyte_container c;
                     megabyte_error error;
                     int mixed = method == REF_MIXED, coded = method >= REF_CODED;
                     const sample *x = &right[mixed];
                     OK(megabyte_container_read(x->packed.bytes, x->packed.n, &c, NULL));
-                    name_case("contexts %d, method %d, single %d, decoder %d", code, method, single, has);
+                    name_case("contexts %d, method %d, single %d, decoder %d", code, method, single,
+                              has);
                     h.single = single, h.method = single ? method : 0, h.contexts = code;
                     h.size = method == REF_STORED ? sizeof bytes : x->n;
                     h.coded = coded ? c.coded : h.size, h.block = 1024;
@@ -2403,37 +2543,48 @@ static void hostile_contexts(void) {
                         ref_write(&w, digest, 4);
                     }
                     ref_write(&w, coded ? x->packed.bytes + c.header_bytes : bytes,
-                              coded ? c.coded : method ? 1 : sizeof bytes);
+                              coded    ? c.coded
+                              : method ? 1
+                                       : sizeof bytes);
                     ref_append(&w.original, &w.n_original, &w.room_original, holds, h.size);
                     if (single) ref_write(&w, digest, 4);
                     else ref_write_end(&w);
-                    int corrupt = code > 4 || method >= REF_METHODS || (method > REF_CODED && !code);
-                    megabyte_status expected = corrupt && (single || code > 4)      ? MEGABYTE_CORRUPT
-                                               : code > (has == 2 ? 2 : has)        ? MEGABYTE_CAPACITY
-                                               : corrupt || method == REF_CODED     ? MEGABYTE_CORRUPT
-                                                                                    : MEGABYTE_OK;
-                    megabyte_codec_options o = { .block = 1024, .contexts = has ? has == 2 ? 4 : 1 : MEGABYTE_NO_CONTEXTS };
-                    megabyte_status status = decompress_once(tiny->model, &o, w.bytes, w.n, 1024, &out, &error);
-                    if (expected || method < REF_CONTEXTS || code == 1) /* the code was made with 1 MB */
-                        CHECK(status == expected, "'%s' (%s), not '%s'", megabyte_status_string(status), error.text,
+                    int corrupt = code > 4 || method >= REF_METHODS ||
+                                  (method > REF_CODED && !code);
+                    megabyte_status expected = corrupt && (single || code > 4)  ? MEGABYTE_CORRUPT
+                                               : code > (has == 2 ? 2 : has)    ? MEGABYTE_CAPACITY
+                                               : corrupt || method == REF_CODED ? MEGABYTE_CORRUPT
+                                                                                : MEGABYTE_OK;
+                    megabyte_codec_options o = {
+                        .block = 1024, .contexts = has ? has == 2 ? 4 : 1 : MEGABYTE_NO_CONTEXTS};
+                    megabyte_status status = decompress_once(tiny->model, &o, w.bytes, w.n, 1024,
+                                                             &out, &error);
+                    if (expected || method < REF_CONTEXTS ||
+                        code == 1) /* the code was made with 1 MB */
+                        CHECK(status == expected, "'%s' (%s), not '%s'",
+                              megabyte_status_string(status), error.text,
                               megabyte_status_string(expected));
                     else CHECK(status == MEGABYTE_OK || status == MEGABYTE_CORRUPT);
                     if (status) CHECK(!out.n);
                     else CHECK(same(out.bytes, out.n, w.original, w.n_original));
                     status = megabyte_container_read(w.bytes, w.n, &c, NULL);
-                    CHECK(status == (corrupt && (single || code > 4) ? MEGABYTE_CORRUPT : MEGABYTE_OK), "'%s'",
-                          megabyte_status_string(status));
+                    CHECK(status ==
+                              (corrupt && (single || code > 4) ? MEGABYTE_CORRUPT : MEGABYTE_OK),
+                          "'%s'", megabyte_status_string(status));
                     if (!status) {
                         CHECK(c.contexts == (code ? 1u << 2 * (code - 1) : 0), "%u MB", c.contexts);
                         megabyte_block b;
                         if (!single)
-                            CHECK_STATUS(megabyte_block_read(w.bytes + c.header_bytes, w.n - c.header_bytes, &c, &b, NULL),
+                            CHECK_STATUS(megabyte_block_read(w.bytes + c.header_bytes,
+                                                             w.n - c.header_bytes, &c, &b, NULL),
                                          corrupt ? MEGABYTE_CORRUPT : MEGABYTE_OK);
                     }
                     if (code == 1 && (method == REF_CONTEXTS || method == REF_MIXED)) {
                         uint8_t room[1024];
-                        ref_file r = ref_decompress(tiny->model, NULL, 0, w.bytes, w.n, room, sizeof room);
-                        CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "%s", r.wrong);
+                        ref_file r = ref_decompress(tiny->model, NULL, 0, w.bytes, w.n, room,
+                                                    sizeof room);
+                        CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "%s",
+                              r.wrong);
                     }
                     ref_discard(&w);
                 }
@@ -2441,23 +2592,22 @@ static void hostile_contexts(void) {
     free(out.bytes);
 }
 
-/* ----------------------------------------------------------------------------------------------------
- * golden */
+/* --------------------------------------------------------------------------------------- golden */
 
 /* Written by --write-golden; the same for ever, from every machine. */
 static const struct golden {
     const char *name;
-    int synthetic;                          /* the model: fixtures[0], or text-small */
+    int synthetic; /* the model: fixtures[0], or text-small */
     size_t from, n, zeros, random, n_prime; /* of text.txt; then zeros; then noise */
     megabyte_codec_options options;
 } goldens[] = {
-    { "empty", 0, 0, 0, 0, 0, 0, { 0 } },
-    { "single", 0, 0, 6000, 0, 0, 0, { 0 } },
-    { "blocks", 0, 6000, 9000, 5000, 4096, 0, { .block = 4096 } },
-    { "primed", 0, 16000, 3000, 0, 0, 2000, { .block = 1000, .halvings = 3, .streams = 2 } },
-    { "synthetic", 1, 300, 500, 300, 800, 40, { .block = 250 } },
-    { "contexts", 0, 2000, 9000, 3000, 1000, 1500, { .block = 4096, .level = 1 } },
-    { "mixed", 0, 8000, 3500, 0, 500, 0, { .block = 2000, .level = 7, .contexts = 1 } },
+    {"empty", 0, 0, 0, 0, 0, 0, {0}},
+    {"single", 0, 0, 6000, 0, 0, 0, {0}},
+    {"blocks", 0, 6000, 9000, 5000, 4096, 0, {.block = 4096}},
+    {"primed", 0, 16000, 3000, 0, 0, 2000, {.block = 1000, .halvings = 3, .streams = 2}},
+    {"synthetic", 1, 300, 500, 300, 800, 40, {.block = 250}},
+    {"contexts", 0, 2000, 9000, 3000, 1000, 1500, {.block = 4096, .level = 1}},
+    {"mixed", 0, 8000, 3500, 0, 500, 0, {.block = 2000, .level = 7, .contexts = 1}},
 };
 
 static void golden_files(int write) {
@@ -2466,7 +2616,7 @@ static void golden_files(int write) {
         const megabyte_model *m = g->synthetic ? tiny->model : text_small;
         size_t total = g->n + g->zeros + g->random, size;
         uint8_t *bytes = need(total, 1);
-        buffer packed = { 0 }, out = { 0 };
+        buffer packed = {0}, out = {0};
         char path[100];
         megabyte_codec_options o = g->options;
         name_case("golden-%s", g->name);
@@ -2488,10 +2638,11 @@ static void golden_files(int write) {
         if (out.bytes) memset(out.bytes, 0, out.room);
         ref_file r = ref_decompress(m, o.prime, o.n_prime, file, size, out.bytes, total);
         if (g->options.level)
-            CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "%s: '%s'", path, r.wrong);
+            CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "%s: '%s'", path,
+                  r.wrong);
         else
-            CHECK(!r.wrong && same(out.bytes, r.n, bytes, total), "%s: the reference says '%s'", path,
-                  r.wrong ? r.wrong : "others");
+            CHECK(!r.wrong && same(out.bytes, r.n, bytes, total), "%s: the reference says '%s'",
+                  path, r.wrong ? r.wrong : "others");
         if (write) printf("\n  %s: %zu bytes of %zu ", path, size, total);
         free(file), free(bytes), free(packed.bytes), free(out.bytes);
     }

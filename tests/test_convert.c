@@ -1,5 +1,6 @@
-/* test_convert.c - the converter on right, wrong and hostile checkpoints of every family. Each conversion runs
- * in a child process, so that exit statuses and crashes are seen; memory asked for is bounded by the input's size. */
+/* test_convert.c - the converter on right, wrong and hostile checkpoints of every family. Each
+ * conversion runs in a child process, so that exit statuses and crashes are seen; memory asked for
+ * is bounded by the input's size. */
 #define MEGABYTE_API static __attribute__((unused))
 #if !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
 #define _POSIX_C_SOURCE 200809L
@@ -33,13 +34,14 @@ static size_t charged(size_t count, size_t size) {
 #define CONFIG "tests/tmp/hostile.json"
 #define OUT "tests/tmp/hostile.mb"
 
-/* Sanitizers exit with statuses that cannot be mistaken for a refusal; memory is given back by the exit. */
+/* Sanitizers exit with statuses that cannot be mistaken for a refusal; memory is given back by the
+ * exit. */
 const char *__asan_default_options(void);
 const char *__ubsan_default_options(void);
 const char *__asan_default_options(void) { return "exitcode=99:detect_leaks=0"; }
 const char *__ubsan_default_options(void) { return "halt_on_error=1:exitcode=99"; }
 
-static const synthetic base = { "convert", 2, { 4, 3 }, { 9, 6 }, { 1, 1 }, 2, 4, 2, 20, 1, 1, "F16" };
+static const synthetic base = {"convert", 2, {4, 3}, {9, 6}, {1, 1}, 2, 4, 2, 20, 1, 1, "F16"};
 static uint8_t *checkpoint;
 static char *config, said[4096];
 static size_t checkpoint_size, config_size;
@@ -47,14 +49,15 @@ static size_t checkpoint_size, config_size;
 /* Runs mbconvert with these arguments (ending in NULL), its messages go to `said`. Returns its exit
  * status. */
 static int run_converter(const char *const *arguments, size_t limit) {
-    char *argv[20] = { "mbconvert" };
+    char *argv[20] = {"mbconvert"};
     int argc = 1, wait_status;
     while (*arguments) argv[argc++] = (char *)*arguments++;
     fflush(stdout);
     pid_t child = fork();
     CHECK(child >= 0, "fork");
     if (!child) {
-        if (!freopen("tests/tmp/said.txt", "wb", stderr) || !freopen("/dev/null", "wb", stdout)) _exit(98);
+        if (!freopen("tests/tmp/said.txt", "wb", stderr) || !freopen("/dev/null", "wb", stdout))
+            _exit(98);
         memory_limit = limit, memory_used = 0;
         exit(mbconvert_main(argc, argv));
     }
@@ -66,14 +69,14 @@ static int run_converter(const char *const *arguments, size_t limit) {
     CHECK(WIFEXITED(wait_status), "killed by signal %d: %s", WTERMSIG(wait_status), said);
     return WEXITSTATUS(wait_status);
 }
-#define RUN(...) run_converter((const char *const[]){ __VA_ARGS__, NULL }, SIZE_MAX)
+#define RUN(...) run_converter((const char *const[]){__VA_ARGS__, NULL}, SIZE_MAX)
 
 /* Refused or converted into a good model; nothing else, and nothing left behind. */
 static void check_conversion(const char *quant, size_t input_size) {
     static const char *const leftovers = "ls tests/tmp | grep -q '^hostile\\.mb.'";
     remove(OUT);
     int status = run_converter(
-        (const char *const[]){ IN, "-o", OUT, "--config", CONFIG, "--quant", quant, NULL },
+        (const char *const[]){IN, "-o", OUT, "--config", CONFIG, "--quant", quant, NULL},
         8 * input_size + (2u << 20));
     CHECK(status == 0 || status == 1, "exit status %d: %s", status, said);
     if (status) {
@@ -99,9 +102,10 @@ static void set_up(void) {
     CHECK(!access(OUT, F_OK), "the checkpoint to be mutated is refused: %s", said);
 }
 
-/* ---------------------------------------------------------------------------------------------- refusals */
+/* ------------------------------------------------------------------------------------- refusals */
 
-/* The checkpoint with every `from` in its header replaced by `to` (of the same length), or cut to `size`. */
+/* The checkpoint with every `from` in its header replaced by `to` (of the same length), or cut to
+ * `size`. */
 static void write_changed(const char *from, const char *to, size_t size) {
     uint8_t *p = need(checkpoint_size, 1);
     memcpy(p, checkpoint, checkpoint_size);
@@ -117,23 +121,24 @@ static void write_changed(const char *from, const char *to, size_t size) {
 static void check_refusal(const char *about) {
     remove(OUT);
     int status = RUN(IN, "-o", OUT, "--config", CONFIG);
-    CHECK(status == 1 && strstr(said, about), "exit status %d, '%s' does not name '%s'", status, said, about);
+    CHECK(status == 1 && strstr(said, about), "exit status %d, '%s' does not name '%s'", status,
+          said, about);
     CHECK(access(OUT, F_OK), "refused, but there is a model");
 }
 
 static void refusals_name_the_cause(void) {
     static const char *const changes[][3] = {
-        { "transformers.1.layers.0.1.4.bias", "transformers.1.layers.0.1.4.bia_",
-          "transformers.1.layers.0.1.4.bia" },
-        { "start_tokens.1", "start_tokens_1", "start_tokens.1" },
-        { "to_logits.weight", "to_logits.Weight", "to_logits.weight" },
-        { "\"shape\":[20,6]", "\"shape\":[10,6]", "token_embs" },
-        { "\"to_logits.bias\":{\"dtype\":\"F16\"", "\"to_logits.bias\":{\"dtype\":\"F64\"",
-          "to_logits.bias" },
-        { "\"to_logits.bias\":{\"dtype\":\"F16\"", "\"to_logits.bias\":{\"dtype\":\"F32\"",
-          "to_logits.bias" },
-        { "token_embs.1.4.bias\":{", "token_embs.1.4.bias\":[", "JSON" },
-        { "\"data_offsets\":[0,", "\"data_offsets\":[2,", "data" },
+        {"transformers.1.layers.0.1.4.bias", "transformers.1.layers.0.1.4.bia_",
+         "transformers.1.layers.0.1.4.bia"},
+        {"start_tokens.1", "start_tokens_1", "start_tokens.1"},
+        {"to_logits.weight", "to_logits.Weight", "to_logits.weight"},
+        {"\"shape\":[20,6]", "\"shape\":[10,6]", "token_embs"},
+        {"\"to_logits.bias\":{\"dtype\":\"F16\"", "\"to_logits.bias\":{\"dtype\":\"F64\"",
+         "to_logits.bias"},
+        {"\"to_logits.bias\":{\"dtype\":\"F16\"", "\"to_logits.bias\":{\"dtype\":\"F32\"",
+         "to_logits.bias"},
+        {"token_embs.1.4.bias\":{", "token_embs.1.4.bias\":[", "JSON"},
+        {"\"data_offsets\":[0,", "\"data_offsets\":[2,", "data"},
     };
     for (size_t i = 0; i < COUNT_OF(changes); i++) {
         name_case("%s -> %s", changes[i][0], changes[i][1]);
@@ -141,7 +146,7 @@ static void refusals_name_the_cause(void) {
         check_refusal(changes[i][2]);
         CHECK(strstr(said, IN), "'%s' does not name the file", said);
     }
-    static const size_t cuts[] = { 0, 1, 7, 8, 9, 100 };
+    static const size_t cuts[] = {0, 1, 7, 8, 9, 100};
     for (size_t i = 0; i < COUNT_OF(cuts); i++) {
         name_case("%zu bytes", cuts[i]);
         write_changed(NULL, NULL, cuts[i]);
@@ -152,11 +157,12 @@ static void refusals_name_the_cause(void) {
     check_refusal(IN);
 
     static const char *const configs[][2] = {
-        { "{\"heads\": 3, \"dim_head\": 4, \"max_seq_len\": [4, 3]}", "heads" },
-        { "{\"heads\": 2, \"dim_head\": 4, \"max_seq_len\": [4, 5]}", "max_seq_len" },
-        { "{\"heads\": 2, \"dim_head\": 4, \"max_seq_len\": [4, 3], \"dim\": [9, 7]}", "dim" },
-        { "{\"heads\": 2, \"dim_head\": 4, \"max_seq_len\": [4, 3], \"num_tokens\": 256}", "num_tokens" },
-        { "{\"heads\": \"two\"}", "JSON" },
+        {"{\"heads\": 3, \"dim_head\": 4, \"max_seq_len\": [4, 3]}", "heads"},
+        {"{\"heads\": 2, \"dim_head\": 4, \"max_seq_len\": [4, 5]}", "max_seq_len"},
+        {"{\"heads\": 2, \"dim_head\": 4, \"max_seq_len\": [4, 3], \"dim\": [9, 7]}", "dim"},
+        {"{\"heads\": 2, \"dim_head\": 4, \"max_seq_len\": [4, 3], \"num_tokens\": 256}",
+         "num_tokens"},
+        {"{\"heads\": \"two\"}", "JSON"},
     };
     write_changed(NULL, NULL, checkpoint_size);
     for (size_t i = 0; i < COUNT_OF(configs); i++) {
@@ -170,8 +176,10 @@ static void refusals_name_the_cause(void) {
     uint8_t *bare = read_file("tests/data/lucid-2stage-nopos.safetensors", &size);
     write_file("tests/tmp/bare.safetensors", bare, size);
     free(bare);
-    CHECK(RUN("tests/tmp/bare.safetensors", "-o", OUT) == 1 && strstr(said, "--seq-len"), "%s", said);
-    CHECK(RUN("tests/tmp/bare.safetensors", "-o", OUT, "--seq-len", "32") == 1 && strstr(said, "--heads"),
+    CHECK(RUN("tests/tmp/bare.safetensors", "-o", OUT) == 1 && strstr(said, "--seq-len"), "%s",
+          said);
+    CHECK(RUN("tests/tmp/bare.safetensors", "-o", OUT, "--seq-len", "32") == 1 &&
+              strstr(said, "--heads"),
           "%s", said);
 }
 
@@ -179,14 +187,17 @@ static void command_line(void) {
     name_case("command line");
     write_changed(NULL, NULL, checkpoint_size);
     CHECK(RUN("--help") == 0 && RUN("--version") == 0);
-    CHECK(RUN(IN) == 2 && RUN("-o", OUT) == 2 && RUN(IN, "-o", OUT, "--quant", "q3") == 2, "%s", said);
-    CHECK(RUN(IN, "-o", OUT, "--no-such-option") == 2 && strstr(said, "--no-such-option"), "%s", said);
-    CHECK(RUN("tests/tmp/missing.safetensors", "-o", OUT) == 1 && strstr(said, "missing.safetensors"), "%s",
+    CHECK(RUN(IN) == 2 && RUN("-o", OUT) == 2 && RUN(IN, "-o", OUT, "--quant", "q3") == 2, "%s",
           said);
+    CHECK(RUN(IN, "-o", OUT, "--no-such-option") == 2 && strstr(said, "--no-such-option"), "%s",
+          said);
+    CHECK(RUN("tests/tmp/missing.safetensors", "-o", OUT) == 1 &&
+              strstr(said, "missing.safetensors"),
+          "%s", said);
     CHECK(RUN("tests/data", "-o", OUT) == 1 && strstr(said, "tests/data"), "%s", said);
     CHECK(RUN("tests/data/text.txt", "-o", OUT) == 1 && strstr(said, "text.txt"), "%s", said);
-    CHECK(RUN(IN, "-o", "tests/tmp/no such folder/out.mb") == 1 && strstr(said, "no such folder"), "%s",
-          said);
+    CHECK(RUN(IN, "-o", "tests/tmp/no such folder/out.mb") == 1 && strstr(said, "no such folder"),
+          "%s", said);
     write_file(OUT, "keep me", 7);
     CHECK(RUN(IN, "-o", OUT) == 1 && strstr(said, OUT), "%s", said);
     size_t size;
@@ -194,15 +205,15 @@ static void command_line(void) {
     CHECK(size == 7, "an existing file is overwritten without -f");
     CHECK(RUN(IN, "-o", OUT, "-f") == 0, "%s", said);
     remove(OUT);
-    CHECK(RUN(IN, "-o", OUT, "--config", "/dev/null", "--heads", "2", "--dim-head", "4", "--seq-len", "4") ==
-              0,
+    CHECK(RUN(IN, "-o", OUT, "--config", "/dev/null", "--heads", "2", "--dim-head", "4",
+              "--seq-len", "4") == 0,
           "%s", said);
     megabyte_model *model = open_model(OUT);
     CHECK(describe(model).stage[0].heads == 2 && describe(model).stage[0].positions == 4);
     megabyte_model_close(model);
 }
 
-/* --------------------------------------------------------------------------------------------- mutations */
+/* ------------------------------------------------------------------------------------ mutations */
 
 typedef struct text {
     uint8_t *data;
@@ -220,14 +231,38 @@ static int is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
 
 /* One random change of a JSON text: numbers, brackets, slices, strings, bytes. */
 static void mutate_json(text *t) {
-    static const char *const numbers[] = {
-        "0", "1", "-1", "2", "3", "65535", "65536", "16777217", "2147483647", "2147483648", "4294967295",
-        "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551615",
-        "18446744073709551616", "1e5", "1e999", "-0", "0.5", "00", "0x10",
-        "99999999999999999999999999999999999999999999", "null", "true", "[]", "{}", "\"\"" };
+    static const char *const numbers[] = {"0",
+                                          "1",
+                                          "-1",
+                                          "2",
+                                          "3",
+                                          "65535",
+                                          "65536",
+                                          "16777217",
+                                          "2147483647",
+                                          "2147483648",
+                                          "4294967295",
+                                          "4294967296",
+                                          "9223372036854775807",
+                                          "9223372036854775808",
+                                          "18446744073709551615",
+                                          "18446744073709551616",
+                                          "1e5",
+                                          "1e999",
+                                          "-0",
+                                          "0.5",
+                                          "00",
+                                          "0x10",
+                                          "99999999999999999999999999999999999999999999",
+                                          "null",
+                                          "true",
+                                          "[]",
+                                          "{}",
+                                          "\"\""};
     static const char *const pieces[] = {
-        "\"", "\\", "{", "}", "[", "]", ",", ":", "\\u0000", "\\ud800", "\\u00e9", "\xff", "\xc3", "\n",
-        "F32", "BF16", "F64", "I8", "__metadata__", "\\\"", "1", "start" };
+        "\"",           "\\",      "{",    "}",    "[",  "]",   ",",    ":",   "\\u0000",
+        "\\ud800",      "\\u00e9", "\xff", "\xc3", "\n", "F32", "BF16", "F64", "I8",
+        "__metadata__", "\\\"",    "1",    "start"};
     static char deep[4000];
     size_t at = random_below(t->size), end = at, n, from;
     switch (random_below(8)) {
@@ -265,10 +300,11 @@ static void mutate_json(text *t) {
     }
 }
 
-/* `count` mutations of the checkpoint and its configuration: between `least` and half of them are converted. */
+/* `count` mutations of the checkpoint and its configuration: between `least` and half of them are
+ * converted. */
 static void mutate_case(int count, int least) {
     size_t header = get32(checkpoint), room = checkpoint_size + 100000;
-    text t = { need(room, 1), 0, room };
+    text t = {need(room, 1), 0, room};
     int converted = 0;
     for (uint64_t seed = 1; seed <= (uint64_t)count; seed++) {
         seed_random(seed);
@@ -297,11 +333,12 @@ static void mutate_case(int count, int least) {
             write_file(IN, t.data, t.size);
             write_file(CONFIG, config, config_size);
         }
-        check_conversion(seed & 1 ? "f32" : "q8", t.size > checkpoint_size ? t.size : checkpoint_size);
+        check_conversion(seed & 1 ? "f32" : "q8",
+                         t.size > checkpoint_size ? t.size : checkpoint_size);
         converted += !access(OUT, F_OK);
     }
-    CHECK(converted > least && converted < count / 2, "%d of %d were converted: the mutations are no good",
-          converted, count);
+    CHECK(converted > least && converted < count / 2,
+          "%d of %d were converted: the mutations are no good", converted, count);
     write_file(IN, checkpoint, checkpoint_size);
     write_file(CONFIG, config, config_size);
     free(t.data);
@@ -309,23 +346,25 @@ static void mutate_case(int count, int least) {
 
 static void mutations(void) { mutate_case(3000, 20); }
 
-/* ---------------------------------------------------------------------------------------- PyTorch's files */
+/* ------------------------------------------------------------------------------ PyTorch's files */
 
 #define PT "tests/tmp/hostile.pt" /* its content tells what it is, not this name */
 #define AGAIN "tests/tmp/again.mb"
 
-static const char *const storage_types[] = { "FloatStorage", "HalfStorage", "BFloat16Storage", "DoubleStorage" };
+static const char *const storage_types[] = {"FloatStorage", "HalfStorage", "BFloat16Storage",
+                                            "DoubleStorage"};
 
 /* Tensor t's elements into storage `data`, in one of several layouts; says in *v which. */
-static void lay_out(struct checkpoint *in, const struct source *t, int layout, bytes *data, torch_view *v) {
+static void lay_out(struct checkpoint *in, const struct source *t, int layout, bytes *data,
+                    torch_view *v) {
     int wide = layout == 4; /* as double; others keep the type */
     size_t size = wide ? 8 : element_types[t->type].bytes;
     uint64_t rows = t->rank == 2 ? t->shape[0] : 1, cols = t->shape[t->rank - 1];
-    uint64_t stride[3] = { cols * (t->rank == 3 ? t->shape[1] : 1), 1, 0 };
+    uint64_t stride[3] = {cols * (t->rank == 3 ? t->shape[1] : 1), 1, 0};
     const u8 *from = load(in, t);
     if (t->rank == 3) rows = t->shape[0], cols = t->shape[1] * t->shape[2], stride[1] = 1;
     if (layout == 1) stride[0] = 1, stride[1] = rows; /* transposed */
-    if (layout == 2) stride[0] = cols + 3;            /* a part of something wider */
+    if (layout == 2) stride[0] = cols + 3; /* a part of something wider */
     if (layout == 3) stride[0] = 2 * cols, stride[1] = 2;
     v->storage_type = storage_types[wide ? 3 : t->type];
     v->offset = data->size / size;
@@ -354,8 +393,8 @@ enum { HELD_TOGETHER = 1 << 18 }; /* elements of the one storage that all share 
 /* A safetensors file again as a .pt file. */
 static void write_torch(const char *pt, const char *safetensors, int how) {
     struct checkpoint in;
-    bytes pickle = { 0 }, *storage;
-    zip_file z = { .wide = how == LARGE };
+    bytes pickle = {0}, *storage;
+    zip_file z = {.wide = how == LARGE};
     int keys = 0;
     memset(&in, 0, sizeof in);
     open_checkpoint(&in, safetensors);
@@ -368,20 +407,22 @@ static void write_torch(const char *pt, const char *safetensors, int how) {
         pickle_text(&pickle, "state_dict"), append_text(&pickle, "ccollections\nOrderedDict\n)R(");
     }
     for (uint64_t i = 0; i < in.count; i++) {
-        torch_view v = { .key = how == SHARED ? (int)in.tensors[i].type : keys++ };
+        torch_view v = {.key = how == SHARED ? (int)in.tensors[i].type : keys++};
         char name[200];
         int layout = how >= STRIDED ? (int)random_below(5) : 0;
         if (in.tensors[i].rank != 2 && layout < 3) layout = 0;
         lay_out(&in, &in.tensors[i], layout, &storage[v.key], &v);
         v.held = how == SHARED ? HELD_TOGETHER
-                               : storage[v.key].size / (layout == 4 ? 8 : element_types[in.tensors[i].type].bytes);
-        snprintf(name, sizeof name, "%s%s", how == WRAPPED ? "module._orig_mod." : "", in.tensors[i].name);
+                               : storage[v.key].size /
+                                     (layout == 4 ? 8 : element_types[in.tensors[i].type].bytes);
+        snprintf(name, sizeof name, "%s%s", how == WRAPPED ? "module._orig_mod." : "",
+                 in.tensors[i].name);
         pickle_text(&pickle, name);
         pickle_tensor(&pickle, &v, how == WRAPPED && i % 2);
     }
     append_text(&pickle, "u");
     if (how == WRAPPED) { /* attributes of the state dict, then an optimizer with a tensor */
-        torch_view v = { "FloatStorage", 0, 1, 0, { 1 }, { 1 }, 1 };
+        torch_view v = {"FloatStorage", 0, 1, 0, {1}, {1}, 1};
         append_text(&pickle, "}");
         pickle_text(&pickle, "_metadata"), append_text(&pickle, "}sb");
         pickle_text(&pickle, "optimizer"), append_text(&pickle, "}(");
@@ -392,7 +433,8 @@ static void write_torch(const char *pt, const char *safetensors, int how) {
     for (int k = 0; k < (how == SHARED ? 3 : keys); k++) {
         if (how == SHARED) { /* all of a type in one storage; as much as was promised */
             static const uint8_t zeros[4096];
-            while (storage[k].size && storage[k].size < 4 * HELD_TOGETHER) append(&storage[k], zeros, sizeof zeros);
+            while (storage[k].size && storage[k].size < 4 * HELD_TOGETHER)
+                append(&storage[k], zeros, sizeof zeros);
         }
         torch_storage(&z, "archive", k, &storage[k]);
         free(storage[k].at);
@@ -403,8 +445,8 @@ static void write_torch(const char *pt, const char *safetensors, int how) {
     fclose(in.file);
 }
 
-/* The .pt file gives the same model as the .safetensors file. The last one, of the worst layout, stays as
- * tests/tmp/NAME.pt for fuzz_pt. */
+/* The .pt file gives the same model as the .safetensors file. The last one, of the worst layout,
+ * stays as tests/tmp/NAME.pt for fuzz_pt. */
 static void check_same_model(const char *name) {
     char pt[200], safetensors[200], json[200];
     size_t n, m;
@@ -424,14 +466,30 @@ static void check_same_model(const char *name) {
 }
 
 static void torch_models(void) {
-    static const synthetic halves = { "torch-bf16", 3, { 4, 3, 2 }, { 9, 6, 8 }, { 1, 1, 1 }, 2, 4, 2, 20, 1, 1,
-                                      "BF16" };
-    static const synthetic_bgpt bgpt = { "torch-bgpt", 3, 4, 16, 2, { 1, 1 }, "F32" };
-    static const synthetic_paper paper = {
-        .name = "torch-paper", .patch = 3, .patches = 4, .vocabulary = 20, .dim = { 4, 6 }, .depth = { 1, 1 },
-        .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 4, 6 }, .ff = { 9, 7 }, .rope = { 1, 1 },
-        .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .convs = 2, .biases = 1, .qk_norm = 1,
-        .to_local = 1, .norm = "LayerNorm", .activation = "relu", .type = "F16" };
+    static const synthetic halves = {"torch-bf16", 3, {4, 3, 2}, {9, 6, 8}, {1, 1, 1}, 2, 4, 2,
+                                     20,           1, 1,         "BF16"};
+    static const synthetic_bgpt bgpt = {"torch-bgpt", 3, 4, 16, 2, {1, 1}, "F32"};
+    static const synthetic_paper paper = {.name = "torch-paper",
+                                          .patch = 3,
+                                          .patches = 4,
+                                          .vocabulary = 20,
+                                          .dim = {4, 6},
+                                          .depth = {1, 1},
+                                          .heads = {2, 1},
+                                          .kv_heads = {1, 1},
+                                          .dim_head = {4, 6},
+                                          .ff = {9, 7},
+                                          .rope = {1, 1},
+                                          .learned = {1, 1},
+                                          .final_norm = {1, 1},
+                                          .trained = 1,
+                                          .convs = 2,
+                                          .biases = 1,
+                                          .qk_norm = 1,
+                                          .to_local = 1,
+                                          .norm = "LayerNorm",
+                                          .activation = "relu",
+                                          .type = "F16"};
     synthetic_write(&halves, 6);
     synthetic_write_bgpt(&bgpt, 7);
     synthetic_write_paper(&paper, 8);
@@ -444,16 +502,18 @@ static void torch_models(void) {
 /* ... ends in refusal, and the message names what is wrong. */
 static void refused(const bytes *file, const char *about) {
     write_file(PT, file->at, file->size);
-    int status = run_converter((const char *const[]){ PT, "-o", AGAIN, "-f", "--config", CONFIG, NULL },
-                               32 * file->size + (4u << 20)); /* tables that grow are charged again each time */
-    CHECK(status == 1 && strstr(said, about), "exit status %d, '%s' does not name '%s'", status, said, about);
+    int status = run_converter(
+        (const char *const[]){PT, "-o", AGAIN, "-f", "--config", CONFIG, NULL},
+        32 * file->size + (4u << 20)); /* tables that grow are charged again each time */
+    CHECK(status == 1 && strstr(said, about), "exit status %d, '%s' does not name '%s'", status,
+          said, about);
     CHECK(strstr(said, PT), "'%s' does not name the file", said);
 }
 
 static void refused_pickle(const char *code, size_t n, const char *about) {
     static const float values[16];
-    zip_file z = { 0 };
-    bytes pickle = { 0 }, data = { 0 };
+    zip_file z = {0};
+    bytes pickle = {0}, data = {0};
     append(&pickle, code, n), append(&data, values, sizeof values);
     torch_begin(&z, "x", &pickle, NULL);
     torch_storage(&z, "x", 0, &data);
@@ -463,18 +523,25 @@ static void refused_pickle(const char *code, size_t n, const char *about) {
 }
 
 static void torch_refuses_calls(void) {
-#define PICKLE(code, about) { code, sizeof(code) - 1, about }
-    static const struct { const char *code; size_t n; const char *about; } cases[] = {
+#define PICKLE(code, about) \
+    { code, sizeof(code) - 1, about }
+    static const struct {
+        const char *code;
+        size_t n;
+        const char *about;
+    } cases[] = {
         PICKLE("\x80\2cos\nsystem\nX\2\0\0\0ls\x85R.", "os.system (opcode REDUCE at 21): refused"),
         PICKLE("\x80\4\x8c\2os\x8c\6system\x93\x8c\2ls\x85R.", "os.system (opcode REDUCE at "),
         PICKLE("\x80\2cposix\nsystem\nq\0X\2\0\0\0ls\x85q\1R.", "posix.system"),
-        PICKLE("\x80\2}(X\1\0\0\0ac__builtin__\neval\nX\1\0\0\0001\x85Ru.", "__builtin__.eval (opcode REDUCE"),
+        PICKLE("\x80\2}(X\1\0\0\0ac__builtin__\neval\nX\1\0\0\0001\x85Ru.",
+               "__builtin__.eval (opcode REDUCE"),
         PICKLE("\x80\2c__main__\nConfig\n)\x81}b.", "__main__.Config (opcode NEWOBJ at 20)"),
         PICKLE("\x80\4c__main__\nConfig\n)}\x92.", "__main__.Config (opcode NEWOBJ_EX"),
         PICKLE("(X\2\0\0\0lsios\nsystem\n.", "os.system (opcode INST"),
         PICKLE("(cos\nsystem\nX\2\0\0\0lso.", "os.system (opcode OBJ"),
         PICKLE("ctorch\nload\nX\1\0\0\0a\x85R.", "torch.load (opcode REDUCE"),
-        PICKLE("ctorch._utils\n_rebuild_tensor_v3\n)R.", "torch._utils._rebuild_tensor_v3 (opcode REDUCE"),
+        PICKLE("ctorch._utils\n_rebuild_tensor_v3\n)R.",
+               "torch._utils._rebuild_tensor_v3 (opcode REDUCE"),
         PICKLE("ctorch\nFloatStorage\n)R.", "torch.FloatStorage (opcode REDUCE"),
         PICKLE("ccollections\nOrderedDict\n)R)R.", "no class or function (opcode REDUCE"),
         PICKLE("cos\nsystem\n}b.", "BUILD"),
@@ -485,8 +552,12 @@ static void torch_refuses_calls(void) {
         PICKLE("\x80\6}.", "protocol 6"),
         PICKLE("", "ends too early"),
         PICKLE("}", "ends too early"),
-        PICKLE("X\xff\xff\xff\xff" "a.", "ends too early"),
-        PICKLE("\x8d\xff\xff\xff\xff\xff\xff\xff\xff" "a.", "ends too early"),
+        PICKLE("X\xff\xff\xff\xff"
+               "a.",
+               "ends too early"),
+        PICKLE("\x8d\xff\xff\xff\xff\xff\xff\xff\xff"
+               "a.",
+               "ends too early"),
         PICKLE("cos\nsystem", "ends too early"),
         PICKLE(".", "stack"),
         PICKLE("(.", "stack"),
@@ -517,32 +588,36 @@ static void torch_refuses_calls(void) {
     refused_pickle(deep, sizeof deep, "65536 values");
     memset(deep, '(', sizeof deep);
     refused_pickle(deep, sizeof deep, "65536 values");
-    for (size_t i = 0; i < sizeof deep; i++) deep[i] = "]2a"[i % 3]; /* lists that hold themselves */
+    for (size_t i = 0; i < sizeof deep; i++)
+        deep[i] = "]2a"[i % 3]; /* lists that hold themselves */
     refused_pickle(deep, sizeof deep, "ends too early");
 }
 
 static void torch_refuses_tensors(void) {
-    static const struct { torch_view v; const char *about; } cases[] = {
-        { { "ComplexFloatStorage", 0, 8, 0, { 8 }, { 1 }, 1 }, "torch.ComplexFloatStorage" },
-        { { "FloatStorage", 7, 8, 0, { 8 }, { 1 }, 1 }, "data/7" },
-        { { "FloatStorage", 0, 17, 0, { 8 }, { 1 }, 1 }, "17 elements in 64 bytes" },
-        { { "DoubleStorage", 0, 16, 0, { 8 }, { 1 }, 1 }, "16 elements in 64 bytes" },
-        { { "FloatStorage", 0, (uint64_t)1 << 62, 0, { 8 }, { 1 }, 1 }, "truncated" },
-        { { "FloatStorage", 0, (uint64_t)1 << 63, 0, { 8 }, { 1 }, 1 }, "not negative" },
-        { { "FloatStorage", 0, 16, 9, { 8 }, { 1 }, 1 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, (uint64_t)1 << 62, { 8 }, { 1 }, 1 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, 0, { 17 }, { 1 }, 1 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, 0, { 9 }, { 2 }, 1 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, 0, { 4, 4 }, { 5, 1 }, 2 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, 0, { 2 }, { (uint64_t)1 << 62 }, 1 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, 0, { (uint64_t)1 << 62, 4 }, { 0, 1 }, 2 }, "beyond its storage" },
-        { { "FloatStorage", 0, 16, 0, { 5, 4 }, { 0, 1 }, 2 }, "expanded" },
-        { { "FloatStorage", 0, 16, 0, { 8 }, { 1 }, 1 }, "no tensor of a known model" },
-        { { "FloatStorage", 0, 16, 16, { 0, 4 }, { 4, 1 }, 2 }, "no tensor of a known model" },
+    static const struct {
+        torch_view v;
+        const char *about;
+    } cases[] = {
+        {{"ComplexFloatStorage", 0, 8, 0, {8}, {1}, 1}, "torch.ComplexFloatStorage"},
+        {{"FloatStorage", 7, 8, 0, {8}, {1}, 1}, "data/7"},
+        {{"FloatStorage", 0, 17, 0, {8}, {1}, 1}, "17 elements in 64 bytes"},
+        {{"DoubleStorage", 0, 16, 0, {8}, {1}, 1}, "16 elements in 64 bytes"},
+        {{"FloatStorage", 0, (uint64_t)1 << 62, 0, {8}, {1}, 1}, "truncated"},
+        {{"FloatStorage", 0, (uint64_t)1 << 63, 0, {8}, {1}, 1}, "not negative"},
+        {{"FloatStorage", 0, 16, 9, {8}, {1}, 1}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, (uint64_t)1 << 62, {8}, {1}, 1}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, 0, {17}, {1}, 1}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, 0, {9}, {2}, 1}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, 0, {4, 4}, {5, 1}, 2}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, 0, {2}, {(uint64_t)1 << 62}, 1}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, 0, {(uint64_t)1 << 62, 4}, {0, 1}, 2}, "beyond its storage"},
+        {{"FloatStorage", 0, 16, 0, {5, 4}, {0, 1}, 2}, "expanded"},
+        {{"FloatStorage", 0, 16, 0, {8}, {1}, 1}, "no tensor of a known model"},
+        {{"FloatStorage", 0, 16, 16, {0, 4}, {4, 1}, 2}, "no tensor of a known model"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         name_case("tensor %zu, about '%s'", i, cases[i].about);
-        bytes pickle = { 0 };
+        bytes pickle = {0};
         append_text(&pickle, "}(");
         pickle_text(&pickle, "w"), pickle_tensor(&pickle, &cases[i].v, 0);
         append_text(&pickle, "u.");
@@ -550,11 +625,12 @@ static void torch_refuses_tensors(void) {
         free(pickle.at);
     }
     name_case("two dicts of tensors");
-    bytes pickle = { 0 };
+    bytes pickle = {0};
     append_text(&pickle, "}(");
     for (int i = 0; i < 2; i++) {
         pickle_text(&pickle, i ? "generator" : "critic"), append_text(&pickle, "}");
-        pickle_text(&pickle, "w"), pickle_tensor(&pickle, &cases[14].v, 0), append_text(&pickle, "s");
+        pickle_text(&pickle, "w"), pickle_tensor(&pickle, &cases[14].v, 0),
+            append_text(&pickle, "s");
     }
     append_text(&pickle, "u.");
     refused_pickle((char *)pickle.at, pickle.size, "critic, generator");
@@ -577,50 +653,59 @@ static void spoil(bytes *file, const char *what, size_t offset, uint64_t value, 
 }
 
 static void torch_refuses_archives(void) {
-    static const struct { const char *what; size_t offset; uint64_t value; int width; const char *about; } cases[] = {
-        { "PK\1\2", 10, 8, 2, "archive/data.pkl in the archive is compressed (deflated)" },
-        { "PK\1\2", 10, 99, 2, "compressed" },
-        { "PK\1\2", 8, 1, 2, "encrypted" },
-        { "PK\1\2", 20, 5, 4, "damaged" },
-        { "PK\1\2", 42, 0xfffffff0, 4, "outside" },
-        { "PK\1\2", 42, 4, 4, "damaged" },
-        { "PK\1\2", 28, 0xffff, 2, "directory is damaged" },
-        { "PK\1\2", 0, 0, 4, "directory is damaged" },
-        { "PK\1\2", 24, 0x7fffffff, 4, "damaged" },
-        { "PK\3\4", 26, 0xffff, 2, "archive/data.pkl" },
-        { "PK\5\6", 0, 0, 4, "without its directory" },
-        { "PK\5\6", 10, 0xfffe, 2, "does not lie in the file" },
-        { "PK\5\6", 12, 0xfffffff0, 4, "does not lie in the file" },
-        { "PK\5\6", 16, 0xfffffff0, 4, "does not lie in the file" },
-        { "PK\5\6", 20, 7, 2, "without its directory" },
-        { "little", 0, 0x20676962, 4, "byte order is 'big le'" },
+    static const struct {
+        const char *what;
+        size_t offset;
+        uint64_t value;
+        int width;
+        const char *about;
+    } cases[] = {
+        {"PK\1\2", 10, 8, 2, "archive/data.pkl in the archive is compressed (deflated)"},
+        {"PK\1\2", 10, 99, 2, "compressed"},
+        {"PK\1\2", 8, 1, 2, "encrypted"},
+        {"PK\1\2", 20, 5, 4, "damaged"},
+        {"PK\1\2", 42, 0xfffffff0, 4, "outside"},
+        {"PK\1\2", 42, 4, 4, "damaged"},
+        {"PK\1\2", 28, 0xffff, 2, "directory is damaged"},
+        {"PK\1\2", 0, 0, 4, "directory is damaged"},
+        {"PK\1\2", 24, 0x7fffffff, 4, "damaged"},
+        {"PK\3\4", 26, 0xffff, 2, "archive/data.pkl"},
+        {"PK\5\6", 0, 0, 4, "without its directory"},
+        {"PK\5\6", 10, 0xfffe, 2, "does not lie in the file"},
+        {"PK\5\6", 12, 0xfffffff0, 4, "does not lie in the file"},
+        {"PK\5\6", 16, 0xfffffff0, 4, "does not lie in the file"},
+        {"PK\5\6", 20, 7, 2, "without its directory"},
+        {"little", 0, 0x20676962, 4, "byte order is 'big le'"},
     };
     size_t n;
     write_torch(PT, IN, PLAIN);
     uint8_t *good = read_file(PT, &n);
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         name_case("archive %zu, about '%s'", i, cases[i].about);
-        bytes file = { 0 };
+        bytes file = {0};
         append(&file, good, n);
         spoil(&file, cases[i].what, cases[i].offset, cases[i].value, cases[i].width);
         refused(&file, cases[i].about);
         free(file.at);
     }
-    bytes old = { 0 }, tar = { 0 };
+    bytes old = {0}, tar = {0};
     name_case("files of before PyTorch 1.6");
-    append(&old, "\x80\2\x8a\nl\xfc\x9c" "F\xf9 j\xa8P\x19.\x80\2M\xe9\3.", 21);
+    append(&old,
+           "\x80\2\x8a\nl\xfc\x9c"
+           "F\xf9 j\xa8P\x19.\x80\2M\xe9\3.",
+           21);
     refused(&old, "before 1.6");
     append(&tar, good, 257), append_text(&tar, "ustar"), append(&tar, good, 250);
     tar.at[0] = 's';
     refused(&tar, "before 1.6");
     name_case("another zip archive");
-    zip_file z = { 0 };
+    zip_file z = {0};
     zip_add(&z, "word/document.xml", "<w>", 3), zip_add(&z, "a/b/data.pkl", ".", 1);
     bytes file = zip_end(&z);
     refused(&file, "no data.pkl");
     for (size_t i = 0; i < n; i += 1 + random_below(n / 100)) {
         name_case("%zu of %zu bytes", i, n);
-        bytes part = { good, i, i };
+        bytes part = {good, i, i};
         refused(&part, "");
     }
     free(old.at), free(tar.at), free(file.at), free(good);
@@ -634,13 +719,13 @@ static void torch_survives(void) {
     for (uint64_t seed = 1; seed <= 1000; seed++) {
         seed_random(seed);
         name_case("a mutated .pt file: see " IN);
-        bytes file = { 0 };
+        bytes file = {0};
         append(&file, good, n);
         size_t head = 6000 < n ? 6000 : n; /* the pickle comes first */
         for (size_t k = 1 + random_below(3); k; k--) {
             size_t at = random_below(2) ? random_below(head) : n - 1 - random_below(n / 3);
             if (random_below(2)) file.at[at] ^= (uint8_t)(1u << random_below(8));
-            else file.at[at] = (uint8_t)"(}]tuR.Q\x81qrhjXKMJNbc\xff\0\x94\x93"[random_below(25)];
+            else file.at[at] = (uint8_t) "(}]tuR.Q\x81qrhjXKMJNbc\xff\0\x94\x93"[random_below(25)];
         }
         if (random_below(10) == 0) file.size = random_below(n);
         write_file(IN, file.at, file.size);
@@ -648,25 +733,46 @@ static void torch_survives(void) {
         converted += !access(OUT, F_OK);
         free(file.at);
     }
-    CHECK(converted > 20 && converted < 500, "%d of 1000 were converted: the mutations are no good", converted);
+    CHECK(converted > 20 && converted < 500, "%d of 1000 were converted: the mutations are no good",
+          converted);
     write_file(IN, checkpoint, checkpoint_size);
     free(good);
 }
 
-/* ----------------------------------------------------------------------------------------------- families */
+/* ------------------------------------------------------------------------------------- families */
 
-static const synthetic_mblm mblm = { "convert-mblm", 2, { 4, 3 }, { 8, 6 }, { 1, 1 }, { 2, 1 }, { 4, 6 }, { 2, 1 },
-                                     { 1, 0 }, { "rope", "fixed" }, 257, 256, "F16" };
-static const synthetic_spacebyte spacebyte = { "convert-spacebyte", 3, 4, 20, 5, { 12, 8 }, { 1, 1 }, 4, 2, 1, 0, 0,
-                                               1, "RMSNorm", "GELU", "muTransfer", "F16" };
-static const synthetic_spacebyte padded = { "convert-padded", 3, 4, 20, 5, { 12, 8 }, { 1, 1 }, 4, 2, 0, 1, 1, 0,
-                                            "LayerNorm", "ReLU", "simple", "F16" };
-static const synthetic_bgpt bgpt = { "convert-bgpt", 3, 4, 8, 2, { 1, 1 }, "F16" };
-static const synthetic_paper paper = {
-    .name = "convert-paper", .patch = 3, .patches = 4, .vocabulary = 260, .dim = { 4, 6 }, .depth = { 1, 1 },
-    .heads = { 2, 1 }, .kv_heads = { 1, 1 }, .dim_head = { 4, 6 }, .ff = { 9, 7 }, .rope = { 1, 1 },
-    .learned = { 1, 1 }, .final_norm = { 1, 0 }, .convs = 2, .cross_patch = 2, .biases = 1, .qk_norm = 1,
-    .to_local = 1, .tied = 1, .norm = "LayerNorm", .activation = "silu", .type = "F16" };
+static const synthetic_mblm mblm = {
+    "convert-mblm",    2,   {4, 3}, {8, 6}, {1, 1}, {2, 1}, {4, 6}, {2, 1}, {1, 0},
+    {"rope", "fixed"}, 257, 256,    "F16"};
+static const synthetic_spacebyte spacebyte = {
+    "convert-spacebyte", 3,    4, 20, 5, {12, 8}, {1, 1}, 4, 2, 1, 0, 0, 1, "RMSNorm", "GELU",
+    "muTransfer",        "F16"};
+static const synthetic_spacebyte padded = {
+    "convert-padded", 3,      4,        20,   5, {12, 8}, {1, 1}, 4, 2, 0, 1, 1, 0,
+    "LayerNorm",      "ReLU", "simple", "F16"};
+static const synthetic_bgpt bgpt = {"convert-bgpt", 3, 4, 8, 2, {1, 1}, "F16"};
+static const synthetic_paper paper = {.name = "convert-paper",
+                                      .patch = 3,
+                                      .patches = 4,
+                                      .vocabulary = 260,
+                                      .dim = {4, 6},
+                                      .depth = {1, 1},
+                                      .heads = {2, 1},
+                                      .kv_heads = {1, 1},
+                                      .dim_head = {4, 6},
+                                      .ff = {9, 7},
+                                      .rope = {1, 1},
+                                      .learned = {1, 1},
+                                      .final_norm = {1, 0},
+                                      .convs = 2,
+                                      .cross_patch = 2,
+                                      .biases = 1,
+                                      .qk_norm = 1,
+                                      .to_local = 1,
+                                      .tied = 1,
+                                      .norm = "LayerNorm",
+                                      .activation = "silu",
+                                      .type = "F16"};
 
 /* The checkpoint NAME of tests/tmp becomes the one that is changed and refused: IN and CONFIG. */
 static void choose_case(const char *name) {
@@ -703,17 +809,21 @@ static void families_are_told(void) {
         choose_case(mblm.name);
         z = converted_sizes(quant);
         CHECK(z.family == FAMILY_MBLM && z.n_stages == 2 && z.vocabulary == 257 && z.pad_id == 256);
-        CHECK(z.stage[0].flags == (INPUT_ROTARY | POSITION_ROTARY) && z.stage[1].flags == POSITION_LEARNED);
+        CHECK(z.stage[0].flags == (INPUT_ROTARY | POSITION_ROTARY) &&
+              z.stage[1].flags == POSITION_LEARNED);
         CHECK(z.stage[0].heads == 2 && z.stage[0].head_dim == 4 && z.stage[1].heads == 1 &&
               z.stage[1].head_dim == 6 && z.stage[0].positions == 4 && z.stage[1].positions == 3);
         choose_case(spacebyte.name);
         z = converted_sizes(quant);
-        CHECK(z.family == FAMILY_SPACEBYTE && z.vocabulary == 20 && z.pad_id == UINT32_MAX && z.end_id == UINT32_MAX);
-        CHECK(z.stage[0].flags == (POSITION_LEARNED | POSITION_ROTARY) && z.stage[0].positions == 4);
+        CHECK(z.family == FAMILY_SPACEBYTE && z.vocabulary == 20 && z.pad_id == UINT32_MAX &&
+              z.end_id == UINT32_MAX);
+        CHECK(z.stage[0].flags == (POSITION_LEARNED | POSITION_ROTARY) &&
+              z.stage[0].positions == 4);
         CHECK(z.stage[1].flags ==
               (POSITION_LEARNED | POSITION_ROTARY | PREVIOUS_BYTE | PATCH_PROJECTION | FINAL_NORM));
-        CHECK(z.stage[0].heads == 3 && z.stage[0].kv_heads == 1 && z.stage[1].heads == 2 && z.stage[1].kv_heads == 1 &&
-              z.stage[0].norm == NORM_DEVIATION && z.stage[1].activation == GELU_TANH);
+        CHECK(z.stage[0].heads == 3 && z.stage[0].kv_heads == 1 && z.stage[1].heads == 2 &&
+              z.stage[1].kv_heads == 1 && z.stage[0].norm == NORM_DEVIATION &&
+              z.stage[1].activation == GELU_TANH);
         choose_case(padded.name);
         z = converted_sizes(quant);
         CHECK(z.stage[0].flags == (POSITION_LEARNED | QK_NORM) && z.stage[0].kv_heads == 3 &&
@@ -722,14 +832,18 @@ static void families_are_told(void) {
         choose_case(bgpt.name);
         z = converted_sizes(quant);
         CHECK(z.family == FAMILY_BGPT && z.vocabulary == 257 && z.pad_id == 256 && z.end_id == 256);
-        CHECK(z.stage[0].flags == (POSITION_LEARNED | FINAL_NORM | COLUMN_SUM) && z.stage[0].positions == 4 &&
-              z.stage[1].flags == (POSITION_LEARNED | FINAL_NORM | CONDITION_FIRST) && z.stage[1].positions == 3);
+        CHECK(z.stage[0].flags == (POSITION_LEARNED | FINAL_NORM | COLUMN_SUM) &&
+              z.stage[0].positions == 4 &&
+              z.stage[1].flags == (POSITION_LEARNED | FINAL_NORM | CONDITION_FIRST) &&
+              z.stage[1].positions == 3);
         choose_case(paper.name);
         z = converted_sizes(quant);
-        CHECK(z.family == FAMILY_PAPER && z.vocabulary == 260 && z.end_id == UINT32_MAX && z.stage[1].cross == 2);
+        CHECK(z.family == FAMILY_PAPER && z.vocabulary == 260 && z.end_id == UINT32_MAX &&
+              z.stage[1].cross == 2);
         CHECK(z.stage[0].flags == (POSITION_LEARNED | POSITION_ROTARY | QK_NORM | FINAL_NORM) &&
-              z.stage[0].convolution[0] == 3 && z.stage[0].convolution[1] == 5 && !z.stage[0].convolution[2] &&
-              z.stage[0].kv_heads == 1 && z.stage[0].heads == 2 && z.stage[0].dim == 12);
+              z.stage[0].convolution[0] == 3 && z.stage[0].convolution[1] == 5 &&
+              !z.stage[0].convolution[2] && z.stage[0].kv_heads == 1 && z.stage[0].heads == 2 &&
+              z.stage[0].dim == 12);
     }
 }
 
@@ -757,14 +871,16 @@ static void families_refuse(void) {
     check_config("\"attn_num_heads\": 2, ", "\"d_state\": 64, ", "d_state");
     check_config("\"pos_emb_type\": \"rope\"", "\"pos_emb_type\": \"alibi\"", "alibi");
     check_config("\"pos_emb_type\": \"fixed\"", "\"pos_emb_type\": \"rope\"", "pos_emb_type");
-    check_config("\"attn_use_rot_embs\": true", "\"attn_use_rot_embs\": false", "attn_use_rot_embs");
+    check_config("\"attn_use_rot_embs\": true", "\"attn_use_rot_embs\": false",
+                 "attn_use_rot_embs");
     check_config("\"ff_multiplier\": 2", "\"ff_multiplier\": 3", "ff_multiplier is 3");
     check_config("\"seq_lens\": [4, 3]", "\"seq_lens\": [4, 5]", "seq_lens is 5");
     check_config("\"seq_lens\": [4, 3]", "\"seq_lens\": [4]", "seq_lens lists 1");
     check_config("\"block\": [", "\"block\": [{}, ", "block lists 3");
-    check_config("\"ff_multiplier\": 2", "\"ff_multiplier\": 2, \"block_type\": \"mamba2\"", "mamba2");
-    check_names_changed("stage_models.0.layers.0.0.to_out.weight", "stage_models.0.layers.0.mixer.A_log_ght",
-                        "Mamba");
+    check_config("\"ff_multiplier\": 2", "\"ff_multiplier\": 2, \"block_type\": \"mamba2\"",
+                 "mamba2");
+    check_names_changed("stage_models.0.layers.0.0.to_out.weight",
+                        "stage_models.0.layers.0.mixer.A_log_ght", "Mamba");
     check_names_changed("stage_models.1.norm.g", "stage_models.1.norm.G", "stage_models.1.norm.g");
 
     choose_case(spacebyte.name);
@@ -775,7 +891,8 @@ static void families_refuse(void) {
     check_config("\"tie_embedding\": false", "\"tie_embedding\": true", "tie_embedding");
     check_config("\"tokenizer\": null", "\"tokenizer\": \"sp\"", "tokenizer");
     check_config("\"nonlinear\": \"GELU\"", "\"nonlinear\": \"Mish\"", "Mish");
-    check_config("\"layer_norm\": \"RMSNorm\"", "\"layer_norm\": \"ScaleNorm\"", "known are LayerNorm, RMSNorm");
+    check_config("\"layer_norm\": \"RMSNorm\"", "\"layer_norm\": \"ScaleNorm\"",
+                 "known are LayerNorm, RMSNorm");
     check_config("\"d_key\": 4", "\"d_key\": 5", "5");
     check_config("\"patch_size\": 3", "\"patch_size\": 4", "patch_size is 4");
     check_config("\"context_size\": 12", "\"context_size\": 13", "context_size is 13");
@@ -785,13 +902,14 @@ static void families_refuse(void) {
     check_config("\"d_local\": 8", "\"d_local\": 16", "d_local is 16");
     check_config("\"n_local_layers\": 1", "\"n_local_layers\": 2", "n_local_layers is 2");
     check_config("\"d_ff_mult\": 2", "\"d_ff_mult\": 4", "d_ff_mult is 4");
-    check_names_changed("local_blocks.0.attention.KV_linear.weight", "local_blocks.0.attention.kv_linear.weight",
-                        "KV_linear");
+    check_names_changed("local_blocks.0.attention.KV_linear.weight",
+                        "local_blocks.0.attention.kv_linear.weight", "KV_linear");
     name_case("no configuration");
     CHECK(RUN(IN, "-o", OUT, "--config", "/dev/null") == 0, "IN's own is taken: %s", said);
     remove("tests/tmp/alone.json");
     write_file("tests/tmp/alone.safetensors", checkpoint, checkpoint_size);
-    CHECK(RUN("tests/tmp/alone.safetensors", "-o", AGAIN, "-f") == 1 && strstr(said, "--config"), "%s", said);
+    CHECK(RUN("tests/tmp/alone.safetensors", "-o", AGAIN, "-f") == 1 && strstr(said, "--config"),
+          "%s", said);
     choose_case(padded.name);
     check_names_changed("local_pad", "local_paD", "local_pad");
 
@@ -804,14 +922,16 @@ static void families_refuse(void) {
     check_names_changed("byte_level_decoder.base.transformer.ln_f.bias",
                         "byte_level_decoder.base.transformer.ln_f.biaS", "ln_f.bias");
     name_case("--as");
-    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "jpeg") == 2 && strstr(said, "--as"), "%s", said);
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "jpeg") == 2 && strstr(said, "--as"),
+          "%s", said);
     CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "wav") == 0, "%s", said);
     CHECK(RUN(IN, "-o", AGAIN, "-f", "--config", CONFIG, "--as", "txt") == 0, "%s", said);
     CHECK(shell("cmp " OUT " " AGAIN) == 1, "--as has no effect");
 
     choose_case(paper.name);
     name_case("--as");
-    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "txt") == 2 && strstr(said, "--as"), "%s", said);
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "txt") == 2 && strstr(said, "--as"),
+          "%s", said);
     check_config("\"patch_size\": 3", "\"patch_size\": null", "patch_size is missing");
     check_config("\"patch_size\": 3", "\"patch_size\": 4", "4");
     check_config("\"patch_size\": 3", "\"patch_size\": 0", "patch_size is 0");
@@ -833,8 +953,8 @@ static void families_refuse(void) {
 }
 
 static void families_survive(void) {
-    static const char *const names[] = { "convert-mblm", "convert-spacebyte", "convert-padded", "convert-bgpt",
-                                         "convert-paper" };
+    static const char *const names[] = {"convert-mblm", "convert-spacebyte", "convert-padded",
+                                        "convert-bgpt", "convert-paper"};
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         choose_case(names[i]);
         mutate_case(200, 1);

@@ -12,7 +12,8 @@ static double relative_error(const double *x, const double *y, size_t n) {
     return sqrt(error / norm);
 }
 
-/* The folder where a checkpoint of the originals is: $MEGABYTE_GOLDEN, if it is there; NULL: nowhere. */
+/* The folder where a checkpoint of the originals is: $MEGABYTE_GOLDEN, if it is there; NULL:
+ * nowhere. */
 static const char *golden_folder(const char *name) {
     const char *folder = getenv("MEGABYTE_GOLDEN");
     char path[500];
@@ -47,10 +48,10 @@ static int *golden_ids(const ref_model *file, int *sequences, int *length) {
     return ids;
 }
 
-/* The reference on a checkpoint against the logits in GOLDEN/NAME.golden.safetensors, which has one column
- * of `every`. */
-static void golden_case(const char *folder, const char *golden, const char *name, const char *extension,
-                        size_t every) {
+/* The reference on a checkpoint against the logits in GOLDEN/NAME.golden.safetensors, which has one
+ * column of `every`. */
+static void golden_case(const char *folder, const char *golden, const char *name,
+                        const char *extension, size_t every) {
     char path[600];
     ref_model m, file;
     int sequences, length;
@@ -60,13 +61,15 @@ static void golden_case(const char *folder, const char *golden, const char *name
     snprintf(path, sizeof path, "%s/%s.golden.safetensors", golden, name);
     ref_open_file(&file, path);
     int *ids = golden_ids(&file, &sequences, &length);
-    size_t v = (size_t)m.vocabulary, columns = (v + every - 1) / every, count = (size_t)length * columns;
+    size_t v = (size_t)m.vocabulary, columns = (v + every - 1) / every,
+           count = (size_t)length * columns;
     double *logits = ref_tensor(&file, "logits", (size_t)sequences * count);
     double *own = need(count, sizeof *own);
     for (int i = 0; i < sequences; i++) {
         ref_run run;
         ref_forward(&run, &m, ids + i * length, length, 1);
-        for (size_t j = 0; j < count; j++) own[j] = run.logits[j / columns * v + j % columns * every];
+        for (size_t j = 0; j < count; j++)
+            own[j] = run.logits[j / columns * v + j % columns * every];
         double error = relative_error(own, logits + (size_t)i * count, count);
         if (getenv("SHOW_ERRORS")) printf("\n  %s, sequence %d: %.2g ", name, i, error);
         CHECK(error < TOLERANCE, "sequence %d is off by %g", i, error);
@@ -78,10 +81,10 @@ static void golden_case(const char *folder, const char *golden, const char *name
 
 /* Checkpoints written by the original implementations. */
 static void golden_files(void) {
-    static const char *const names[] = { "lucid-2stage-nopos", "lucid-2stage-posemb", "lucid-2stage-rope",
-                                         "lucid-3stage",       "lucid-257tokens",     "mblm-2stage-fixed",
-                                         "mblm-3stage-rope",   "spacebyte-default",   "spacebyte-rope-gelu",
-                                         "bgpt-small" };
+    static const char *const names[] = {
+        "lucid-2stage-nopos",  "lucid-2stage-posemb", "lucid-2stage-rope", "lucid-3stage",
+        "lucid-257tokens",     "mblm-2stage-fixed",   "mblm-3stage-rope",  "spacebyte-default",
+        "spacebyte-rope-gelu", "bgpt-small"};
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         const char *folder = golden_folder(names[i]);
         if (folder) golden_case(folder, folder, names[i], "txt", 1);
@@ -89,62 +92,248 @@ static void golden_files(void) {
     }
 }
 
-/* ------------------------------------------------------------------------------- random checkpoints */
+/* --------------------------------------------------------------------------- random checkpoints */
 
 static const synthetic_mblm mblm_cases[] = {
-    { "mblm-one", 1, { 40 }, { 36 }, { 2 }, { 2 }, { 18 }, { 2 }, { 1 }, { "rope" }, 257, 256, "F32" },
-    { "mblm-two", 2, { 9, 5 }, { 50, 34 }, { 1, 2 }, { 3, 2 }, { 18, 24 }, { 3, 1 }, { 0, 1 },
-      { "rope", NULL }, 257, 256, "F32" },
-    { "mblm-three", 3, { 4, 3, 7 }, { 30, 44, 22 }, { 1, 2, 1 }, { 2, 1, 4 }, { 20, 24, 6 }, { 2, 4, 1 },
-      { 1, 0, 1 }, { "fixed", "rope", "rope" }, 257, 256, "F16" },
-    { "mblm-four", 4, { 3, 2, 3, 5 }, { 20, 18, 26, 24 }, { 1, 1, 1, 2 }, { 1, 2, 1, 3 }, { 18, 8, 20, 10 },
-      { 2, 1, 2, 2 }, { 1, 1, 0, 0 }, { NULL, "rope", "fixed", "rope" }, 300, -1, "BF16" },
+    {"mblm-one", 1, {40}, {36}, {2}, {2}, {18}, {2}, {1}, {"rope"}, 257, 256, "F32"},
+    {"mblm-two",
+     2,
+     {9, 5},
+     {50, 34},
+     {1, 2},
+     {3, 2},
+     {18, 24},
+     {3, 1},
+     {0, 1},
+     {"rope", NULL},
+     257,
+     256,
+     "F32"},
+    {"mblm-three",
+     3,
+     {4, 3, 7},
+     {30, 44, 22},
+     {1, 2, 1},
+     {2, 1, 4},
+     {20, 24, 6},
+     {2, 4, 1},
+     {1, 0, 1},
+     {"fixed", "rope", "rope"},
+     257,
+     256,
+     "F16"},
+    {"mblm-four",
+     4,
+     {3, 2, 3, 5},
+     {20, 18, 26, 24},
+     {1, 1, 1, 2},
+     {1, 2, 1, 3},
+     {18, 8, 20, 10},
+     {2, 1, 2, 2},
+     {1, 1, 0, 0},
+     {NULL, "rope", "fixed", "rope"},
+     300,
+     -1,
+     "BF16"},
 };
 
 static const synthetic_spacebyte spacebyte_cases[] = {
-    { "spacebyte-odd", 5, 9, 256, 255, { 90, 54 }, { 2, 2 }, 18, 3, 0, 1, 1, 0, "LayerNorm", "ReLU", "simple",
-      "F32" },
-    { "spacebyte-grouped", 3, 12, 256, 0, { 120, 80 }, { 1, 2 }, 20, 2, 2, 1, 0, 1, "RMSNorm", "SiLU",
-      "standard", "F32" },
-    { "spacebyte-one-group", 7, 6, 250, 10, { 168, 72 }, { 2, 1 }, 24, 1, 1, 0, 1, 1, "LayerNorm", "GELU",
-      "muTransfer", "F16" },
-    { "spacebyte-mu", 4, 8, 257, 256, { 36, 54 }, { 1, 1 }, 18, 4, 0, 0, 0, 0, "RMSNorm", "GELU",
-      "muTransfer", "F32" },
-    { "spacebyte-mu-grouped", 5, 5, 256, 255, { 80, 40 }, { 1, 1 }, 10, 4, 4, 1, 0, 1, "LayerNorm", "SiLU",
-      "muTransfer", "BF16" },
+    {"spacebyte-odd",
+     5,
+     9,
+     256,
+     255,
+     {90, 54},
+     {2, 2},
+     18,
+     3,
+     0,
+     1,
+     1,
+     0,
+     "LayerNorm",
+     "ReLU",
+     "simple",
+     "F32"},
+    {"spacebyte-grouped",
+     3,
+     12,
+     256,
+     0,
+     {120, 80},
+     {1, 2},
+     20,
+     2,
+     2,
+     1,
+     0,
+     1,
+     "RMSNorm",
+     "SiLU",
+     "standard",
+     "F32"},
+    {"spacebyte-one-group",
+     7,
+     6,
+     250,
+     10,
+     {168, 72},
+     {2, 1},
+     24,
+     1,
+     1,
+     0,
+     1,
+     1,
+     "LayerNorm",
+     "GELU",
+     "muTransfer",
+     "F16"},
+    {"spacebyte-mu",
+     4,
+     8,
+     257,
+     256,
+     {36, 54},
+     {1, 1},
+     18,
+     4,
+     0,
+     0,
+     0,
+     0,
+     "RMSNorm",
+     "GELU",
+     "muTransfer",
+     "F32"},
+    {"spacebyte-mu-grouped",
+     5,
+     5,
+     256,
+     255,
+     {80, 40},
+     {1, 1},
+     10,
+     4,
+     4,
+     1,
+     0,
+     1,
+     "LayerNorm",
+     "SiLU",
+     "muTransfer",
+     "BF16"},
 };
 
 static const synthetic_bgpt bgpt_cases[] = {
-    { "bgpt-odd", 5, 9, 54, 3, { 2, 2 }, "F32" },
-    { "bgpt-three", 3, 12, 40, 2, { 1, 3 }, "F16" },
-    { "bgpt-wide", 16, 4, 72, 3, { 1, 1 }, "BF16" },
+    {"bgpt-odd", 5, 9, 54, 3, {2, 2}, "F32"},
+    {"bgpt-three", 3, 12, 40, 2, {1, 3}, "F16"},
+    {"bgpt-wide", 16, 4, 72, 3, {1, 1}, "BF16"},
 };
 
 static const synthetic_paper paper_cases[] = {
-    { .name = "paper-plain", .patch = 8, .patches = 6, .vocabulary = 256, .dim = { 12, 40 }, .depth = { 2, 2 },
-      .heads = { 4, 2 }, .kv_heads = { 4, 2 }, .dim_head = { 24, 20 }, .ff = { 200, 90 },
-      .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .biases = 1, .to_local = 1, .tied = 1,
-      .norm = "LayerNorm", .activation = "relu", .type = "F32" },
-    { .name = "paper-zero", .patch = 5, .patches = 9, .vocabulary = 256, .dim = { 11, 33 }, .depth = { 1, 2 },
-      .heads = { 3, 2 }, .kv_heads = { 1, 2 }, .dim_head = { 18, 24 }, .ff = { 70, 50 },
-      .learned = { 1, 0 }, .final_norm = { 0, 1 }, .rope = { 0, 1 }, .to_local = 1, .biases = 1,
-      .norm = "LayerNorm", .activation = "gelu", .type = "F32" },
-    { .name = "paper-convolved", .patch = 7, .patches = 7, .vocabulary = 256, .dim = { 9, 50 },
-      .depth = { 2, 1 }, .heads = { 2, 4 }, .kv_heads = { 2, 2 }, .dim_head = { 20, 18 }, .ff = { 64, 100 },
-      .rope = { 1, 1 }, .learned = { 1, 1 }, .final_norm = { 1, 0 }, .convs = 3, .biases = 1, .qk_norm = 1,
-      .to_local = 1, .norm = "RMSNorm", .activation = "gelu_tanh", .type = "F16" },
-    { .name = "paper-cross", .patch = 3, .patches = 15, .vocabulary = 256, .dim = { 20, 20 }, .depth = { 1, 3 },
-      .heads = { 3, 4 }, .kv_heads = { 3, 1 }, .dim_head = { 18, 24 }, .ff = { 64, 40 }, .rope = { 1, 1 },
-      .final_norm = { 1, 1 }, .trained = 1, .cross_patch = 2, .tied = 1, .norm = "LayerNorm",
-      .activation = "silu", .type = "F32" },
-    { .name = "paper-everything", .patch = 5, .patches = 8, .vocabulary = 300, .dim = { 14, 30 },
-      .depth = { 2, 2 }, .heads = { 4, 2 }, .kv_heads = { 2, 1 }, .dim_head = { 10, 18 }, .ff = { 77, 65 },
-      .rope = { 0, 1 }, .learned = { 1, 1 }, .final_norm = { 1, 1 }, .trained = 1, .convs = 2,
-      .cross_patch = 5, .biases = 1, .qk_norm = 1, .to_local = 1, .tied = 1, .norm = "RMSNorm",
-      .activation = "relu", .type = "BF16" },
+    {.name = "paper-plain",
+     .patch = 8,
+     .patches = 6,
+     .vocabulary = 256,
+     .dim = {12, 40},
+     .depth = {2, 2},
+     .heads = {4, 2},
+     .kv_heads = {4, 2},
+     .dim_head = {24, 20},
+     .ff = {200, 90},
+     .learned = {1, 1},
+     .final_norm = {1, 1},
+     .trained = 1,
+     .biases = 1,
+     .to_local = 1,
+     .tied = 1,
+     .norm = "LayerNorm",
+     .activation = "relu",
+     .type = "F32"},
+    {.name = "paper-zero",
+     .patch = 5,
+     .patches = 9,
+     .vocabulary = 256,
+     .dim = {11, 33},
+     .depth = {1, 2},
+     .heads = {3, 2},
+     .kv_heads = {1, 2},
+     .dim_head = {18, 24},
+     .ff = {70, 50},
+     .learned = {1, 0},
+     .final_norm = {0, 1},
+     .rope = {0, 1},
+     .to_local = 1,
+     .biases = 1,
+     .norm = "LayerNorm",
+     .activation = "gelu",
+     .type = "F32"},
+    {.name = "paper-convolved",
+     .patch = 7,
+     .patches = 7,
+     .vocabulary = 256,
+     .dim = {9, 50},
+     .depth = {2, 1},
+     .heads = {2, 4},
+     .kv_heads = {2, 2},
+     .dim_head = {20, 18},
+     .ff = {64, 100},
+     .rope = {1, 1},
+     .learned = {1, 1},
+     .final_norm = {1, 0},
+     .convs = 3,
+     .biases = 1,
+     .qk_norm = 1,
+     .to_local = 1,
+     .norm = "RMSNorm",
+     .activation = "gelu_tanh",
+     .type = "F16"},
+    {.name = "paper-cross",
+     .patch = 3,
+     .patches = 15,
+     .vocabulary = 256,
+     .dim = {20, 20},
+     .depth = {1, 3},
+     .heads = {3, 4},
+     .kv_heads = {3, 1},
+     .dim_head = {18, 24},
+     .ff = {64, 40},
+     .rope = {1, 1},
+     .final_norm = {1, 1},
+     .trained = 1,
+     .cross_patch = 2,
+     .tied = 1,
+     .norm = "LayerNorm",
+     .activation = "silu",
+     .type = "F32"},
+    {.name = "paper-everything",
+     .patch = 5,
+     .patches = 8,
+     .vocabulary = 300,
+     .dim = {14, 30},
+     .depth = {2, 2},
+     .heads = {4, 2},
+     .kv_heads = {2, 1},
+     .dim_head = {10, 18},
+     .ff = {77, 65},
+     .rope = {0, 1},
+     .learned = {1, 1},
+     .final_norm = {1, 1},
+     .trained = 1,
+     .convs = 2,
+     .cross_patch = 5,
+     .biases = 1,
+     .qk_norm = 1,
+     .to_local = 1,
+     .tied = 1,
+     .norm = "RMSNorm",
+     .activation = "relu",
+     .type = "BF16"},
 };
 
-static void open_synthetic(ref_model *m, const char *name) { /* what a synthetic_write... has written */
+static void open_synthetic(ref_model *m,
+                           const char *name) { /* what a synthetic_write... has written */
     name_case("%s", name);
     open_reference(m, "tests/tmp", name);
 }
@@ -155,10 +344,11 @@ static int *random_ids(const ref_model *m, int count) {
     return ids;
 }
 
-/* Logits before a changed byte stay, bit for bit; the one after it changes. Runs of other lengths agree. */
+/* Logits before a changed byte stay, bit for bit; the one after it changes. Runs of other lengths
+ * agree. */
 static void check_causal(const ref_model *m) {
     int P = ref_patch(m, 0), length = m->n[0] * P, v = m->vocabulary, *ids = random_ids(m, length);
-    const int places[] = { 0, 1, P - 1, P, 2 * P - 1, length / 2, length - 2 };
+    const int places[] = {0, 1, P - 1, P, 2 * P - 1, length / 2, length - 2};
     ref_run run, other;
     ref_forward(&run, m, ids, length, 0);
     double norm = 0;
@@ -171,7 +361,8 @@ static void check_causal(const ref_model *m) {
         ref_forward(&other, m, ids, at + 2, 0);
         ids[at] = was;
         size_t row = (size_t)(at + 1) * (size_t)v;
-        CHECK(!memcmp(run.logits, other.logits, row * sizeof(double)), "byte %d is seen before it comes", at);
+        CHECK(!memcmp(run.logits, other.logits, row * sizeof(double)),
+              "byte %d is seen before it comes", at);
         double d = relative_error(other.logits + row, run.logits + row, (size_t)v);
         CHECK(d > 1e-3, "byte %d does not matter: %g", at, d);
         ref_free(&other);
@@ -180,9 +371,9 @@ static void check_causal(const ref_model *m) {
     free(ids);
 }
 
-/* tests/data/NAME.golden.safetensors has every 7th logit of the checkpoint that synthetic.h writes with the
- * seed given here, computed in float64 by the original program (MBLM, SpaceByte), or by a second one written
- * in torch (bGPT, which agrees with bgpt-small; paper). */
+/* tests/data/NAME.golden.safetensors has every 7th logit of the checkpoint that synthetic.h writes
+ * with the seed given here, computed in float64 by the original program (MBLM, SpaceByte), or by a
+ * second one written in torch (bGPT, which agrees with bgpt-small; paper). */
 static void check_synthetic(const char *name) {
     ref_model m;
     golden_case("tests/tmp", "tests/data", name, "wav", 7);
@@ -217,12 +408,13 @@ static void random_paper(void) {
     }
 }
 
-/* ------------------------------------------------------------------------- one model, two descriptions */
+/* ------------------------------------------------------------------ one model, two descriptions */
 
 /* Appends a tensor of these values. rows 0: a vector. */
-static void put(synthetic_file *f, const double *values, int rows, int cols, const char *format, ...)
-    PRINTF_LIKE(5, 6);
-static void put(synthetic_file *f, const double *values, int rows, int cols, const char *format, ...) {
+static void put(synthetic_file *f, const double *values, int rows, int cols, const char *format,
+                ...) PRINTF_LIKE(5, 6);
+static void put(synthetic_file *f, const double *values, int rows, int cols, const char *format,
+                ...) {
     char name[100];
     va_list args;
     va_start(args, format);
@@ -233,9 +425,10 @@ static void put(synthetic_file *f, const double *values, int rows, int cols, con
     synthetic_enter(f, from, rows, cols, 0, name);
 }
 
-/* Of each head's rows: 0 2 4 ... 1 3 5 ..., which turns rotation of pairs into rotation of halves. And each
- * key head is repeated for all the query heads that share it. */
-static double *unfold(const double *from, int heads, int kv_heads, int dim_head, int cols, int halves) {
+/* Of each head's rows: 0 2 4 ... 1 3 5 ..., which turns rotation of pairs into rotation of halves.
+ * And each key head is repeated for all the query heads that share it. */
+static double *unfold(const double *from, int heads, int kv_heads, int dim_head, int cols,
+                      int halves) {
     double *to = need((size_t)heads * (size_t)dim_head * (size_t)cols, sizeof *to), *row = to;
     for (int h = 0; h < heads; h++)
         for (int i = 0; i < dim_head; i++, row += cols) {
@@ -248,8 +441,8 @@ static double *unfold(const double *from, int heads, int kv_heads, int dim_head,
 
 /* Writes a SpaceByte checkpoint (with padding) again with the paper's names. */
 static void write_as_paper(const ref_model *m, const synthetic_spacebyte *y, const char *name) {
-    static const char *const stages[] = { "global", "local" };
-    synthetic_file f = { .type = "F32" };
+    static const char *const stages[] = {"global", "local"};
+    synthetic_file f = {.type = "F32"};
     char args[600], from[128];
     int P = m->n[1], bytes = m->n[0] * P, v = m->vocabulary;
     for (int s = 0; s < 2; s++) {
@@ -257,9 +450,11 @@ static void write_as_paper(const ref_model *m, const synthetic_spacebyte *y, con
         int d = m->dim[s], piece = s ? d : d / P, dh = o->dim_head, rows = s ? P : bytes;
         int halves = o->rope == REF_PAIRS;
         double *table = ref_tensor(m, ref_place(m, s, REF_EMBEDDING), (size_t)v * (size_t)piece);
-        double *position = ref_tensor(m, ref_place(m, s, REF_POSITION), (size_t)rows * (size_t)piece);
+        double *position = ref_tensor(m, ref_place(m, s, REF_POSITION),
+                                      (size_t)rows * (size_t)piece);
         double *pad = ref_tensor(m, ref_place(m, s, REF_PAD), (size_t)d);
-        if (!s) { /* a byte has there the position that is P further; those of the pad are not used */
+        /* a byte has there the position that is P further; those of the pad are not used */
+        if (!s) {
             size_t kept = (size_t)(rows - P) * (size_t)piece;
             memmove(position, position + (size_t)P * (size_t)piece, kept * sizeof *position);
         }
@@ -274,7 +469,8 @@ static void write_as_paper(const ref_model *m, const synthetic_spacebyte *y, con
             double *q = unfold(w[REF_QUERY], o->heads, o->heads, dh, d, halves);
             double *k = unfold(w[REF_KEY], o->heads, layer.kv_heads, dh, d, halves);
             double *values = unfold(w[REF_VALUE], o->heads, layer.kv_heads, dh, d, 0);
-            put(&f, w[REF_ATTENTION_NORM], 0, d, "%s.layers.%d.attention_norm.weight", stages[s], l);
+            put(&f, w[REF_ATTENTION_NORM], 0, d, "%s.layers.%d.attention_norm.weight", stages[s],
+                l);
             put(&f, q, d, d, "%s.layers.%d.query.weight", stages[s], l);
             put(&f, k, d, d, "%s.layers.%d.key.weight", stages[s], l);
             put(&f, values, d, d, "%s.layers.%d.value.weight", stages[s], l);
@@ -341,18 +537,32 @@ static void spacebyte_as_paper(void) {
     }
 }
 
-/* A local stage that sees all of the patch before it is one with patches twice as long, as far as two
- * patches go: without a global stage's word, and where byte 0 stands before the second patch as before the
- * first. */
+/* A local stage that sees all of the patch before it is one with patches twice as long, as far as
+ * two patches go: without a global stage's word, and where byte 0 stands before the second patch as
+ * before the first. */
 static void cross_patch(void) {
     enum { P = 5, V = 256 };
     ref_model m, n;
     ref_run run, other;
-    synthetic_paper y = { .name = "cross-short", .patch = P, .patches = 2, .vocabulary = V,
-                          .dim = { 4, 30 }, .depth = { 0, 2 }, .heads = { 1, 2 }, .kv_heads = { 1, 1 },
-                          .dim_head = { 4, 18 }, .ff = { 8, 50 }, .rope = { 0, 1 }, .final_norm = { 0, 1 },
-                          .cross_patch = P, .biases = 1, .to_local = 1, .tied = 1, .norm = "LayerNorm",
-                          .activation = "gelu", .type = "F32" };
+    synthetic_paper y = {.name = "cross-short",
+                         .patch = P,
+                         .patches = 2,
+                         .vocabulary = V,
+                         .dim = {4, 30},
+                         .depth = {0, 2},
+                         .heads = {1, 2},
+                         .kv_heads = {1, 1},
+                         .dim_head = {4, 18},
+                         .ff = {8, 50},
+                         .rope = {0, 1},
+                         .final_norm = {0, 1},
+                         .cross_patch = P,
+                         .biases = 1,
+                         .to_local = 1,
+                         .tied = 1,
+                         .norm = "LayerNorm",
+                         .activation = "gelu",
+                         .type = "F32"};
     for (int i = 0; i < 2; i++, y.patch = 2 * P, y.cross_patch = 0, y.name = "cross-long") {
         synthetic_write_paper(&y, 2500); /* the sizes of all tensors are the same in both */
         open_synthetic(i ? &n : &m, y.name);
@@ -360,7 +570,8 @@ static void cross_patch(void) {
     for (int i = 0; i < 2; i++) { /* no word: the global embedding becomes zero */
         ref_model *x = i ? &n : &m;
         double at[2];
-        CHECK(ref_numbers(strstr(x->header, "\"global.embedding.weight\""), "data_offsets", at, 2) == 2);
+        CHECK(ref_numbers(strstr(x->header, "\"global.embedding.weight\""), "data_offsets", at,
+                          2) == 2);
         memset(x->data + (size_t)at[0], 0, (size_t)(at[1] - at[0]));
     }
     int ids[2 * P];
@@ -372,7 +583,8 @@ static void cross_patch(void) {
     double d = relative_error(other.logits, run.logits, (size_t)2 * P * V);
     CHECK(d < 1e-12, "off by %g", d);
     ref_free(&other);
-    m.stage[1].behind = P - 1; /* position 0 of patch 0 is out of sight: patch 1 changes, patch 0 doesn't */
+    m.stage[1].behind =
+        P - 1; /* position 0 of patch 0 is out of sight: patch 1 changes, patch 0 doesn't */
     ref_forward(&other, &m, ids, 2 * P, 0);
     CHECK(!memcmp(run.logits, other.logits, (size_t)P * V * sizeof(double)));
     d = relative_error(other.logits + (size_t)P * V, run.logits + (size_t)P * V, (size_t)P * V);
@@ -384,8 +596,7 @@ static void cross_patch(void) {
 /* The extension is a patch like any other: cut at the patch's length, seen by every prediction. */
 static void extensions(void) {
     static const char *const same[][2] = {
-        { "text", "tex" }, { "tex", "tex" }, { "wav", "tex" }, { "", "t" }
-    };
+        {"text", "tex"}, {"tex", "tex"}, {"wav", "tex"}, {"", "t"}};
     ref_model m;
     ref_run run, other;
     synthetic_write_bgpt(&bgpt_cases[1], 2600); /* patches of 3 bytes */
@@ -404,22 +615,23 @@ static void extensions(void) {
     ref_close(&m);
 }
 
-/* --------------------------------------------------------------------------------------- the library */
+/* ---------------------------------------------------------------------------------- the library */
 
-static uint32_t score_case(const megabyte_model *model, const char *as, const uint8_t *bytes, size_t n,
-                           double *bits, float *logits) {
+static uint32_t score_case(const megabyte_model *model, const char *as, const uint8_t *bytes,
+                           size_t n, double *bits, float *logits) {
     megabyte_stream *s = NULL;
     megabyte_error error;
-    megabyte_stream_options options = { .as = as };
+    megabyte_stream_options options = {.as = as};
     *bits = 0;
-    CHECK(megabyte_stream_create(&s, model, &options, NULL, &error) == MEGABYTE_OK, "%s", error.text);
+    CHECK(megabyte_stream_create(&s, model, &options, NULL, &error) == MEGABYTE_OK, "%s",
+          error.text);
     OK(megabyte_stream_score(s, bytes, n, bits, logits));
     megabyte_stream_free(s);
     return describe(model).vocabulary;
 }
 
-/* A whole context through the converter and the library: f32 within 1e-5 of the reference, q8 within 1% of its
- * bits per byte. */
+/* A whole context through the converter and the library: f32 within 1e-5 of the reference, q8
+ * within 1% of its bits per byte. */
 static void library_case(const char *name) {
     ref_model m;
     ref_run run;
@@ -431,7 +643,8 @@ static void library_case(const char *name) {
     uint8_t *bytes = need((size_t)length, 1);
     float *logits = need((size_t)(length * v), sizeof *logits);
     double *own = need((size_t)(length * v), sizeof *own), bits, expected = 0;
-    for (int i = 0; i < length; i++) bytes[i] = (uint8_t)(ids[i] = ids[i] < 256 ? ids[i] : ids[i] - 256);
+    for (int i = 0; i < length; i++)
+        bytes[i] = (uint8_t)(ids[i] = ids[i] < 256 ? ids[i] : ids[i] - 256);
     ref_forward(&run, &m, ids, length, 0);
     for (int t = 0; t < length; t++) {
         double sum = 0;
@@ -447,7 +660,8 @@ static void library_case(const char *name) {
             printf("  %s %s: %.1e, %.4f bits per byte, expected %.4f\n", name, q8 ? "q8" : "f32", d,
                    bits / length, expected / length);
         CHECK(q8 || d < 1e-5, "f32: the logits are off by %g", d);
-        CHECK(fabs(bits / expected - 1) < (q8 ? 0.01 : 1e-5), "%f bits, expected %f", bits, expected);
+        CHECK(fabs(bits / expected - 1) < (q8 ? 0.01 : 1e-5), "%f bits, expected %f", bits,
+              expected);
         megabyte_model_close(model);
     }
     ref_free(&run);
@@ -457,7 +671,8 @@ static void library_case(const char *name) {
 
 static void library(void) {
     for (size_t i = 0; i < COUNT_OF(mblm_cases); i++)
-        if (mblm_cases[i].stages > 1) library_case(mblm_cases[i].name); /* one stage is no hierarchy */
+        if (mblm_cases[i].stages > 1)
+            library_case(mblm_cases[i].name); /* one stage is no hierarchy */
     for (size_t i = 0; i < COUNT_OF(spacebyte_cases); i++) library_case(spacebyte_cases[i].name);
     for (size_t i = 0; i < COUNT_OF(bgpt_cases); i++) library_case(bgpt_cases[i].name);
     for (size_t i = 0; i < COUNT_OF(paper_cases); i++) library_case(paper_cases[i].name);

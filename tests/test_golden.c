@@ -1,5 +1,5 @@
-/* test_golden.c - logits of the original implementation (run in float64), and one set of bits for every
- * way to them. */
+/* test_golden.c - logits of the original implementation (run in float64), and one set of bits for
+ * every way to them. */
 #include "test.h"
 #include "reference.h"
 
@@ -29,7 +29,8 @@ static void golden_load(golden *g, const char *name) {
     ref_open_file(&file, path);
     const char *ids = strstr(file.header, "\"ids\":"), *logits = strstr(file.header, "\"logits\":");
     double at[2];
-    CHECK(ids && ref_numbers(ids, "shape", ids_shape, 2) == 2 && ref_numbers(ids, "data_offsets", at, 2) == 2,
+    CHECK(ids && ref_numbers(ids, "shape", ids_shape, 2) == 2 &&
+              ref_numbers(ids, "data_offsets", at, 2) == 2,
           "%s", path);
     CHECK(logits && ref_numbers(logits, "shape", shape, 3) == 3, "%s", path);
     g->sequences = (int)ids_shape[0];
@@ -52,11 +53,12 @@ static double relative_error(const float *x, const double *y, size_t n) {
     return sqrt(error / norm);
 }
 
-/* Feeds, steps and batches: the prediction after every call is the row that scoring the whole gave, bit
- * for bit. */
-static void every_way(const golden *g, const megabyte_model *model, const uint8_t *bytes, const float *rows) {
+/* Feeds, steps and batches: the prediction after every call is the row that scoring the whole gave,
+ * bit for bit. */
+static void every_way(const golden *g, const megabyte_model *model, const uint8_t *bytes,
+                      const float *rows) {
     const size_t v = (size_t)g->vocabulary, n = (size_t)g->length, p = describe(model).patch_bytes;
-    const size_t pieces[] = { 1, 3, p, p + 1 };
+    const size_t pieces[] = {1, 3, p, p + 1};
     megabyte_engine *engine = new_engine(model, 1, 0, MEGABYTE_ISA_AUTO);
     megabyte_stream *member[MEMBERS], *s = new_stream(model, engine, 0);
     CHECK_LOGITS(s, rows, v, "before the first byte");
@@ -90,12 +92,14 @@ static void every_way(const golden *g, const megabyte_model *model, const uint8_
         OK(megabyte_stream_feed(member[i], bytes,
                                 i * (p + 1) % n)); /* at different positions in their patches */
     }
-    while (megabyte_stream_position(member[MEMBERS - 1]) < n && megabyte_stream_position(member[1]) < n) {
+    while (megabyte_stream_position(member[MEMBERS - 1]) < n &&
+           megabyte_stream_position(member[1]) < n) {
         for (size_t i = 0; i < MEMBERS; i++) next[i] = bytes[megabyte_stream_position(member[i])];
         OK(megabyte_step_batch(member, next, MEMBERS));
         for (size_t i = 0; i < MEMBERS; i++) {
             uint64_t at = megabyte_stream_position(member[i]);
-            CHECK_LOGITS(member[i], rows + at * v, v, "%d bytes, stream %zu of a batch", (int)at, i);
+            CHECK_LOGITS(member[i], rows + at * v, v, "%d bytes, stream %zu of a batch", (int)at,
+                         i);
         }
     }
     for (size_t i = 0; i < MEMBERS; i++) megabyte_stream_free(member[i]);
@@ -110,7 +114,8 @@ static void every_prefix(const golden *g, const megabyte_model *model, const uin
         megabyte_stream_reset(s);
         OK(megabyte_stream_feed(s, bytes, n));
         CHECK(megabyte_stream_position(s) == n);
-        CHECK_LOGITS(s, rows + n * (size_t)g->vocabulary, (size_t)g->vocabulary, "a prefix of %zu bytes", n);
+        CHECK_LOGITS(s, rows + n * (size_t)g->vocabulary, (size_t)g->vocabulary,
+                     "a prefix of %zu bytes", n);
     }
     megabyte_stream_free(s);
 }
@@ -142,15 +147,15 @@ static void golden_case(const char *name, const char *quant) {
         free(rows);
     }
     bits = total / (double)n / g.sequences;
-    CHECK(fabs(bits / g.bits_per_byte - 1) < (f32 ? 1e-5 : 0.02), "%f bits per byte, expected %f", bits,
-          g.bits_per_byte);
+    CHECK(fabs(bits / g.bits_per_byte - 1) < (f32 ? 1e-5 : 0.02), "%f bits per byte, expected %f",
+          bits, g.bits_per_byte);
     megabyte_model_close(model);
     free(g.bytes), free(g.logits);
 }
 
 static void golden_files(const char *quant) {
-    static const char *const names[] = { "lucid-2stage-nopos", "lucid-2stage-posemb", "lucid-2stage-rope",
-                                         "lucid-3stage", "lucid-257tokens" };
+    static const char *const names[] = {"lucid-2stage-nopos", "lucid-2stage-posemb",
+                                        "lucid-2stage-rope", "lucid-3stage", "lucid-257tokens"};
     for (size_t i = 0; i < COUNT_OF(names); i++) golden_case(names[i], quant);
 }
 static void golden_f32(void) { golden_files("f32"); }

@@ -4,22 +4,25 @@
 
 #include "synthetic.h"
 
-#define FILE_DIGEST 64  /* where the header keeps the SHA-256 of the data ... */
+#define FILE_DIGEST 64 /* where the header keeps the SHA-256 of the data ... */
 #define TABLE_DIGEST 96 /* ... and of everything before it */
 #define ISAS 6
 
-static const synthetic small = { "hostile-two", 2, { 6, 3 }, { 9, 6 }, { 1, 2 }, 2, 4, 2, 256, 1, 1, "F32" };
+static const synthetic small = {"hostile-two", 2, {6, 3}, {9, 6}, {1, 2}, 2, 4, 2,
+                                256,           1, 1,      "F32"};
 static const synthetic deep = {
-    "hostile-four", 4, { 3, 2, 1, 2 }, { 8, 7, 6, 5 }, { 1, 1, 1, 1 }, 1, 4, 1, 100, 0, 1, "F32"
-};
+    "hostile-four", 4, {3, 2, 1, 2}, {8, 7, 6, 5}, {1, 1, 1, 1}, 1, 4, 1, 100, 0, 1, "F32"};
 static uint8_t *file, *work; /* a valid model file, and a copy to be spoilt; aligned */
-static size_t size, tables;  /* of the file; of what stands before its data */
+static size_t size, tables; /* of the file; of what stands before its data */
 
 /* The other families' models: of those, too, every number in the file is tried. */
-static const struct { const char *name; synthetic_writer *write; } others[] = {
-    { "hostile-mblm", synthetic_small_mblm },   { "hostile-spacebyte", synthetic_small_spacebyte },
-    { "hostile-bgpt", synthetic_small_bgpt },   { "hostile-paper", synthetic_small_paper },
-    { "hostile-bytes", synthetic_small_bytes },
+static const struct {
+    const char *name;
+    synthetic_writer *write;
+} others[] = {
+    {"hostile-mblm", synthetic_small_mblm},   {"hostile-spacebyte", synthetic_small_spacebyte},
+    {"hostile-bgpt", synthetic_small_bgpt},   {"hostile-paper", synthetic_small_paper},
+    {"hostile-bytes", synthetic_small_bytes},
 };
 
 static void take_file(const char *mb, const char *name, const char *quant) {
@@ -52,12 +55,15 @@ static void sign(uint8_t *f, size_t n, int data_too) {
     sha256(f, TABLE_DIGEST, f + HEADER_BYTES, data - HEADER_BYTES, f + TABLE_DIGEST);
 }
 
-/* Opens n bytes; every failure must have a text and leave nothing. At most 4 n + 1 MB may be allocated. */
-static megabyte_status open_bytes(megabyte_model **model, const uint8_t *bytes, size_t n, counter *c) {
+/* Opens n bytes; every failure must have a text and leave nothing. At most 4 n + 1 MB may be
+ * allocated. */
+static megabyte_status open_bytes(megabyte_model **model, const uint8_t *bytes, size_t n,
+                                  counter *c) {
     megabyte_allocator allocator = counting(c);
     megabyte_error error;
     megabyte_status status = megabyte_model_open_memory(model, bytes, n, &allocator, &error);
-    CHECK(c->peak_bytes <= 4 * n + (1u << 20), "%zu bytes allocated for a file of %zu", c->peak_bytes, n);
+    CHECK(c->peak_bytes <= 4 * n + (1u << 20), "%zu bytes allocated for a file of %zu",
+          c->peak_bytes, n);
     CHECK(error.status == status && !status == !error.text[0], "%d '%s'", status, error.text);
     if (status) CHECK(!*model && !c->live && strlen(error.text) > 15, "'%s'", error.text);
     return status;
@@ -70,13 +76,15 @@ static void check_finite(const float *x, size_t n, const char *what) {
 /* A few bytes through a stream, a batch, a slide, a save; returns a hash of the logits. */
 static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_t batch) {
     megabyte_info info = describe(model);
-    megabyte_engine_options how = { .batch = batch, .isa = isa };
+    megabyte_engine_options how = {.batch = batch, .isa = isa};
     megabyte_engine *engine;
     megabyte_stream *s, *t;
     size_t bytes, v = info.vocabulary, n = 20;
     uint64_t hash = 0;
-    if (info.context_bytes > 100000 || info.patch_bytes > 1000 || v > 10000) return 0; /* mutated: large */
-    CHECK(info.n_stages >= 2 && info.n_stages <= MEGABYTE_MAX_STAGES && info.patch_bytes && info.vocabulary);
+    if (info.context_bytes > 100000 || info.patch_bytes > 1000 || v > 10000)
+        return 0; /* mutated: large */
+    CHECK(info.n_stages >= 2 && info.n_stages <= MEGABYTE_MAX_STAGES && info.patch_bytes &&
+          info.vocabulary);
     for (uint32_t i = 0; megabyte_model_metadata_at(model, i, NULL); i++) {}
     if (megabyte_engine_size(model, &how, &bytes) || bytes > 100u << 20) return 0;
     if (megabyte_stream_size(model, NULL, &bytes) || bytes > 100u << 20) return 0;
@@ -91,12 +99,13 @@ static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_
     OK(megabyte_stream_score(s, text, n, &bits, rows));
     CHECK(bits >= 0 && isfinite(bits), "%g bits", bits);
     check_finite(rows, n * v, "logit");
-    OK(megabyte_step_batch((megabyte_stream *[]){ s, t }, text + n, 2));
+    OK(megabyte_step_batch((megabyte_stream *[]){s, t}, text + n, 2));
     OK(megabyte_stream_feed(t, text, sizeof text));
     OK(megabyte_stream_rewind(s, n - 3));
     megabyte_stream_probabilities(s, rows);
     check_finite(rows, v, "probability");
-    megabyte_sampling sampling = { .temperature = 1, .top_p = 0.9f, .top_k = 20, .repetition_penalty = 2 };
+    megabyte_sampling sampling = {
+        .temperature = 1, .top_p = 0.9f, .top_k = 20, .repetition_penalty = 2};
     if (megabyte_stream_sample(s, &sampling, &drawn) == MEGABYTE_END) drawn = 0;
     CHECK(drawn < v, "draws %d of %zu", drawn, v);
     OK(megabyte_stream_step(s, drawn));
@@ -118,7 +127,7 @@ static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_
 
 /* Opens, and if that succeeds, uses. */
 static int try_bytes(const uint8_t *bytes, size_t n) {
-    counter c = { 0 };
+    counter c = {0};
     megabyte_model *model = NULL;
     if (open_bytes(&model, bytes, n, &c)) return 0;
     megabyte_model_verify(model, NULL);
@@ -128,7 +137,7 @@ static int try_bytes(const uint8_t *bytes, size_t n) {
     return 1;
 }
 
-/* ------------------------------------------------------------------------------------------- model files */
+/* ---------------------------------------------------------------------------------- model files */
 
 static void good_files(void) {
     load_model(&deep, "f32");
@@ -143,8 +152,9 @@ static void good_files(void) {
 static void truncations(void) {
     megabyte_model *model;
     for (size_t n = 0; n < size; n += n < tables + 200 ? 1 : 61) {
-        counter c = { 0 };
-        uint8_t *cut = aligned_alloc(64, (n + 64) / 64 * 64); /* its own allocation: reading past it shows */
+        counter c = {0};
+        uint8_t *cut =
+            aligned_alloc(64, (n + 64) / 64 * 64); /* its own allocation: reading past it shows */
         CHECK(cut);
         memcpy(cut, file, n);
         test_seed = n;
@@ -159,7 +169,7 @@ static void truncations(void) {
         free(cut);
     }
     memcpy(work, file, size);
-    counter c = { 0 };
+    counter c = {0};
     CHECK(open_bytes(&model, work, size + 1, &c), "a byte behind the end is not noticed");
 }
 
@@ -167,7 +177,7 @@ static void flipped_bits(void) {
     megabyte_model *model;
     memcpy(work, file, size);
     for (size_t bit = 0; bit < tables * 8; bit++) {
-        counter c = { 0 };
+        counter c = {0};
         test_seed = bit;
         work[bit / 8] ^= (uint8_t)(1 << bit % 8);
         CHECK(open_bytes(&model, work, size, &c), "bit %zu of byte %zu", bit % 8, bit / 8);
@@ -175,7 +185,7 @@ static void flipped_bits(void) {
     }
     for (size_t bit = tables * 8; bit < size * 8;
          bit += 1 + size / 23) { /* the weights: opens, verify sees it */
-        counter c = { 0 };
+        counter c = {0};
         test_seed = bit;
         work[bit / 8] ^= (uint8_t)(1 << bit % 8);
         OK(open_bytes(&model, work, size, &c));
@@ -189,10 +199,10 @@ static void flipped_bits(void) {
 }
 
 static void mutated_files(void) {
-    static const uint32_t values[] = {
-        0,    1,    2,     3,     7,     8,       9,          63,         64,         65,        255,
-        4096, 4097, 65535, 65536, 65537, 1 << 24, 0x7fffffff, 0x80000000, 0xfffffff0, 0xffffffff
-    };
+    static const uint32_t values[] = {0,          1,          2,         3,     7,       8,
+                                      9,          63,         64,        65,    255,     4096,
+                                      4097,       65535,      65536,     65537, 1 << 24, 0x7fffffff,
+                                      0x80000000, 0xfffffff0, 0xffffffff};
     int opened = 0;
     for (uint64_t seed = 1; seed <= 20000; seed++) {
         if (seed == 1) load_model(&small, "q8");
@@ -210,9 +220,12 @@ static void mutated_files(void) {
             case 1: put32(work + word, values[random_below(COUNT_OF(values))]); break;
             case 2: put32(work + word, get32(work + word) + (uint32_t)random_below(5) - 2); break;
             case 3:
-                put32(work + HEADER_BYTES + random_below(7) * 4, values[random_below(COUNT_OF(values))]);
+                put32(work + HEADER_BYTES + random_below(7) * 4,
+                      values[random_below(COUNT_OF(values))]);
                 break;
-            case 4: put32(work + 32 + random_below(8) * 4, (uint32_t)random64() >> random_below(32)); break;
+            case 4:
+                put32(work + 32 + random_below(8) * 4, (uint32_t)random64() >> random_below(32));
+                break;
             case 5: /* a piece of the tables elsewhere */
                 count = random_below(100);
                 if (word + count <= tables && from + count <= tables)
@@ -230,15 +243,16 @@ static void mutated_files(void) {
         sign(work, n, (int)random_below(2));
         opened += try_bytes(work, n);
     }
-    CHECK(opened > 200 && opened < 18000, "%d of 20000 were opened: the mutations are no good", opened);
+    CHECK(opened > 200 && opened < 18000, "%d of 20000 were opened: the mutations are no good",
+          opened);
 }
 
-/* ----------------------------------------------------------------------------------------------- weights */
+/* -------------------------------------------------------------------------------------- weights */
 
 static megabyte_status spoil(void *context, struct tensor *t) { /* some floats of every tensor */
-    static const uint32_t hostile[] = { 0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000,
-                                        0x7f7fffff, 0xff7fffff, 0x00000001, 0x807fffff,
-                                        0x7f800001, 0x7e967699, 0x00000000, 0x80000000 };
+    static const uint32_t hostile[] = {0x7fc00000, 0xffc00000, 0x7f800000, 0xff800000,
+                                       0x7f7fffff, 0xff7fffff, 0x00000001, 0x807fffff,
+                                       0x7f800001, 0x7e967699, 0x00000000, 0x80000000};
     uint8_t *entry = *(uint8_t **)context, *data = work + tables + get64(entry + 24);
     t->type = get32(entry + 8);
     size_t bytes = (size_t)tensor_data_bytes(t),
@@ -251,19 +265,21 @@ static megabyte_status spoil(void *context, struct tensor *t) { /* some floats o
     return MEGABYTE_OK;
 }
 
-/* Weights that are no sensible numbers: finite logits, and the same bits from every instruction set and
- * batch. */
+/* Weights that are no sensible numbers: finite logits, and the same bits from every instruction set
+ * and batch. */
 static void hostile_weights(void) {
-    static const char *const quants[] = { "q8", "f32" };
+    static const char *const quants[] = {"q8", "f32"};
     for (uint64_t seed = 1; seed <= 800; seed++) {
-        if (seed <= 300 && seed % 100 == 1) load_model(seed < 200 ? &small : &deep, quants[seed < 101]);
-        if (seed > 300 && seed % 50 == 1) load_other((size_t)(seed - 301) / 100, quants[seed % 100 == 1]);
+        if (seed <= 300 && seed % 100 == 1)
+            load_model(seed < 200 ? &small : &deep, quants[seed < 101]);
+        if (seed > 300 && seed % 50 == 1)
+            load_other((size_t)(seed - 301) / 100, quants[seed % 100 == 1]);
         seed_random(seed);
         memcpy(work, file, size);
         struct sizes z;
         uint8_t *entry = work + HEADER_BYTES + get32(work + 40) * STAGE_BYTES;
         megabyte_model *model;
-        counter c = { 0 };
+        counter c = {0};
         OK(open_bytes(&model, file, size, &c));
         z = model->sizes;
         megabyte_model_close(model);
@@ -275,13 +291,13 @@ static void hostile_weights(void) {
         for (int isa = 1; isa < ISAS; isa++)
             for (uint32_t batch = 1; batch < 60; batch *= 7)
                 if (megabyte_isa_available((megabyte_isa)isa))
-                    CHECK(use_model(model, (megabyte_isa)isa, batch) == expected, "%s, batch %u: other bits",
-                          megabyte_isa_name((megabyte_isa)isa), batch);
+                    CHECK(use_model(model, (megabyte_isa)isa, batch) == expected,
+                          "%s, batch %u: other bits", megabyte_isa_name((megabyte_isa)isa), batch);
         megabyte_model_close(model);
     }
 }
 
-/* ----------------------------------------------------------------------------------------- foreign files */
+/* -------------------------------------------------------------------------------- foreign files */
 
 static void foreign_files(void) {
     static const struct {
@@ -289,42 +305,46 @@ static void foreign_files(void) {
         size_t n;
         megabyte_status expected;
     } files[] = {
-        { "tests/tmp/foreign-empty", "", 0, MEGABYTE_BAD_MAGIC },
-        { "tests/tmp/foreign-byte", "\x8a", 1, MEGABYTE_BAD_MAGIC },
-        { "tests/tmp/foreign-html", "<!DOCTYPE html><html><body>404 Not Found</body></html>", 54,
-          MEGABYTE_BAD_MAGIC },
-        { "tests/tmp/foreign-gguf", "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, MEGABYTE_BAD_MAGIC },
-        { "tests/tmp/foreign-magic", "\x8aMBMDL\r\n", 8, MEGABYTE_TRUNCATED },
-        { "tests/tmp/foreign-text", "\x8aMBMDL\n", 7, MEGABYTE_BAD_MAGIC }, /* line ends were converted */
-        { "tests/tmp/foreign-missing", NULL, 0, MEGABYTE_IO },
-        { "tests/tmp", NULL, 0, MEGABYTE_IO },
-        { "", NULL, 0, MEGABYTE_IO },
-        { "tests/data/lucid-3stage.safetensors", NULL, 0, MEGABYTE_BAD_MAGIC },
+        {"tests/tmp/foreign-empty", "", 0, MEGABYTE_BAD_MAGIC},
+        {"tests/tmp/foreign-byte", "\x8a", 1, MEGABYTE_BAD_MAGIC},
+        {"tests/tmp/foreign-html", "<!DOCTYPE html><html><body>404 Not Found</body></html>", 54,
+         MEGABYTE_BAD_MAGIC},
+        {"tests/tmp/foreign-gguf", "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, MEGABYTE_BAD_MAGIC},
+        {"tests/tmp/foreign-magic", "\x8aMBMDL\r\n", 8, MEGABYTE_TRUNCATED},
+        {"tests/tmp/foreign-text", "\x8aMBMDL\n", 7,
+         MEGABYTE_BAD_MAGIC}, /* line ends were converted */
+        {"tests/tmp/foreign-missing", NULL, 0, MEGABYTE_IO},
+        {"tests/tmp", NULL, 0, MEGABYTE_IO},
+        {"", NULL, 0, MEGABYTE_IO},
+        {"tests/data/lucid-3stage.safetensors", NULL, 0, MEGABYTE_BAD_MAGIC},
     };
     for (size_t i = 0; i < COUNT_OF(files); i++) {
-        counter c = { 0 };
+        counter c = {0};
         megabyte_allocator allocator = counting(&c);
         megabyte_model *model = (megabyte_model *)(void *)&c;
         megabyte_error error;
         name_case("%s", files[i].path);
         if (files[i].content) write_file(files[i].path, files[i].content, files[i].n);
-        CHECK_STATUS(megabyte_model_open(&model, files[i].path, &allocator, &error), files[i].expected);
-        CHECK(!model && !c.live && error.status == files[i].expected && strlen(error.text) > 15, "'%s'",
-              error.text);
+        CHECK_STATUS(megabyte_model_open(&model, files[i].path, &allocator, &error),
+                     files[i].expected);
+        CHECK(!model && !c.live && error.status == files[i].expected && strlen(error.text) > 15,
+              "'%s'", error.text);
         CHECK_STATUS(megabyte_model_open(&model, files[i].path, NULL, NULL), files[i].expected);
     }
     load_model(&small, "q8");
     memcpy(work + 1, file, size);
     megabyte_model *model;
     megabyte_error error;
-    CHECK_STATUS(megabyte_model_open_memory(&model, work + 1, size, NULL, &error), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_model_open_memory(&model, work + 1, size, NULL, &error),
+                 MEGABYTE_INVALID_ARGUMENT);
     CHECK(error.text[0]);
     memcpy(work, file, size);
     put32(work + 8, MEGABYTE_FORMAT_VERSION + 1);
     sign(work, size, 0);
-    CHECK_STATUS(megabyte_model_open_memory(&model, work, size, NULL, &error), MEGABYTE_BAD_VERSION);
+    CHECK_STATUS(megabyte_model_open_memory(&model, work, size, NULL, &error),
+                 MEGABYTE_BAD_VERSION);
     for (size_t n = tables; n < size; n += 1 + size / 40) { /* truncated files on disk */
-        counter c = { 0 };
+        counter c = {0};
         megabyte_allocator allocator = counting(&c);
         write_file("tests/tmp/foreign-cut", file, n);
         CHECK_STATUS(megabyte_model_open(&model, "tests/tmp/foreign-cut", &allocator, &error),
@@ -333,10 +353,10 @@ static void foreign_files(void) {
     }
 }
 
-/* ----------------------------------------------------------------------------------------- saved streams */
+/* -------------------------------------------------------------------------------- saved streams */
 
 static void spoil_saved_streams(uint64_t seeds) {
-    counter c = { 0 };
+    counter c = {0};
     megabyte_model *model;
     OK(open_bytes(&model, file, size, &c));
     uint8_t text[200];
@@ -356,9 +376,9 @@ static void spoil_saved_streams(uint64_t seeds) {
         megabyte_stream_reset(t);
         OK(megabyte_stream_feed(t, text + 100, 11)); /* what must not change when loading fails */
         memcpy(before, megabyte_stream_logits(t), v * sizeof *before);
-#define REFUSED(bytes, count, ...)                                                                           \
-    (CHECK(megabyte_stream_load(t, bytes, count) != MEGABYTE_OK, __VA_ARGS__),                               \
-     CHECK(megabyte_stream_position(t) == 11 && same_floats(before, megabyte_stream_logits(t), v),         \
+#define REFUSED(bytes, count, ...)                                                                 \
+    (CHECK(megabyte_stream_load(t, bytes, count) != MEGABYTE_OK, __VA_ARGS__),                     \
+     CHECK(megabyte_stream_position(t) == 11 && same_floats(before, megabyte_stream_logits(t), v), \
            __VA_ARGS__))
         for (at = 0; at < n; at += at < header ? 1 : 37) {
             uint8_t *cut = need(at, 1);
@@ -373,14 +393,19 @@ static void spoil_saved_streams(uint64_t seeds) {
             REFUSED(bad, n, "bit %zu of byte %zu", bit % 8, bit / 8);
             bad[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
-        for (uint64_t seed = 1; seed <= seeds; seed++) { /* with a check sum that holds: loads or not, works or not */
+        for (uint64_t seed = 1; seed <= seeds;
+             seed++) { /* with a check sum that holds: loads or not, works or not */
             seed_random(position * 1000 + seed);
             memcpy(bad, saved, n);
             for (size_t k = 1 + random_below(4); k; k--) switch (random_below(5)) {
                 case 0: bad[random_below(n)] ^= (uint8_t)(1u << random_below(8)); break;
                 case 1: put32(bad + 8 + random_below(n - 12), (uint32_t)random64()); break;
-                case 2: put64(bad + 40 + 8 * random_below(4), random64() >> random_below(64)); break;
-                case 3: put64(bad + 48 + 8 * random_below(3), position + random_below(60) - 30); break;
+                case 2:
+                    put64(bad + 40 + 8 * random_below(4), random64() >> random_below(64));
+                    break;
+                case 3:
+                    put64(bad + 48 + 8 * random_below(3), position + random_below(60) - 30);
+                    break;
                 default: put32(bad + header + random_below((n - header - 12) / 4) * 4, 0x7fc00000);
                 }
             put64(bad + n - 8, check_sum(bad, n - 8));
@@ -400,7 +425,8 @@ static void spoil_saved_streams(uint64_t seeds) {
         CHECK(same_floats(row, megabyte_stream_logits(t), v), "the unchanged state");
         free(saved), free(bad);
     }
-    CHECK(loaded > (int)seeds / 4, "only %d mutated states were loaded: the mutations are no good", loaded);
+    CHECK(loaded > (int)seeds / 4, "only %d mutated states were loaded: the mutations are no good",
+          loaded);
     (void)moved;
     megabyte_stream_free(s);
     megabyte_stream_free(t);

@@ -1,6 +1,6 @@
-/* test_long.c - a million bytes in one context: sums over more positions than one int8 product may have, the
- * same bits whatever the way there. The history is made up (random_history); tests/bench/context.sh feeds a real
- * one. */
+/* test_long.c - a million bytes in one context: sums over more positions than one int8 product may
+ * have, the same bits whatever the way there. The history is made up (random_history);
+ * tests/bench/context.sh feeds a real one. */
 #define MEGABYTE_API static __attribute__((unused))
 #define MEGABYTE_KEEP_OPTIONS /* the made-up weights, too, must be the same everywhere */
 #include "../megabyte.c"
@@ -15,17 +15,21 @@
 #define VOCABULARY 256
 #define PRINT 0xfab6fab06f7d8c49u /* of all logits: the same on every machine */
 
-static const uint64_t positions[] = { (MOST_SUMMED - 4) * PATCH, 1000000 }; /* parts: the second begins; two */
+static const uint64_t positions[] = {(MOST_SUMMED - 4) * PATCH,
+                                     1000000}; /* parts: the second begins; two */
 static megabyte_model *model;
 static uint8_t tail[TAIL];
 
-struct runner { megabyte_engine *engine; megabyte_stream *stream; };
+struct runner {
+    megabyte_engine *engine;
+    megabyte_stream *stream;
+};
 
 static struct runner new_runner(megabyte_isa isa, uint32_t threads, uint32_t batch) {
     struct runner r;
-    megabyte_engine_options how = { threads, batch, isa };
+    megabyte_engine_options how = {threads, batch, isa};
     OK(megabyte_engine_create(&r.engine, model, &how, NULL, NULL));
-    megabyte_stream_options on = { .engine = r.engine };
+    megabyte_stream_options on = {.engine = r.engine};
     OK(megabyte_stream_create(&r.stream, model, &on, NULL, NULL));
     return r;
 }
@@ -53,7 +57,8 @@ static void score_tail(megabyte_stream *s, float *logits) {
     keep_logits(s, logits, TAIL);
 }
 
-/* The tail after `position` bytes, with all kernels: stepped by one thread, scored by two in small batches. */
+/* The tail after `position` bytes, with all kernels: stepped by one thread, scored by two in small
+ * batches. */
 static void tails(uint64_t position, uint64_t *print) {
     struct runner first = new_runner(MEGABYTE_ISA_AUTO, 1, 0);
     float *expected = new_logits(), *logits = new_logits();
@@ -67,11 +72,12 @@ static void tails(uint64_t position, uint64_t *print) {
         *print = (*print ^ f32_to_bits(expected[i])) * 1099511628211u;
     }
 
-    megabyte_stream_options on = { .engine = first.engine };
+    megabyte_stream_options on = {.engine = first.engine};
     megabyte_stream *copy;
     OK(megabyte_stream_create(&copy, model, &on, NULL, NULL));
     OK(megabyte_stream_copy(copy, first.stream));
-    OK(megabyte_stream_rewind(copy, position + 23)); /* 5 patches back: by the states that are kept */
+    OK(megabyte_stream_rewind(copy,
+                              position + 23)); /* 5 patches back: by the states that are kept */
     memcpy(logits, expected, LOGIT_BYTES);
     memset(logits + 23 * VOCABULARY, 0, (TAIL + 1 - 23) * VOCABULARY * sizeof *logits);
     step_from(copy, 23, logits);
@@ -89,7 +95,8 @@ static void tails(uint64_t position, uint64_t *print) {
             OK(megabyte_stream_load(r.stream, saved, size));
             if (threads == 1) step_from(r.stream, 0, logits);
             else score_tail(r.stream, logits);
-            CHECK(!memcmp(logits, expected, LOGIT_BYTES), "%s", threads == 1 ? "stepped" : "scored");
+            CHECK(!memcmp(logits, expected, LOGIT_BYTES), "%s",
+                  threads == 1 ? "stepped" : "scored");
             end_runner(r);
         }
     free(saved), free(expected), free(logits);
@@ -104,15 +111,17 @@ static void test_tails(void) {
 }
 
 /* One head's keys and values, from the stream's int8 cache. */
-static double key_at(const struct stage *g, const struct cache *c, uint32_t layer, uint32_t h, uint64_t j,
-                     uint32_t i) {
+static double key_at(const struct stage *g, const struct cache *c, uint32_t layer, uint32_t h,
+                     uint64_t j, uint32_t i) {
     uint64_t d4 = round_up(g->size.head_dim, 4);
-    uint64_t at = layer * c->k_layer + h * c->k_head + j / 16 * 16 * d4 + j % 16 * 4 + i / 4 * 64 + i % 4;
+    uint64_t at = layer * c->k_layer + h * c->k_head + j / 16 * 16 * d4 + j % 16 * 4 + i / 4 * 64 +
+                  i % 4;
     return (c->k8[at] - 128.0) * (double)c->k_scale[(layer * g->kv_heads + h) * c->scale_head + j];
 }
-static double value_at(const struct stage *g, const struct cache *c, uint32_t layer, uint32_t h, uint64_t j,
-                       uint32_t i) {
-    uint64_t at = layer * c->v_layer + (h * g->v_tiles + i / 16) * c->v_tile + j / 4 * 64 + j % 4 + i % 16 * 4;
+static double value_at(const struct stage *g, const struct cache *c, uint32_t layer, uint32_t h,
+                       uint64_t j, uint32_t i) {
+    uint64_t at = layer * c->v_layer + (h * g->v_tiles + i / 16) * c->v_tile + j / 4 * 64 + j % 4 +
+                  i % 16 * 4;
     return (c->v8[at] - 128.0) * (double)c->v_scale[(layer * g->kv_heads + h) * c->scale_head + j];
 }
 
@@ -132,10 +141,11 @@ static void attend_exactly(const struct stage *g, const struct cache *c, uint32_
     free(p);
 }
 
-/* Four queries at a time, on both sides of the place where the second part of the sums begins. The reference has
- * the library's quantized queries; what differs is that its weights are not quantized (and floats). */
+/* Four queries at a time, on both sides of the place where the second part of the sums begins. The
+ * reference has the library's quantized queries; what differs is that its weights are not quantized
+ * (and floats). */
 static void test_attention(void) {
-    static const uint32_t first_keys[] = { 1, 65533, 65536, 65537, 131069 };
+    static const uint32_t first_keys[] = {1, 65533, 65536, 65537, 131069};
     struct runner r = new_runner(MEGABYTE_ISA_AUTO, 1, 0);
     megabyte_engine *e = r.engine;
     const struct stage *g = &model->stage[0];
@@ -150,7 +160,8 @@ static void test_attention(void) {
         for (uint32_t i = 0; i < 4; i++) {
             e->rows[i].cache = r.stream->global;
             e->rows[i].key = first_keys[n] - 1 + i;
-            for (uint32_t k = 0; k < d; k++) e->a[i * e->ld_a + head * d + k] = (float)random_normal();
+            for (uint32_t k = 0; k < d; k++)
+                e->a[i * e->ld_a + head * d + k] = (float)random_normal();
         }
         attend(e, g, layer, head, 0, 4, 0);
         for (uint32_t i = 0; i < 4; i++) {
@@ -184,7 +195,8 @@ static void test_rewinds(void) {
     uint8_t bytes[LONG], *file = random_model(&z, 1, &size, &error);
     CHECK(file, "%s", error.text);
     OK(megabyte_model_open_memory(&model, file, size, NULL, NULL));
-    struct runner r = new_runner(MEGABYTE_ISA_AUTO, 1, 0), fresh = new_runner(MEGABYTE_ISA_AUTO, 1, 16);
+    struct runner r = new_runner(MEGABYTE_ISA_AUTO, 1, 0),
+                  fresh = new_runner(MEGABYTE_ISA_AUTO, 1, 16);
     seed_random(3);
     random_bytes(bytes, LONG, VOCABULARY);
     for (int i = 0; i < TIMES; i++) {
@@ -192,8 +204,8 @@ static void test_rewinds(void) {
         uint64_t top = at + random_below(LONG - at), first = random_below(top + 1);
         uint64_t second = first - random_below(first < 20 ? first + 1 : 20);
         uint64_t end = second + random_below(LONG - second < 100 ? LONG - second : 100);
-        name_case("%llu, back to %llu, to %llu, on to %llu", (unsigned long long)top, (unsigned long long)first,
-                  (unsigned long long)second, (unsigned long long)end);
+        name_case("%llu, back to %llu, to %llu, on to %llu", (unsigned long long)top,
+                  (unsigned long long)first, (unsigned long long)second, (unsigned long long)end);
         OK(megabyte_stream_feed(r.stream, bytes + at, top - at));
         OK(megabyte_stream_rewind(r.stream, first));
         OK(megabyte_stream_rewind(r.stream, second));
@@ -213,7 +225,8 @@ static void test_rewinds(void) {
 int main(void) {
     megabyte_error error;
     size_t size = 0;
-    struct sizes z = random_sizes(PATCHES, PATCH, 20, 2, 2, 10, 12, 1, 1, 8); /* odd widths: all get filled up */
+    struct sizes z = random_sizes(PATCHES, PATCH, 20, 2, 2, 10, 12, 1, 1,
+                                  8); /* odd widths: all get filled up */
     uint8_t *file = random_model(&z, 1, &size, &error);
     CHECK(file, "%s", error.text);
     OK(megabyte_model_open_memory(&model, file, size, NULL, NULL));

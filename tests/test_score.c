@@ -1,4 +1,5 @@
-/* test_score.c - code lengths byte by byte, and strided inference (mbrun score --strided) by hand. */
+/* test_score.c - code lengths byte by byte, and strided inference (mbrun score --strided) by
+ * hand. */
 #include "synthetic.h"
 
 #define LONGEST 9000 /* more than mbrun scores at a time */
@@ -15,15 +16,19 @@ typedef struct fixture {
 } fixture;
 
 static fixture fixtures[] = {
-    { .y = { "score-odd", 2, { 8, 3 }, { 24, 16 }, { 1, 1 }, 2, 8, 2, 256, 0, 1, "F32" },
-      .quant = "f32", .n = 500 },
-    { .y = { "score-three", 3, { 5, 3, 2 }, { 33, 24, 18 }, { 1, 1, 2 }, 2, 10, 1, 257, 1, 1, "F32" },
-      .quant = "q8", .n = 500 },
-    { .y = { "score-few", 2, { 8, 4 }, { 24, 16 }, { 1, 1 }, 2, 8, 2, 100, 0, 1, "F32" },
-      .quant = "f32", .n = 100 },
-    { .y = { "score-bytes", 2, { 8, 1 }, { 24, 16 }, { 1, 1 }, 2, 8, 2, 256, 0, 1, "F32" },
-      .quant = "f32", .n = 50 },
-    { .n = LONGEST, .context = 1024 },
+    {.y = {"score-odd", 2, {8, 3}, {24, 16}, {1, 1}, 2, 8, 2, 256, 0, 1, "F32"},
+     .quant = "f32",
+     .n = 500},
+    {.y = {"score-three", 3, {5, 3, 2}, {33, 24, 18}, {1, 1, 2}, 2, 10, 1, 257, 1, 1, "F32"},
+     .quant = "q8",
+     .n = 500},
+    {.y = {"score-few", 2, {8, 4}, {24, 16}, {1, 1}, 2, 8, 2, 100, 0, 1, "F32"},
+     .quant = "f32",
+     .n = 100},
+    {.y = {"score-bytes", 2, {8, 1}, {24, 16}, {1, 1}, 2, 8, 2, 256, 0, 1, "F32"},
+     .quant = "f32",
+     .n = 50},
+    {.n = LONGEST, .context = 1024},
 };
 
 #define EACH_FIXTURE(f) for (fixture *f = fixtures; f < fixtures + COUNT_OF(fixtures); f++)
@@ -51,7 +56,7 @@ static double code_length(const float *row, uint32_t v, uint8_t byte) {
     return log2(sum);
 }
 
-/* ------------------------------------------------------------------------------------------ byte by byte */
+/* --------------------------------------------------------------------------------- byte by byte */
 
 static void each_byte(void) {
     EACH_FIXTURE(f) {
@@ -72,12 +77,12 @@ static void each_byte(void) {
             OK(megabyte_stream_score_bytes(t, f->bytes + at, take, take ? each + at : NULL));
             CHECK(megabyte_stream_position(t) == at + take);
         }
-        CHECK(same_floats(each + n, &(float){ -7 }, 1), "written past the end");
+        CHECK(same_floats(each + n, &(float){-7}, 1), "written past the end");
         CHECK_LOGITS(t, rows + n * v, v, "other logits than after megabyte_stream_score");
         for (size_t i = 0; i < n; i++) {
             double expected = code_length(rows + i * v, v, f->bytes[i]);
-            CHECK(fabs((double)each[i] - expected) < 1e-5 * (1 + expected), "byte %zu: %.7g, not %.7g", i,
-                  (double)each[i], expected);
+            CHECK(fabs((double)each[i] - expected) < 1e-5 * (1 + expected),
+                  "byte %zu: %.7g, not %.7g", i, (double)each[i], expected);
             sum += (double)each[i];
         }
         CHECK(fabs(sum - bits) < 1e-6 * bits, "they sum to %.9g, not %.9g", sum, bits);
@@ -89,18 +94,20 @@ static void each_byte(void) {
 static void refusals(void) {
     EACH_FIXTURE(f) {
         megabyte_stream *s = new_stream(f->model, NULL, f->context);
-        float bits[3] = { 1, 2, 3 };
+        float bits[3] = {1, 2, 3};
         double sum = 0;
         name_case("%s", f->mb);
         OK(megabyte_stream_score_bytes(s, f->bytes, 2, bits));
-        CHECK_STATUS(megabyte_stream_score_bytes(NULL, f->bytes, 1, bits), MEGABYTE_INVALID_ARGUMENT);
+        CHECK_STATUS(megabyte_stream_score_bytes(NULL, f->bytes, 1, bits),
+                     MEGABYTE_INVALID_ARGUMENT);
         CHECK_STATUS(megabyte_stream_score_bytes(s, NULL, 1, bits), MEGABYTE_INVALID_ARGUMENT);
         CHECK_STATUS(megabyte_stream_score_bytes(s, f->bytes, 1, NULL), MEGABYTE_INVALID_ARGUMENT);
         OK(megabyte_stream_score_bytes(s, NULL, 0, NULL));
         bits[1] = 7;
         if (f->info.vocabulary < 256)
-            CHECK_STATUS(megabyte_stream_score_bytes(s, "\1\377", 2, bits + 1), MEGABYTE_INVALID_ARGUMENT);
-        CHECK(same_floats(bits + 1, (float[]){ 7, 3 }, 2), "a refused call has written");
+            CHECK_STATUS(megabyte_stream_score_bytes(s, "\1\377", 2, bits + 1),
+                         MEGABYTE_INVALID_ARGUMENT);
+        CHECK(same_floats(bits + 1, (float[]){7, 3}, 2), "a refused call has written");
         CHECK(megabyte_stream_position(s) == 2, "a refused call has moved the stream");
         OK(megabyte_stream_score(s, f->bytes + 2, 1, &sum, NULL));
         OK(megabyte_stream_score_bytes(s, f->bytes + 3, 1, bits));
@@ -108,17 +115,20 @@ static void refusals(void) {
     }
 }
 
-/* ----------------------------------------------------------------------------------------------- strided */
+/* -------------------------------------------------------------------------------------- strided */
 
-/* Strided inference over a window: all patches' beginnings from the one history or the other. The sequences of
- * these models (lucidrains) predict the bytes 1 to P of a patch counted from 0; byte 0 of all is by itself. */
+/* Strided inference over a window: all patches' beginnings from the one history or the other. The
+ * sequences of these models (lucidrains) predict the bytes 1 to P of a patch counted from 0; byte 0
+ * of all is by itself. */
 static double strided_bits(const fixture *f, const uint8_t *bytes, size_t n) {
     uint32_t v = f->info.vocabulary;
     size_t patch = f->info.patch_bytes, half = patch - patch / 2;
     float *first = score_rows(f->model, NULL, f->context, bytes, n);
-    float *second = n > half ? score_rows(f->model, NULL, f->context, bytes + half, n - half) : NULL;
+    float *second = n > half ? score_rows(f->model, NULL, f->context, bytes + half, n - half)
+                             : NULL;
     double bits = code_length(first, v, bytes[0]);
-    for (size_t t = 1, place = 0; t < n; t++, place = (place + 1) % patch) /* place: in its sequence, - 1 */
+    for (size_t t = 1, place = 0; t < n;
+         t++, place = (place + 1) % patch) /* place: in its sequence, - 1 */
         bits += code_length(place < half ? first + t * v : second + (t - half) * v, v, bytes[t]);
     free(first), free(second);
     return bits;
@@ -130,9 +140,11 @@ static double told_bits(const fixture *f, const char *options) {
     size_t size;
     write_file("tests/tmp/score.bytes", f->bytes, f->n);
     if (f->context) snprintf(context, sizeof context, "--context %d", (int)f->context);
-    int status = shell("tools/mbrun score -m %s %s %s --json tests/tmp/score.bytes | tee tests/tmp/score.json",
-                       f->mb, context, options);
-    char *said = (char *)read_file("tests/tmp/score.json", &size), *bits = strstr(said, "\"bits\": ");
+    int status = shell(
+        "tools/mbrun score -m %s %s %s --json tests/tmp/score.bytes | tee tests/tmp/score.json",
+        f->mb, context, options);
+    char *said = (char *)read_file("tests/tmp/score.json", &size),
+         *bits = strstr(said, "\"bits\": ");
     CHECK(!status && bits && strstr(said, "\"strided\": true"), "mbrun score says: %s", said);
     double value = strtod(bits + 8, NULL);
     free(said);
@@ -140,9 +152,15 @@ static double told_bits(const fixture *f, const char *options) {
 }
 
 static void strided(void) {
-    static const struct { const char *options; size_t window; } cases[] = {
-        { "--strided -T 1", 0 }, { "--strided -T 2 --window 77", 77 }, { "--strided --window 8192", 8192 },
-        { "--strided --window 1", 1 }, { "--strided --window 2", 2 },
+    static const struct {
+        const char *options;
+        size_t window;
+    } cases[] = {
+        {"--strided -T 1", 0},
+        {"--strided -T 2 --window 77", 77},
+        {"--strided --window 8192", 8192},
+        {"--strided --window 1", 1},
+        {"--strided --window 2", 2},
     };
     EACH_FIXTURE(f) {
         size_t n_cases = f->y.name ? COUNT_OF(cases) : 3;

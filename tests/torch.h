@@ -1,5 +1,5 @@
-/* torch.h - writes .pt files as torch.save does: a zip of stored files with a pickle and storages. Enough of
- * both for a state dict, and for what must be refused. */
+/* torch.h - writes .pt files as torch.save does: a zip of stored files with a pickle and storages.
+ * Enough of both for a state dict, and for what must be refused. */
 #ifndef TORCH_H
 #define TORCH_H
 
@@ -26,7 +26,7 @@ static void append_number(bytes *b, uint64_t v, int width) { /* little-endian */
 }
 static void append_text(bytes *b, const char *text) { append(b, text, strlen(text)); }
 
-/* -------------------------------------------------------------------------------------------------- zip */
+/* ------------------------------------------------------------------------------------------ zip */
 
 typedef struct zip_file {
     bytes file, directory;
@@ -49,7 +49,8 @@ static void zip_add(zip_file *z, const char *name, const void *data, size_t n) {
     append_text(&z->directory, "PK\1\2");
     append_number(&z->directory, 0, 8), append_number(&z->directory, 0, 8);
     append_number(&z->directory, told, 4), append_number(&z->directory, told, 4);
-    append_number(&z->directory, strlen(name), 2), append_number(&z->directory, z->wide ? 28 : 0, 2);
+    append_number(&z->directory, strlen(name), 2),
+        append_number(&z->directory, z->wide ? 28 : 0, 2);
     append_number(&z->directory, 0, 8), append_number(&z->directory, 0, 2);
     append_number(&z->directory, z->wide ? UINT32_MAX : offset, 4);
     append_text(&z->directory, name);
@@ -65,7 +66,8 @@ static bytes zip_end(zip_file *z) { /* the whole file; free(.at) it */
     size_t offset = z->file.size, n = z->directory.size;
     append(&z->file, z->directory.at, n);
     if (z->wide) {
-        append_text(&z->file, "PK\6\6"), append_number(&z->file, 44, 8), append_number(&z->file, 0, 8);
+        append_text(&z->file, "PK\6\6"), append_number(&z->file, 44, 8),
+            append_number(&z->file, 0, 8);
         append_number(&z->file, 0, 4), append_number(&z->file, (uint64_t)z->entries, 8);
         append_number(&z->file, (uint64_t)z->entries, 8), append_number(&z->file, n, 8);
         append_number(&z->file, offset, 8);
@@ -73,14 +75,16 @@ static bytes zip_end(zip_file *z) { /* the whole file; free(.at) it */
         append_number(&z->file, offset + n, 8), append_number(&z->file, 1, 4);
     }
     append_text(&z->file, "PK\5\6"), append_number(&z->file, 0, 4);
-    append_number(&z->file, (uint64_t)z->entries, 2), append_number(&z->file, (uint64_t)z->entries, 2);
-    append_number(&z->file, z->wide ? UINT32_MAX : n, 4), append_number(&z->file, z->wide ? UINT32_MAX : offset, 4);
+    append_number(&z->file, (uint64_t)z->entries, 2),
+        append_number(&z->file, (uint64_t)z->entries, 2);
+    append_number(&z->file, z->wide ? UINT32_MAX : n, 4),
+        append_number(&z->file, z->wide ? UINT32_MAX : offset, 4);
     append_number(&z->file, 0, 2);
     free(z->directory.at);
     return z->file;
 }
 
-/* ----------------------------------------------------------------------------------------------- pickle */
+/* --------------------------------------------------------------------------------------- pickle */
 
 static void pickle_text(bytes *b, const char *text) {
     append_text(b, "X"), append_number(b, strlen(text), 4), append_text(b, text);
@@ -88,7 +92,9 @@ static void pickle_text(bytes *b, const char *text) {
 static void pickle_whole(bytes *b, uint64_t v) {
     if (v < 256) append_text(b, "K"), append_number(b, v, 1);
     else if (v < 1u << 31) append_text(b, "J"), append_number(b, v, 4);
-    else append_text(b, v >> 63 ? "\x8a\x09" : "\x8a\x08"), append_number(b, v, 8), append_number(b, 0, (int)(v >> 63));
+    else
+        append_text(b, v >> 63 ? "\x8a\x09" : "\x8a\x08"), append_number(b, v, 8),
+            append_number(b, 0, (int)(v >> 63));
 }
 static void pickle_tuple(bytes *b, const uint64_t *values, int n) {
     append_text(b, "(");
@@ -98,7 +104,7 @@ static void pickle_tuple(bytes *b, const uint64_t *values, int n) {
 
 typedef struct torch_view {
     const char *storage_type; /* "FloatStorage" */
-    int key;                  /* of the storage, which has `held` elements */
+    int key; /* of the storage, which has `held` elements */
     uint64_t held, offset, shape[4], stride[4];
     int rank;
 } torch_view;
@@ -113,9 +119,13 @@ static void pickle_tensor(bytes *b, const torch_view *v, int parameter) {
     append_text(b, "ctorch\n"), append_text(b, v->storage_type), append_text(b, "\n");
     pickle_text(b, key), pickle_text(b, "cpu"), pickle_whole(b, v->held);
     append_text(b, "tQ");
-    pickle_whole(b, v->offset), pickle_tuple(b, v->shape, v->rank), pickle_tuple(b, v->stride, v->rank);
-    append_text(b, "\x89" "ccollections\nOrderedDict\n)RtR");
-    if (parameter) append_text(b, "\x88" "ccollections\nOrderedDict\n)RtR");
+    pickle_whole(b, v->offset), pickle_tuple(b, v->shape, v->rank),
+        pickle_tuple(b, v->stride, v->rank);
+    append_text(b, "\x89"
+                   "ccollections\nOrderedDict\n)RtR");
+    if (parameter)
+        append_text(b, "\x88"
+                       "ccollections\nOrderedDict\n)RtR");
 }
 
 /* The usual entries of the archive `name` around a pickle; storages are added by the caller. */

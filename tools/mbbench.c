@@ -1,10 +1,10 @@
-/* mbbench.c - mbrun bench: bytes per second, beside what this machine could do at best, measured in the same run.
- * SPDX-License-Identifier: MIT
+/* mbbench.c - mbrun bench: bytes per second, beside what this machine could do at best, measured in
+ * the same run. SPDX-License-Identifier: MIT
  *
- * Other programs disturb a measurement for milliseconds or for minutes. Against the first, everything is measured as
- * many short samples; against the second, limits and workloads take turns in ROUNDS rounds, limits before and after.
- * Both sides of every ratio are the same statistic: the 90th percentile of the samples, the speed of an undisturbed
- * machine. Medians stand beside it. */
+ * Other programs disturb a measurement for milliseconds or for minutes. Against the first,
+ * everything is measured as many short samples; against the second, limits and workloads take turns
+ * in ROUNDS rounds, limits before and after. Both sides of every ratio are the same statistic: the
+ * 90th percentile of the samples, the speed of an undisturbed machine. Medians stand beside it. */
 
 #define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
@@ -18,15 +18,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* =================================================================================================== 1 samples */
+/* ==================================================================================== 1 samples */
 
 typedef struct samples {
     double *rate; /* per second */
     size_t n, capacity;
 } samples;
 
-static void add_sample(samples *s, double rate)
-{
+static void add_sample(samples *s, double rate) {
     if (s->n == s->capacity) {
         s->capacity = s->capacity ? 2 * s->capacity : 256;
         double *larger = realloc(s->rate, s->capacity * sizeof *larger);
@@ -36,8 +35,7 @@ static void add_sample(samples *s, double rate)
     s->rate[s->n++] = rate;
 }
 
-static int compare(const void *a, const void *b)
-{
+static int compare(const void *a, const void *b) {
     const double *x = a, *y = b;
     return (*x > *y) - (*x < *y);
 }
@@ -46,14 +44,13 @@ typedef struct speed {
     double high, median; /* 90th and 50th percentile */
 } speed;
 
-static speed summary(samples *s)
-{
+static speed summary(samples *s) {
     if (!s->n) return (speed){0, 0};
     qsort(s->rate, s->n, sizeof *s->rate, compare);
     return (speed){s->rate[(s->n - 1) * 9 / 10], s->rate[(s->n - 1) / 2]};
 }
 
-/* =========================================================================================== 2 the machine's limits */
+/* ======================================================================= 2 the machine's limits */
 
 #define SAMPLE_SECONDS 1.5e-3
 #define MAX_SAMPLES 1000
@@ -62,11 +59,11 @@ static speed summary(samples *s)
 typedef struct team {
     burst run;
     const char *memory;
-    size_t slice;                  /* bytes of it for each thread */
+    size_t slice; /* bytes of it for each thread */
     size_t rounds, n_samples;
     uint32_t threads;
     atomic_size_t arrived;
-    double *times;                 /* [threads][n_samples][2]: begin, end */
+    double *times; /* [threads][n_samples][2]: begin, end */
 } team;
 
 typedef struct member {
@@ -75,8 +72,7 @@ typedef struct member {
     pthread_t thread;
 } member;
 
-static void *run_member(void *argument)
-{
+static void *run_member(void *argument) {
     const member *m = argument;
     team *t = m->of;
     double *times = t->times + (size_t)m->index * t->n_samples * 2;
@@ -93,8 +89,7 @@ static void *run_member(void *argument)
 }
 
 /* How many rounds last about one sample. */
-static size_t calibrate(const team *t)
-{
+static size_t calibrate(const team *t) {
     for (size_t rounds = 1;; rounds *= 2) {
         double start = now();
         t->run(t->memory, t->slice, rounds);
@@ -106,9 +101,10 @@ static size_t calibrate(const team *t)
     }
 }
 
-static void measure_limit(burst run, const void *memory, size_t size, uint32_t threads, double seconds, samples *out)
-{
-    team t = {.run = run, .memory = memory, .slice = size / threads / 4096 * 4096, .threads = threads};
+static void measure_limit(burst run, const void *memory, size_t size, uint32_t threads,
+                          double seconds, samples *out) {
+    team t = {
+        .run = run, .memory = memory, .slice = size / threads / 4096 * 4096, .threads = threads};
     t.rounds = calibrate(&t);
     double wanted = seconds / SAMPLE_SECONDS;
     t.n_samples = wanted > MAX_SAMPLES ? MAX_SAMPLES : wanted < 10 ? 10 : (size_t)wanted;
@@ -137,24 +133,35 @@ static void measure_limit(burst run, const void *memory, size_t size, uint32_t t
     free(t.times);
 }
 
-/* =================================================================================================== 3 workloads */
+/* ================================================================================== 3 workloads */
 
 enum { ROUNDS = 4, MOST_STREAMS = 64, TEXT_BYTES = 32768, SHORT_CONTEXT = 256, STEPS = 32 };
 
-/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the network alone, by contexts alone, mixed. */
+/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the network alone, by contexts alone,
+ * mixed. */
 typedef enum work_kind { SCORE, STEP, FEED, COMPRESS, DECOMPRESS } work_kind;
 
 typedef struct workload {
-    const char *format;  /* its name; %u: bytes */
-    const char *key;     /* its name for --json */
+    const char *format; /* its name; %u: bytes */
+    const char *key; /* its name for --json */
     work_kind kind;
     uint32_t streams, bytes; /* bytes: per stream, then it starts again from nothing */
-    int level;               /* of compression */
-    int beside;              /* COMPRESS and DECOMPRESS: the workload to be compared with, or -1 */
+    int level; /* of compression */
+    int beside; /* COMPRESS and DECOMPRESS: the workload to be compared with, or -1 */
 } workload;
 
-enum { SCORE_SHORT, SCORE_LONG, STREAM_1, STREAMS_16, STREAMS_64, FEEDING, COMPRESS_NETWORK, COMPRESS_LONG, COMPRESS_MIXED,
-       DECOMPRESS_NETWORK }; /* indices into: */
+enum {
+    SCORE_SHORT,
+    SCORE_LONG,
+    STREAM_1,
+    STREAMS_16,
+    STREAMS_64,
+    FEEDING,
+    COMPRESS_NETWORK,
+    COMPRESS_LONG,
+    COMPRESS_MIXED,
+    DECOMPRESS_NETWORK
+}; /* indices into: */
 static const workload workloads[] = {
     {"score, windows of %u", "score_short", SCORE, 1, 512, 0, -1},
     {"score, windows of %u", "score_long", SCORE, 1, 8192, 0, -1},
@@ -186,18 +193,19 @@ typedef struct bench {
     session s;
     const char *as;
     double seconds;
-    double open_seconds;        /* the median of a few */
+    double open_seconds; /* the median of a few */
     int is_f32;
     peak_kernels kernels;
-    void *memory;               /* as large as the weights */
+    void *memory; /* as large as the weights */
     size_t memory_size;
     uint8_t text[TEXT_BYTES];
-    megabyte_codec *codec[N_WORKLOADS]; /* of COMPRESS and DECOMPRESS; NULL if the model cannot code all bytes */
+    megabyte_codec *codec
+        [N_WORKLOADS]; /* of COMPRESS and DECOMPRESS; NULL if the model cannot code all bytes */
     uint8_t *code[N_WORKLOADS]; /* what is to be decompressed */
     size_t n_code[N_WORKLOADS];
-    megabyte_stream *full;      /* with the model's whole context */
+    megabyte_stream *full; /* with the model's whole context */
     megabyte_stream *batch[MOST_STREAMS];
-    uint32_t position;          /* of the streams in use by a STEP workload */
+    uint32_t position; /* of the streams in use by a STEP workload */
     uint32_t n_trials;
     trial trials[2];
 } bench;
@@ -209,15 +217,13 @@ static const char paragraph[] =
     "steps of the custom house. \"It will clear by evening,\" said the pilot, who was never asked and always answered. "
     "Nobody looked up. Far out, beyond the 2 white buoys, a sail stood as if it had been painted there in 1891.\n\n";
 
-static void check(megabyte_status status)
-{
+static void check(megabyte_status status) {
     if (status) die("bench", megabyte_status_string(status));
 }
 
-/* The paragraph again and again; then, if the model codes bytes, what it writes itself, which is as hard as text that
- * suits it: 64 streams of 512 bytes, begun with 64 pieces of the paragraph. */
-static void fill_text(bench *b)
-{
+/* The paragraph again and again; then, if the model codes bytes, what it writes itself, which is as
+ * hard as text that suits it: 64 streams of 512 bytes, begun with 64 pieces of the paragraph. */
+static void fill_text(bench *b) {
     enum { EACH = TEXT_BYTES / MOST_STREAMS };
     uint32_t vocabulary = b->s.info.vocabulary;
     megabyte_sampling how = {.temperature = 1, .seed = 1};
@@ -231,14 +237,16 @@ static void fill_text(bench *b)
     open_engine(&b->s, &b->shared, b->trials[b->n_trials - 1].threads);
     for (size_t i = 0; i < MOST_STREAMS; i++) {
         uint64_t context = b->s.info.patch_bytes > EACH ? b->s.info.patch_bytes : EACH;
-        stream[i] = new_stream(&b->s, context < b->s.info.context_bytes ? context : b->s.info.context_bytes, b->as);
+        stream[i] = new_stream(
+            &b->s, context < b->s.info.context_bytes ? context : b->s.info.context_bytes, b->as);
         check(megabyte_stream_feed(stream[i], paragraph + 8 * i, 32));
     }
     for (size_t t = 0; t < EACH; t++) {
         for (size_t i = 0; i < MOST_STREAMS; i++) {
             megabyte_status status = megabyte_stream_sample(stream[i], &how, &byte[i]);
             if (status == MEGABYTE_END) /* go on: these draw bytes only */
-                status = megabyte_sample(megabyte_stream_logits(stream[i]), vocabulary, NULL, 0, &how, &byte[i]);
+                status = megabyte_sample(megabyte_stream_logits(stream[i]), vocabulary, NULL, 0,
+                                         &how, &byte[i]);
             check(status);
             b->text[i * EACH + t] = byte[i];
         }
@@ -249,23 +257,22 @@ static void fill_text(bench *b)
     b->s.engine = NULL;
 }
 
-static uint32_t bytes_of(const bench *b, const workload *w)
-{
-    return w->bytes < b->s.info.context_bytes || w->level ? w->bytes : (uint32_t)b->s.info.context_bytes;
+static uint32_t bytes_of(const bench *b, const workload *w) {
+    return w->bytes < b->s.info.context_bytes || w->level ? w->bytes
+                                                          : (uint32_t)b->s.info.context_bytes;
 }
 
 /* Each stream writes another part of the text. */
-static void step_all(bench *b, uint32_t n, uint32_t at)
-{
+static void step_all(bench *b, uint32_t n, uint32_t at) {
     uint8_t byte[MOST_STREAMS];
     for (uint32_t i = 0; i < n; i++) byte[i] = b->text[(i * 97 + at) % TEXT_BYTES];
-    check(n == 1 ? megabyte_stream_step(b->batch[0], byte[0]) : megabyte_step_batch(b->batch, byte, n));
+    check(n == 1 ? megabyte_stream_step(b->batch[0], byte[0])
+                 : megabyte_step_batch(b->batch, byte, n));
 }
 
-/* Streams go on from sample to sample, STEPS bytes each time: short samples find the quiet moments. Starting again
- * is not part of it. */
-static double run_steps(bench *b, const workload *w)
-{
+/* Streams go on from sample to sample, STEPS bytes each time: short samples find the quiet moments.
+ * Starting again is not part of it. */
+static double run_steps(bench *b, const workload *w) {
     if (b->position == 0 || b->position + STEPS > bytes_of(b, w)) {
         for (uint32_t i = 0; i < w->streams; i++) megabyte_stream_reset(b->batch[i]);
         b->position = 0;
@@ -276,8 +283,7 @@ static double run_steps(bench *b, const workload *w)
 }
 
 /* Everything through a codec, into `out` if it is not NULL; returns the bytes that came out. */
-static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, uint8_t *out)
-{
+static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, uint8_t *out) {
     static uint8_t piece[TEXT_BYTES];
     size_t taken, given, total = 0;
     megabyte_codec_reset(codec);
@@ -296,10 +302,12 @@ static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, u
 }
 
 /* Blocks are decoded by streams whose context is no longer than it needs to be. */
-static void open_codec(bench *b, size_t i)
-{
+static void open_codec(bench *b, size_t i) {
     const workload *w = &workloads[i];
-    megabyte_codec_options o = {.engine = b->s.engine, .block = w->bytes, .level = w->level, .streams = w->streams,
+    megabyte_codec_options o = {.engine = b->s.engine,
+                                .block = w->bytes,
+                                .level = w->level,
+                                .streams = w->streams,
                                 .as = b->as};
     while (o.halvings < 15 && b->s.info.context_bytes >> (o.halvings + 1) >= w->bytes &&
            b->s.info.context_bytes >> (o.halvings + 1) >= b->s.info.patch_bytes)
@@ -316,8 +324,7 @@ static void open_codec(bench *b, size_t i)
 }
 
 /* One sample: bytes per second. */
-static double run_workload(bench *b, const workload *w)
-{
+static double run_workload(bench *b, const workload *w) {
     uint32_t n = bytes_of(b, w);
     size_t i = (size_t)(w - workloads);
     double bits = 0, start = now();
@@ -332,17 +339,17 @@ static double run_workload(bench *b, const workload *w)
     return (double)n / (now() - start);
 }
 
-static void measure_limits(bench *b, trial *t, double seconds)
-{
-    burst arithmetic[2] = {b->is_f32 ? b->kernels.f32 : b->kernels.int8[0], b->is_f32 ? NULL : b->kernels.int8[1]};
+static void measure_limits(bench *b, trial *t, double seconds) {
+    burst arithmetic[2] = {b->is_f32 ? b->kernels.f32 : b->kernels.int8[0],
+                           b->is_f32 ? NULL : b->kernels.int8[1]};
     for (size_t i = 0; i < 2; i++)
         if (arithmetic[i])
-            measure_limit(arithmetic[i], b->memory, b->memory_size, t->threads, seconds, &t->arithmetic[i]);
+            measure_limit(arithmetic[i], b->memory, b->memory_size, t->threads, seconds,
+                          &t->arithmetic[i]);
     measure_limit(b->kernels.read, b->memory, b->memory_size, t->threads, seconds, &t->read);
 }
 
-static void open_streams(bench *b, uint32_t threads)
-{
+static void open_streams(bench *b, uint32_t threads) {
     uint64_t context = SHORT_CONTEXT;
     open_engine(&b->s, &b->shared, threads);
     if (context > b->s.info.context_bytes) context = b->s.info.context_bytes;
@@ -354,8 +361,7 @@ static void open_streams(bench *b, uint32_t threads)
     b->kernels = kernels_for(b->s.isa);
 }
 
-static void close_streams(bench *b)
-{
+static void close_streams(bench *b) {
     for (size_t i = 0; i < MOST_STREAMS; i++) megabyte_stream_free(b->batch[i]);
     megabyte_stream_free(b->full);
     for (size_t i = 0; i < N_WORKLOADS; i++) {
@@ -368,8 +374,7 @@ static void close_streams(bench *b)
     b->s.engine = NULL;
 }
 
-static void summarise(trial *t)
-{
+static void summarise(trial *t) {
     speed second = summary(&t->arithmetic[1]);
     t->peak = summary(&t->arithmetic[0]);
     if (second.high > t->peak.high) t->peak = second;
@@ -381,8 +386,7 @@ static void summarise(trial *t)
     free(t->read.rate);
 }
 
-static void run_trial(bench *b, trial *t)
-{
+static void run_trial(bench *b, trial *t) {
     double part = b->seconds / ROUNDS;
     open_streams(b, t->threads);
     for (size_t i = 0; i < N_WORKLOADS; i++) { /* unmeasured: pages come in, the clock goes up */
@@ -403,32 +407,30 @@ static void run_trial(bench *b, trial *t)
     summarise(t);
 }
 
-/* ===================================================================================================== 4 report */
+/* ===================================================================================== 4 report */
 
 /* Feeding skips the finer stages but for the last patch. */
-static double macs_per_byte(const bench *b, const workload *w)
-{
+static double macs_per_byte(const bench *b, const workload *w) {
     const megabyte_stage_info *global = &b->s.info.stage[0];
     if (w->kind != FEED) return b->s.info.macs_per_byte;
     return (double)global->macs_per_token / (double)global->bytes_per_token;
 }
 
-static double of_peak(const bench *b, const trial *t, size_t i)
-{
+static double of_peak(const bench *b, const trial *t, size_t i) {
     return macs_per_byte(b, &workloads[i]) * t->rate[i].high / t->peak.high;
 }
 
-static double of_bandwidth(const bench *b, const trial *t, size_t i)
-{
+static double of_bandwidth(const bench *b, const trial *t, size_t i) {
     return b->s.info.weight_bytes_per_byte * t->rate[i].high / t->bandwidth.high;
 }
 
-static void print_trial(const bench *b, const trial *t)
-{
+static void print_trial(const bench *b, const trial *t) {
     char name[48];
     printf("\n%u thread%s\n  %-28s %10.1f %10.1f  GMAC/s\n", t->threads, t->threads > 1 ? "s" : "",
-           b->is_f32 ? "f32 multiply-add peak" : "int8 peak", 1e-9 * t->peak.high, 1e-9 * t->peak.median);
-    printf("  %-28s %10.1f %10.1f  GB/s\n", "read bandwidth", 1e-9 * t->bandwidth.high, 1e-9 * t->bandwidth.median);
+           b->is_f32 ? "f32 multiply-add peak" : "int8 peak", 1e-9 * t->peak.high,
+           1e-9 * t->peak.median);
+    printf("  %-28s %10.1f %10.1f  GB/s\n", "read bandwidth", 1e-9 * t->bandwidth.high,
+           1e-9 * t->bandwidth.median);
     for (size_t i = 0; i < N_WORKLOADS; i++) {
         snprintf(name, sizeof name, workloads[i].format, bytes_of(b, &workloads[i]));
         printf("  %-28s %10.0f %10.0f  bytes/s", name, t->rate[i].high, t->rate[i].median);
@@ -445,52 +447,52 @@ static void print_trial(const bench *b, const trial *t)
     }
 }
 
-static void print_ratios(const bench *b)
-{
+static void print_ratios(const bench *b) {
     printf("\n%-42s", "The ratios that matter");
     for (uint32_t i = 0; i < b->n_trials; i++)
         printf(" %5u thread%s", b->trials[i].threads, b->trials[i].threads > 1 ? "s" : " ");
     printf("\n  %-40s", b->is_f32 ? "scoring, of the f32 peak" : "scoring, of the int8 peak");
-    for (uint32_t i = 0; i < b->n_trials; i++) printf(" %12.1f%%", 100 * of_peak(b, &b->trials[i], SCORE_SHORT));
+    for (uint32_t i = 0; i < b->n_trials; i++)
+        printf(" %12.1f%%", 100 * of_peak(b, &b->trials[i], SCORE_SHORT));
     printf("\n  %-40s", "one stream, of the read bandwidth");
-    for (uint32_t i = 0; i < b->n_trials; i++) printf(" %12.1f%%", 100 * of_bandwidth(b, &b->trials[i], STREAM_1));
+    for (uint32_t i = 0; i < b->n_trials; i++)
+        printf(" %12.1f%%", 100 * of_bandwidth(b, &b->trials[i], STREAM_1));
     printf("\n  %-40s", "64 streams over one stream");
     for (uint32_t i = 0; i < b->n_trials; i++)
         printf(" %12.2fx", b->trials[i].rate[STREAMS_64].high / b->trials[i].rate[STREAM_1].high);
     putchar('\n');
 }
 
-static void print_report(const bench *b)
-{
+static void print_report(const bench *b) {
     const megabyte_info *info = &b->s.info;
-    printf("%s: %.1f M parameters, %s, %.2f M multiply-accumulates and %.2f MB of weights a byte; %s\n", b->s.path,
-           1e-6 * (double)info->parameters, info->quantization, 1e-6 * info->macs_per_byte,
-           1e-6 * info->weight_bytes_per_byte, megabyte_isa_name(b->s.isa));
+    printf(
+        "%s: %.1f M parameters, %s, %.2f M multiply-accumulates and %.2f MB of weights a byte; %s\n",
+        b->s.path, 1e-6 * (double)info->parameters, info->quantization, 1e-6 * info->macs_per_byte,
+        1e-6 * info->weight_bytes_per_byte, megabyte_isa_name(b->s.isa));
     printf("Opened in %.2f ms.\n", 1e3 * b->open_seconds);
-    printf("First column: 90th percentile, second: median; bandwidth: of a buffer of the file's %.1f MB.\n"
-           "Many bytes computed together share one reading of the weights: then more than 100%% of bandwidth.\n",
-           1e-6 * (double)info->file_bytes);
+    printf(
+        "First column: 90th percentile, second: median; bandwidth: of a buffer of the file's %.1f MB.\n"
+        "Many bytes computed together share one reading of the weights: then more than 100%% of bandwidth.\n",
+        1e-6 * (double)info->file_bytes);
     for (uint32_t i = 0; i < b->n_trials; i++) print_trial(b, &b->trials[i]);
     print_ratios(b);
 }
 
-static void json_speed(const char *key, speed s)
-{
+static void json_speed(const char *key, speed s) {
     printf("\"%s\": ", key);
     json_real(stdout, s.high);
     printf(", \"%s_median\": ", key);
     json_real(stdout, s.median);
 }
 
-static void json_trial(const bench *b, const trial *t)
-{
+static void json_trial(const bench *b, const trial *t) {
     printf("{\"threads\": %u, ", t->threads);
     json_speed("peak_macs_per_second", t->peak);
     printf(", ");
     json_speed("read_bytes_per_second", t->bandwidth);
     for (size_t i = 0; i < N_WORKLOADS; i++) {
-        printf(", \"%s\": {\"bytes\": %u, \"streams\": %u, ", workloads[i].key, bytes_of(b, &workloads[i]),
-               workloads[i].streams);
+        printf(", \"%s\": {\"bytes\": %u, \"streams\": %u, ", workloads[i].key,
+               bytes_of(b, &workloads[i]), workloads[i].streams);
         json_speed("bytes_per_second", t->rate[i]);
         if (workloads[i].level) {
             if (workloads[i].beside >= 0) {
@@ -517,12 +519,13 @@ static void json_trial(const bench *b, const trial *t)
     putchar('}');
 }
 
-static void print_json(const bench *b)
-{
+static void print_json(const bench *b) {
     printf("{\"model\": ");
     json_text(stdout, b->s.path, strlen(b->s.path));
-    printf(", \"quantization\": \"%s\", \"isa\": \"%s\", \"peak\": \"%s\", \"statistic\": \"90th percentile\"",
-           b->s.info.quantization, megabyte_isa_name(b->s.isa), b->is_f32 ? "f32 multiply, add" : "int8");
+    printf(
+        ", \"quantization\": \"%s\", \"isa\": \"%s\", \"peak\": \"%s\", \"statistic\": \"90th percentile\"",
+        b->s.info.quantization, megabyte_isa_name(b->s.isa),
+        b->is_f32 ? "f32 multiply, add" : "int8");
     printf(", \"macs_per_byte\": ");
     json_real(stdout, b->s.info.macs_per_byte);
     printf(", \"weight_bytes_per_byte\": ");
@@ -537,13 +540,14 @@ static void print_json(const bench *b)
     puts("]}");
 }
 
-/* A buffer to read, of the weights' size: whole pages for each thread, and small numbers that are valid floats. In
- * huge pages where the system has them, which reads 5 to 10% faster: a limit should be the highest there is. */
-static void make_memory(bench *b, uint32_t threads)
-{
+/* A buffer to read, of the weights' size: whole pages for each thread, and small numbers that are
+ * valid floats. In huge pages where the system has them, which reads 5 to 10% faster: a limit
+ * should be the highest there is. */
+static void make_memory(bench *b, uint32_t threads) {
     size_t unit = (size_t)threads * 4096, size = (size_t)b->s.info.file_bytes / unit * unit;
     b->memory_size = size < unit ? unit : size;
-    if (posix_memalign(&b->memory, (size_t)2 << 20, b->memory_size)) die("memory", "not enough of it");
+    if (posix_memalign(&b->memory, (size_t)2 << 20, b->memory_size))
+        die("memory", "not enough of it");
 #ifdef MADV_HUGEPAGE
     madvise(b->memory, b->memory_size, MADV_HUGEPAGE);
 #endif
@@ -551,8 +555,7 @@ static void make_memory(bench *b, uint32_t threads)
 }
 
 /* Opening looks at the header and tables only: it must not depend on the file's size. */
-static double time_opening(const char *path)
-{
+static double time_opening(const char *path) {
     enum { TIMES = 9 };
     double taken[TIMES];
     for (int i = 0; i < TIMES; i++) {
@@ -568,15 +571,15 @@ static double time_opening(const char *path)
     return taken[TIMES / 2];
 }
 
-int run_bench(const command *self, int argc, char **argv)
-{
+int run_bench(const command *self, int argc, char **argv) {
     enum { ONE_AND_ALL = MAX_THREADS + 1 };
     bench *b = allocate(sizeof *b);
     memset(b, 0, sizeof *b);
     b->seconds = 1;
     b->shared.threads = ONE_AND_ALL;
     const option own[] = {
-        {"seconds", 0, OPTION_REAL, &b->seconds, 0.01, 3600, "S", "for each measurement (1); there are about 28"},
+        {"seconds", 0, OPTION_REAL, &b->seconds, 0.01, 3600, "S",
+         "for each measurement (1); there are about 28"},
         {"as", 0, OPTION_TEXT, &b->as, 0, 0, "EXT", AS_HELP},
     };
     if (parse_options(self, own, COUNT_OF(own), &b->shared, argc, argv))

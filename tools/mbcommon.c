@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: MIT
  *
  * CONTENTS
- *    1 errors and memory   die, usage_error, output that fails, files, time, Ctrl-C, the progress bar
+ *    1 errors and memory   die, usage_error, output that fails, files, time, Ctrl-C, the bar
  *    2 options             one table-driven parser for all subcommands; it also prints their help
  *    3 the model in use    finding the files, opening them, the engine
  *    4 JSON */
@@ -26,50 +26,45 @@
 #include <sched.h>
 #endif
 
-/* =========================================================================================== 1 errors and memory */
+/* ========================================================================== 1 errors and memory */
 
 /* Returns 0, so that `return complain(...)` says "failed". */
-int complain(const char *what, const char *why)
-{
+int complain(const char *what, const char *why) {
     fflush(stdout);
     fprintf(stderr, "mbrun: %s: %s\n", what, why);
     return 0;
 }
 
-_Noreturn void die(const char *what, const char *why)
-{
+_Noreturn void die(const char *what, const char *why) {
     complain(what, why);
     exit(1);
 }
 
-_Noreturn void usage_error(const command *self, const char *what, const char *why)
-{
-    fprintf(stderr, "mbrun: %s: %s\nTry 'mbrun%s%s --help'.\n", what, why, self ? " " : "", self ? self->name : "");
+_Noreturn void usage_error(const command *self, const char *what, const char *why) {
+    fprintf(stderr, "mbrun: %s: %s\nTry 'mbrun%s%s --help'.\n", what, why, self ? " " : "",
+            self ? self->name : "");
     exit(2);
 }
 
-/* A reader that went away (mbrun ... | head) is no failure: leave without a word, and without flushing again. */
-_Noreturn void output_failed(void)
-{
+/* A reader that went away (mbrun ... | head) is no failure: leave without a word, and without
+ * flushing again. */
+_Noreturn void output_failed(void) {
     if (errno == EPIPE) exit(0); /* not _Exit: a file of logits may still be in its buffer */
     fprintf(stderr, "mbrun: standard output: %s\n", strerror(errno));
     _Exit(1);
 }
 
-void flush_output(void)
-{
+void flush_output(void) {
     if (fflush(stdout) || ferror(stdout)) output_failed();
 }
 
-void *allocate(size_t size)
-{
+void *allocate(size_t size) {
     void *memory = malloc(size ? size : 1);
     if (!memory) die("memory", "not enough of it");
     return memory;
 }
 
-void append(bytes *b, const void *data, size_t n)
-{
+void append(bytes *b, const void *data, size_t n) {
     if (n > b->capacity - b->n) {
         size_t capacity = b->capacity < 2048 ? 4096 : 2 * b->capacity;
         if (n > SIZE_MAX / 4 || capacity < b->capacity) die("memory", "not enough of it");
@@ -83,8 +78,7 @@ void append(bytes *b, const void *data, size_t n)
     b->n += n;
 }
 
-void read_file(const char *path, bytes *out)
-{
+void read_file(const char *path, bytes *out) {
     uint8_t piece[16384];
     int is_stdin = !strcmp(path, "-");
     FILE *in = is_stdin ? stdin : fopen(path, "rb");
@@ -94,8 +88,7 @@ void read_file(const char *path, bytes *out)
     if (!is_stdin) fclose(in);
 }
 
-double now(void)
-{
+double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -105,8 +98,7 @@ static volatile sig_atomic_t interrupted;
 static const char *volatile unfinished;
 
 /* A second Ctrl-C ends the program at once, should the first one be noticed too late. */
-static void on_interrupt(int number)
-{
+static void on_interrupt(int number) {
     if (interrupted) {
         if (unfinished) unlink(unfinished);
         _exit(128 + number);
@@ -115,8 +107,7 @@ static void on_interrupt(int number)
 }
 
 /* What was ignored when the program began (nohup, a shell's background job) stays ignored. */
-void catch_interrupt(void)
-{
+void catch_interrupt(void) {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < COUNT_OF(numbers); i++) {
         struct sigaction action, before;
@@ -127,18 +118,12 @@ void catch_interrupt(void)
     }
 }
 
-int stop_requested(void)
-{
-    return interrupted ? 128 + interrupted : 0;
-}
+int stop_requested(void) { return interrupted ? 128 + interrupted : 0; }
 
-void remove_if_killed(const char *path)
-{
-    unfinished = path;
-}
+void remove_if_killed(const char *path) { unfinished = path; }
 
-void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note, const char *name)
-{
+void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note,
+                   const char *name) {
     static const char bar[] = "##############################";
     char line[160];
     double time = now(), seconds = time - p->start;
@@ -150,44 +135,42 @@ void show_progress(progress *p, uint64_t done, uint64_t expected, const char *no
         double left = part > 0 ? ceil(seconds * (1 - part) / part) : 0;
         n = snprintf(line, sizeof line, "[%-30.*s] %3.0f%%", (int)(30 * part), bar, 100 * part);
         if (part > 0 && left < 360000)
-            n += snprintf(line + n, sizeof line - (size_t)n, "  %d:%02d:%02d left", (int)left / 3600,
-                          (int)left / 60 % 60, (int)left % 60);
+            n += snprintf(line + n, sizeof line - (size_t)n, "  %d:%02d:%02d left",
+                          (int)left / 3600, (int)left / 60 % 60, (int)left % 60);
     } else {
         n = snprintf(line, sizeof line, "%llu bytes", (unsigned long long)done);
     }
-    n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f KB/s%s%.24s", 1e-3 * (double)done / (seconds + 1e-9),
-                  *note ? "  " : "", note);
+    n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f KB/s%s%.24s",
+                  1e-3 * (double)done / (seconds + 1e-9), *note ? "  " : "", note);
     fprintf(stderr, "\r%s  %.*s\033[K", line, n < 76 ? 77 - n : 0, name); /* 80 columns */
 }
 
-void end_progress(progress *p)
-{
+void end_progress(progress *p) {
     if (p->last > 0) fputs("\r\033[K", stderr);
     p->last = 0;
 }
 
-/* ====================================================================================================== 2 options */
+/* ==================================================================================== 2 options */
 
-static const option *find_option(const option *table, size_t n, const char *name, size_t length, char letter)
-{
+static const option *find_option(const option *table, size_t n, const char *name, size_t length,
+                                 char letter) {
     for (size_t i = 0; i < n; i++) {
-        if (letter ? table[i].letter == letter || (table[i].kind == OPTION_LEVEL && letter >= '1' && letter <= '9')
+        if (letter ? table[i].letter == letter ||
+                         (table[i].kind == OPTION_LEVEL && letter >= '1' && letter <= '9')
                    : strlen(table[i].name) == length && !memcmp(table[i].name, name, length))
             return &table[i];
     }
     return NULL;
 }
 
-static int parse_real(const char *text, double *value)
-{
+static int parse_real(const char *text, double *value) {
     char *end;
     if (isspace((unsigned char)text[0]) || !text[0]) return 0;
     *value = strtod(text, &end);
     return !*end;
 }
 
-static int parse_count(const char *text, int may_have_suffix, uint64_t *value)
-{
+static int parse_count(const char *text, int may_have_suffix, uint64_t *value) {
     char *end;
     if (!isdigit((unsigned char)text[0])) return 0; /* strtoull would take " -1" */
     errno = 0;
@@ -203,8 +186,7 @@ static int parse_count(const char *text, int may_have_suffix, uint64_t *value)
     return !*end && *value >> shift == number;
 }
 
-static void set_option(const command *self, const option *o, const char *given, const char *text)
-{
+static void set_option(const command *self, const option *o, const char *given, const char *text) {
     char why[160];
     double real = 0;
     uint64_t count = 0;
@@ -217,7 +199,8 @@ static void set_option(const command *self, const option *o, const char *given, 
         *(const char **)o->value = text;
         return;
     }
-    int good = o->kind == OPTION_REAL ? parse_real(text, &real) : parse_count(text, o->kind == OPTION_SIZE, &count);
+    int good = o->kind == OPTION_REAL ? parse_real(text, &real)
+                                      : parse_count(text, o->kind == OPTION_SIZE, &count);
     if (o->kind != OPTION_REAL) real = (double)count;
     if (good && real >= o->low && real <= o->high) { /* false for NaN */
         if (o->kind == OPTION_REAL) *(double *)o->value = real;
@@ -230,38 +213,39 @@ static void set_option(const command *self, const option *o, const char *given, 
     usage_error(self, given, why);
 }
 
-static void print_options(const option *table, size_t n)
-{
+static void print_options(const option *table, size_t n) {
     for (size_t i = 0; i < n; i++) {
         char left[64], letter[8] = "    ";
         if (table[i].letter) snprintf(letter, sizeof letter, "-%c, ", table[i].letter);
         if (table[i].kind == OPTION_LEVEL) snprintf(letter, sizeof letter, "-1..9, ");
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, table[i].name, table[i].argument ? " " : "",
-                 table[i].argument ? table[i].argument : "");
+        snprintf(left, sizeof left, "%s--%s%s%s", letter, table[i].name,
+                 table[i].argument ? " " : "", table[i].argument ? table[i].argument : "");
         printf("  %-32s %s\n", left, table[i].help);
     }
 }
 
-static _Noreturn void print_help(const command *self, const option *own, size_t n_own, const option *rest,
-                                 size_t n_rest)
-{
+static _Noreturn void print_help(const command *self, const option *own, size_t n_own,
+                                 const option *rest, size_t n_rest) {
     printf("Usage: mbrun %s %s\n\n%s\n\n", self->name, self->synopsis, self->summary);
     print_options(own, n_own);
     print_options(rest, n_rest);
-    printf("  -h, --help                       this text\n\n"
-           "Sizes may end in K, M or G (1024, 1024^2, 1024^3). Without -m the model is $MEGABYTE_MODEL, else\n"
-           "models/text.mb beside the program or in the current directory.\n");
+    printf(
+        "  -h, --help                       this text\n\n"
+        "Sizes may end in K, M or G (1024, 1024^2, 1024^3). Without -m the model is $MEGABYTE_MODEL, else\n"
+        "models/text.mb beside the program or in the current directory.\n");
     flush_output();
     exit(0);
 }
 
-int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared, int argc, char **argv)
-{
+int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
+                  int argc, char **argv) {
     const option rest[] = {
-        {"model", 'm', OPTION_TEXT, &shared->model, 0, 0, "MODEL", "a .mb file, or a name such as text-small"},
+        {"model", 'm', OPTION_TEXT, &shared->model, 0, 0, "MODEL",
+         "a .mb file, or a name such as text-small"},
         {"threads", 'T', OPTION_NUMBER, &shared->threads, 0, MAX_THREADS, "THREADS",
          "0: all cores; the results never depend on it"},
-        {"isa", 0, OPTION_TEXT, &shared->isa_name, 0, 0, "NAME", "instruction set: auto, or one that info lists"},
+        {"isa", 0, OPTION_TEXT, &shared->isa_name, 0, 0, "NAME",
+         "instruction set: auto, or one that info lists"},
         {"json", 0, OPTION_FLAG, &shared->json, 0, 0, NULL, "print a JSON object"},
     };
     int n_arguments = 0;
@@ -307,10 +291,9 @@ int parse_options(const command *self, const option *own, size_t n_own, shared_o
     return n_arguments;
 }
 
-/* ============================================================================================= 3 the model in use */
+/* =========================================================================== 3 the model in use */
 
-static int is_file(const char *path)
-{
+static int is_file(const char *path) {
     struct stat status;
     return !stat(path, &status) && !S_ISDIR(status.st_mode);
 }
@@ -318,8 +301,7 @@ static int is_file(const char *path)
 /* The directory of this program with its last '/', or "" if it cannot be told. */
 const char *program_name = "mbrun";
 
-static void program_directory(char *out, size_t size)
-{
+static void program_directory(char *out, size_t size) {
     ssize_t n = readlink("/proc/self/exe", out, size - 1);
     if (n <= 0) n = snprintf(out, size, "%s", program_name);
     if (n >= (ssize_t)size) n = 0; /* cut: useless */
@@ -330,20 +312,21 @@ static void program_directory(char *out, size_t size)
 }
 
 /* The i-th directory where models are kept, with its last '/'; 0 past the last one. */
-static int model_place(size_t i, char *path, size_t size)
-{
+static int model_place(size_t i, char *path, size_t size) {
     static const char *const places[] = {"models/", "../models/", "../share/megabyte/"};
     char directory[2048];
     program_directory(directory, sizeof directory);
     if (i > COUNT_OF(places) || (!directory[0] && i > 0)) return 0;
-    if (i == COUNT_OF(places) || !directory[0]) snprintf(path, size, "models/"); /* in the current directory */
+    if (i == COUNT_OF(places) || !directory[0])
+        snprintf(path, size, "models/"); /* in the current directory */
     else snprintf(path, size, "%s%s", directory, places[i]);
     return 1;
 }
 
-/* Looks for NAME.mb where models are kept; 1 if found. `looked` collects the places for the message. */
-static int find_shipped_model(const char *name, char *path, size_t size, char *looked, size_t looked_size)
-{
+/* Looks for NAME.mb where models are kept; 1 if found. `looked` collects the places for the
+ * message. */
+static int find_shipped_model(const char *name, char *path, size_t size, char *looked,
+                              size_t looked_size) {
     char place[2112];
     size_t used = 0;
     for (size_t i = 0; model_place(i, place, sizeof place); i++) {
@@ -358,14 +341,15 @@ static int find_shipped_model(const char *name, char *path, size_t size, char *l
 }
 
 /* Returns 1, or 0 with the reason. *name: what the user called it, NULL if nothing. */
-static int find_model(const char *given, char *path, size_t size, const char **name, char *why, size_t why_size)
-{
+static int find_model(const char *given, char *path, size_t size, const char **name, char *why,
+                      size_t why_size) {
     char looked[8192] = "";
     *name = given ? given : getenv("MEGABYTE_MODEL");
     if (*name && !**name && !given) *name = NULL;
     if (*name) {
         size_t length = strlen(*name);
-        int is_bare = length && !strchr(*name, '/') && !(length > 3 && !strcmp(*name + length - 3, ".mb"));
+        int is_bare = length && !strchr(*name, '/') &&
+                      !(length > 3 && !strcmp(*name + length - 3, ".mb"));
         if (!is_bare || is_file(*name)) { /* a path: opening it tells what is wrong with it */
             if ((size_t)snprintf(path, size, "%s", *name) < size) return 1;
             snprintf(why, why_size, "path too long");
@@ -376,34 +360,33 @@ static int find_model(const char *given, char *path, size_t size, const char **n
         return 0;
     }
     if (find_shipped_model("text", path, size, looked, sizeof looked)) return 1;
-    snprintf(why, why_size, "none found; give one with -m or MEGABYTE_MODEL (looked at %s)", looked);
+    snprintf(why, why_size, "none found; give one with -m or MEGABYTE_MODEL (looked at %s)",
+             looked);
     return 0;
 }
 
 /* Some of the library's texts begin with the path already. */
-_Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status)
-{
+_Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status) {
     const char *why = error->text[0] ? error->text : megabyte_status_string(status);
     size_t n = strlen(path);
     if (!strncmp(why, path, n) && !strncmp(why + n, ": ", 2)) why += n + 2;
     die(path, why);
 }
 
-void open_model(session *s, const shared_options *shared)
-{
+void open_model(session *s, const shared_options *shared) {
     megabyte_error error;
     const char *name;
     char why[8448];
     memset(s, 0, sizeof *s);
-    if (!find_model(shared->model, s->path, sizeof s->path, &name, why, sizeof why)) die(name ? name : "model", why);
+    if (!find_model(shared->model, s->path, sizeof s->path, &name, why, sizeof why))
+        die(name ? name : "model", why);
     megabyte_status status = megabyte_model_open(&s->model, s->path, NULL, &error);
     if (status) die_of(s->path, &error, status);
     megabyte_model_describe(s->model, &s->info);
 }
 
 /* Appends the model at `path` if it is one. */
-static void add_known_model(known_models *list, const char *path)
-{
+static void add_known_model(known_models *list, const char *path) {
     megabyte_model *model;
     megabyte_info info;
     if (megabyte_model_open(&model, path, NULL, NULL)) return;
@@ -418,8 +401,7 @@ static void add_known_model(known_models *list, const char *path)
     memcpy(added->id, info.id, sizeof added->id);
 }
 
-void find_known_models(known_models *list, const shared_options *shared)
-{
+void find_known_models(known_models *list, const shared_options *shared) {
     char path[4096], place[2112], why[8448];
     const char *name;
     memset(list, 0, sizeof *list);
@@ -437,48 +419,44 @@ void find_known_models(known_models *list, const shared_options *shared)
         for (struct dirent *entry; (entry = readdir(directory));) {
             size_t length = strlen(entry->d_name);
             if (length <= 3 || strcmp(entry->d_name + length - 3, ".mb")) continue;
-            if ((size_t)snprintf(path, sizeof path, "%s%s", place, entry->d_name) >= sizeof path) continue;
+            if ((size_t)snprintf(path, sizeof path, "%s%s", place, entry->d_name) >= sizeof path)
+                continue;
             add_known_model(list, path);
         }
         closedir(directory);
     }
 }
 
-const known_model *known_model_of(const known_models *list, const uint8_t *id, size_t n)
-{
+const known_model *known_model_of(const known_models *list, const uint8_t *id, size_t n) {
     for (size_t i = 0; i < list->n; i++)
         if (!memcmp(list->model[i].id, id, n)) return &list->model[i];
     return NULL;
 }
 
-void free_known_models(known_models *list)
-{
+void free_known_models(known_models *list) {
     for (size_t i = 0; i < list->n; i++) free(list->model[i].path);
     free(list->model);
 }
 
 /* "?" ends the list of instruction sets. */
-int isa_exists(int isa)
-{
-    return strcmp(megabyte_isa_name((megabyte_isa)isa), "?") != 0;
-}
+int isa_exists(int isa) { return strcmp(megabyte_isa_name((megabyte_isa)isa), "?") != 0; }
 
-static megabyte_isa isa_by_name(const char *name)
-{
+static megabyte_isa isa_by_name(const char *name) {
     if (!name || !strcmp(name, "auto")) return MEGABYTE_ISA_AUTO;
     for (int isa = 1; isa_exists(isa); isa++) {
         if (strcmp(megabyte_isa_name((megabyte_isa)isa), name)) continue;
-        if (!megabyte_isa_available((megabyte_isa)isa)) die(name, "this CPU or build lacks that instruction set");
+        if (!megabyte_isa_available((megabyte_isa)isa))
+            die(name, "this CPU or build lacks that instruction set");
         return (megabyte_isa)isa;
     }
     fprintf(stderr, "mbrun: --isa: '%s' is none of auto", name);
-    for (int isa = 1; isa_exists(isa); isa++) fprintf(stderr, ", %s", megabyte_isa_name((megabyte_isa)isa));
+    for (int isa = 1; isa_exists(isa); isa++)
+        fprintf(stderr, ", %s", megabyte_isa_name((megabyte_isa)isa));
     fputc('\n', stderr);
     exit(2);
 }
 
-void open_engine(session *s, const shared_options *shared, uint32_t threads)
-{
+void open_engine(session *s, const shared_options *shared, uint32_t threads) {
     megabyte_error error;
     megabyte_engine_options options = {.threads = threads, .isa = isa_by_name(shared->isa_name)};
     megabyte_status status = megabyte_engine_create(&s->engine, s->model, &options, NULL, &error);
@@ -487,31 +465,30 @@ void open_engine(session *s, const shared_options *shared, uint32_t threads)
     s->threads = threads;
 }
 
-uint32_t thread_count(const shared_options *shared)
-{
+uint32_t thread_count(const shared_options *shared) {
     return shared->threads ? (uint32_t)shared->threads : count_cores();
 }
 
-void close_session(session *s)
-{
+void close_session(session *s) {
     megabyte_engine_free(s->engine);
     megabyte_model_close(s->model);
 }
 
-/* The library's text (in *error) if the model cannot be told this type of file; NULL if it can, or `as` is NULL. */
-const char *fault_of_type(const session *s, const char *as, megabyte_error *error)
-{
+/* The library's text (in *error) if the model cannot be told this type of file; NULL if it can, or
+ * `as` is NULL. */
+const char *fault_of_type(const session *s, const char *as, megabyte_error *error) {
     size_t size;
     megabyte_stream *none;
     const megabyte_stream_options options = {.as = as};
-    if (!as || megabyte_stream_size(s->model, &options, &size) != MEGABYTE_INVALID_ARGUMENT) return NULL;
-    megabyte_stream_create(&none, s->model, &options, NULL, error); /* the same again, for the text */
+    if (!as || megabyte_stream_size(s->model, &options, &size) != MEGABYTE_INVALID_ARGUMENT)
+        return NULL;
+    megabyte_stream_create(&none, s->model, &options, NULL,
+                           error); /* the same again, for the text */
     return error->text;
 }
 
 /* A context that the model does not have is told, not cut silently. */
-megabyte_stream *new_stream(const session *s, uint64_t context, const char *as)
-{
+megabyte_stream *new_stream(const session *s, uint64_t context, const char *as) {
     megabyte_error error;
     megabyte_stream *stream;
     const megabyte_stream_options options = {.engine = s->engine, .context = context, .as = as};
@@ -523,8 +500,7 @@ megabyte_stream *new_stream(const session *s, uint64_t context, const char *as)
     return stream;
 }
 
-uint32_t count_cores(void)
-{
+uint32_t count_cores(void) {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
 #if defined(__linux__) && defined(CPU_COUNT) /* taskset and containers may leave us fewer */
     cpu_set_t allowed;
@@ -533,22 +509,27 @@ uint32_t count_cores(void)
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (uint32_t)n;
 }
 
-/* ========================================================================================================= 4 JSON */
+/* ======================================================================================= 4 JSON */
 
 /* Length of the valid UTF-8 sequence at p (RFC 3629), 0 if there is none. */
-size_t utf8_length(const uint8_t *p, size_t n)
-{
-    size_t length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+size_t utf8_length(const uint8_t *p, size_t n) {
+    size_t length = p[0] < 0x80   ? 1
+                    : p[0] < 0xC2 ? 0
+                    : p[0] < 0xE0 ? 2
+                    : p[0] < 0xF0 ? 3
+                    : p[0] < 0xF5 ? 4
+                                  : 0;
     if (length > n) return 0;
     for (size_t i = 1; i < length; i++)
         if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F)) return 0; /* overlong; surrogates */
-    if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F)) return 0; /* overlong; beyond U+10FFFF */
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F))
+        return 0; /* overlong; surrogates */
+    if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0; /* overlong; beyond U+10FFFF */
     return length;
 }
 
-void json_text(FILE *out, const void *text, size_t n)
-{
+void json_text(FILE *out, const void *text, size_t n) {
     const uint8_t *p = text;
     fputc('"', out);
     for (size_t i = 0; i < n;) {
@@ -562,16 +543,13 @@ void json_text(FILE *out, const void *text, size_t n)
     fputc('"', out);
 }
 
-void json_real(FILE *out, double value)
-{
+void json_real(FILE *out, double value) {
     if (isfinite(value)) fprintf(out, "%.15g", value);
     else fputs("null", out);
 }
 
 /* ,"key": value */
-void json_field(const char *key, double value)
-{
+void json_field(const char *key, double value) {
     printf(", \"%s\": ", key);
     json_real(stdout, value);
 }
-

@@ -1,5 +1,5 @@
-/* mbrun.c - the command-line tool: generate text with a MEGABYTE model, score, compress, describe models.
- * SPDX-License-Identifier: MIT
+/* mbrun.c - the command-line tool: generate text with a MEGABYTE model, score, compress, describe
+ * models. SPDX-License-Identifier: MIT
  *
  * CONTENTS
  *    1 generate
@@ -24,7 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ===================================================================================================== 1 generate */
+/* =================================================================================== 1 generate */
 
 typedef struct generate_options {
     shared_options shared;
@@ -34,16 +34,15 @@ typedef struct generate_options {
     int no_echo;
 } generate_options;
 
-static int bad_byte(const char *what, const session *s)
-{
+static int bad_byte(const char *what, const session *s) {
     char why[96];
-    snprintf(why, sizeof why, "holds a byte outside this model's vocabulary of %u", s->info.vocabulary);
+    snprintf(why, sizeof why, "holds a byte outside this model's vocabulary of %u",
+             s->info.vocabulary);
     return complain(what, why);
 }
 
 /* In pieces, so that Ctrl-C is noticed. Returns 1, or 0 after a message. */
-static int feed(const session *s, megabyte_stream *stream, const bytes *prompt)
-{
+static int feed(const session *s, megabyte_stream *stream, const bytes *prompt) {
     for (size_t done = 0; done < prompt->n && !stop_requested();) {
         size_t n = prompt->n - done < 4096 ? prompt->n - done : 4096;
         if (megabyte_stream_feed(stream, prompt->data + done, n)) return bad_byte("prompt", s);
@@ -53,8 +52,7 @@ static int feed(const session *s, megabyte_stream *stream, const bytes *prompt)
 }
 
 /* Shows bytes as they come: at once on a terminal, else at least every 50 ms. */
-static void emit(uint8_t byte, int is_terminal, double *last_flush)
-{
+static void emit(uint8_t byte, int is_terminal, double *last_flush) {
     if (putchar(byte) == EOF) output_failed();
     double t = is_terminal ? 0 : now();
     if (!is_terminal && t - *last_flush < 0.05) return;
@@ -62,13 +60,15 @@ static void emit(uint8_t byte, int is_terminal, double *last_flush)
     *last_flush = t;
 }
 
-/* The loop of generation; returns its seconds. The bytes go to `out` if it is not NULL, else to stdout. *ended: the
- * model itself ended the text. */
-static double write_on(megabyte_stream *stream, const generate_options *o, bytes *out, int *ended)
-{
-    megabyte_sampling how = {.temperature = (float)o->temperature, .top_k = (uint32_t)o->top_k,
-                             .top_p = (float)o->top_p, .min_p = (float)o->min_p,
-                             .repetition_penalty = (float)o->penalty, .repetition_window = (uint32_t)o->window,
+/* The loop of generation; returns its seconds. The bytes go to `out` if it is not NULL, else to
+ * stdout. *ended: the model itself ended the text. */
+static double write_on(megabyte_stream *stream, const generate_options *o, bytes *out, int *ended) {
+    megabyte_sampling how = {.temperature = (float)o->temperature,
+                             .top_k = (uint32_t)o->top_k,
+                             .top_p = (float)o->top_p,
+                             .min_p = (float)o->min_p,
+                             .repetition_penalty = (float)o->penalty,
+                             .repetition_window = (uint32_t)o->window,
                              .seed = o->seed};
     int is_terminal = isatty(STDOUT_FILENO), last = '\n';
     double start = now(), last_flush = start;
@@ -87,8 +87,8 @@ static double write_on(megabyte_stream *stream, const generate_options *o, bytes
     return seconds;
 }
 
-static void print_generated(const session *s, const bytes *prompt, const bytes *out, int ended, double seconds)
-{
+static void print_generated(const session *s, const bytes *prompt, const bytes *out, int ended,
+                            double seconds) {
     printf("{\"model\": ");
     json_text(stdout, s->path, strlen(s->path));
     printf(", \"prompt\": ");
@@ -103,21 +103,30 @@ static void print_generated(const session *s, const bytes *prompt, const bytes *
     puts("}");
 }
 
-static int run_generate(const command *self, int argc, char **argv)
-{
+static int run_generate(const command *self, int argc, char **argv) {
     generate_options o = {.n = 256, .seed = 1, .temperature = 0.7, .top_p = 0.95, .window = 64};
     const option own[] = {
         {"prompt", 'p', OPTION_TEXT, &o.prompt, 0, 0, "PROMPT", "the text to go on from"},
-        {"file", 'f', OPTION_TEXT, &o.prompt_file, 0, 0, "FILE", "the same, read from a file (-: standard input)"},
-        {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES", "how many to write at most (256); 0: until Ctrl-C"},
-        {"temperature", 't', OPTION_REAL, &o.temperature, 0, 1000, "TEMP", "0.7; 0: always the likeliest byte"},
-        {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K", "choose among the K likeliest bytes (0: off)"},
-        {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P", "among the likeliest that sum to P (0.95; 1: off)"},
-        {"min-p", 0, OPTION_REAL, &o.min_p, 0, 1, "P", "among those at least P times as likely as the likeliest"},
-        {"repetition-penalty", 0, OPTION_REAL, &o.penalty, 0, 1000, "R", "above 1: avoid recent bytes (0: off)"},
-        {"repetition-window", 0, OPTION_NUMBER, &o.window, 1, 1024, "N", "how many bytes are recent (64)"},
-        {"seed", 0, OPTION_NUMBER, &o.seed, 0, ANY, "S", "1; same seed, same bytes, on every machine"},
-        {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
+        {"file", 'f', OPTION_TEXT, &o.prompt_file, 0, 0, "FILE",
+         "the same, read from a file (-: standard input)"},
+        {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES",
+         "how many to write at most (256); 0: until Ctrl-C"},
+        {"temperature", 't', OPTION_REAL, &o.temperature, 0, 1000, "TEMP",
+         "0.7; 0: always the likeliest byte"},
+        {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K",
+         "choose among the K likeliest bytes (0: off)"},
+        {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P",
+         "among the likeliest that sum to P (0.95; 1: off)"},
+        {"min-p", 0, OPTION_REAL, &o.min_p, 0, 1, "P",
+         "among those at least P times as likely as the likeliest"},
+        {"repetition-penalty", 0, OPTION_REAL, &o.penalty, 0, 1000, "R",
+         "above 1: avoid recent bytes (0: off)"},
+        {"repetition-window", 0, OPTION_NUMBER, &o.window, 1, 1024, "N",
+         "how many bytes are recent (64)"},
+        {"seed", 0, OPTION_NUMBER, &o.seed, 0, ANY, "S",
+         "1; same seed, same bytes, on every machine"},
+        {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES",
+         "remember fewer bytes: less memory"},
         {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
         {"no-echo", 0, OPTION_FLAG, &o.no_echo, 0, 0, NULL, "leave the prompt out of the output"},
     };
@@ -150,7 +159,7 @@ static int run_generate(const command *self, int argc, char **argv)
     return o.n ? stop_requested() : 0; /* endless output can only end this way */
 }
 
-/* ======================================================================================================== 2 score */
+/* ====================================================================================== 2 score */
 
 #define PIECE 8192 /* bytes read and scored at a time; the result does not depend on it */
 
@@ -159,12 +168,12 @@ typedef struct scorer {
     session s;
     uint64_t window, limit, context;
     const char *logits_path, *as;
-    int mix;         /* what compressing comes to instead */
-    int strided;     /* two passes: see score_piece */
+    int mix; /* what compressing comes to instead */
+    int strided; /* two passes: see score_piece */
     megabyte_stream *stream, *second; /* second: NULL unless strided */
-    uint8_t *input;  /* PIECE bytes */
-    float *bits[2];  /* [PIECE] of each pass, NULL unless strided */
-    float *logits;   /* PIECE * V, NULL if not asked for */
+    uint8_t *input; /* PIECE bytes */
+    float *bits[2]; /* [PIECE] of each pass, NULL unless strided */
+    float *logits; /* PIECE * V, NULL if not asked for */
     FILE *logits_file;
     progress bar;
 } scorer;
@@ -175,24 +184,22 @@ typedef struct tally {
     double bits, seconds;
 } tally;
 
-static double bits_per_byte(const tally *t)
-{
-    return t->bytes ? t->bits / (double)t->bytes : 0;
-}
+static double bits_per_byte(const tally *t) { return t->bytes ? t->bits / (double)t->bytes : 0; }
 
-/* OUT is overwritten, as by any tool's named output of raw numbers: scripts write it again and again. */
-static void open_logits(scorer *o)
-{
+/* OUT is overwritten, as by any tool's named output of raw numbers: scripts write it again and
+ * again. */
+static void open_logits(scorer *o) {
     o->logits_file = strcmp(o->logits_path, "-") ? fopen(o->logits_path, "wb") : stdout;
     if (!o->logits_file) die(o->logits_path, strerror(errno));
     o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary);
 }
 
-static int write_logits(const scorer *o, size_t n)
-{
+static int write_logits(const scorer *o, size_t n) {
     size_t count = n * o->s.info.vocabulary;
     const uint16_t probe = 1;
-    if (!*(const uint8_t *)&probe) { /* big-endian: turn the bytes of each float round, the file is little-endian */
+    if (!*(const uint8_t
+               /* big-endian: turn the bytes of each float round, the file is little-endian */
+               *)&probe) {
         for (size_t i = 0; i < count; i++) {
             uint8_t *b = (uint8_t *)&o->logits[i], t = b[0], u = b[1];
             b[0] = b[3], b[1] = b[2], b[2] = u, b[3] = t;
@@ -203,9 +210,9 @@ static int write_logits(const scorer *o, size_t n)
     return complain(o->logits_path, strerror(errno));
 }
 
-/* Closes the file; half a file is worse than none, so it is removed unless everything went well. Returns 1 if so. */
-static int close_logits(scorer *o, int good)
-{
+/* Closes the file; half a file is worse than none, so it is removed unless everything went well.
+ * Returns 1 if so. */
+static int close_logits(scorer *o, int good) {
     struct stat status;
     if (!o->logits_file) return good;
     if (o->logits_file == stdout) {
@@ -217,26 +224,26 @@ static int close_logits(scorer *o, int good)
     return good;
 }
 
-static size_t read_piece(const scorer *o, FILE *in, const tally *t, size_t want)
-{
+static size_t read_piece(const scorer *o, FILE *in, const tally *t, size_t want) {
     if (o->limit && o->limit - t->bytes < want) want = (size_t)(o->limit - t->bytes);
     return want ? fread(o->input, 1, want, in) : 0;
 }
 
-static int stop_asked(void *context, uint64_t done)
-{
+static int stop_asked(void *context, uint64_t done) {
     (void)context;
     (void)done;
     return stop_requested();
 }
 
 /* The same through the codec, by default as compress does it; what comes out is only counted. */
-static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
-{
+static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
     static uint8_t out[PIECE];
     megabyte_codec *codec;
-    megabyte_codec_options options = {.engine = o->s.engine, .block = (uint32_t)o->window, .size = expected,
-                                      .as = o->as, .progress = stop_asked};
+    megabyte_codec_options options = {.engine = o->s.engine,
+                                      .block = (uint32_t)o->window,
+                                      .size = expected,
+                                      .as = o->as,
+                                      .progress = stop_asked};
     megabyte_codec_counts counts;
     megabyte_error error;
     size_t n, used, taken, given;
@@ -264,38 +271,38 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
     return ferror(in) ? complain(t->name, strerror(errno)) : 1;
 }
 
-/* Strided inference (paper, section 4): predictions are best at the beginning of a patch, when what the global stage
- * tells is fresh. A second pass, whose patches begin half a patch later, supplies the second halves. */
-static uint64_t stride(const scorer *o)
-{
-    return (o->s.info.patch_bytes + 1) / 2;
-}
+/* Strided inference (paper, section 4): predictions are best at the beginning of a patch, when what
+ * the global stage tells is fresh. A second pass, whose patches begin half a patch later, supplies
+ * the second halves. */
+static uint64_t stride(const scorer *o) { return (o->s.info.patch_bytes + 1) / 2; }
 
-/* Does the second pass supply byte `at` of the window? A patch's sequence predicts its bytes 0 to P - 1, with
- * lucidrains and MBLM the bytes 1 to P: there, a patch's first byte is the last of the patch before, the hardest one.
+/* Does the second pass supply byte `at` of the window? A patch's sequence predicts its bytes 0 to P
+ * - 1, with lucidrains and MBLM the bytes 1 to P: there, a patch's first byte is the last of the
+ * patch before, the hardest one.
  */
-static int is_from_second(const scorer *o, uint64_t at)
-{
+static int is_from_second(const scorer *o, uint64_t at) {
     const char *family = o->s.info.family;
     uint64_t ahead = !strcmp(family, "lucidrains") || !strcmp(family, "mblm");
     return at >= stride(o) && (at - ahead) % o->s.info.patch_bytes >= stride(o);
 }
 
 /* The n bytes in o->input, of which the first is byte `at` of its window. */
-static megabyte_status score_piece(scorer *o, size_t n, uint64_t at, double *bits)
-{
+static megabyte_status score_piece(scorer *o, size_t n, uint64_t at, double *bits) {
     if (!o->strided) return megabyte_stream_score(o->stream, o->input, n, bits, o->logits);
-    uint64_t before = at < stride(o) ? stride(o) - at : 0; /* bytes that the second pass does not see */
+    uint64_t before = at < stride(o) ? stride(o) - at
+                                     : 0; /* bytes that the second pass does not see */
     size_t skip = before < n ? (size_t)before : n;
     megabyte_status status = megabyte_stream_score_bytes(o->stream, o->input, n, o->bits[0]);
-    if (!status) status = megabyte_stream_score_bytes(o->second, o->input + skip, n - skip, o->bits[1] + skip);
-    for (size_t i = 0; i < n && !status; i++) *bits += (double)o->bits[is_from_second(o, at + i)][i];
+    if (!status)
+        status = megabyte_stream_score_bytes(o->second, o->input + skip, n - skip,
+                                             o->bits[1] + skip);
+    for (size_t i = 0; i < n && !status; i++)
+        *bits += (double)o->bits[is_from_second(o, at + i)][i];
     return status;
 }
 
 /* From one start to the end of the input, the limit or Ctrl-C. Returns 1, or 0 after a message. */
-static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
-{
+static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
     char note[32];
     uint64_t in_window = 0;
     o->bar = (progress){.start = now()};
@@ -323,8 +330,7 @@ static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t)
 }
 
 /* Returns 1, or 0 after a message: the other files still get their turn. */
-static int score_file(scorer *o, const char *path, tally *t)
-{
+static int score_file(scorer *o, const char *path, tally *t) {
     struct stat status;
     int is_stdin = !strcmp(path, "-");
     FILE *in = is_stdin ? stdin : fopen(path, "rb");
@@ -335,20 +341,19 @@ static int score_file(scorer *o, const char *path, tally *t)
         if (o->limit && expected > o->limit) expected = o->limit;
     }
     int good = !in      ? complain(path, strerror(errno))
-               : o->mix ? mix_bytes(o, in, expected, t) : score_bytes(o, in, expected, t);
+               : o->mix ? mix_bytes(o, in, expected, t)
+                        : score_bytes(o, in, expected, t);
     end_progress(&o->bar);
     if (in && !is_stdin) fclose(in);
     return good;
 }
 
-static void print_tally(const tally *t, FILE *out)
-{
-    fprintf(out, "%12llu  %9.5f  %12.0f  %s\n", (unsigned long long)t->bytes, bits_per_byte(t), ceil(t->bits / 8),
-            t->name);
+static void print_tally(const tally *t, FILE *out) {
+    fprintf(out, "%12llu  %9.5f  %12.0f  %s\n", (unsigned long long)t->bytes, bits_per_byte(t),
+            ceil(t->bits / 8), t->name);
 }
 
-static void print_tally_json(const tally *t)
-{
+static void print_tally_json(const tally *t) {
     printf("\"bytes\": %llu", (unsigned long long)t->bytes);
     json_field("bits_per_byte", t->bytes ? bits_per_byte(t) : (double)NAN);
     json_field("bits", t->bits);
@@ -358,8 +363,7 @@ static void print_tally_json(const tally *t)
 }
 
 /* Scores every file and prints its line; returns the exit status. */
-static int score_files(scorer *o, char **paths, int n)
-{
+static int score_files(scorer *o, char **paths, int n) {
     FILE *table = o->logits_file == stdout ? stderr : stdout; /* don't mix them */
     tally total = {.name = "total"}, one;
     int good = 1, printed = 0;
@@ -399,26 +403,31 @@ static int score_files(scorer *o, char **paths, int n)
     return stop_requested() ? stop_requested() : !good;
 }
 
-static int run_score(const command *self, int argc, char **argv)
-{
+static int run_score(const command *self, int argc, char **argv) {
     scorer o = {0};
     const option own[] = {
         {"window", 0, OPTION_SIZE, &o.window, 0, ANY, "BYTES",
          "score in separate windows, each from nothing (0: slide)"},
         {"strided", 0, OPTION_FLAG, &o.strided, 0, 0, NULL,
          "in two passes, half a patch apart: better, and twice the work"},
-        {"limit", 0, OPTION_SIZE, &o.limit, 0, ANY, "BYTES", "only this many bytes of each file (0: all)"},
-        {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES", "remember fewer bytes: less memory"},
+        {"limit", 0, OPTION_SIZE, &o.limit, 0, ANY, "BYTES",
+         "only this many bytes of each file (0: all)"},
+        {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES",
+         "remember fewer bytes: less memory"},
         {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
         {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
          "write float32 [n, vocabulary], little-endian (one FILE only)"},
-        {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL, "what compress comes to: the model mixed with contexts (-7)"},
+        {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL,
+         "what compress comes to: the model mixed with contexts (-7)"},
     };
     int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
     if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");
-    if (o.mix && (o.logits_path || o.context)) usage_error(self, "--mix", "not together with --logits or --context");
-    if (o.strided && (o.logits_path || o.mix)) usage_error(self, "--strided", "not together with --logits or --mix");
-    if (o.mix && o.window > MEGABYTE_BLOCK_MAX) usage_error(self, "--window", "too large for --mix (64M)");
+    if (o.mix && (o.logits_path || o.context))
+        usage_error(self, "--mix", "not together with --logits or --context");
+    if (o.strided && (o.logits_path || o.mix))
+        usage_error(self, "--strided", "not together with --logits or --mix");
+    if (o.mix && o.window > MEGABYTE_BLOCK_MAX)
+        usage_error(self, "--window", "too large for --mix (64M)");
     if (o.logits_path && n_files != 1) usage_error(self, "--logits", "takes exactly one FILE");
     if (o.logits_path && !strcmp(o.logits_path, "-") && o.shared.json)
         usage_error(self, "--logits -", "would mix with the output of --json");
@@ -446,11 +455,10 @@ static int run_score(const command *self, int argc, char **argv)
     return status;
 }
 
-/* ========================================================================================================= 3 info */
+/* ======================================================================================= 3 info */
 
 /* A model file is a stranger's: its texts must not command the terminal. */
-static void print_harmless(const char *text)
-{
+static void print_harmless(const char *text) {
     for (const uint8_t *p = (const uint8_t *)text; *p; p++) {
         int is_c1 = p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0;
         putchar(*p < 0x20 || *p == 0x7F || is_c1 ? '?' : *p);
@@ -458,33 +466,37 @@ static void print_harmless(const char *text)
     }
 }
 
-static const char *stage_name(const megabyte_info *info, uint32_t s)
-{
+static const char *stage_name(const megabyte_info *info, uint32_t s) {
     return s == 0 ? "global" : s + 1 == info->n_stages ? "local" : "middle";
 }
 
-static const char *position_kind(const megabyte_stage_info *g)
-{
-    static const char *const kinds[] = {"none", "learned", "rotary", "learned+rotary", "input-rotary",
-                                        "learned+input-rotary", "rotary+input-rotary", "learned+rotary+input-rotary"};
-    return kinds[(g->learned_positions != 0) + 2 * (g->rotary_positions != 0) + 4 * (g->input_rotary_positions != 0)];
+static const char *position_kind(const megabyte_stage_info *g) {
+    static const char *const kinds[] = {"none",
+                                        "learned",
+                                        "rotary",
+                                        "learned+rotary",
+                                        "input-rotary",
+                                        "learned+input-rotary",
+                                        "rotary+input-rotary",
+                                        "learned+rotary+input-rotary"};
+    return kinds[(g->learned_positions != 0) + 2 * (g->rotary_positions != 0) +
+                 4 * (g->input_rotary_positions != 0)];
 }
 
-/* The paper's D_G, of which a patch's P bytes make the global width; 0 where patches are embedded in another way. */
-static uint32_t dim_per_byte(const megabyte_info *info, uint32_t s)
-{
+/* The paper's D_G, of which a patch's P bytes make the global width; 0 where patches are embedded
+ * in another way. */
+static uint32_t dim_per_byte(const megabyte_info *info, uint32_t s) {
     int is_paper = !strcmp(info->family, "paper") || !strcmp(info->family, "spacebyte");
     return is_paper && s == 0 ? info->stage[0].dim / info->patch_bytes : 0;
 }
 
-static double stage_macs_per_byte(const megabyte_stage_info *g)
-{
+static double stage_macs_per_byte(const megabyte_stage_info *g) {
     return (double)g->macs_per_token / (double)g->bytes_per_token;
 }
 
-/* Bytes of one stream with this context and an engine of its own to share; 0 if the library cannot tell. */
-static size_t stream_bytes(const session *s, uint64_t context)
-{
+/* Bytes of one stream with this context and an engine of its own to share; 0 if the library cannot
+ * tell. */
+static size_t stream_bytes(const session *s, uint64_t context) {
     size_t size = 0;
     megabyte_stream_options options = {.engine = s->engine, .context = context};
     if (megabyte_stream_size(s->model, &options, &size)) return 0;
@@ -496,11 +508,11 @@ typedef struct memory_use {
     size_t at_full, at_short, engine;
 } memory_use;
 
-static memory_use measure_memory(const session *s)
-{
+static memory_use measure_memory(const session *s) {
     memory_use m = {.short_context = 1024};
     const megabyte_engine_options options = {.threads = s->threads, .isa = s->isa};
-    if (m.short_context < 2 * (uint64_t)s->info.patch_bytes) m.short_context = 2 * (uint64_t)s->info.patch_bytes;
+    if (m.short_context < 2 * (uint64_t)s->info.patch_bytes)
+        m.short_context = 2 * (uint64_t)s->info.patch_bytes;
     if (m.short_context > s->info.context_bytes) m.short_context = s->info.context_bytes;
     m.at_full = stream_bytes(s, 0);
     m.at_short = stream_bytes(s, m.short_context);
@@ -508,9 +520,9 @@ static memory_use measure_memory(const session *s)
     return m;
 }
 
-/* Goes on with a list, in lines of up to 110 columns. *column: where the line has got to; 0: the list begins. */
-static void print_words(int *column, const char *format, ...)
-{
+/* Goes on with a list, in lines of up to 110 columns. *column: where the line has got to; 0: the
+ * list begins. */
+static void print_words(int *column, const char *format, ...) {
     char words[96];
     va_list arguments;
     va_start(arguments, format);
@@ -524,12 +536,12 @@ static void print_words(int *column, const char *format, ...)
 }
 
 /* What the table has no column for. */
-static void print_stage_words(const megabyte_info *info, uint32_t i)
-{
+static void print_stage_words(const megabyte_info *info, uint32_t i) {
     const megabyte_stage_info *g = &info->stage[i];
     int at = 0;
     if (dim_per_byte(info, i)) print_words(&at, "D_G = %u per byte", dim_per_byte(info, i));
-    if (g->kv_heads < g->heads) print_words(&at, "%u head%s of keys and values", g->kv_heads, g->kv_heads > 1 ? "s" : "");
+    if (g->kv_heads < g->heads)
+        print_words(&at, "%u head%s of keys and values", g->kv_heads, g->kv_heads > 1 ? "s" : "");
     if (!strcmp(position_kind(g), "none")) print_words(&at, "no positions");
     else print_words(&at, "%s positions", position_kind(g));
     print_words(&at, "%s", g->norm);
@@ -543,8 +555,7 @@ static void print_stage_words(const megabyte_info *info, uint32_t i)
     putchar('\n');
 }
 
-static void print_info(const session *s, const memory_use *m, const char *verified)
-{
+static void print_info(const session *s, const memory_use *m, const char *verified) {
     const megabyte_info *info = &s->info;
     const char *key, *value;
     printf("%s\n", s->path);
@@ -569,37 +580,44 @@ static void print_info(const session *s, const memory_use *m, const char *verifi
     printf("\n  patch           P = %u bytes\n", info->patch_bytes);
     printf("  context         %llu bytes = %u patches\n", (unsigned long long)info->context_bytes,
            info->stage[0].positions);
-    printf("  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping alone\n",
-           1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte);
-    printf("  memory          stream %.2f MB (%.2f MB with a context of %llu bytes), engine %.2f MB (%u thread%s)\n",
-           1e-6 * (double)m->at_full, 1e-6 * (double)m->at_short, (unsigned long long)m->short_context,
-           1e-6 * (double)m->engine, s->threads, s->threads > 1 ? "s" : "");
+    printf(
+        "  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping alone\n",
+        1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte);
+    printf(
+        "  memory          stream %.2f MB (%.2f MB with a context of %llu bytes), engine %.2f MB (%u thread%s)\n",
+        1e-6 * (double)m->at_full, 1e-6 * (double)m->at_short, (unsigned long long)m->short_context,
+        1e-6 * (double)m->engine, s->threads, s->threads > 1 ? "s" : "");
     printf("  instructions    ");
     for (int isa = 1; isa_exists(isa); isa++)
-        if (megabyte_isa_available((megabyte_isa)isa)) printf("%s, ", megabyte_isa_name((megabyte_isa)isa));
+        if (megabyte_isa_available((megabyte_isa)isa))
+            printf("%s, ", megabyte_isa_name((megabyte_isa)isa));
     printf("using %s\n  weights         %s\n\n", megabyte_isa_name(s->isa), verified);
 
-    printf("  stage     dim  layers  heads x dim     ff  positions  bytes/token  parameters  M MAC/token"
-           "  M MAC/byte\n");
+    printf(
+        "  stage     dim  layers  heads x dim     ff  positions  bytes/token  parameters  M MAC/token"
+        "  M MAC/byte\n");
     for (uint32_t i = 0; i < info->n_stages; i++) {
         const megabyte_stage_info *g = &info->stage[i];
-        printf("  %-6s %6u %7u %6u x %-3u %7u %10u %12llu %9.2f M %12.3f %11.3f\n", stage_name(info, i), g->dim,
-               g->layers, g->heads, g->head_dim, g->ff_dim, g->positions, (unsigned long long)g->bytes_per_token,
-               1e-6 * (double)g->parameters, 1e-6 * (double)g->macs_per_token, 1e-6 * stage_macs_per_byte(g));
+        printf("  %-6s %6u %7u %6u x %-3u %7u %10u %12llu %9.2f M %12.3f %11.3f\n",
+               stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim,
+               g->positions, (unsigned long long)g->bytes_per_token, 1e-6 * (double)g->parameters,
+               1e-6 * (double)g->macs_per_token, 1e-6 * stage_macs_per_byte(g));
         print_stage_words(info, i);
     }
 }
 
-static void print_stage_json(const megabyte_info *info, uint32_t i)
-{
+static void print_stage_json(const megabyte_info *info, uint32_t i) {
     const megabyte_stage_info *g = &info->stage[i];
-    printf("%s{\"name\": \"%s\", \"dim\": %u, \"layers\": %u, \"heads\": %u, \"head_dim\": %u, \"ff_dim\": %u, ",
-           i ? ", " : "", stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim);
-    printf("\"kv_heads\": %u, \"positions\": %u, \"position_kind\": \"%s\", \"norm\": \"%s\", \"activation\": \"%s\"",
-           g->kv_heads, g->positions, position_kind(g), g->norm, g->activation);
-    printf(", \"final_norm\": %s, \"qk_norm\": %s, \"token_shift\": %s, \"cross_patch\": %u, \"convolutions\": [",
-           g->final_norm ? "true" : "false", g->qk_norm ? "true" : "false", g->token_shift ? "true" : "false",
-           g->cross_patch);
+    printf(
+        "%s{\"name\": \"%s\", \"dim\": %u, \"layers\": %u, \"heads\": %u, \"head_dim\": %u, \"ff_dim\": %u, ",
+        i ? ", " : "", stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim);
+    printf(
+        "\"kv_heads\": %u, \"positions\": %u, \"position_kind\": \"%s\", \"norm\": \"%s\", \"activation\": \"%s\"",
+        g->kv_heads, g->positions, position_kind(g), g->norm, g->activation);
+    printf(
+        ", \"final_norm\": %s, \"qk_norm\": %s, \"token_shift\": %s, \"cross_patch\": %u, \"convolutions\": [",
+        g->final_norm ? "true" : "false", g->qk_norm ? "true" : "false",
+        g->token_shift ? "true" : "false", g->cross_patch);
     for (size_t k = 0; k < COUNT_OF(g->convolutions) && g->convolutions[k]; k++)
         printf("%s%u", k ? ", " : "", g->convolutions[k]);
     putchar(']');
@@ -611,8 +629,7 @@ static void print_stage_json(const megabyte_info *info, uint32_t i)
     putchar('}');
 }
 
-static void print_info_json(const session *s, const memory_use *m, int verified)
-{
+static void print_info_json(const session *s, const memory_use *m, int verified) {
     const megabyte_info *info = &s->info;
     const char *key, *value;
     printf("{\"path\": ");
@@ -624,7 +641,8 @@ static void print_info_json(const session *s, const memory_use *m, int verified)
         printf(": ");
         json_text(stdout, value, strlen(value));
     }
-    printf("}, \"family\": \"%s\", \"quantization\": \"%s\", \"id\": \"", info->family, info->quantization);
+    printf("}, \"family\": \"%s\", \"quantization\": \"%s\", \"id\": \"", info->family,
+           info->quantization);
     for (size_t i = 0; i < sizeof info->id; i++) printf("%02x", info->id[i]);
     printf("\", \"vocabulary\": %u", info->vocabulary);
     json_field("pad_id", info->pad_id == UINT32_MAX ? (double)NAN : (double)info->pad_id);
@@ -639,7 +657,8 @@ static void print_info_json(const session *s, const memory_use *m, int verified)
     json_field("short_context_bytes", (double)m->short_context);
     json_field("short_context_stream_bytes", (double)m->at_short);
     json_field("engine_bytes", (double)m->engine);
-    printf(", \"threads\": %u, \"isa\": \"%s\", \"isas\": [", s->threads, megabyte_isa_name(s->isa));
+    printf(", \"threads\": %u, \"isa\": \"%s\", \"isas\": [", s->threads,
+           megabyte_isa_name(s->isa));
     for (int isa = 1, n = 0; isa_exists(isa); isa++)
         if (megabyte_isa_available((megabyte_isa)isa))
             printf("%s\"%s\"", n++ ? ", " : "", megabyte_isa_name((megabyte_isa)isa));
@@ -648,12 +667,12 @@ static void print_info_json(const session *s, const memory_use *m, int verified)
     puts("]}");
 }
 
-static int run_info(const command *self, int argc, char **argv)
-{
+static int run_info(const command *self, int argc, char **argv) {
     shared_options shared = {.threads = 1};
     int verify = 0;
     const option own[] = {
-        {"verify", 0, OPTION_FLAG, &verify, 0, 0, NULL, "read all weights and compare their SHA-256"},
+        {"verify", 0, OPTION_FLAG, &verify, 0, 0, NULL,
+         "read all weights and compare their SHA-256"},
     };
     if (parse_options(self, own, COUNT_OF(own), &shared, argc, argv))
         usage_error(self, argv[0], "unexpected argument (a model is given with -m)");
@@ -672,7 +691,7 @@ static int run_info(const command *self, int argc, char **argv)
     return 0;
 }
 
-/* ========================================================================================================= 4 main */
+/* ======================================================================================= 4 main */
 
 static const command commands[] = {
     {"generate", "[-m MODEL] [-p PROMPT | -f FILE] [-n BYTES] [options]",
@@ -685,8 +704,10 @@ static const command commands[] = {
      "The paper's ways of inference: --window CONTEXT is basic; --window CONTEXT --strided, strided; without options,\n"
      "sliding; --strided alone, both.\n"
      "--mix: what compress comes to instead, container included; --window is then the size of a block.\n"
-     "Uses all cores unless told.", run_score},
-    {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
+     "Uses all cores unless told.",
+     run_score},
+    {"compress",
+     "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
      "Writes FILE.mbz beside each FILE, which stays; standard input goes to standard output. The model itself is\n"
      "needed to decompress. Smaller blocks (-B, or more of them: -S) can be decoded side by side, which is faster\n"
      "and costs some ratio. Mode, times and owner are kept. Uses all cores unless told.\n"
@@ -696,8 +717,10 @@ static const command commands[] = {
      "bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
      "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped, and so are\n"
      "FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something failed or was skipped, 2 wrong\n"
-     "usage, 130 interrupted. An output appears under its name when it is complete, else not at all.", run_compress},
-    {"decompress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
+     "usage, 130 interrupted. An output appears under its name when it is complete, else not at all.",
+     run_compress},
+    {"decompress",
+     "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
      "Writes FILE for each FILE.mbz, which stays; standard input goes to standard output. Concatenated .mbz files\n"
      "give the concatenated originals. Without -m, the model that a file needs is looked for by its id: first the\n"
      "one that is used without -m (see below), then the others beside it. Uses up to 8 threads unless told; all\n"
@@ -705,32 +728,35 @@ static const command commands[] = {
      "Every byte that is written has been checked. A damaged file leaves no output; on standard output, everything\n"
      "before the damage. If something else follows the compressed data the output is kept, FILE is not removed\n"
      "(--rm), and the exit status is 1.\n"
-     "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.", run_decompress},
+     "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
+     run_decompress},
     {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE | -]...",
      "Decompresses without writing anything. Exit status: 0 if every FILE is whole, 1 if not, 2 wrong usage, 130\n"
-     "interrupted. The model is found as by decompress.", run_test},
+     "interrupted. The model is found as by decompress.",
+     run_test},
     {"list", "[-m MODEL] [--json] [FILE | -]...",
      "Tells what the headers of .mbz files say, without decoding anything (test does): sizes in bytes, original /\n"
      "compressed, blocks by method (stored, constant: one byte repeated, coded by the network, by contexts that learn\n"
      "from the file, by both mixed), the version of the format and of the numerics (p: primed, by --prime or --as),\n"
      "the id of the model and its name if it is at hand.\n"
-     "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.", run_list},
-    {"info", "[-m MODEL] [--verify] [--json]", "Describes a model in the terms of the MEGABYTE paper.", run_info},
+     "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.",
+     run_list},
+    {"info", "[-m MODEL] [--verify] [--json]",
+     "Describes a model in the terms of the MEGABYTE paper.", run_info},
     {"bench", "[-m MODEL] [-T THREADS] [options]",
      "Measures bytes per second, beside the peaks of this machine measured in the same run; with 1 thread and with\n"
-     "all cores unless told.", run_bench},
+     "all cores unless told.",
+     run_bench},
 };
 
-static void print_usage(FILE *out)
-{
+static void print_usage(FILE *out) {
     fputs("Usage: mbrun SUBCOMMAND [options]\n\n", out);
     for (size_t i = 0; i < COUNT_OF(commands); i++)
         fprintf(out, "  mbrun %-10s %s\n", commands[i].name, commands[i].synopsis);
     fputs("\nmbrun SUBCOMMAND --help tells the options; mbrun --version the version.\n", out);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     if (argc > 0) program_name = argv[0];
     if (argc < 2) {
         print_usage(stderr);
@@ -738,20 +764,24 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN); /* a write then fails with EPIPE: see output_failed */
     signal(SIGXFSZ, SIG_IGN); /* and with EFBIG beyond the limit on sizes */
-    for (int i = 0; i < 3; i++) /* what was closed must not become the next file; using it still fails */
+    for (int i = 0; i < 3;
+         i++) /* what was closed must not become the next file; using it still fails */
         if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) != i) return 1;
     int status = 0;
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         print_usage(stdout);
     } else if (!strcmp(argv[1], "--version")) {
         uint32_t version = megabyte_version();
-        printf("mbrun " MEGABYTE_VERSION_STRING " (library %u.%u.%u, model format %d, numerics %d)\n", version / 10000,
-               version / 100 % 100, version % 100, MEGABYTE_FORMAT_VERSION, MEGABYTE_NUMERICS_VERSION);
+        printf("mbrun " MEGABYTE_VERSION_STRING
+               " (library %u.%u.%u, model format %d, numerics %d)\n",
+               version / 10000, version / 100 % 100, version % 100, MEGABYTE_FORMAT_VERSION,
+               MEGABYTE_NUMERICS_VERSION);
     } else {
         const command *found = NULL;
         for (size_t i = 0; i < COUNT_OF(commands); i++)
             if (!strcmp(argv[1], commands[i].name)) found = &commands[i];
-        if (!found) usage_error(NULL, argv[1], argv[1][0] == '-' ? "no such option" : "no such subcommand");
+        if (!found)
+            usage_error(NULL, argv[1], argv[1][0] == '-' ? "no such option" : "no such subcommand");
         status = found->run(found, argc - 1, argv + 1);
     }
     flush_output();

@@ -1,5 +1,5 @@
-/* mbrun.h - what mbrun.c, mbzip.c and mbbench.c share: options, errors, finding the models, progress, JSON.
- * SPDX-License-Identifier: MIT */
+/* mbrun.h - what mbrun.c, mbzip.c and mbbench.c share: options, errors, finding the models,
+ * progress, JSON. SPDX-License-Identifier: MIT */
 #ifndef MBRUN_H
 #define MBRUN_H
 
@@ -9,20 +9,20 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* ------------------------------------------------------------------------------------------------ options */
+/* -------------------------------------------------------------------------------------- options */
 
 typedef enum option_kind {
-    OPTION_FLAG,   /* int: set to 1 */
-    OPTION_TEXT,   /* const char * */
+    OPTION_FLAG, /* int: set to 1 */
+    OPTION_TEXT, /* const char * */
     OPTION_NUMBER, /* uint64_t within [low, high] */
-    OPTION_SIZE,   /* the same; may end in K, M or G (1024, 1024^2, 1024^3) */
-    OPTION_REAL,   /* double within [low, high] */
-    OPTION_LEVEL   /* uint64_t; its letters are the digits 1 to 9 (`letter`: '1') */
+    OPTION_SIZE, /* the same; may end in K, M or G (1024, 1024^2, 1024^3) */
+    OPTION_REAL, /* double within [low, high] */
+    OPTION_LEVEL /* uint64_t; its letters are the digits 1 to 9 (`letter`: '1') */
 } option_kind;
 
 typedef struct option {
-    const char *name;          /* without the dashes */
-    char letter;               /* 0: none */
+    const char *name; /* without the dashes */
+    char letter; /* 0: none */
     option_kind kind;
     void *value;
     double low, high;
@@ -34,7 +34,8 @@ typedef struct command {
     int (*run)(const struct command *self, int argc, char **argv); /* returns the exit status */
 } command;
 
-/* The options that every subcommand has. Set `threads` to the default before parsing; 0 is all cores. */
+/* The options that every subcommand has. Set `threads` to the default before parsing; 0 is all
+ * cores. */
 typedef struct shared_options {
     const char *model, *isa_name;
     uint64_t threads;
@@ -48,29 +49,33 @@ typedef struct shared_options {
 
 extern const char *program_name; /* argv[0], for finding the models */
 
-/* Reads argv[1..argc-1], prints the help text and exits if asked to, exits with 2 on a mistake. Returns how many
- * other arguments there are; they are moved to argv[0], argv[1] ... */
-int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared, int argc, char **argv);
+/* Reads argv[1..argc-1], prints the help text and exits if asked to, exits with 2 on a mistake.
+ * Returns how many other arguments there are; they are moved to argv[0], argv[1] ... */
+int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
+                  int argc, char **argv);
 
-/* Both print "mbrun: what: why" to stderr; the first exits with 1, the second adds a hint and exits with 2. */
+/* Both print "mbrun: what: why" to stderr; the first exits with 1, the second adds a hint and exits
+ * with 2. */
 _Noreturn void die(const char *what, const char *why);
 _Noreturn void usage_error(const command *self, const char *what, const char *why);
-int complain(const char *what, const char *why); /* the same as die, but returns 0: `return complain(...)` */
-_Noreturn void output_failed(void);              /* standard output did: quiet about a closed pipe */
-void flush_output(void);                         /* or output_failed */
+int complain(const char *what,
+             const char *why); /* the same as die, but returns 0: `return complain(...)` */
+_Noreturn void output_failed(void); /* standard output did: quiet about a closed pipe */
+void flush_output(void); /* or output_failed */
 
-/* ------------------------------------------------------------------------------------------------ the model in use */
+/* ----------------------------------------------------------------------------- the model in use */
 
 typedef struct session {
     megabyte_model *model;
     megabyte_engine *engine;
     megabyte_info info;
-    megabyte_isa isa;      /* the one that the engine uses */
+    megabyte_isa isa; /* the one that the engine uses */
     uint32_t threads;
-    char path[4096];       /* the model's file */
+    char path[4096]; /* the model's file */
 } session;
 
-/* The models that can be found without being named: the default one first. With -m: that one alone. */
+/* The models that can be found without being named: the default one first. With -m: that one
+ * alone. */
 typedef struct known_model {
     char *path;
     uint8_t id[16];
@@ -80,22 +85,25 @@ typedef struct known_models {
     size_t n;
 } known_models;
 void find_known_models(known_models *list, const shared_options *shared);
-const known_model *known_model_of(const known_models *list, const uint8_t *id, size_t n); /* n: bytes of id; or NULL */
+const known_model *known_model_of(const known_models *list, const uint8_t *id,
+                                  size_t n); /* n: bytes of id; or NULL */
 void free_known_models(known_models *list);
 
-void open_model(session *s, const shared_options *shared);                /* finds and opens it, or dies */
+void open_model(session *s, const shared_options *shared); /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
-uint32_t thread_count(const shared_options *shared);                      /* -T, with 0 as all cores */
-int isa_exists(int isa);                                                  /* 1 if megabyte knows it by name */
+uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores */
+int isa_exists(int isa); /* 1 if megabyte knows it by name */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
-megabyte_stream *new_stream(const session *s, uint64_t context, const char *as); /* 0: the model's; NULL; or dies */
-const char *fault_of_type(const session *s, const char *as, megabyte_error *error); /* of --as; NULL if it will do */
-uint32_t count_cores(void);                                               /* those this process may use, <= 256 */
+megabyte_stream *new_stream(const session *s, uint64_t context,
+                            const char *as); /* 0: the model's; NULL; or dies */
+const char *fault_of_type(const session *s, const char *as,
+                          megabyte_error *error); /* of --as; NULL if it will do */
+uint32_t count_cores(void); /* those this process may use, <= 256 */
 
-/* ------------------------------------------------------------------------------------------------ odds and ends */
+/* -------------------------------------------------------------------------------- odds and ends */
 
-void *allocate(size_t size);        /* never NULL: dies */
+void *allocate(size_t size); /* never NULL: dies */
 
 /* Bytes that grow as they come in; data is never NULL after the first append. */
 typedef struct bytes {
@@ -106,22 +114,26 @@ void append(bytes *b, const void *data, size_t n);
 
 void read_file(const char *path, bytes *out); /* appends all of it (-: standard input), or dies */
 
-double now(void);                   /* seconds since some moment */
-void catch_interrupt(void);         /* SIGINT (Ctrl-C), SIGTERM, SIGHUP */
-int stop_requested(void);           /* after the first of them: the exit status, 128 + its number; else 0 */
-void remove_if_killed(const char *path); /* by a second of them; NULL: nothing. The text must stay */
+double now(void); /* seconds since some moment */
+void catch_interrupt(void); /* SIGINT (Ctrl-C), SIGTERM, SIGHUP */
+int stop_requested(void); /* after the first of them: the exit status, 128 + its number; else 0 */
+void remove_if_killed(
+    const char *path); /* by a second of them; NULL: nothing. The text must stay */
 
-/* A bar on stderr if that is a terminal. Set `start` to now(), the rest to 0. expected: 0 if unknown. */
+/* A bar on stderr if that is a terminal. Set `start` to now(), the rest to 0. expected: 0 if
+ * unknown. */
 typedef struct progress {
     double start, last;
 } progress;
-void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note, const char *name);
-void end_progress(progress *p);     /* takes the bar away */
+void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note,
+                   const char *name);
+void end_progress(progress *p); /* takes the bar away */
 
-void json_text(FILE *out, const void *text, size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
-void json_real(FILE *out, double value);               /* null if not finite */
-void json_field(const char *key, double value);        /* , "key": value on stdout */
-size_t utf8_length(const uint8_t *p, size_t n);        /* of the character at p, 0 if it is none */
+void json_text(FILE *out, const void *text,
+               size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
+void json_real(FILE *out, double value); /* null if not finite */
+void json_field(const char *key, double value); /* , "key": value on stdout */
+size_t utf8_length(const uint8_t *p, size_t n); /* of the character at p, 0 if it is none */
 
 int run_bench(const command *self, int argc, char **argv);
 int run_compress(const command *self, int argc, char **argv);

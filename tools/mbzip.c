@@ -1,5 +1,5 @@
-/* mbzip.c - mbrun compress, decompress, test, list: files to .mbz and back, with the habits of gzip and zstd.
- * SPDX-License-Identifier: MIT
+/* mbzip.c - mbrun compress, decompress, test, list: files to .mbz and back, with the habits of gzip
+ * and zstd. SPDX-License-Identifier: MIT
  *
  * CONTENTS
  *    1 state
@@ -11,7 +11,8 @@
  *    7 list
  *    8 compress --against
  *
- * Functions that return int return 1 if all went well and 0 after a message, so that other files get their turn. */
+ * Functions that return int return 1 if all went well and 0 after a message, so that other files
+ * get their turn. */
 
 #define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
@@ -35,13 +36,14 @@
 #define st_mtim st_mtimespec
 #endif
 
-/* ======================================================================================================== 1 state */
+/* ====================================================================================== 1 state */
 
 #define SUFFIX ".mbz"
-#define PIECE 65536          /* bytes read, and written, at a time */
-#define DEFAULT_STREAMS 16   /* blocks decoded side by side, if there are so many and memory allows */
-#define LINGER 20            /* ms to wait for more input before complete blocks are decoded: a pipe's writer needs
-                                a moment to fill it again, and many blocks together are decoded faster than one */
+#define PIECE 65536 /* bytes read, and written, at a time */
+#define DEFAULT_STREAMS 16 /* blocks decoded side by side, if there are so many and memory allows */
+/* ms to wait for more input before complete blocks are decoded: a pipe's writer needs a moment to
+ * fill it again, and many blocks together are decoded faster than one */
+#define LINGER 20
 
 typedef struct zipper {
     const command *self;
@@ -67,12 +69,12 @@ typedef struct job {
     zipper *z;
     const char *path, *name; /* name: what messages call it */
     int in;
-    struct stat status;     /* of the input */
-    uint64_t size;          /* bytes of the input from where it stands; MEGABYTE_SIZE_UNKNOWN for pipes */
-    uint64_t expected;      /* original bytes, for the bar; 0: unknown */
+    struct stat status; /* of the input */
+    uint64_t size; /* bytes of the input from where it stands; MEGABYTE_SIZE_UNKNOWN for pipes */
+    uint64_t expected; /* original bytes, for the bar; 0: unknown */
     uint8_t head[MEGABYTE_HEADER_MAX]; /* what was read already */
     size_t n_head;
-    int out;                /* -1: none */
+    int out; /* -1: none */
     char *final, *temporary; /* names of the output, NULL for standard output and devices */
     uint64_t bytes_in, bytes_out;
     double seconds;
@@ -80,39 +82,31 @@ typedef struct job {
     int has_trailing_data;
 } job;
 
-static int skip(const zipper *z, const char *what, const char *why)
-{
+static int skip(const zipper *z, const char *what, const char *why) {
     return z->quiet ? 0 : complain(what, why);
 }
 
-static int is_regular(const job *j)
-{
-    return S_ISREG(j->status.st_mode);
-}
+static int is_regular(const job *j) { return S_ISREG(j->status.st_mode); }
 
-static char *copy_text(const char *text)
-{
+static char *copy_text(const char *text) {
     char *copy = allocate(strlen(text) + 1);
     return strcpy(copy, text);
 }
 
-static const char *base_name(const char *path)
-{
+static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
 
-static int has_suffix(const char *path)
-{
+static int has_suffix(const char *path) {
     size_t n = strlen(base_name(path)), length = strlen(SUFFIX);
     return n > length && !strcmp(base_name(path) + n - length, SUFFIX);
 }
 
-/* ====================================================================================================== 2 reading */
+/* ==================================================================================== 2 reading */
 
 /* Up to n bytes, 0 at the end, -1 after a message (or without one after Ctrl-C). */
-static ssize_t read_some(int file, void *out, size_t n, const char *name)
-{
+static ssize_t read_some(int file, void *out, size_t n, const char *name) {
     while (!stop_requested()) {
         ssize_t got = read(file, out, n);
         if (got >= 0) return got;
@@ -122,14 +116,12 @@ static ssize_t read_some(int file, void *out, size_t n, const char *name)
     return -1;
 }
 
-static int input_waits(int file)
-{
+static int input_waits(int file) {
     return poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, LINGER) != 0;
 }
 
 /* Links are followed where nothing is put beside them. */
-static int open_input(job *j, int follow, int any_kind)
-{
+static int open_input(job *j, int follow, int any_kind) {
     const zipper *z = j->z;
     j->size = MEGABYTE_SIZE_UNKNOWN;
     j->in = STDIN_FILENO;
@@ -139,7 +131,8 @@ static int open_input(job *j, int follow, int any_kind)
         j->in = -1;
         if (lstat(j->path, &j->status)) return complain(j->name, strerror(errno));
         if (S_ISLNK(j->status.st_mode)) {
-            if (!follow) return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
+            if (!follow)
+                return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
             if (stat(j->path, &j->status)) return complain(j->name, strerror(errno));
         }
         if (S_ISDIR(j->status.st_mode)) return skip(z, j->name, "is a directory; skipped");
@@ -158,14 +151,12 @@ static int open_input(job *j, int follow, int any_kind)
     return 1;
 }
 
-static void close_input(const job *j)
-{
+static void close_input(const job *j) {
     if (j->in > STDIN_FILENO) close(j->in);
 }
 
 /* Reads just enough for the header: more may not come before we answer. */
-static int read_head(job *j, megabyte_container *header)
-{
+static int read_head(job *j, megabyte_container *header) {
     for (;;) {
         megabyte_error error;
         megabyte_status status = megabyte_container_read(j->head, j->n_head, header, &error);
@@ -174,23 +165,25 @@ static int read_head(job *j, megabyte_container *header)
         if (status == MEGABYTE_TRUNCATED && j->n_head < sizeof j->head)
             n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
         if (n < 0) return 0;
-        if (n == 0) return complain(j->name, error.text[0] ? error.text : megabyte_status_string(status));
+        if (n == 0)
+            return complain(j->name, error.text[0] ? error.text : megabyte_status_string(status));
         j->n_head += (size_t)n;
     }
 }
 
-/* Looks at a file here and there: regular files by pread, so that reading them later begins where it would have. */
+/* Looks at a file here and there: regular files by pread, so that reading them later begins where
+ * it would have. */
 typedef struct reader {
     const job *j;
-    off_t base;        /* where the file stood */
-    uint64_t at;       /* offset of data[0], counted from there */
+    off_t base; /* where the file stood */
+    uint64_t at; /* offset of data[0], counted from there */
     size_t n;
     uint8_t data[4096];
 } reader;
 
-/* The bytes at `offset` (MEGABYTE_HEADER_MAX, fewer before the end); -1: could not be read. Forward only. */
-static ssize_t look(reader *r, uint64_t offset, const uint8_t **out)
-{
+/* The bytes at `offset` (MEGABYTE_HEADER_MAX, fewer before the end); -1: could not be read. Forward
+ * only. */
+static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
     int by_pread = r->j->size != MEGABYTE_SIZE_UNKNOWN;
     while (offset > r->at + r->n || r->at + r->n - offset < MEGABYTE_HEADER_MAX) {
         ssize_t got;
@@ -203,7 +196,8 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out)
             r->at = offset;
         }
         if (by_pread) {
-            got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n, r->base + (off_t)(r->at + r->n));
+            got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n,
+                        r->base + (off_t)(r->at + r->n));
             if (got < 0 && errno == EINTR && !stop_requested()) continue;
             if (got < 0) return complain(r->j->name, strerror(errno)) - 1;
         } else {
@@ -222,20 +216,19 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out)
 typedef struct survey {
     megabyte_container first; /* the first member's header */
     uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHODS];
-    uint32_t block, halvings, contexts; /* the largest, the fewest, the most: what a codec must be made for */
-    uint32_t format_version;  /* the newest */
+    uint32_t block, halvings,
+        contexts; /* the largest, the fewest, the most: what a codec must be made for */
+    uint32_t format_version; /* the newest */
     int has_several_models;
 } survey;
 
-static void count_block(survey *v, int method, uint64_t size)
-{
+static void count_block(survey *v, int method, uint64_t size) {
     v->blocks++;
     v->original += size;
     if (method >= 0 && method < MEGABYTE_METHODS) v->by_method[method]++;
 }
 
-static void count_member(survey *v, const megabyte_container *c)
-{
+static void count_member(survey *v, const megabyte_container *c) {
     if (!v->members++) {
         v->first = *c;
         v->halvings = c->halvings;
@@ -247,10 +240,11 @@ static void count_member(survey *v, const megabyte_container *c)
     if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
 }
 
-/* Walks from header to header without decoding, until the end or the first fault (told in *error: its offset counts
- * from the beginning of the input). At most max_blocks. error->status is IO if a message was printed. */
-static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megabyte_error *error)
-{
+/* Walks from header to header without decoding, until the end or the first fault (told in *error:
+ * its offset counts from the beginning of the input). At most max_blocks. error->status is IO if a
+ * message was printed. */
+static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
+                                   megabyte_error *error) {
     reader r = {.j = j};
     const uint8_t *data = NULL;
     uint64_t offset = 0;
@@ -265,7 +259,8 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
         if (n < 0) return error->status = MEGABYTE_IO;
         if (n == 0 && v->members) break;
         status = megabyte_container_read(data, (size_t)n, &c, error);
-        if (status == MEGABYTE_BAD_MAGIC && v->members) error->status = status = MEGABYTE_TRAILING_DATA;
+        if (status == MEGABYTE_BAD_MAGIC && v->members)
+            error->status = status = MEGABYTE_TRAILING_DATA;
         if (status) break;
         count_member(v, &c);
         offset += c.header_bytes;
@@ -281,7 +276,8 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
             offset += (uint64_t)b.header_bytes + b.coded;
             if (b.method >= 0) count_block(v, b.method, b.size);
         }
-        if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size) status = MEGABYTE_TRUNCATED;
+        if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size)
+            status = MEGABYTE_TRUNCATED;
         if (!status && j->size == MEGABYTE_SIZE_UNKNOWN) { /* read what was jumped over */
             if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_IO;
             if (r.at + r.n < offset) status = MEGABYTE_TRUNCATED;
@@ -296,11 +292,10 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
     return status;
 }
 
-/* ====================================================================================================== 3 writing */
+/* ==================================================================================== 3 writing */
 
 /* Decides where the output goes. Nothing is created yet. */
-static int name_output(job *j)
-{
+static int name_output(job *j) {
     const zipper *z = j->z;
     struct stat there;
     j->out = -1;
@@ -308,7 +303,8 @@ static int name_output(job *j)
     if (z->to_stdout || (!z->output && j->in == STDIN_FILENO)) {
         j->out = STDOUT_FILENO;
         if (z->mode == MEGABYTE_COMPRESS && isatty(j->out) && !z->force)
-            return complain("standard output", "is a terminal; compressed data is not written to one without -f");
+            return complain("standard output",
+                            "is a terminal; compressed data is not written to one without -f");
         return 1;
     }
     if (z->output) { /* through a link to what it means */
@@ -322,7 +318,8 @@ static int name_output(job *j)
         strcat(strcpy(j->final, j->path), SUFFIX);
     } else {
         if (!has_suffix(j->path))
-            return skip(z, j->name, "has not the suffix " SUFFIX "; skipped (name the output with -o)");
+            return skip(z, j->name,
+                        "has not the suffix " SUFFIX "; skipped (name the output with -o)");
         j->final = copy_text(j->path);
         j->final[strlen(j->final) - strlen(SUFFIX)] = 0;
     }
@@ -334,7 +331,8 @@ static int name_output(job *j)
             j->out = open(j->final, O_WRONLY | O_NOCTTY);
             if (j->out < 0) return complain(j->final, strerror(errno));
             if (z->mode == MEGABYTE_COMPRESS && isatty(j->out) && !z->force)
-                return complain(j->final, "is a terminal; compressed data is not written to one without -f");
+                return complain(j->final,
+                                "is a terminal; compressed data is not written to one without -f");
             return 1;
         }
     }
@@ -343,8 +341,7 @@ static int name_output(job *j)
 }
 
 /* A temporary file in the same directory, private until it is complete. */
-static int create_output(job *j)
-{
+static int create_output(job *j) {
     static const char pattern[] = ".mbrun-XXXXXX";
     if (!j->final || j->out >= 0) return 1;
     size_t n = (size_t)(base_name(j->final) - j->final);
@@ -361,8 +358,7 @@ static int create_output(job *j)
     return 1;
 }
 
-static int write_out(job *j, const uint8_t *data, size_t n)
-{
+static int write_out(job *j, const uint8_t *data, size_t n) {
     j->bytes_out += n;
     while (n && j->out >= 0) {
         ssize_t done = write(j->out, data, n);
@@ -378,15 +374,17 @@ static int write_out(job *j, const uint8_t *data, size_t n)
             end_progress(&j->z->bar);
             errno = why;
             if (j->out == STDOUT_FILENO) output_failed();
-            return why == EPIPE ? 0 : complain(j->final, strerror(why)); /* quiet about a reader that went away */
+            return why == EPIPE ? 0
+                                : complain(j->final,
+                                           strerror(why)); /* quiet about a reader that went away */
         }
     }
     return 1;
 }
 
-/* Owner, mode and times of the input, as far as we may; mode bits that would serve another group are dropped. */
-static void copy_attributes(const job *j)
-{
+/* Owner, mode and times of the input, as far as we may; mode bits that would serve another group
+ * are dropped. */
+static void copy_attributes(const job *j) {
     mode_t mode = j->status.st_mode & 0777;
     if (!is_regular(j)) {
         mode_t mask = umask(0);
@@ -400,9 +398,9 @@ static void copy_attributes(const job *j)
     futimens(j->out, (const struct timespec[2]){j->status.st_atim, j->status.st_mtim});
 }
 
-/* Gives the temporary file its name; without -f never in place of another file, even one that appeared meanwhile. */
-static int take_final_name(const job *j)
-{
+/* Gives the temporary file its name; without -f never in place of another file, even one that
+ * appeared meanwhile. */
+static int take_final_name(const job *j) {
     struct stat there;
     if (!j->z->force) {
         if (!link(j->temporary, j->final)) {
@@ -415,8 +413,7 @@ static int take_final_name(const job *j)
     return !rename(j->temporary, j->final) || complain(j->final, strerror(errno));
 }
 
-static int finish_output(job *j, int good)
-{
+static int finish_output(job *j, int good) {
     if (j->temporary) {
         if (good) copy_attributes(j);
         if (close(j->out) && good) good = complain(j->final, strerror(errno));
@@ -432,40 +429,35 @@ static int finish_output(job *j, int good)
     return good;
 }
 
-/* ==================================================================================================== 4 the codec */
+/* ================================================================================== 4 the codec */
 
-static void close_model(zipper *z)
-{
+static void close_model(zipper *z) {
     megabyte_codec_free(z->codec);
     z->codec = NULL;
     if (z->is_open) close_session(&z->s);
     z->is_open = 0;
 }
 
-static void open_with(zipper *z, const shared_options *shared)
-{
+static void open_with(zipper *z, const shared_options *shared) {
     close_model(z);
     open_model(&z->s, shared);
     z->is_open = 1;
     open_engine(&z->s, shared, thread_count(shared));
 }
 
-static const known_models *models_at_hand(zipper *z)
-{
+static const known_models *models_at_hand(zipper *z) {
     if (!z->have_known) find_known_models(&z->known, &z->shared);
     z->have_known = 1;
     return &z->known;
 }
 
-static void print_id(FILE *out, const uint8_t *id, size_t n)
-{
+static void print_id(FILE *out, const uint8_t *id, size_t n) {
     for (size_t i = 0; i < n; i++) fprintf(out, "%02x", id[i]);
 }
 
-/* Opens the model that a file was compressed with. If there is none, the one at hand: the library then refuses the
- * file with a text that names both. */
-static int use_model_of(zipper *z, const job *j, const megabyte_container *header)
-{
+/* Opens the model that a file was compressed with. If there is none, the one at hand: the library
+ * then refuses the file with a text that names both. */
+static int use_model_of(zipper *z, const job *j, const megabyte_container *header) {
     const size_t n = sizeof header->model_id;
     if (z->is_open && (z->shared.model || !memcmp(z->s.info.id, header->model_id, n))) return 1;
     if (z->shared.model) return open_with(z, &z->shared), 1;
@@ -485,14 +477,12 @@ static int use_model_of(zipper *z, const job *j, const megabyte_container *heade
 }
 
 /* A quarter of the memory that this machine has. */
-static uint64_t memory_allowed(void)
-{
+static uint64_t memory_allowed(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : (uint64_t)1 << 30;
 }
 
-static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blocks)
-{
+static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blocks) {
     size_t size;
     o->streams = z->streams ? (uint32_t)z->streams : DEFAULT_STREAMS;
     if (blocks < o->streams) o->streams = blocks ? (uint32_t)blocks : 1;
@@ -503,23 +493,24 @@ static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blo
     }
 }
 
-static int on_progress(void *context, uint64_t done)
-{
+static int on_progress(void *context, uint64_t done) {
     const job *j = context;
     if (!j->z->quiet) show_progress(&j->z->bar, done, j->expected, "", base_name(j->name));
     return stop_requested();
 }
 
-static megabyte_codec_options common_options(job *j)
-{
+static megabyte_codec_options common_options(job *j) {
     zipper *z = j->z;
-    return (megabyte_codec_options){.engine = z->s.engine, .prime = z->prime.data, .n_prime = z->prime.n,
-                                    .as = z->as, .progress = on_progress, .progress_context = j};
+    return (megabyte_codec_options){.engine = z->s.engine,
+                                    .prime = z->prime.data,
+                                    .n_prime = z->prime.n,
+                                    .as = z->as,
+                                    .progress = on_progress,
+                                    .progress_context = j};
 }
 
 /* Memory decides how many blocks are verified side by side, never where they are cut. */
-static megabyte_codec_options options_for_compressing(job *j)
-{
+static megabyte_codec_options options_for_compressing(job *j) {
     const zipper *z = j->z;
     megabyte_codec_options o = common_options(j);
     o.streams = (uint32_t)z->streams;
@@ -535,9 +526,9 @@ static megabyte_codec_options options_for_compressing(job *j)
     return o;
 }
 
-/* Room for everything that the headers announce (of a pipe: the first one, and what others have by default). */
-static megabyte_codec_options options_for_decompressing(job *j, const megabyte_container *header)
-{
+/* Room for everything that the headers announce (of a pipe: the first one, and what others have by
+ * default). */
+static megabyte_codec_options options_for_decompressing(job *j, const megabyte_container *header) {
     const zipper *z = j->z;
     megabyte_codec_options o = common_options(j);
     uint64_t blocks = header->single ? 1 : UINT64_MAX;
@@ -571,8 +562,7 @@ static megabyte_codec_options options_for_decompressing(job *j, const megabyte_c
     return o;
 }
 
-static int make_codec(job *j, const megabyte_codec_options *o)
-{
+static int make_codec(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
     megabyte_error error;
     char why[256];
@@ -591,8 +581,7 @@ static int make_codec(job *j, const megabyte_codec_options *o)
 }
 
 /* Tells why the codec stopped. Data that follows is no reason to throw away what came before. */
-static int codec_failed(job *j, megabyte_status status)
-{
+static int codec_failed(job *j, megabyte_status status) {
     const megabyte_error *error = megabyte_codec_error(j->z->codec);
     const char *text = error->text[0] ? error->text : megabyte_status_string(status);
     char why[256];
@@ -601,13 +590,13 @@ static int codec_failed(job *j, megabyte_status status)
     if (status == MEGABYTE_TRAILING_DATA) j->has_trailing_data = 1;
     if (status == MEGABYTE_INVALID_ARGUMENT && j->z->size_was_told)
         return complain(j->name, "changed while it was read");
-    snprintf(why, sizeof why, "%s%s", text, status == MEGABYTE_WRONG_PRIME ? " (options --prime and --as)" : "");
+    snprintf(why, sizeof why, "%s%s", text,
+             status == MEGABYTE_WRONG_PRIME ? " (options --prime and --as)" : "");
     return complain(j->name, why);
 }
 
 /* Hands on everything that the codec has to give. */
-static int pull_all(job *j)
-{
+static int pull_all(job *j) {
     for (size_t given;;) {
         megabyte_status status = megabyte_codec_pull(j->z->codec, j->z->result, PIECE, &given);
         if (status) return codec_failed(j, status);
@@ -616,8 +605,7 @@ static int pull_all(job *j)
     }
 }
 
-static int push_all(job *j, const uint8_t *data, size_t n)
-{
+static int push_all(job *j, const uint8_t *data, size_t n) {
     for (size_t taken, idle = 0; n; data += taken, n -= taken) {
         megabyte_status status = megabyte_codec_push(j->z->codec, data, n, &taken);
         if (status) return codec_failed(j, status);
@@ -629,8 +617,7 @@ static int push_all(job *j, const uint8_t *data, size_t n)
 }
 
 /* Everything from the input through the codec to the output. */
-static int transfer(job *j)
-{
+static int transfer(job *j) {
     const zipper *z = j->z;
     if (!push_all(j, j->head, j->n_head)) return 0;
     j->bytes_in = j->n_head;
@@ -649,59 +636,53 @@ static int transfer(job *j)
     return pull_all(j);
 }
 
-/* ====================================================================================================== 5 reports */
+/* ==================================================================================== 5 reports */
 
-static uint64_t original_size(const job *j)
-{
+static uint64_t original_size(const job *j) {
     return j->z->mode == MEGABYTE_COMPRESS ? j->bytes_in : j->bytes_out;
 }
 
-static uint64_t compressed_size(const job *j)
-{
+static uint64_t compressed_size(const job *j) {
     return j->z->mode == MEGABYTE_COMPRESS ? j->bytes_out : j->bytes_in;
 }
 
-static double quotient(double a, double b)
-{
-    return b > 0 ? a / b : (double)NAN;
-}
+static double quotient(double a, double b) { return b > 0 ? a / b : (double)NAN; }
 
-static double or_zero(double value)
-{
-    return isfinite(value) ? value : 0;
-}
+static double or_zero(double value) { return isfinite(value) ? value : 0; }
 
-static const char *const methods[MEGABYTE_METHODS] = {"stored", "constant", "network", "contexts", "mixed"};
+static const char *const methods[MEGABYTE_METHODS] = {"stored", "constant", "network", "contexts",
+                                                      "mixed"};
 
-static void json_blocks(const uint64_t by_method[MEGABYTE_METHODS])
-{
+static void json_blocks(const uint64_t by_method[MEGABYTE_METHODS]) {
     printf(", \"blocks\": {");
     for (int i = 0; i < MEGABYTE_METHODS; i++)
         printf("%s\"%s\": %llu", i ? ", " : "", methods[i], (unsigned long long)by_method[i]);
     putchar('}');
 }
 
-static void print_report(const job *j)
-{
+static void print_report(const job *j) {
     const double original = (double)original_size(j), compressed = (double)compressed_size(j);
     const uint64_t *blocks = j->counts.blocks;
-    fprintf(stderr, "%s: %s%llu -> %llu bytes, ratio %.3f, %.5f bits/byte, %.2f s, %.1f KB/s\n", j->name,
-            j->path && j->z->self->run == run_test ? "OK, " : "", (unsigned long long)j->bytes_in,
-            (unsigned long long)j->bytes_out, or_zero(quotient(original, compressed)),
-            or_zero(quotient(8 * compressed, original)), j->seconds, or_zero(quotient(1e-3 * original, j->seconds)));
+    fprintf(stderr, "%s: %s%llu -> %llu bytes, ratio %.3f, %.5f bits/byte, %.2f s, %.1f KB/s\n",
+            j->name, j->path && j->z->self->run == run_test ? "OK, " : "",
+            (unsigned long long)j->bytes_in, (unsigned long long)j->bytes_out,
+            or_zero(quotient(original, compressed)), or_zero(quotient(8 * compressed, original)),
+            j->seconds, or_zero(quotient(1e-3 * original, j->seconds)));
     fprintf(stderr, "    blocks:");
     for (int i = MEGABYTE_METHODS, n = 0; i-- > 0;)
-        if (blocks[i]) fprintf(stderr, "%s %llu %s", n++ ? "," : "", (unsigned long long)blocks[i], methods[i]);
+        if (blocks[i])
+            fprintf(stderr, "%s %llu %s", n++ ? "," : "", (unsigned long long)blocks[i],
+                    methods[i]);
     if (j->z->mode == MEGABYTE_COMPRESS && j->counts.coded_bits)
         fprintf(stderr, "; coded in %llu bytes, ideally %.1f (%+.4f%%)",
                 (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
                 100 * ((double)j->counts.coded_bits / j->counts.ideal_bits - 1));
-    if (j->counts.network_bits > 0) fprintf(stderr, "; network alone %.1f", j->counts.network_bits / 8);
+    if (j->counts.network_bits > 0)
+        fprintf(stderr, "; network alone %.1f", j->counts.network_bits / 8);
     fputc('\n', stderr);
 }
 
-static void print_report_json(const job *j, const char *output)
-{
+static void print_report_json(const job *j, const char *output) {
     const double original = (double)original_size(j), compressed = (double)compressed_size(j);
     if (output) {
         printf("\"output\": ");
@@ -722,8 +703,7 @@ static void print_report_json(const job *j, const char *output)
     json_field("bytes_per_second", quotient(original, j->seconds));
 }
 
-static void add_up(job *total, const job *j)
-{
+static void add_up(job *total, const job *j) {
     total->bytes_in += j->bytes_in;
     total->bytes_out += j->bytes_out;
     total->seconds += j->seconds;
@@ -733,11 +713,10 @@ static void add_up(job *total, const job *j)
     total->counts.network_bits += j->counts.network_bits;
 }
 
-/* =================================================================================== 6 compress, decompress, test */
+/* ================================================================= 6 compress, decompress, test */
 
 /* With the output named and the model and the codec made: the work itself. */
-static int run_job(job *j, const megabyte_codec_options *o)
-{
+static int run_job(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
     if (!make_codec(j, o) || !create_output(j)) return 0;
     z->bar = (progress){.start = now()};
@@ -748,8 +727,7 @@ static int run_job(job *j, const megabyte_codec_options *o)
     return good;
 }
 
-static int process(job *j)
-{
+static int process(job *j) {
     zipper *z = j->z;
     int elsewhere = !z->writes || z->to_stdout || z->output;
     int good = open_input(j, z->force || elsewhere, elsewhere);
@@ -772,8 +750,7 @@ static int process(job *j)
 }
 
 /* Returns 1, or 0 after a message; counts the file and reports it. */
-static int process_file(zipper *z, char *path, job *total, int *n_printed)
-{
+static int process_file(zipper *z, char *path, job *total, int *n_printed) {
     job j = {.z = z, .path = path, .name = path, .in = -1, .out = -1};
     int good = process(&j), goes_to_file = j.final != NULL;
     char *output = goes_to_file ? copy_text(j.final) : NULL;
@@ -796,8 +773,7 @@ static int process_file(zipper *z, char *path, job *total, int *n_printed)
     return good;
 }
 
-static int process_all(zipper *z, char **paths, int n)
-{
+static int process_all(zipper *z, char **paths, int n) {
     static char standard_input[] = "-";
     char *no_paths[] = {standard_input};
     job total = {.z = z, .name = "total"};
@@ -824,46 +800,72 @@ enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
 static int compare_all(zipper *z, char **paths, int n);
 
 /* The three subcommands share most of their options. */
-static int run_zipper(const command *self, int argc, char **argv, int who)
-{
+static int run_zipper(const command *self, int argc, char **argv, int who) {
     zipper z = {.self = self, .writes = who != TESTS};
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
     z.mode = who == COMPRESSES ? MEGABYTE_COMPRESS : MEGABYTE_DECOMPRESS;
-    z.shared.threads = who != COMPRESSES && cores > 8 ? 8 : cores; /* a byte of each stream is too little for more */
-    const struct { int who; option o; } table[] = {
-        {COMPRESSES | DECOMPRESSES, {"output", 'o', OPTION_TEXT, &z.output, 0, 0, "OUT",
-         "write to this file or device (one FILE only; -: standard output)"}},
-        {COMPRESSES | DECOMPRESSES, {"stdout", 'c', OPTION_FLAG, &z.to_stdout, 0, 0, NULL, "write to standard output"}},
-        {COMPRESSES | DECOMPRESSES, {"keep", 'k', OPTION_FLAG, &z.keep, 0, 0, NULL,
-         "keep the input (so it is without -k, too)"}},
-        {COMPRESSES | DECOMPRESSES, {"rm", 0, OPTION_FLAG, &z.remove_input, 0, 0, NULL, who == COMPRESSES
-         ? "remove the input after success; implies --verify" : "remove the input after success"}},
-        {COMPRESSES, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
-         "overwrite; follow links; write to a terminal; compress .mbz files"}},
-        {DECOMPRESSES, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
-         "overwrite; follow links; read from a terminal"}},
+    z.shared.threads = who != COMPRESSES && cores > 8
+                           ? 8
+                           : cores; /* a byte of each stream is too little for more */
+    const struct {
+        int who;
+        option o;
+    } table[] = {
+        {COMPRESSES | DECOMPRESSES,
+         {"output", 'o', OPTION_TEXT, &z.output, 0, 0, "OUT",
+          "write to this file or device (one FILE only; -: standard output)"}},
+        {COMPRESSES | DECOMPRESSES,
+         {"stdout", 'c', OPTION_FLAG, &z.to_stdout, 0, 0, NULL, "write to standard output"}},
+        {COMPRESSES | DECOMPRESSES,
+         {"keep", 'k', OPTION_FLAG, &z.keep, 0, 0, NULL,
+          "keep the input (so it is without -k, too)"}},
+        {COMPRESSES | DECOMPRESSES,
+         {"rm", 0, OPTION_FLAG, &z.remove_input, 0, 0, NULL,
+          who == COMPRESSES ? "remove the input after success; implies --verify"
+                            : "remove the input after success"}},
+        {COMPRESSES,
+         {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
+          "overwrite; follow links; write to a terminal; compress .mbz files"}},
+        {DECOMPRESSES,
+         {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL,
+          "overwrite; follow links; read from a terminal"}},
         {TESTS, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"}},
-        {COMPRESSES, {"level", '1', OPTION_LEVEL, &z.level, 1, 9, "LEVEL",
-                      "1-4 (fast): contexts alone, 1 4 16 64 MB; 5: the network; 6-9: both (7)"}},
-        {COMPRESSES, {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
-         "cut each file into at least so many blocks (default: by size)"}},
-        {DECOMPRESSES | TESTS, {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
-         "decode so many blocks side by side (16), if memory allows"}},
-        {COMPRESSES, {"block", 'B', OPTION_SIZE, &z.block, 1, MEGABYTE_BLOCK_MAX, "SIZE",
-         "bytes per block (default: by -S and size), up to 64M"}},
-        {COMPRESSES, {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL, "decode each block before it is written"}},
-        {DECOMPRESSES | TESTS, {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
-         "fail if a file decodes to more than this (0: no limit)"}},
-        {all, {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE", who == COMPRESSES
-         ? "make the model read FILE before each block; decoding needs it" : "the FILE given to compress --prime"}},
+        {COMPRESSES,
+         {"level", '1', OPTION_LEVEL, &z.level, 1, 9, "LEVEL",
+          "1-4 (fast): contexts alone, 1 4 16 64 MB; 5: the network; 6-9: both (7)"}},
+        {COMPRESSES,
+         {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
+          "cut each file into at least so many blocks (default: by size)"}},
+        {DECOMPRESSES | TESTS,
+         {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
+          "decode so many blocks side by side (16), if memory allows"}},
+        {COMPRESSES,
+         {"block", 'B', OPTION_SIZE, &z.block, 1, MEGABYTE_BLOCK_MAX, "SIZE",
+          "bytes per block (default: by -S and size), up to 64M"}},
+        {COMPRESSES,
+         {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL,
+          "decode each block before it is written"}},
+        {DECOMPRESSES | TESTS,
+         {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
+          "fail if a file decodes to more than this (0: no limit)"}},
+        {all,
+         {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE",
+          who == COMPRESSES ? "make the model read FILE before each block; decoding needs it"
+                            : "the FILE given to compress --prime"}},
         {COMPRESSES, {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", AS_HELP "; decoding needs it"}},
-        {DECOMPRESSES | TESTS, {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", "the EXT given to compress --as"}},
-        {COMPRESSES, {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
-         "write no files: print a table of sizes beside other compressors"}},
-        {all, {"verbose", 'v', OPTION_FLAG, &z.verbose, 0, 0, NULL, who == TESTS
-         ? "say OK, sizes and speed of each file" : "tell sizes, blocks and speed of each file"}},
-        {all, {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "no progress bar, not a word about skipped files"}},
+        {DECOMPRESSES | TESTS,
+         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", "the EXT given to compress --as"}},
+        {COMPRESSES,
+         {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
+          "write no files: print a table of sizes beside other compressors"}},
+        {all,
+         {"verbose", 'v', OPTION_FLAG, &z.verbose, 0, 0, NULL,
+          who == TESTS ? "say OK, sizes and speed of each file"
+                       : "tell sizes, blocks and speed of each file"}},
+        {all,
+         {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL,
+          "no progress bar, not a word about skipped files"}},
     };
     option own[COUNT_OF(table)];
     size_t n_own = 0;
@@ -875,11 +877,15 @@ static int run_zipper(const command *self, int argc, char **argv, int who)
         z.to_stdout = 1;
     }
     if (z.output && z.to_stdout) usage_error(self, "-o and -c", "give only one of them");
-    if (z.output && n > 1) usage_error(self, "-o", "takes only one FILE (-c writes several, one after the other)");
+    if (z.output && n > 1)
+        usage_error(self, "-o", "takes only one FILE (-c writes several, one after the other)");
     if (z.keep && z.remove_input) usage_error(self, "-k and --rm", "give only one of them");
-    if (z.to_stdout && z.remove_input) usage_error(self, "--rm", "not together with -c: nobody knows where that goes");
-    if (z.to_stdout && z.shared.json) usage_error(self, "--json", "would mix with the output of -c");
-    if (!n && !z.output && z.writes && z.shared.json) usage_error(self, "--json", "would mix with standard output");
+    if (z.to_stdout && z.remove_input)
+        usage_error(self, "--rm", "not together with -c: nobody knows where that goes");
+    if (z.to_stdout && z.shared.json)
+        usage_error(self, "--json", "would mix with the output of -c");
+    if (!n && !z.output && z.writes && z.shared.json)
+        usage_error(self, "--json", "would mix with standard output");
     if (z.against && (z.output || z.to_stdout || z.remove_input || z.shared.json))
         usage_error(self, "--against", "not together with -o, -c, --rm or --json");
     if (z.against && !n) usage_error(self, "FILE", "none given");
@@ -898,34 +904,31 @@ static int run_zipper(const command *self, int argc, char **argv, int who)
     return status;
 }
 
-int run_compress(const command *self, int argc, char **argv)
-{
+int run_compress(const command *self, int argc, char **argv) {
     return run_zipper(self, argc, argv, COMPRESSES);
 }
 
-int run_decompress(const command *self, int argc, char **argv)
-{
+int run_decompress(const command *self, int argc, char **argv) {
     return run_zipper(self, argc, argv, DECOMPRESSES);
 }
 
-int run_test(const command *self, int argc, char **argv)
-{
+int run_test(const command *self, int argc, char **argv) {
     return run_zipper(self, argc, argv, TESTS);
 }
 
-/* ========================================================================================================= 7 list */
+/* ======================================================================================= 7 list */
 
-static void print_line(const survey *v, const char *version, const char *model, const char *name)
-{
-    printf("%12llu  %12llu  %7.3f  %9.5f ", (unsigned long long)v->original, (unsigned long long)v->compressed,
+static void print_line(const survey *v, const char *version, const char *model, const char *name) {
+    printf("%12llu  %12llu  %7.3f  %9.5f ", (unsigned long long)v->original,
+           (unsigned long long)v->compressed,
            or_zero(quotient((double)v->original, (double)v->compressed)),
            or_zero(quotient(8 * (double)v->compressed, (double)v->original)));
-    for (int i = 0; i < MEGABYTE_METHODS; i++) printf(" %8llu", (unsigned long long)v->by_method[i]);
+    for (int i = 0; i < MEGABYTE_METHODS; i++)
+        printf(" %8llu", (unsigned long long)v->by_method[i]);
     printf("  %7s  %-23s  %s\n", version, model, name);
 }
 
-static void print_line_json(const survey *v)
-{
+static void print_line_json(const survey *v) {
     printf("\"original\": %llu, \"compressed\": %llu", (unsigned long long)v->original,
            (unsigned long long)v->compressed);
     json_field("ratio", quotient((double)v->original, (double)v->compressed));
@@ -935,19 +938,16 @@ static void print_line_json(const survey *v)
 }
 
 /* "text" for models/text.mb; NULL if there is none with the file's id. */
-static const known_model *model_of(zipper *z, const survey *v)
-{
+static const known_model *model_of(zipper *z, const survey *v) {
     return known_model_of(models_at_hand(z), v->first.model_id, sizeof v->first.model_id);
 }
 
-static size_t name_length(const char *path)
-{
+static size_t name_length(const char *path) {
     size_t n = strlen(base_name(path));
     return n > 3 ? n - 3 : n;
 }
 
-static void list_as_text(zipper *z, const survey *v, const char *name)
-{
+static void list_as_text(zipper *z, const survey *v, const char *name) {
     char model[64], version[32];
     const known_model *known = model_of(z, v);
     int n = 0;
@@ -962,8 +962,7 @@ static void list_as_text(zipper *z, const survey *v, const char *name)
     print_line(v, version, model, name);
 }
 
-static void list_as_json(zipper *z, const survey *v, const char *name)
-{
+static void list_as_json(zipper *z, const survey *v, const char *name) {
     const known_model *known = model_of(z, v);
     printf("{\"name\": ");
     json_text(stdout, name, strlen(name));
@@ -973,8 +972,8 @@ static void list_as_json(zipper *z, const survey *v, const char *name)
     json_field("halvings", v->halvings);
     json_field("format_version", v->format_version);
     json_field("numerics_version", v->first.numerics_version);
-    printf(", \"primed\": %s, \"several_models\": %s, \"model_id\": \"", v->first.primed ? "true" : "false",
-           v->has_several_models ? "true" : "false");
+    printf(", \"primed\": %s, \"several_models\": %s, \"model_id\": \"",
+           v->first.primed ? "true" : "false", v->has_several_models ? "true" : "false");
     print_id(stdout, v->first.model_id, sizeof v->first.model_id);
     printf("\", \"model\": ");
     if (known) json_text(stdout, base_name(known->path), name_length(known->path));
@@ -983,8 +982,7 @@ static void list_as_json(zipper *z, const survey *v, const char *name)
 }
 
 /* A file with a fault gets its line only if the fault is data that follows. */
-static int list_file(zipper *z, char *path, survey *total, int n_printed, int *is_listed)
-{
+static int list_file(zipper *z, char *path, survey *total, int n_printed, int *is_listed) {
     job j = {.z = z, .path = path, .in = -1};
     megabyte_error error;
     survey v;
@@ -1012,8 +1010,7 @@ static int list_file(zipper *z, char *path, survey *total, int n_printed, int *i
     return !status;
 }
 
-int run_list(const command *self, int argc, char **argv)
-{
+int run_list(const command *self, int argc, char **argv) {
     zipper z = {.self = self, .mode = MEGABYTE_DECOMPRESS};
     const option own[] = {
         {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"},
@@ -1029,8 +1026,10 @@ int run_list(const command *self, int argc, char **argv)
     survey total = {.original = 0};
     catch_interrupt();
     if (z.shared.json) printf("{\"files\": [");
-    else printf("%12s  %12s  %7s  %9s  %8s %8s %8s %8s %8s  %7s  %-23s  %s\n", "original", "compressed", "ratio",
-                "bits/byte", methods[0], methods[1], methods[2], methods[3], methods[4], "version", "model", "name");
+    else
+        printf("%12s  %12s  %7s  %9s  %8s %8s %8s %8s %8s  %7s  %-23s  %s\n", "original",
+               "compressed", "ratio", "bits/byte", methods[0], methods[1], methods[2], methods[3],
+               methods[4], "version", "model", "name");
     for (int i = 0; i < n && !stop_requested(); i++) {
         int is_listed;
         if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
@@ -1047,7 +1046,7 @@ int run_list(const command *self, int argc, char **argv)
     return stop_requested() ? stop_requested() : !good;
 }
 
-/* =========================================================================================== 8 compress --against */
+/* ========================================================================= 8 compress --against */
 
 #define FAILED UINT64_MAX
 
@@ -1065,17 +1064,19 @@ static const rival rivals[] = {
     {"brotli -q 11 -w 24", {"brotli"}, {"-q", "11", "-w", "24", "-c"}, 0},
     {"bzip2 -9", {"bzip2"}, {"-9", "-c"}, 0},
     {"bzip3 -b 16", {"bzip3"}, {"-e", "-b", "16", "-c"}, 0},
-    {"7z PPMd o16", {"7z", "7zz", "7za"}, {"a", "-bd", "-y", "-mx=9", "-m0=PPMd:o=16", "-sidata"}, 1},
+    {"7z PPMd o16",
+     {"7z", "7zz", "7za"},
+     {"a", "-bd", "-y", "-mx=9", "-m0=PPMd:o=16", "-sidata"},
+     1},
 };
 
 typedef struct comparison {
     zipper *z;
     const char *program[COUNT_OF(rivals)]; /* NULL: not found */
-    char directory[1024], archive[1040];   /* for 7z; "" before it is made */
+    char directory[1024], archive[1040]; /* for 7z; "" before it is made */
 } comparison;
 
-static int is_on_path(const char *name)
-{
+static int is_on_path(const char *name) {
     const char *path = getenv("PATH");
     char file[4096];
     for (size_t n; path && *path; path += n + (path[n] == ':')) {
@@ -1086,9 +1087,9 @@ static int is_on_path(const char *name)
     return 0;
 }
 
-/* Runs a program with `path` as its standard input; returns the bytes that it wrote to its standard output. */
-static uint64_t run_program(char *const *arguments, const char *path)
-{
+/* Runs a program with `path` as its standard input; returns the bytes that it wrote to its standard
+ * output. */
+static uint64_t run_program(char *const *arguments, const char *path) {
     static uint8_t piece[PIECE];
     int ends[2] = {-1, -1}, result = 0;
     uint64_t n = 0;
@@ -1122,8 +1123,7 @@ static uint64_t run_program(char *const *arguments, const char *path)
     return child < 0 || stop_requested() || !WIFEXITED(result) || WEXITSTATUS(result) ? FAILED : n;
 }
 
-static uint64_t size_by_rival(comparison *c, size_t i, const char *path)
-{
+static uint64_t size_by_rival(comparison *c, size_t i, const char *path) {
     const rival *r = &rivals[i];
     const char *arguments[COUNT_OF(r->arguments) + 3] = {c->program[i]};
     struct stat status;
@@ -1136,7 +1136,8 @@ static uint64_t size_by_rival(comparison *c, size_t i, const char *path)
 
     if (!c->directory[0]) {
         const char *place = getenv("TMPDIR");
-        int length = snprintf(c->directory, sizeof c->directory, "%s/mbrun-XXXXXX", place && *place ? place : "/tmp");
+        int length = snprintf(c->directory, sizeof c->directory, "%s/mbrun-XXXXXX",
+                              place && *place ? place : "/tmp");
         if (length < 0 || (size_t)length >= sizeof c->directory || !mkdtemp(c->directory)) {
             c->directory[0] = 0;
             return FAILED;
@@ -1151,8 +1152,7 @@ static uint64_t size_by_rival(comparison *c, size_t i, const char *path)
     return size;
 }
 
-static uint64_t size_by_us(comparison *c, char *path, uint64_t *original)
-{
+static uint64_t size_by_us(comparison *c, char *path, uint64_t *original) {
     job j = {.z = c->z, .path = path, .name = path, .in = -1, .out = -1};
     int good = process(&j) && finish_output(&j, 1);
     close_input(&j);
@@ -1160,8 +1160,8 @@ static uint64_t size_by_us(comparison *c, char *path, uint64_t *original)
     return good ? j.bytes_out : FAILED;
 }
 
-static void print_row(const comparison *c, const char *name, uint64_t original, uint64_t ours, const uint64_t *theirs)
-{
+static void print_row(const comparison *c, const char *name, uint64_t original, uint64_t ours,
+                      const uint64_t *theirs) {
     uint64_t least = ours;
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         if (c->program[i] && theirs[i] < least) least = theirs[i];
@@ -1179,19 +1179,20 @@ static void print_row(const comparison *c, const char *name, uint64_t original, 
     flush_output();
 }
 
-static void print_head(const comparison *c)
-{
+static void print_head(const comparison *c) {
     const zipper *z = c->z;
     int n_missing = 0;
-    printf("Compressed sizes in bytes; mbrun's model: %.*s, %llu bytes", (int)name_length(z->s.path),
-           base_name(z->s.path), (unsigned long long)z->s.info.file_bytes);
+    printf("Compressed sizes in bytes; mbrun's model: %.*s, %llu bytes",
+           (int)name_length(z->s.path), base_name(z->s.path),
+           (unsigned long long)z->s.info.file_bytes);
     if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
     if (z->level) printf(", -%llu", (unsigned long long)z->level);
     if (z->block) printf(", -B %llu", (unsigned long long)z->block);
     if (z->prime_file) printf(", --prime %s", base_name(z->prime_file));
     if (z->as) printf(", --as %s", z->as);
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
-        if (!c->program[i]) printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);
+        if (!c->program[i])
+            printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);
     printf(".\n\n| file | bytes | mbrun |");
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         if (c->program[i]) printf(" %s |", rivals[i].label);
@@ -1202,20 +1203,17 @@ static void print_head(const comparison *c)
     flush_output();
 }
 
-static uint64_t sum(uint64_t a, uint64_t b)
-{
-    return a == FAILED || b == FAILED ? FAILED : a + b;
-}
+static uint64_t sum(uint64_t a, uint64_t b) { return a == FAILED || b == FAILED ? FAILED : a + b; }
 
-static int compare_all(zipper *z, char **paths, int n)
-{
+static int compare_all(zipper *z, char **paths, int n) {
     comparison c = {.z = z};
     uint64_t total[COUNT_OF(rivals)] = {0}, total_ours = 0, total_original = 0;
     int good = 1, n_rows = 0;
     z->writes = 0;
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         for (size_t k = COUNT_OF(rivals[i].programs); k-- > 0;) /* the first one wins */
-            if (rivals[i].programs[k] && is_on_path(rivals[i].programs[k])) c.program[i] = rivals[i].programs[k];
+            if (rivals[i].programs[k] && is_on_path(rivals[i].programs[k]))
+                c.program[i] = rivals[i].programs[k];
     open_with(z, &z->shared);
     print_head(&c);
     for (int i = 0; i < n && !stop_requested(); i++) {

@@ -1,9 +1,9 @@
-/* records.c - how small single records become, each coded for itself after the same 4 KB of its file.
- * Run by records.sh: records MODEL FILE BEGIN HOW_MANY DIRECTORY
+/* records.c - how small single records become, each coded for itself after the same 4 KB of its
+ * file. Run by records.sh: records MODEL FILE BEGIN HOW_MANY DIRECTORY
  *   BEGIN      what every record begins with ("" for lines)
- * Writes the sample and the records into DIRECTORY, for other compressors, and prints on one line: records, their
- * bytes, and what they come to as messages: without priming by the network, primed by the network, primed by
- * network and contexts. */
+ * Writes the sample and the records into DIRECTORY, for other compressors, and prints on one line:
+ * records, their bytes, and what they come to as messages: without priming by the network, primed
+ * by the network, primed by network and contexts. */
 #include "../../megabyte.h"
 
 #include <stdio.h>
@@ -49,11 +49,12 @@ int main(int argc, char **argv) {
 
     if (megabyte_model_open(&model, argv[1], NULL, &error)) fail(argv[1], error.text);
     for (int i = 0; i < 3; i++) {
-        megabyte_codec_options o = { .level = i < 2 ? 5 : 7 };
+        megabyte_codec_options o = {.level = i < 2 ? 5 : 7};
         if (i > 0) o.prime = bytes, o.n_prime = SAMPLE;
-        if (megabyte_codec_create(&codec[i], model, MEGABYTE_MESSAGES, &o, NULL, &error)) fail("codec", error.text);
+        if (megabyte_codec_create(&codec[i], model, MEGABYTE_MESSAGES, &o, NULL, &error))
+            fail("codec", error.text);
     }
-    size_t total = 0, coded[3] = { 0 }, records = 0;
+    size_t total = 0, coded[3] = {0}, records = 0;
     for (size_t i = 0; i < n_wanted; i++) { /* from all parts of the file */
         static uint8_t code[LONGEST + 16], text[LONGEST];
         char name[32];
