@@ -1,5 +1,6 @@
 /* megabyte.c - the implementation of megabyte.h; the contract of every public function stands
- * there. SPDX-License-Identifier: MIT (text at the end of megabyte.h)
+ * there.
+ * SPDX-License-Identifier: MIT (text at the end of megabyte.h)
  *
  * CONTENTS, in reading order; each section uses only what stands above it (`grep '^/\* ==='` lists
  * them):
@@ -474,8 +475,7 @@ static status new_object(void **object, const megabyte_allocator *with, status s
 /* ================================================================================ 4 model file */
 
 /* models/README.md describes the file byte by byte. In short, little-endian throughout:
- *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 | tensor
- *   data
+ *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 | tensors
  * Everything before the data is covered by one SHA-256, the data by another. The tensors that must
  * be there, their order, sizes and offsets all follow from the stage descriptors (each_tensor): a
  * file is right or refused. */
@@ -1588,9 +1588,10 @@ struct kernels {
 #endif
 
 /* The dialect: f_* and i_* work lane by lane.
- *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b f_exponent(p, t): p * 2^n where t = n
- *   + MAGIC, by adding n to p's exponent bits f_round(v): nearest integer, |v| < 2^22;   q_store:
- *   16 of them as Q a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact;
+ *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b
+ *   f_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
+ *   f_round(v): nearest integer, |v| < 2^22;  q_store: 16 of them as Q
+ *   a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
  *   a_total: the 16 sums, corrected by the activations' sum where the dialect's products took
  *   weights as weight + 128 */
 #if MEGABYTE_PASS == 1 /* plain C */
@@ -4850,8 +4851,8 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
  *
  * Many simple models each give P(bit = 1); their opinions are added up in the logistic domain:
  *
- *     P = squash(sum of w[i] * stretch(p[i])),  stretch(p) = ln(p / (1 - p)),  squash(x) = 1 / (1 +
- *     e^-x)
+ *     P = squash(sum of w[i] * stretch(p[i]))
+ *     stretch(p) = ln(p / (1 - p)),  squash(x) = 1 / (1 + e^-x)
  *
  * and after every bit the weights follow the gradient of the code length: w[i] += rate error
  * stretch(p[i]) (logistic mixing, M. Mahoney's PAQ; what follows was written anew in the manner of

@@ -12,16 +12,23 @@
  *     #include "megabyte.h"
  *     #include <stdio.h>
  *     int main(void) {
- *         megabyte_model *model; megabyte_stream *stream; megabyte_error error; if
- *         (megabyte_model_open(&model, "models/text.mb", NULL, &error)) return puts(error.text), 1;
- *         if (megabyte_stream_create(&stream, model, NULL, NULL, &error)) return puts(error.text),
- *         1; megabyte_stream_feed(stream, "It was a dark and stormy night", 30); megabyte_sampling
- *         how = { .temperature = 0.7f, .top_p = 0.95f, .seed = 1 }; for (int i = 0; i < 200; i++) {
- *             uint8_t byte; megabyte_stream_sample(stream, &how, &byte);   // draws from the
- *             prediction, moves the seed on putchar(byte);
- *             megabyte_stream_step(stream, byte);            // tells the stream what was written
+ *         megabyte_model *model;
+ *         megabyte_stream *stream;
+ *         megabyte_error error;
+ *         if (megabyte_model_open(&model, "models/text.mb", NULL, &error) ||
+ *             megabyte_stream_create(&stream, model, NULL, NULL, &error))
+ *             return puts(error.text), 1;
+ *         megabyte_stream_feed(stream, "It was a dark and stormy night", 30);
+ *         megabyte_sampling how = { .temperature = 0.7f, .top_p = 0.95f, .seed = 1 };
+ *         for (int i = 0; i < 200; i++) {
+ *             uint8_t byte;
+ *             megabyte_stream_sample(stream, &how, &byte); // draws a byte, moves the seed on
+ *             putchar(byte);
+ *             megabyte_stream_step(stream, byte); // tells the stream what was written
  *         }
- *         megabyte_stream_free(stream); megabyte_model_close(model); return 0;
+ *         megabyte_stream_free(stream);
+ *         megabyte_model_close(model);
+ *         return 0;
  *     }
  *
  * THE MODEL, AND THE NAMES USED HERE
