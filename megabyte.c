@@ -3183,8 +3183,9 @@ static void keep_key_value(const struct kernels *kernels, const struct stage *g,
 
 /* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16
  * keys (from is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left
- * them; other floats may be anything that a model's weights make of them. */
-enum { ANY_FLOAT, BOUNDED, RAW_BYTES };
+ * them; other floats may be anything that a model's weights make of them. UNUSED memory was never
+ * written and counts as zeros. */
+enum { ANY_FLOAT, BOUNDED, RAW_BYTES, UNUSED };
 typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
 
 static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n,
@@ -3529,6 +3530,9 @@ struct megabyte_stream {
         [2]; /* of a finest stage that attends across patches: what the slots hold, ... */
     u32 slot_cross[2]; /* ... and how many keys of the patch before each has in front */
     u32 current[MEGABYTE_MAX_STAGES]; /* which slot is in progress */
+    /* how many of a slot's keys have been used since the stream was reset: the rest may hold
+     * anything */
+    u32 slot_used[MEGABYTE_MAX_STAGES][2];
     /* the most stage-0 tokens computed since the window was last fed from the start: `ring` holds
      * the states before this one, also after rewinds */
     u64 high;
@@ -3536,7 +3540,7 @@ struct megabyte_stream {
         /* stages but the finest: the current token's projection [next.rows] */
         [MEGABYTE_MAX_STAGES];
     float *logits; /* [V] */
-    u8 *cleared_to; /* history and what follows up to here are cleared by a reset */
+    u8 *cleared_from, *cleared_to; /* what lies between them is cleared by a reset */
 };
 
 /* What a caller wants done with one stream. */
@@ -3714,6 +3718,15 @@ static void find_before(megabyte_engine *e, u32 i, u32 s, u32 slot) {
     r->key = g->size.cross;
 }
 
+/* Keys are kept in groups of 16: clears a group of the slot in progress when its first key comes,
+ * so that a saved state shows nothing older. */
+static void use_keys(megabyte_stream *stream, u32 s, u32 key) {
+    const struct stage *g = &stream->engine->model->stage[s];
+    u32 slot = stream->current[s], *used = &stream->slot_used[s][slot];
+    for (; *used <= key; *used += 16)
+        each_block(g, &stream->slot[s][slot], *used, 16, clear_span, NULL);
+}
+
 /* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and
  * ends within the pass lives in a slot of the engine (one layer's room, used again for each layer);
  * any other in the stream's own. */
@@ -3757,6 +3770,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         r->key = before->key + 1;
         r->shift_to = before->shift_to;
         before->shift_to = NULL;
+        if (r->cache.k == stream->slot[s][stream->current[s]].k) use_keys(stream, s, r->key);
         return r;
     }
     u32 rest = last_position(z, s) - r->position + 1,
@@ -3782,6 +3796,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         stream->slot_sequence[slot] = r->sequence;
         stream->slot_cross[slot] = r->key - r->position;
     }
+    use_keys(stream, s, r->key);
     r->cache = stream->slot[s][slot];
     r->shift_to = stream->slot_shift[s][slot];
     r->shift_from = begins ? e->start_shift[s] : r->shift_to;
@@ -3957,6 +3972,10 @@ static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap,
     return c;
 }
 
+/* Angles of a finer stage are computed once, at creation, if they are no more than this (256 KB);
+ * else for each row, as those of stage 0. A small file can ask for gigabytes of them. */
+#define MOST_ANGLES 65536u
+
 /* Lays out an engine for a model and checked options; with a base the pointers are real. */
 static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_model *model,
                           const megabyte_engine_options *o) {
@@ -3991,7 +4010,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
             e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
             e->start_next[s] = carve_floats(a, g->next.rows, 1);
         }
-        if (g->rotary && s && !g->size.cross)
+        if (g->rotary && s && !g->size.cross && (last + 1) * (u64)g->size.head_dim <= MOST_ANGLES)
             e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
         else if (g->rotary && g->size.head_dim > angles) angles = g->size.head_dim;
         if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
@@ -4168,6 +4187,11 @@ static status check_stream_options(const megabyte_model *model, const megabyte_s
     return MEGABYTE_OK;
 }
 
+/* Keys of a finer stage's sequence, those of the patch before it included. */
+static u64 slot_keys(const struct sizes *z, u32 s) {
+    return (u64)last_position(z, s) + 1 + z->stage[s].cross;
+}
+
 static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_model *model,
                           u32 patches) {
     const struct sizes *z = &model->sizes;
@@ -4180,23 +4204,24 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
                        /* a rewind may undo a slide, and sampling looks further back by its window
                         * */
                        MAX_REPETITION_WINDOW;
-    s->history = (u8 *)carve(a, s->history_bytes, 1);
-    for (u32 i = 1; i < z->n_stages; i++) {
-        const struct stage *f = &model->stage[i];
-        for (u32 j = 0; j < 2; j++) {
-            s->slot[i][j] = carve_cache(a, f, (u64)last_position(z, i) + 1 + f->size.cross,
-                                        f->size.layers);
-            s->slot_shift[i][j] = carve_floats(a, shift_floats(f), 1);
-        }
-    }
+    s->cleared_from = (u8 *)carve(a, 0, 1);
     for (u32 i = 0; i + 1 < z->n_stages; i++)
         s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
+    for (u32 i = 1; i < z->n_stages; i++)
+        for (u32 j = 0; j < 2; j++)
+            s->slot_shift[i][j] = carve_floats(a, shift_floats(&model->stage[i]), 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
     s->cleared_to = (u8 *)carve(a, 0, 1);
-    s->global =
-        carve_cache(a, g, patches,
-                    g->size.layers); /* last: never cleared, so that memory comes as it is used */
+    /* What follows can be far larger than the model file: it is never touched before it is used,
+     * so that the system gives memory as a stream grows. */
+    s->history = (u8 *)carve(a, s->history_bytes, 1);
+    for (u32 i = 1; i < z->n_stages; i++) {
+        const struct stage *f = &model->stage[i];
+        for (u32 j = 0; j < 2; j++)
+            s->slot[i][j] = carve_cache(a, f, slot_keys(z, i), f->size.layers);
+    }
+    s->global = carve_cache(a, g, patches, g->size.layers);
 }
 
 static status stream_bytes(const megabyte_model *model, u32 patches, size_t *bytes) {
@@ -4304,8 +4329,9 @@ void megabyte_stream_reset(megabyte_stream *s) {
     struct job nothing = {s, NULL, 0, 0, WANT_LAST, NULL, 0, NULL, NULL};
     s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
     s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
-    memset(s->history, 0,
-           (size_t)(s->cleared_to - s->history)); /* saved streams show nothing older */
+    memset(s->slot_used, 0, sizeof s->slot_used);
+    memset(s->cleared_from, 0,
+           (size_t)(s->cleared_to - s->cleared_from)); /* saved states show it */
     if (ahead(s->engine->model)) run(s->engine, &nothing, 1);
     else
         memcpy(s->logits, s->engine->start_next[z->n_stages - 1],
@@ -4482,6 +4508,16 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
 
 /* ---- states as bytes */
 
+/* Visits `count` runs of n floats, of which the first `used` hold something; the others may never
+ * have been touched and count as zeros. */
+static void each_part(float *x, u64 n, u64 used, u64 count, span_visitor visit, void *context) {
+    if (used > n) used = n;
+    for (u64 i = 0; i < count; i++, x += n) {
+        visit(context, x, used, BOUNDED);
+        visit(context, x + used, n - used, UNUSED);
+    }
+}
+
 /* Visits everything that a stream's state consists of, as spans in a fixed order. */
 static void each_span(const megabyte_stream *s, span_visitor visit, void *context) {
     const megabyte_model *model = s->engine->model;
@@ -4492,8 +4528,11 @@ static void each_span(const megabyte_stream *s, span_visitor visit, void *contex
     visit(context, s->ring, SHIFT_RING * shift_floats(g), ANY_FLOAT);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct cache *c = &s->slot[i][s->current[i]];
-        visit(context, c->k, c->k_layer * z->stage[i].layers, BOUNDED);
-        visit(context, c->v, c->v_layer * z->stage[i].layers, BOUNDED);
+        u64 d = z->stage[i].head_dim, used = s->slot_used[i][s->current[i]];
+        each_part(c->k, c->k_head, used * d, c->k_layer / c->k_head * z->stage[i].layers, visit,
+                  context);
+        each_part(c->v, c->v_tile, used * 16, c->v_layer / c->v_tile * z->stage[i].layers, visit,
+                  context);
         visit(context, s->slot_shift[i][s->current[i]], shift_floats(&model->stage[i]), ANY_FLOAT);
     }
     for (u32 i = 0; i + 1 < z->n_stages; i++)
@@ -4527,7 +4566,8 @@ static void write_span(void *context, void *span, u64 n, int kind) {
     u8 **to = (u8 **)context;
     const float *from = (const float *)span;
     u64 bytes = kind == RAW_BYTES ? n : n * 4;
-    if (BIG_ENDIAN_HOST && kind != RAW_BYTES)
+    if (kind == UNUSED) memset(*to, 0, (size_t)bytes);
+    else if (BIG_ENDIAN_HOST && kind != RAW_BYTES)
         for (u64 i = 0; i < n; i++) put32(*to + i * 4, f32_to_bits(from[i]));
     else memcpy(*to, span, (size_t)bytes);
     *to += bytes;
@@ -4556,6 +4596,7 @@ struct span_copy {
 static void copy_span(void *context, void *span, u64 n,
                       int kind) { /* both streams are laid out alike */
     struct span_copy *c = (struct span_copy *)context;
+    if (kind == UNUSED) return;
     memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(kind == RAW_BYTES ? n : n * 4));
 }
 
@@ -4632,6 +4673,8 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     s->slot_sequence[slot ^ 1] = UINT64_MAX;
     s->slot_sequence[slot] = s->tokens ? (s->tokens - 1) / fine->positions : UINT64_MAX;
     s->slot_cross[slot] = s->slot_sequence[slot] ? fine->cross : 0;
+    for (u32 i = 1; i < s->engine->model->sizes.n_stages; i++)
+        s->slot_used[i][s->current[i]] = (u32)round_up(slot_keys(&s->engine->model->sizes, i), 16);
     each_span(s, read_span, &p);
     return MEGABYTE_OK;
 }
@@ -4642,7 +4685,13 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
         return MEGABYTE_INVALID_ARGUMENT;
     if (to == from) return MEGABYTE_OK;
     struct span_copy c = {(u8 *)to, (const u8 *)from};
-    memcpy(to->history, from->history, (size_t)from->history_bytes);
+    for (u64 at = from->oldest, n; at < from->position; at += n) { /* up to the ring's end, again */
+        u64 place = at % from->history_bytes;
+        n = min64(from->position - at, from->history_bytes - place);
+        memcpy(to->history + place, from->history + place, (size_t)n);
+    }
+    for (u32 i = 1; i < from->engine->model->sizes.n_stages; i++)
+        to->slot_used[i][from->current[i]] = from->slot_used[i][from->current[i]];
     memcpy(to->current, from->current, sizeof to->current);
     to->position = from->position;
     to->base = from->base;
