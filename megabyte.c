@@ -6045,6 +6045,7 @@ struct megabyte_codec {
     u32 n_head, end_seen;
     enum { IN_HEADER, IN_BLOCK, IN_CODE, IN_CHECK } state;
     u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
+    u64 work; /* of `declared`, those that must be predicted, and a 128th of the others */
 };
 
 /* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to
@@ -6083,7 +6084,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)", mode,
                     o->level);
     if (o->streams > 256 || o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 ||
-        (o->n_prime && !o->prime))
+        o->max_ratio >> 32 || (o->n_prime && !o->prime))
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
                     "streams must be up to 256 (%u), blocks %u (%u), "
                     "halvings 15 (%u)",
@@ -6185,7 +6186,7 @@ void megabyte_codec_reset(megabyte_codec *c) {
     if (!c) return;
     c->n_out = c->next_out = c->filled = c->n_head = c->end_seen = 0;
     c->begun = c->finished = c->ended = c->flush = c->more = 0;
-    c->pushed = c->blocks = c->files = c->member = c->declared = 0;
+    c->pushed = c->blocks = c->files = c->member = c->declared = c->work = 0;
     c->state = IN_HEADER;
     for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0, c->lanes[i].bad = 0;
     c->reported = 0;
@@ -6645,9 +6646,17 @@ static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
     c->member += n;
     if (c->options.limit && c->declared > c->options.limit) {
         fail(&c->error, MEGABYTE_LIMIT, c->pushed,
-             "this decodes to %llu bytes or more, over the limit of "
-             "%llu",
+             "this decodes to %llu bytes or more, over the limit of %llu",
              (unsigned long long)c->declared, (unsigned long long)c->options.limit);
+        return;
+    }
+    /* Headers are cheap to forge: 30 bytes can claim hours of work. */
+    c->work += method > MEGABYTE_CONSTANT ? n : n / 128;
+    if (c->options.max_ratio &&
+        c->work > MEGABYTE_RATIO_FREE + c->options.max_ratio * (c->pushed + n_code)) {
+        fail(&c->error, MEGABYTE_LIMIT, c->pushed,
+             "%llu compressed bytes claim to be %llu or more, over the limit on ratio",
+             (unsigned long long)(c->pushed + n_code), (unsigned long long)c->declared);
         return;
     }
     l->method = method;

@@ -479,6 +479,8 @@ enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2, MEGABYTE_MESSAGES = 3 };
 #define MEGABYTE_BLOCK_DEFAULT \
     1048576u /* what a decompressing codec takes, and the most chosen by itself */
 #define MEGABYTE_SIZE_UNKNOWN UINT64_MAX
+#define MEGABYTE_RATIO_FREE \
+    1048576u /* bytes that a file of any size may decode to: see max_ratio */
 #define MEGABYTE_NO_CONTEXTS UINT32_MAX
 
 /* Zero means default in every field; start from { 0 }. */
@@ -510,6 +512,11 @@ typedef struct megabyte_codec_options {
     size_t n_prime;
     const char *as; /* as in megabyte_stream_options; primes, too: both sides need the same */
     uint64_t limit; /* decompressing: the most bytes to hand out in all; 0: no limit */
+    /* decompressing: 0, or refuse a file (LIMIT) before any block up to which more than
+     * MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes) are claimed by the headers; stored and
+     * constant blocks cost no time and count a 128th. 1024 is far above what honest data reach, and
+     * bounds the time that a forged file can ask for */
+    uint64_t max_ratio; /* up to 2^32 */
     int verify; /* compressing: decode each block before it is handed out */
     int (*progress)(void *context,
                     /* called now and then during the work with the number of original bytes done

@@ -1577,6 +1577,34 @@ static void limits(void) {
     free(packed.bytes), free(out.bytes), free(two.bytes);
 }
 
+/* What headers claim against what is there: two blocks that must be predicted, or of one byte. */
+static void ratios(void) {
+    const size_t n = MEGABYTE_RATIO_FREE + 100000;
+    uint8_t *bytes = need(n, 1);
+    buffer packed = {0}, out = {0};
+    for (int constant = 0; constant < 2; constant++) {
+        if (!constant) bytes[n / 4] = bytes[3 * n / 4] = 1;
+        else memset(bytes, 0, n);
+        way w = {.options = {.block = (uint32_t)(n / 2), .size = n, .level = 1}, .push = 50000};
+        OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &w, bytes, n, &packed));
+        CHECK(packed.n > 30 && packed.n < 500, "%zu bytes", packed.n);
+        for (uint64_t ratio = 0; ratio <= 4096; ratio += ratio ? 4095 : 1) {
+            way r = {.options = {.block = (uint32_t)(n / 2), .contexts = 1, .max_ratio = ratio},
+                     .push = 50000};
+            name_case("%s, ratio %d", constant ? "one byte" : "two blocks", (int)ratio);
+            CHECK_STATUS(
+                run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, packed.bytes, packed.n, &out),
+                ratio == 1 && !constant ? MEGABYTE_LIMIT : MEGABYTE_OK);
+            CHECK(out.n == (ratio == 1 && !constant ? n / 2 : n) || !out.n, "%zu bytes", out.n);
+        }
+    }
+    megabyte_codec *codec;
+    const megabyte_codec_options o = {.max_ratio = (uint64_t)1 << 32};
+    CHECK_STATUS(megabyte_codec_create(&codec, tiny->model, MEGABYTE_DECOMPRESS, &o, NULL, NULL),
+                 MEGABYTE_INVALID_ARGUMENT);
+    free(bytes), free(packed.bytes), free(out.bytes);
+}
+
 typedef struct watcher {
     uint64_t last;
     int calls, cancel_at,
@@ -2682,6 +2710,7 @@ int main(int argc, char **argv) {
     RUN(wrong_files);
     RUN(corrupt_blocks);
     RUN(limits);
+    RUN(ratios);
     RUN(progress);
     RUN(wrong_calls);
     RUN(memory);
