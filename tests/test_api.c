@@ -1169,8 +1169,69 @@ static void two_threads_share_a_model(void) {
     }
 }
 
+static size_t touched(const void *object, size_t size) { /* counter_alloc's filling is 0x5e */
+    const uint8_t *p = object;
+    size_t n = 0;
+    for (size_t i = 0; i < size; i++) n += p[i] != 0x5e;
+    return n;
+}
+
+/* A small file may ask for a long context and long patches: the memory that goes with them comes
+ * as it is used, not at creation and not at a reset. */
+static void untouched(void) {
+    static const synthetic y = {.name = "untouched",
+                                .stages = 2,
+                                .n = {6000, 2048},
+                                .dim = {8, 4},
+                                .depth = {1, 1},
+                                .heads = 2,
+                                .dim_head = 64,
+                                .ff_mult = 1,
+                                .vocabulary = 256,
+                                .rotary = 1,
+                                .type = "F32"};
+    char mb[200];
+    megabyte_model *model = open_model(synthetic_model(mb, &y, 1, "q8", NULL));
+    megabyte_engine *engine;
+    megabyte_stream *stream, *copy;
+    counter c = {0};
+    megabyte_allocator a = counting(&c);
+    const megabyte_engine_options eo = {.batch = 1};
+    size_t size, saved;
+    OK(megabyte_engine_size(model, &eo, &size));
+    OK(megabyte_engine_create(&engine, model, &eo, &a, NULL));
+    CHECK(size > 400000 && touched(engine, size) < 50000, "%zu of %zu", touched(engine, size),
+          size);
+    const megabyte_stream_options so = {.engine = engine};
+    OK(megabyte_stream_size(model, &so, &size));
+    OK(megabyte_stream_create(&stream, model, &so, &a, NULL));
+    OK(megabyte_stream_create(&copy, model, &so, &a, NULL));
+    CHECK(size > 20000000 && touched(stream, size) < 200000, "%zu of %zu", touched(stream, size),
+          size);
+    OK(megabyte_stream_feed(stream, "some bytes", 10));
+    OK(megabyte_stream_copy(copy, stream));
+    CHECK(touched(copy, size) < 300000, "%zu", touched(copy, size));
+    megabyte_stream_reset(stream);
+    CHECK(touched(stream, size) < 300000, "%zu", touched(stream, size));
+    saved = megabyte_stream_save_size(stream); /* what was never touched is saved as zeros */
+    uint8_t *state[2] = {need(saved, 1), need(saved, 1)};
+    OK(megabyte_stream_save(stream, state[0], saved));
+    megabyte_stream_reset(copy);
+    OK(megabyte_stream_load(copy, state[0], saved));
+    OK(megabyte_stream_feed(copy, "others", 6));
+    megabyte_stream_reset(copy);
+    OK(megabyte_stream_save(copy, state[1], saved));
+    CHECK(!memcmp(state[0], state[1], saved), "a reset stream shows what it held before");
+    free(state[0]), free(state[1]);
+    megabyte_stream_free(copy);
+    megabyte_stream_free(stream);
+    megabyte_engine_free(engine);
+    megabyte_model_close(model);
+}
+
 int main(void) {
     GROUP(set_up);
+    GROUP(untouched);
     GROUP(versions_and_texts);
     GROUP(descriptions);
     GROUP(metadata);
