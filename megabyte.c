@@ -6045,7 +6045,7 @@ struct megabyte_codec {
     u32 n_head, end_seen;
     enum { IN_HEADER, IN_BLOCK, IN_CODE, IN_CHECK } state;
     u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
-    u64 work; /* of `declared`, those that must be predicted, and a 128th of the others */
+    u64 work; /* of `declared`, what the network must predict, and a 128th of the rest */
 };
 
 /* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to
@@ -6651,7 +6651,7 @@ static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
         return;
     }
     /* Headers are cheap to forge: 30 bytes can claim hours of work. */
-    c->work += method > MEGABYTE_CONSTANT ? n : n / 128;
+    c->work += method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED ? n : n / 128;
     if (c->options.max_ratio &&
         c->work > MEGABYTE_RATIO_FREE + c->options.max_ratio * (c->pushed + n_code)) {
         fail(&c->error, MEGABYTE_LIMIT, c->pushed,

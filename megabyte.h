@@ -512,10 +512,10 @@ typedef struct megabyte_codec_options {
     size_t n_prime;
     const char *as; /* as in megabyte_stream_options; primes, too: both sides need the same */
     uint64_t limit; /* decompressing: the most bytes to hand out in all; 0: no limit */
-    /* decompressing: 0, or refuse a file (LIMIT) before any block up to which more than
-     * MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes) are claimed by the headers; stored and
-     * constant blocks cost no time and count a 128th. 1024 is far above what honest data reach, and
-     * bounds the time that a forged file can ask for */
+    /* decompressing: 0, or refuse (LIMIT) a block up to which the headers claim more than
+     * MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not need the
+     * network are a hundred times faster and count a 128th. 1024 is far above what honest data
+     * reach and bounds the time that a forged file can ask for */
     uint64_t max_ratio; /* up to 2^32 */
     int verify; /* compressing: decode each block before it is handed out */
     int (*progress)(void *context,

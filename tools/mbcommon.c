@@ -246,6 +246,8 @@ int parse_options(const command *self, const option *own, size_t n_own, shared_o
          "0: all cores; the results never depend on it"},
         {"isa", 0, OPTION_TEXT, &shared->isa_name, 0, 0, "NAME",
          "instruction set: auto, or one that info lists"},
+        {"memory", 0, OPTION_SIZE, &shared->memory, 0, ANY, "SIZE",
+         "refuse what needs more memory than this (default: this machine's)"},
         {"json", 0, OPTION_FLAG, &shared->json, 0, 0, NULL, "print a JSON object"},
     };
     int n_arguments = 0;
@@ -373,6 +375,23 @@ _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_st
     die(path, why);
 }
 
+uint64_t physical_memory(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : (uint64_t)4 << 30;
+}
+
+/* A model file of a few KB may need gigabytes: that is told, not tried. */
+int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]) {
+    if (bytes <= s->memory) return 1;
+    snprintf(why, 256,
+             "%s needs up to %.0f MB of memory, more than the %.0f MB %s; --memory %lluM "
+             "allows it",
+             what, 1e-6 * (double)bytes, 1e-6 * (double)s->memory,
+             s->memory == physical_memory() ? "of this machine" : "allowed",
+             (unsigned long long)(bytes >> 20) + 1);
+    return 0;
+}
+
 void open_model(session *s, const shared_options *shared) {
     megabyte_error error;
     const char *name;
@@ -383,6 +402,7 @@ void open_model(session *s, const shared_options *shared) {
     megabyte_status status = megabyte_model_open(&s->model, s->path, NULL, &error);
     if (status) die_of(s->path, &error, status);
     megabyte_model_describe(s->model, &s->info);
+    s->memory = shared->memory ? shared->memory : physical_memory();
 }
 
 /* Appends the model at `path` if it is one. */
@@ -459,6 +479,11 @@ static megabyte_isa isa_by_name(const char *name) {
 void open_engine(session *s, const shared_options *shared, uint32_t threads) {
     megabyte_error error;
     megabyte_engine_options options = {.threads = threads, .isa = isa_by_name(shared->isa_name)};
+    char why[256];
+    size_t size;
+    if (!megabyte_engine_size(s->model, &options, &size) &&
+        !memory_suffices(s, "an engine of this model", size, why))
+        die(s->path, why);
     megabyte_status status = megabyte_engine_create(&s->engine, s->model, &options, NULL, &error);
     if (status) die_of(s->path, &error, status);
     s->isa = megabyte_engine_isa(s->engine);
@@ -493,7 +518,12 @@ megabyte_stream *new_stream(const session *s, uint64_t context, const char *as) 
     megabyte_stream *stream;
     const megabyte_stream_options options = {.engine = s->engine, .context = context, .as = as};
     const char *fault = fault_of_type(s, as, &error);
+    char why[256];
+    size_t size;
     if (fault) die("--as", fault);
+    if (!megabyte_stream_size(s->model, &options, &size) &&
+        !memory_suffices(s, "a stream of this model", size, why))
+        die(s->path, why);
     megabyte_status status = megabyte_stream_create(&stream, s->model, &options, NULL, &error);
     if (status == MEGABYTE_INVALID_ARGUMENT && context) die("--context", error.text);
     if (status) die_of(s->path, &error, status);

@@ -249,6 +249,10 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
     size_t n, used, taken, given;
     if (!o->window) options.block = megabyte_codec_block(&options);
     options.size = 0; /* known only to be cut alike: the file may grow */
+    char why[256];
+    if (!megabyte_codec_size(o->s.model, MEGABYTE_COMPRESS, &options, &n) &&
+        !memory_suffices(&o->s, "compressing", n, why))
+        return complain(t->name, why);
     if (megabyte_codec_create(&codec, o->s.model, MEGABYTE_COMPRESS, &options, NULL, &error))
         return complain(t->name, error.text);
     o->bar = (progress){.start = now()};

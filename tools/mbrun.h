@@ -39,6 +39,7 @@ typedef struct command {
 typedef struct shared_options {
     const char *model, *isa_name;
     uint64_t threads;
+    uint64_t memory; /* the most that may be asked for; 0: what this machine has */
     int json;
 } shared_options;
 
@@ -71,6 +72,7 @@ typedef struct session {
     megabyte_info info;
     megabyte_isa isa; /* the one that the engine uses */
     uint32_t threads;
+    uint64_t memory; /* the most that may be asked for */
     char path[4096]; /* the model's file */
 } session;
 
@@ -100,6 +102,10 @@ megabyte_stream *new_stream(const session *s, uint64_t context,
 const char *fault_of_type(const session *s, const char *as,
                           megabyte_error *error); /* of --as; NULL if it will do */
 uint32_t count_cores(void); /* those this process may use, <= 256 */
+
+uint64_t physical_memory(void); /* bytes that this machine has */
+/* 1 if `bytes` for `what` may be asked for, else 0 with a text that says so in `why`. */
+int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]);
 
 /* -------------------------------------------------------------------------------- odds and ends */
 

@@ -45,6 +45,11 @@
  * fill it again, and many blocks together are decoded faster than one */
 #define LINGER 20
 
+/* Without --limit a file may decode to what honest data might: see max_ratio in megabyte.h. */
+#define LIKELY_RATIO 1024
+#define UNLIKELY_ONLY UINT64_MAX /* as `limit`: none was given */
+#define SMALL_CLAIM 65536 /* bytes that are not worth a word beforehand */
+
 typedef struct zipper {
     const command *self;
     shared_options shared;
@@ -72,6 +77,7 @@ typedef struct job {
     struct stat status; /* of the input */
     uint64_t size; /* bytes of the input from where it stands; MEGABYTE_SIZE_UNKNOWN for pipes */
     uint64_t expected; /* original bytes, for the bar; 0: unknown */
+    char claim[128]; /* what the headers say of the work ahead; "" if unknown or little */
     uint8_t head[MEGABYTE_HEADER_MAX]; /* what was read already */
     size_t n_head;
     int out; /* -1: none */
@@ -216,6 +222,7 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
 typedef struct survey {
     megabyte_container first; /* the first member's header */
     uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHODS];
+    uint64_t predicted; /* of `original`, what the network must read byte by byte */
     uint32_t block, halvings,
         contexts; /* the largest, the fewest, the most: what a codec must be made for */
     uint32_t format_version; /* the newest */
@@ -226,6 +233,7 @@ static void count_block(survey *v, int method, uint64_t size) {
     v->blocks++;
     v->original += size;
     if (method >= 0 && method < MEGABYTE_METHODS) v->by_method[method]++;
+    if (method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED) v->predicted += size;
 }
 
 static void count_member(survey *v, const megabyte_container *c) {
@@ -476,19 +484,13 @@ static int use_model_of(zipper *z, const job *j, const megabyte_container *heade
     return 1;
 }
 
-/* A quarter of the memory that this machine has. */
-static uint64_t memory_allowed(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : (uint64_t)1 << 30;
-}
-
 static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blocks) {
     size_t size;
     o->streams = z->streams ? (uint32_t)z->streams : DEFAULT_STREAMS;
     if (blocks < o->streams) o->streams = blocks ? (uint32_t)blocks : 1;
     while (o->streams > 1) {
         megabyte_status status = megabyte_codec_size(z->s.model, z->mode, o, &size);
-        if (status ? status != MEGABYTE_OUT_OF_MEMORY : size <= memory_allowed()) break;
+        if (status ? status != MEGABYTE_OUT_OF_MEMORY : size <= z->s.memory / 4) break;
         o->streams--;
     }
 }
@@ -526,6 +528,39 @@ static megabyte_codec_options options_for_compressing(job *j) {
     return o;
 }
 
+/* Bytes per second of one stream, by a short trial: what decompressing a block takes, or less when
+ * several are decoded side by side. 0 if it cannot be told. */
+static double measure_rate(const zipper *z) {
+    const megabyte_stream_options options = {.engine = z->s.engine, .as = z->as};
+    const int trial = 48;
+    megabyte_stream *stream;
+    if (megabyte_stream_create(&stream, z->s.model, &options, NULL, NULL)) return 0;
+    double start = now();
+    for (int i = 0; i < trial; i++) megabyte_stream_step(stream, 'e');
+    double rate = trial / (now() - start + 1e-9);
+    megabyte_stream_free(stream);
+    return rate;
+}
+
+/* Tells how much work a file asks for before it is begun: headers are easily forged. */
+static void describe_claim(job *j, const survey *v) {
+    double rate = v->predicted ? measure_rate(j->z) : 0;
+    int n = snprintf(j->claim, sizeof j->claim, "its headers claim %llu bytes",
+                     (unsigned long long)v->original);
+    if (rate > 0) {
+        double s = (double)v->predicted / rate;
+        const char *unit = s < 120 ? "s" : s < 7200 ? "min" : "h";
+        snprintf(j->claim + n, sizeof j->claim - (size_t)n,
+                 ", up to %.0f %s at %.1f KB/s (less with several blocks)",
+                 ceil(s < 120    ? s
+                      : s < 7200 ? s / 60
+                                 : s / 3600),
+                 unit, 1e-3 * rate);
+    }
+    if ((j->z->verbose || isatty(STDERR_FILENO)) && !j->z->quiet)
+        fprintf(stderr, "mbrun: %s: %s\n", j->name, j->claim);
+}
+
 /* Room for everything that the headers announce (of a pipe: the first one, and what others have by
  * default). */
 static megabyte_codec_options options_for_decompressing(job *j, const megabyte_container *header) {
@@ -535,7 +570,8 @@ static megabyte_codec_options options_for_decompressing(job *j, const megabyte_c
     o.block = header->block;
     o.halvings = header->halvings;
     o.contexts = header->contexts;
-    o.limit = z->limit;
+    if (z->limit == UNLIKELY_ONLY) o.max_ratio = LIKELY_RATIO;
+    else o.limit = z->limit;
     if (header->size != MEGABYTE_SIZE_UNKNOWN) {
         j->expected = header->size;
         if (header->block) blocks = header->size ? (header->size - 1) / header->block + 1 : 1;
@@ -552,6 +588,7 @@ static megabyte_codec_options options_for_decompressing(job *j, const megabyte_c
             if (v.members && v.halvings < o.halvings) o.halvings = v.halvings;
             if (v.contexts > o.contexts) o.contexts = v.contexts;
             if (!status && v.compressed == j->size) j->expected = v.original;
+            if (v.original > SMALL_CLAIM) describe_claim(j, &v);
         }
     }
     if (o.block < MEGABYTE_BLOCK_DEFAULT) o.block = MEGABYTE_BLOCK_DEFAULT;
@@ -573,6 +610,11 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     }
     megabyte_codec_free(z->codec);
     z->codec = NULL;
+    size_t size;
+    if (!megabyte_codec_size(z->s.model, z->mode, o, &size) &&
+        !memory_suffices(&z->s, z->mode == MEGABYTE_COMPRESS ? "compressing" : "decompressing",
+                         size, why))
+        return complain(j->name, why);
     z->size_was_told = z->mode == MEGABYTE_COMPRESS && o->size != 0;
     megabyte_status status = megabyte_codec_create(&z->codec, z->s.model, z->mode, o, NULL, &error);
     if (!status) return 1;
@@ -584,14 +626,17 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
 static int codec_failed(job *j, megabyte_status status) {
     const megabyte_error *error = megabyte_codec_error(j->z->codec);
     const char *text = error->text[0] ? error->text : megabyte_status_string(status);
-    char why[256];
+    char why[512];
     end_progress(&j->z->bar);
     if (status == MEGABYTE_CANCELLED && stop_requested()) return 0;
     if (status == MEGABYTE_TRAILING_DATA) j->has_trailing_data = 1;
     if (status == MEGABYTE_INVALID_ARGUMENT && j->z->size_was_told)
         return complain(j->name, "changed while it was read");
-    snprintf(why, sizeof why, "%s%s", text,
-             status == MEGABYTE_WRONG_PRIME ? " (options --prime and --as)" : "");
+    int n = snprintf(why, sizeof why, "%s%s", text,
+                     status == MEGABYTE_WRONG_PRIME ? " (options --prime and --as)" : "");
+    if (status == MEGABYTE_LIMIT && n > 0)
+        snprintf(why + n, sizeof why - (size_t)n, "%s%s; --limit SIZE allows more, 0 anything",
+                 *j->claim ? ": " : "", j->claim);
     return complain(j->name, why);
 }
 
@@ -801,7 +846,7 @@ static int compare_all(zipper *z, char **paths, int n);
 
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
-    zipper z = {.self = self, .writes = who != TESTS};
+    zipper z = {.self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY};
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
     z.mode = who == COMPRESSES ? MEGABYTE_COMPRESS : MEGABYTE_DECOMPRESS;
@@ -848,7 +893,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
           "decode each block before it is written"}},
         {DECOMPRESSES | TESTS,
          {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
-          "fail if a file decodes to more than this (0: no limit)"}},
+          "refuse a file that claims more than this (0: none; default: see --help's text)"}},
         {all,
          {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE",
           who == COMPRESSES ? "make the model read FILE before each block; decoding needs it"
