@@ -557,7 +557,7 @@ static void describe_claim(job *j, const survey *v) {
                                  : s / 3600),
                  unit, 1e-3 * rate);
     }
-    if ((j->z->verbose || isatty(STDERR_FILENO)) && !j->z->quiet)
+    if (v->predicted > SMALL_CLAIM && (j->z->verbose || isatty(STDERR_FILENO)) && !j->z->quiet)
         fprintf(stderr, "mbrun: %s: %s\n", j->name, j->claim);
 }
 
