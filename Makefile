@@ -31,8 +31,8 @@ megabyte.o: megabyte.c megabyte.h
 libmegabyte.a: megabyte.o
 	$(AR) rcs $@ megabyte.o
 
-MBRUN = tools/mbrun.c tools/mbzip.c tools/mbbench.c tools/mbcommon.c
-tools/mbrun: $(MBRUN) tools/mbrun.h tools/mbpeak.h megabyte.o
+MBRUN = tools/mbrun.c tools/mbzip.c tools/mbbench.c tools/mbcommon.c tools/output.c
+tools/mbrun: $(MBRUN) tools/mbrun.h tools/output.h tools/mbpeak.h megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 
 tools/mbconvert: tools/mbconvert.c megabyte.c megabyte.h # includes megabyte.c

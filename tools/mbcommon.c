@@ -15,6 +15,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -28,10 +29,24 @@
 
 /* ========================================================================== 1 errors and memory */
 
+void print_harmless(FILE *out, const char *text) {
+    const uint8_t *p = (const uint8_t *)text;
+    for (size_t left = strlen(text), n; left; p += n, left -= n) {
+        n = utf8_length(p, left);
+        if (!n || *p < 0x20 || *p == 0x7F || (*p == 0xC2 && p[1] < 0xA0)) fputc('?', out);
+        else fwrite(p, 1, n, out);
+        if (!n) n = 1;
+    }
+}
+
 /* Returns 0, so that `return complain(...)` says "failed". */
 int complain(const char *what, const char *why) {
     fflush(stdout);
-    fprintf(stderr, "mbrun: %s: %s\n", what, why);
+    fputs("mbrun: ", stderr);
+    print_harmless(stderr, what);
+    fputs(": ", stderr);
+    print_harmless(stderr, why);
+    fputc('\n', stderr);
     return 0;
 }
 
@@ -41,21 +56,57 @@ _Noreturn void die(const char *what, const char *why) {
 }
 
 _Noreturn void usage_error(const command *self, const char *what, const char *why) {
-    fprintf(stderr, "mbrun: %s: %s\nTry 'mbrun%s%s --help'.\n", what, why, self ? " " : "",
-            self ? self->name : "");
+    complain(what, why);
+    fprintf(stderr, "Try 'mbrun%s%s --help'.\n", self ? " " : "", self ? self->name : "");
     exit(2);
 }
 
-/* A reader that went away (mbrun ... | head) is no failure: leave without a word, and without
- * flushing again. */
+static const char *volatile unfinished; /* the temporary file of now */
+
+/* A reader that went away (mbrun ... | head) ends a filter without a word, by the signal: that is
+ * what shells and scripts know. */
+int ignores_pipes;
+_Noreturn void reader_went_away(void) {
+    if (unfinished) unlink(unfinished);
+    if (!ignores_pipes) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+    fputs("mbrun: standard output: nobody reads it\n", stderr);
+    _Exit(1);
+}
+
 _Noreturn void output_failed(void) {
-    if (errno == EPIPE) exit(0); /* not _Exit: a file of logits may still be in its buffer */
+    if (errno == EPIPE) reader_went_away();
     fprintf(stderr, "mbrun: standard output: %s\n", strerror(errno));
+    if (unfinished) unlink(unfinished);
     _Exit(1);
 }
 
 void flush_output(void) {
     if (fflush(stdout) || ferror(stdout)) output_failed();
+}
+
+/* From then on reports go nowhere. */
+static int report_errno;
+void flush_report(void) {
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout)) return;
+    if (!report_errno) report_errno = errno ? errno : EIO;
+    int nowhere = open("/dev/null", O_WRONLY);
+    if (nowhere >= 0) {
+        dup2(nowhere, STDOUT_FILENO);
+        close(nowhere);
+    }
+    clearerr(stdout);
+    fflush(stdout);
+}
+
+int report_failure(void) {
+    flush_report();
+    if (report_errno == EPIPE) reader_went_away();
+    if (report_errno) complain("standard output", strerror(report_errno));
+    return report_errno != 0;
 }
 
 void *allocate(size_t size) {
@@ -95,8 +146,6 @@ double now(void) {
 }
 
 static volatile sig_atomic_t interrupted;
-static const char *volatile unfinished;
-
 /* A second Ctrl-C ends the program at once, should the first one be noticed too late. */
 static void on_interrupt(int number) {
     if (interrupted) {
@@ -108,7 +157,7 @@ static void on_interrupt(int number) {
 
 /* What was ignored when the program began (nohup, a shell's background job) stays ignored. */
 void catch_interrupt(void) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
     for (size_t i = 0; i < COUNT_OF(numbers); i++) {
         struct sigaction action, before;
         memset(&action, 0, sizeof action);
@@ -142,7 +191,11 @@ void show_progress(progress *p, uint64_t done, uint64_t expected, const char *no
     }
     n += snprintf(line + n, sizeof line - (size_t)n, "  %.1f KB/s%s%.24s",
                   1e-3 * (double)done / (seconds + 1e-9), *note ? "  " : "", note);
-    fprintf(stderr, "\r%s  %.*s\033[K", line, n < 76 ? 77 - n : 0, name); /* 80 columns */
+    char shown[96]; /* 80 columns in all */
+    snprintf(shown, sizeof shown, "%.*s", n < 76 ? 77 - n : 0, name);
+    fprintf(stderr, "\r%s  ", line);
+    print_harmless(stderr, shown);
+    fputs("\033[K", stderr);
 }
 
 void end_progress(progress *p) {

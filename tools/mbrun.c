@@ -13,6 +13,7 @@
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "mbrun.h"
+#include "output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -174,7 +175,9 @@ typedef struct scorer {
     uint8_t *input; /* PIECE bytes */
     float *bits[2]; /* [PIECE] of each pass, NULL unless strided */
     float *logits; /* PIECE * V, NULL if not asked for */
-    FILE *logits_file;
+    FILE *logits_file; /* a copy of to.file, or stdout */
+    output to;
+    int force;
     progress bar;
 } scorer;
 
@@ -186,12 +189,20 @@ typedef struct tally {
 
 static double bits_per_byte(const tally *t) { return t->bytes ? t->bits / (double)t->bytes : 0; }
 
-/* OUT is overwritten, as by any tool's named output of raw numbers: scripts write it again and
- * again. */
-static void open_logits(scorer *o) {
-    o->logits_file = strcmp(o->logits_path, "-") ? fopen(o->logits_path, "wb") : stdout;
-    if (!o->logits_file) die(o->logits_path, strerror(errno));
+/* OUT appears when all of it is there. */
+static void open_logits(scorer *o, const char *input) {
+    struct stat there;
+    int is_there = strcmp(input, "-") ? !stat(input, &there) : !fstat(STDIN_FILENO, &there);
     o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary);
+    if (!strcmp(o->logits_path, "-")) {
+        o->logits_file = stdout;
+        return;
+    }
+    if (!name_output(&o->to, o->logits_path, o->force, 1, is_there ? &there : NULL) ||
+        !create_output(&o->to))
+        die(o->logits_path, o->to.why);
+    o->logits_file = fdopen(dup(o->to.file), "wb");
+    if (!o->logits_file) die(o->logits_path, strerror(errno));
 }
 
 static int write_logits(const scorer *o, size_t n) {
@@ -210,18 +221,18 @@ static int write_logits(const scorer *o, size_t n) {
     return complain(o->logits_path, strerror(errno));
 }
 
-/* Closes the file; half a file is worse than none, so it is removed unless everything went well.
- * Returns 1 if so. */
+/* Half a file is worse than none. Returns 1 if everything went well. */
 static int close_logits(scorer *o, int good) {
-    struct stat status;
     if (!o->logits_file) return good;
     if (o->logits_file == stdout) {
         flush_output();
         return good;
     }
-    if (fclose(o->logits_file)) good = complain(o->logits_path, strerror(errno));
-    if (!good && !stat(o->logits_path, &status) && S_ISREG(status.st_mode)) remove(o->logits_path);
-    return good;
+    if (fclose(o->logits_file) && good) good = complain(o->logits_path, strerror(errno));
+    int kept = finish_output(&o->to, good, NULL);
+    if (good && !kept) complain(o->logits_path, o->to.why);
+    free_output(&o->to);
+    return kept;
 }
 
 static size_t read_piece(const scorer *o, FILE *in, const tally *t, size_t want) {
@@ -353,8 +364,10 @@ static int score_file(scorer *o, const char *path, tally *t) {
 }
 
 static void print_tally(const tally *t, FILE *out) {
-    fprintf(out, "%12llu  %9.5f  %12.0f  %s\n", (unsigned long long)t->bytes, bits_per_byte(t),
-            ceil(t->bits / 8), t->name);
+    fprintf(out, "%12llu  %9.5f  %12.0f  ", (unsigned long long)t->bytes, bits_per_byte(t),
+            ceil(t->bits / 8));
+    print_harmless(out, t->name);
+    fputc('\n', out);
 }
 
 static void print_tally_json(const tally *t) {
@@ -421,6 +434,7 @@ static int run_score(const command *self, int argc, char **argv) {
         {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
         {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
          "write float32 [n, vocabulary], little-endian (one FILE only)"},
+        {"force", 'f', OPTION_FLAG, &o.force, 0, 0, NULL, "overwrite OUT"},
         {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL,
          "what compress comes to: the model mixed with contexts (-7)"},
     };
@@ -445,8 +459,8 @@ static int run_score(const command *self, int argc, char **argv) {
         o.second = new_stream(&o.s, o.context, o.as);
         for (int i = 0; i < 2; i++) o.bits[i] = allocate(sizeof(float) * PIECE);
     }
-    if (o.logits_path) open_logits(&o);
     catch_interrupt();
+    if (o.logits_path) open_logits(&o, argv[0]);
     int status = score_files(&o, argv, n_files);
     if (!close_logits(&o, status == 0) && !status) status = 1;
     megabyte_stream_free(o.stream);
@@ -460,15 +474,6 @@ static int run_score(const command *self, int argc, char **argv) {
 }
 
 /* ======================================================================================= 3 info */
-
-/* A model file is a stranger's: its texts must not command the terminal. */
-static void print_harmless(const char *text) {
-    for (const uint8_t *p = (const uint8_t *)text; *p; p++) {
-        int is_c1 = p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0;
-        putchar(*p < 0x20 || *p == 0x7F || is_c1 ? '?' : *p);
-        p += is_c1;
-    }
-}
 
 static const char *stage_name(const megabyte_info *info, uint32_t s) {
     return s == 0 ? "global" : s + 1 == info->n_stages ? "local" : "middle";
@@ -562,12 +567,13 @@ static void print_stage_words(const megabyte_info *info, uint32_t i) {
 static void print_info(const session *s, const memory_use *m, const char *verified) {
     const megabyte_info *info = &s->info;
     const char *key, *value;
-    printf("%s\n", s->path);
+    print_harmless(stdout, s->path);
+    putchar('\n');
     for (uint32_t i = 0; (key = megabyte_model_metadata_at(s->model, i, &value)); i++) {
         printf("  ");
-        print_harmless(key);
+        print_harmless(stdout, key);
         printf("%*s", (int)(strlen(key) < 16 ? 16 - strlen(key) : 1), "");
-        print_harmless(value);
+        print_harmless(stdout, value);
         putchar('\n');
     }
     printf("  family          %s, %s weights\n", info->family, info->quantization);
@@ -766,7 +772,7 @@ int main(int argc, char **argv) {
         print_usage(stderr);
         return 2;
     }
-    signal(SIGPIPE, SIG_IGN); /* a write then fails with EPIPE: see output_failed */
+    ignores_pipes = signal(SIGPIPE, SIG_IGN) == SIG_IGN; /* EPIPE is told: see output_failed */
     signal(SIGXFSZ, SIG_IGN); /* and with EFBIG beyond the limit on sizes */
     for (int i = 0; i < 3;
          i++) /* what was closed must not become the next file; using it still fails */

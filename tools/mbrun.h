@@ -63,6 +63,14 @@ int complain(const char *what,
              const char *why); /* the same as die, but returns 0: `return complain(...)` */
 _Noreturn void output_failed(void); /* standard output did: quiet about a closed pipe */
 void flush_output(void); /* or output_failed */
+/* The same for reports beside the real work: it goes on, and report_failure tells in the end. */
+void flush_report(void);
+int report_failure(void); /* 1: a report could not be printed; does not return without its reader */
+_Noreturn void reader_went_away(void); /* of a pipe: dies by SIGPIPE, as other filters do */
+extern int ignores_pipes; /* SIGPIPE was ignored when the program began */
+/* Names and texts of strangers must not command the terminal: control characters and what is no
+ * UTF-8 are printed as `?`. */
+void print_harmless(FILE *out, const char *text);
 
 /* ----------------------------------------------------------------------------- the model in use */
 

@@ -18,6 +18,7 @@
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include "mbrun.h"
+#include "output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +33,7 @@
 #include <unistd.h>
 
 #ifdef __APPLE__
-#define st_atim st_atimespec
+#define st_ctim st_ctimespec
 #define st_mtim st_mtimespec
 #endif
 
@@ -80,8 +81,9 @@ typedef struct job {
     char claim[128]; /* what the headers say of the work ahead; "" if unknown or little */
     uint8_t head[MEGABYTE_HEADER_MAX]; /* what was read already */
     size_t n_head;
-    int out; /* -1: none */
-    char *final, *temporary; /* names of the output, NULL for standard output and devices */
+    int is_link; /* the input's name is a symbolic link */
+    output to; /* path NULL: standard output, or none */
+    int to_stdout;
     uint64_t bytes_in, bytes_out;
     double seconds;
     megabyte_codec_counts counts;
@@ -139,6 +141,7 @@ static int open_input(job *j, int follow, int any_kind) {
         if (S_ISLNK(j->status.st_mode)) {
             if (!follow)
                 return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
+            j->is_link = 1;
             if (stat(j->path, &j->status)) return complain(j->name, strerror(errno));
         }
         if (S_ISDIR(j->status.st_mode)) return skip(z, j->name, "is a directory; skipped");
@@ -148,6 +151,13 @@ static int open_input(job *j, int follow, int any_kind) {
         if (j->in < 0) return complain(j->name, strerror(errno));
     }
     if (fstat(j->in, &j->status)) return complain(j->name, strerror(errno));
+    if (z->remove_input && !z->force && is_regular(j)) { /* as gzip and xz have it */
+        if (j->status.st_nlink > 1)
+            return complain(j->name, "has other hard links; skipped with --rm (not with -f)");
+        if (j->status.st_mode & (S_ISUID | S_ISGID | S_ISVTX))
+            return complain(j->name, "has its setuid, setgid or sticky bit set; skipped with --rm "
+                                     "(not with -f)");
+    }
     if (z->mode == MEGABYTE_DECOMPRESS && isatty(j->in) && !z->force)
         return complain(j->name, "is a terminal; compressed data is not read from one without -f");
     if (is_regular(j)) {
@@ -303,138 +313,81 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
 /* ==================================================================================== 3 writing */
 
 /* Decides where the output goes. Nothing is created yet. */
-static int name_output(job *j) {
+static int choose_output(job *j) {
     const zipper *z = j->z;
-    struct stat there;
-    j->out = -1;
+    char *path = NULL;
     if (!z->writes) return 1;
     if (z->to_stdout || (!z->output && j->in == STDIN_FILENO)) {
-        j->out = STDOUT_FILENO;
-        if (z->mode == MEGABYTE_COMPRESS && isatty(j->out) && !z->force)
-            return complain("standard output",
-                            "is a terminal; compressed data is not written to one without -f");
-        return 1;
-    }
-    if (z->output) { /* through a link to what it means */
-        int is_link = !lstat(z->output, &there) && S_ISLNK(there.st_mode);
-        j->final = is_link ? realpath(z->output, NULL) : NULL;
-        if (!j->final) j->final = copy_text(z->output);
+        j->to_stdout = 1;
+        j->to.file = STDOUT_FILENO;
+    } else if (z->output) {
+        struct stat there;
+        if (z->remove_input && !stat(z->output, &there) && !S_ISREG(there.st_mode))
+            return complain(z->output, "is no regular file, so nobody knows where the data goes: "
+                                       "not together with --rm");
+        path = copy_text(z->output);
     } else if (z->mode == MEGABYTE_COMPRESS) {
         if (has_suffix(j->path) && !z->force)
             return skip(z, j->name, "already has the suffix " SUFFIX "; skipped (not with -f)");
-        j->final = allocate(strlen(j->path) + sizeof SUFFIX);
-        strcat(strcpy(j->final, j->path), SUFFIX);
+        path = allocate(strlen(j->path) + sizeof SUFFIX);
+        strcat(strcpy(path, j->path), SUFFIX);
     } else {
         if (!has_suffix(j->path))
             return skip(z, j->name,
                         "has not the suffix " SUFFIX "; skipped (name the output with -o)");
-        j->final = copy_text(j->path);
-        j->final[strlen(j->final) - strlen(SUFFIX)] = 0;
+        path = copy_text(j->path);
+        path[strlen(path) - strlen(SUFFIX)] = 0;
     }
-    if (!stat(j->final, &there)) {
-        if (S_ISDIR(there.st_mode)) return complain(j->final, "is a directory");
-        if (there.st_dev == j->status.st_dev && there.st_ino == j->status.st_ino && is_regular(j))
-            return complain(j->final, "is the input");
-        if (!S_ISREG(there.st_mode) && z->output) { /* a device or a pipe: not to be replaced */
-            j->out = open(j->final, O_WRONLY | O_NOCTTY);
-            if (j->out < 0) return complain(j->final, strerror(errno));
-            if (z->mode == MEGABYTE_COMPRESS && isatty(j->out) && !z->force)
-                return complain(j->final,
-                                "is a terminal; compressed data is not written to one without -f");
-            return 1;
-        }
+    if (path && !name_output(&j->to, path, z->force, z->output != NULL, &j->status)) {
+        free(path);
+        return complain(j->to.path, j->to.why);
     }
-    if (lstat(j->final, &there)) return errno == ENOENT || complain(j->final, strerror(errno));
-    return z->force || complain(j->final, "already exists; overwritten with -f only");
-}
-
-/* A temporary file in the same directory, private until it is complete. */
-static int create_output(job *j) {
-    static const char pattern[] = ".mbrun-XXXXXX";
-    if (!j->final || j->out >= 0) return 1;
-    size_t n = (size_t)(base_name(j->final) - j->final);
-    j->temporary = allocate(n + sizeof pattern);
-    memcpy(j->temporary, j->final, n);
-    memcpy(j->temporary + n, pattern, sizeof pattern);
-    j->out = mkstemp(j->temporary);
-    if (j->out < 0) {
-        free(j->temporary);
-        j->temporary = NULL;
-        return complain(j->final, strerror(errno));
-    }
-    remove_if_killed(j->temporary);
+    free(path);
+    if (j->to.file < 0) return 1;
+    const char *name = j->to.path ? j->to.path : "standard output";
+    if (z->mode == MEGABYTE_COMPRESS && isatty(j->to.file) && !z->force)
+        return complain(name, "is a terminal; compressed data is not written to one without -f");
     return 1;
 }
 
 static int write_out(job *j, const uint8_t *data, size_t n) {
     j->bytes_out += n;
-    while (n && j->out >= 0) {
-        ssize_t done = write(j->out, data, n);
-        if (done >= 0) {
-            data += done;
-            n -= (size_t)done;
-        } else if (stop_requested()) {
-            return 0;
-        } else if (errno == EAGAIN) {
-            poll(&(struct pollfd){.fd = j->out, .events = POLLOUT}, 1, -1);
-        } else if (errno != EINTR) {
-            int why = errno;
-            end_progress(&j->z->bar);
-            errno = why;
-            if (j->out == STDOUT_FILENO) output_failed();
-            return why == EPIPE ? 0
-                                : complain(j->final,
-                                           strerror(why)); /* quiet about a reader that went away */
-        }
-    }
-    return 1;
+    if (j->to.file < 0 || write_output(&j->to, data, n)) return 1;
+    int why = errno;
+    if (!*j->to.why) return 0; /* interrupted */
+    end_progress(&j->z->bar);
+    errno = why;
+    if (j->to_stdout) output_failed();
+    if (why == EPIPE) reader_went_away();
+    return complain(j->to.path, j->to.why);
 }
 
-/* Owner, mode and times of the input, as far as we may; mode bits that would serve another group
- * are dropped. */
-static void copy_attributes(const job *j) {
-    mode_t mode = j->status.st_mode & 0777;
-    if (!is_regular(j)) {
-        mode_t mask = umask(0);
-        umask(mask);
-        fchmod(j->out, 0666 & ~mask);
-        return;
-    }
-    if (fchown(j->out, (uid_t)-1, j->status.st_gid)) mode &= 0707 | ((mode & 0007) << 3);
-    if (fchown(j->out, j->status.st_uid, (gid_t)-1)) errno = 0; /* then it is ours */
-    fchmod(j->out, mode);
-    futimens(j->out, (const struct timespec[2]){j->status.st_atim, j->status.st_mtim});
+static int close_output(job *j, int good) {
+    if (j->to_stdout) return good;
+    int kept = finish_output(&j->to, good, &j->status);
+    if (good && !kept) complain(j->to.path, j->to.why);
+    return kept;
 }
 
-/* Gives the temporary file its name; without -f never in place of another file, even one that
- * appeared meanwhile. */
-static int take_final_name(const job *j) {
-    struct stat there;
-    if (!j->z->force) {
-        if (!link(j->temporary, j->final)) {
-            unlink(j->temporary);
-            return 1;
-        }
-        if (errno == EEXIST || !lstat(j->final, &there))
-            return complain(j->final, "appeared meanwhile; not overwritten");
-    } /* and where file systems have no hard links */
-    return !rename(j->temporary, j->final) || complain(j->final, strerror(errno));
+/* ---- removing the input, which may have changed since it was read */
+
+static int same_state(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+           a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-static int finish_output(job *j, int good) {
-    if (j->temporary) {
-        if (good) copy_attributes(j);
-        if (close(j->out) && good) good = complain(j->final, strerror(errno));
-        good = good && take_final_name(j);
-        if (!good) unlink(j->temporary);
-        remove_if_killed(NULL);
-    } else if (j->out >= 0 && j->out != STDOUT_FILENO) {
-        if (close(j->out) && good) good = complain(j->final, strerror(errno));
-    }
-    free(j->temporary);
-    free(j->final);
-    j->temporary = j->final = NULL;
-    return good;
+/* What --rm does in the end. The open file and its name must be what they were before reading. */
+static int remove_input(const job *j) {
+    struct stat now_open, now_there;
+    if (!j->to.is_saved) return complain(j->name, "the output is not safe on disk; input kept");
+    if (fstat(j->in, &now_open) ||
+        (j->is_link ? stat(j->path, &now_there) : lstat(j->path, &now_there)))
+        return complain(j->name, "is no longer there; nothing removed");
+    if (!same_state(&j->status, &now_open) || !same_state(&j->status, &now_there) ||
+        j->bytes_in != (uint64_t)j->status.st_size)
+        return complain(j->name, "changed while it was read; input kept");
+    return !unlink(j->path) || complain(j->name, strerror(errno));
 }
 
 /* ================================================================================== 4 the codec */
@@ -472,7 +425,9 @@ static int use_model_of(zipper *z, const job *j, const megabyte_container *heade
     const known_models *known = models_at_hand(z);
     const known_model *found = known_model_of(known, header->model_id, n);
     if (!found && !known->n) {
-        fprintf(stderr, "mbrun: %s: was compressed with the model ", j->name);
+        fputs("mbrun: ", stderr);
+        print_harmless(stderr, j->name);
+        fputs(": was compressed with the model ", stderr);
         print_id(stderr, header->model_id, n);
         fputs(", but no model was found; give it with -m\n", stderr);
         return 0;
@@ -558,7 +513,7 @@ static void describe_claim(job *j, const survey *v) {
                  unit, 1e-3 * rate);
     }
     if (v->predicted > SMALL_CLAIM && (j->z->verbose || isatty(STDERR_FILENO)) && !j->z->quiet)
-        fprintf(stderr, "mbrun: %s: %s\n", j->name, j->claim);
+        complain(j->name, j->claim);
 }
 
 /* Room for everything that the headers announce (of a pipe: the first one, and what others have by
@@ -708,11 +663,13 @@ static void json_blocks(const uint64_t by_method[MEGABYTE_METHODS]) {
 static void print_report(const job *j) {
     const double original = (double)original_size(j), compressed = (double)compressed_size(j);
     const uint64_t *blocks = j->counts.blocks;
-    fprintf(stderr, "%s: %s%llu -> %llu bytes, ratio %.3f, %.5f bits/byte, %.2f s, %.1f KB/s\n",
-            j->name, j->path && j->z->self->run == run_test ? "OK, " : "",
-            (unsigned long long)j->bytes_in, (unsigned long long)j->bytes_out,
-            or_zero(quotient(original, compressed)), or_zero(quotient(8 * compressed, original)),
-            j->seconds, or_zero(quotient(1e-3 * original, j->seconds)));
+    print_harmless(stderr, j->name);
+    fputs(": ", stderr);
+    fprintf(stderr, "%s%llu -> %llu bytes, ratio %.3f, %.5f bits/byte, %.2f s, %.1f KB/s\n",
+            j->path && j->z->self->run == run_test ? "OK, " : "", (unsigned long long)j->bytes_in,
+            (unsigned long long)j->bytes_out, or_zero(quotient(original, compressed)),
+            or_zero(quotient(8 * compressed, original)), j->seconds,
+            or_zero(quotient(1e-3 * original, j->seconds)));
     fprintf(stderr, "    blocks:");
     for (int i = MEGABYTE_METHODS, n = 0; i-- > 0;)
         if (blocks[i])
@@ -763,7 +720,8 @@ static void add_up(job *total, const job *j) {
 /* With the output named and the model and the codec made: the work itself. */
 static int run_job(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
-    if (!make_codec(j, o) || !create_output(j)) return 0;
+    if (!make_codec(j, o)) return 0;
+    if (z->writes && !create_output(&j->to)) return complain(j->to.path, j->to.why);
     z->bar = (progress){.start = now()};
     int good = transfer(j);
     j->seconds = now() - z->bar.start;
@@ -777,7 +735,7 @@ static int process(job *j) {
     int elsewhere = !z->writes || z->to_stdout || z->output;
     int good = open_input(j, z->force || elsewhere, elsewhere);
     if (good && z->mode == MEGABYTE_COMPRESS) {
-        good = name_output(j);
+        good = choose_output(j);
         if (good && !z->is_open) open_with(z, &z->shared);
         if (good) {
             megabyte_codec_options o = options_for_compressing(j);
@@ -785,7 +743,7 @@ static int process(job *j) {
         }
     } else if (good) {
         megabyte_container header;
-        good = name_output(j) && read_head(j, &header) && use_model_of(z, j, &header);
+        good = choose_output(j) && read_head(j, &header) && use_model_of(z, j, &header);
         if (good) {
             megabyte_codec_options o = options_for_decompressing(j, &header);
             good = run_job(j, &o);
@@ -796,25 +754,22 @@ static int process(job *j) {
 
 /* Returns 1, or 0 after a message; counts the file and reports it. */
 static int process_file(zipper *z, char *path, job *total, int *n_printed) {
-    job j = {.z = z, .path = path, .name = path, .in = -1, .out = -1};
-    int good = process(&j), goes_to_file = j.final != NULL;
-    char *output = goes_to_file ? copy_text(j.final) : NULL;
-    int is_complete = finish_output(&j, good || j.has_trailing_data);
+    job j = {.z = z, .path = path, .name = path, .in = -1, .to = {.file = -1}};
+    int good = process(&j), is_complete = close_output(&j, good || j.has_trailing_data);
     good = good && is_complete;
+    if (good && z->remove_input && j.in != STDIN_FILENO) good = remove_input(&j);
     close_input(&j);
-    if (good && z->remove_input && goes_to_file && j.in != STDIN_FILENO && unlink(path))
-        good = complain(path, strerror(errno));
     if (good && z->verbose) print_report(&j);
     if (good && z->shared.json) {
         printf("%s{\"name\": ", (*n_printed)++ ? ", " : "");
         json_text(stdout, path, strlen(path));
         printf(", ");
-        print_report_json(&j, output);
+        print_report_json(&j, j.to.path);
         printf("}");
-        flush_output();
+        flush_report();
     }
     if (good) add_up(total, &j);
-    free(output);
+    free_output(&j.to);
     return good;
 }
 
@@ -837,6 +792,7 @@ static int process_all(zipper *z, char **paths, int n) {
     } else if (z->verbose && n > 1 && !stop_requested()) {
         print_report(&total);
     }
+    if (report_failure()) good = 0;
     return stop_requested() ? stop_requested() : !good;
 }
 
@@ -970,7 +926,9 @@ static void print_line(const survey *v, const char *version, const char *model, 
            or_zero(quotient(8 * (double)v->compressed, (double)v->original)));
     for (int i = 0; i < MEGABYTE_METHODS; i++)
         printf(" %8llu", (unsigned long long)v->by_method[i]);
-    printf("  %7s  %-23s  %s\n", version, model, name);
+    printf("  %7s  %-23s  ", version, model);
+    print_harmless(stdout, name);
+    putchar('\n');
 }
 
 static void print_line_json(const survey *v) {
@@ -1198,8 +1156,8 @@ static uint64_t size_by_rival(comparison *c, size_t i, const char *path) {
 }
 
 static uint64_t size_by_us(comparison *c, char *path, uint64_t *original) {
-    job j = {.z = c->z, .path = path, .name = path, .in = -1, .out = -1};
-    int good = process(&j) && finish_output(&j, 1);
+    job j = {.z = c->z, .path = path, .name = path, .in = -1, .to = {.file = -1}};
+    int good = process(&j);
     close_input(&j);
     *original = good ? j.bytes_in : (uint64_t)j.status.st_size;
     return good ? j.bytes_out : FAILED;
@@ -1211,7 +1169,14 @@ static void print_row(const comparison *c, const char *name, uint64_t original, 
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         if (c->program[i] && theirs[i] < least) least = theirs[i];
     printf("| ");
-    for (; *name; name++) printf(*name == '|' ? "\\|" : "%c", *name);
+    for (size_t n; *name; name += n) { /* character by character, so that `|` can be escaped */
+        char part[8] = {0};
+        n = utf8_length((const uint8_t *)name, strlen(name));
+        if (!n) n = 1;
+        memcpy(part, name, n);
+        if (*part == '|') putchar('\\');
+        print_harmless(stdout, part);
+    }
     printf(" | %llu |", (unsigned long long)original);
     for (size_t i = 0; i <= COUNT_OF(rivals); i++) {
         if (i > 0 && !c->program[i - 1]) continue;
