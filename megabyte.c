@@ -1004,7 +1004,9 @@ static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, co
     u64 k = get32(p), v = get32(p + 4), left = (u64)(end - p) - 10;
     if (k > left || v > left - k) return NULL;
     const u8 *text = p + 8;
-    if (memchr(text, 0, k) || text[k] || memchr(text + k + 1, 0, v) || text[k + 1 + v]) return NULL;
+    if (memchr(text, 0, (size_t)k) || text[k] || memchr(text + k + 1, 0, (size_t)v) ||
+        text[k + 1 + v])
+        return NULL;
     if (key) *key = (const char *)text;
     if (value) *value = (const char *)text + k + 1;
     return text + k + v + 2;
@@ -3289,7 +3291,7 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
             largest[r] = kernel->weigh(w->score + r * e->score_stride + from, min32(own, part),
                                        part, lane_max(most[r]), v_scale + from, lane[r]);
         }
-        memset(w->total, 0, 2 * rows * e->side_stride * sizeof *w->total);
+        memset(w->total, 0, (size_t)(2 * rows * e->side_stride) * sizeof *w->total);
         for (u32 at = from; at < from + part; at += block) {
             u32 n = min32(from + part - at, block), n4 = (u32)round_up(min32(keys - at, n), 4);
             const u8 *v = c->v8 + v_at + (u64)at * 16;
@@ -3608,7 +3610,7 @@ static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float 
                 to[t * d + o] = sum;
             }
     }
-    if (from != x) memcpy(x, from + reach * d, n * d * sizeof *x);
+    if (from != x) memcpy(x, from + reach * d, (size_t)(n * d) * sizeof *x);
 }
 
 /* The same for a whole patch where each position and byte has a column of its own. */
