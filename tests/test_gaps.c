@@ -1,0 +1,330 @@
+/* test_gaps.c - what mutations of megabyte.c once survived: systems that refuse threads or
+ * mappings, arithmetic that is not IEEE, a code that does not verify, limits at their very edge. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <pthread.h>
+#include <sys/mman.h>
+
+/* megabyte.c sees these instead. */
+static int threads_left = 1 << 20, mappings_fail, roots_are_wrong;
+static int limited_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *context) {
+    return threads_left-- > 0 ? pthread_create(thread, attributes, run, context) : 11;
+}
+static void *failing_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset) {
+    return mappings_fail ? MAP_FAILED : mmap(at, n, protection, flags, file, offset);
+}
+static float wrong_sqrtf(float x) { return sqrtf(x) + (roots_are_wrong ? 1e-6f : 0); }
+#define pthread_create limited_create
+#define mmap failing_mmap
+#define sqrtf wrong_sqrtf
+
+#define MEGABYTE_API static __attribute__((unused))
+#include "../megabyte.c"
+
+#include "synthetic.h"
+
+static const synthetic sizes = {.name = "gaps",
+                                .stages = 2,
+                                .n = {16, 4},
+                                .dim = {24, 16},
+                                .depth = {1, 1},
+                                .heads = 2,
+                                .dim_head = 8,
+                                .ff_mult = 2,
+                                .vocabulary = 256,
+                                .rotary = 1,
+                                .type = "F32"};
+static char path[200];
+static megabyte_model *model;
+
+static void set_up(void) {
+    synthetic_model(path, &sizes, 5, "q8", NULL);
+    model = open_model(path);
+}
+
+/* ---------------------------------------------------------------------- systems that refuse */
+
+static void threads_that_cannot_start(void) {
+    for (int some = 0; some < 4; some++) {
+        megabyte_engine *engine = (megabyte_engine *)&some;
+        megabyte_engine_options o = {.threads = 4};
+        megabyte_error error;
+        counter c = {0};
+        megabyte_allocator a = counting(&c);
+        name_case("%d of 3", some);
+        threads_left = some;
+        megabyte_status status = megabyte_engine_create(&engine, model, &o, &a, &error);
+        threads_left = 1 << 20;
+        CHECK(status == (some < 3 ? MEGABYTE_UNSUPPORTED : MEGABYTE_OK) &&
+              !engine == (status != MEGABYTE_OK));
+        CHECK(some == 3 || (error.status == status && strstr(error.text, "threads")));
+        megabyte_engine_free(engine);
+        CHECK(!c.live, "%zu objects stay", c.live);
+    }
+}
+
+static void a_mapping_that_fails(void) {
+    megabyte_model *none = model;
+    megabyte_error error;
+    mappings_fail = 1;
+    megabyte_status status = megabyte_model_open(&none, path, NULL, &error);
+    mappings_fail = 0;
+    CHECK(status == MEGABYTE_IO && !none && error.status == MEGABYTE_IO && error.text[0]);
+}
+
+static void arithmetic_that_is_wrong(void) {
+    megabyte_engine *engine;
+    megabyte_error error;
+    const megabyte_engine_options o = {.isa = MEGABYTE_ISA_PLAIN};
+    roots_are_wrong = 1;
+    megabyte_status status = megabyte_engine_create(&engine, model, &o, NULL, &error);
+    CHECK(status == MEGABYTE_ARITHMETIC && !engine && strstr(error.text, "IEEE"), "%s", error.text);
+    CHECK_STATUS(megabyte_self_test(MEGABYTE_ISA_PLAIN), MEGABYTE_ARITHMETIC);
+    roots_are_wrong = 0;
+    OK(megabyte_self_test(MEGABYTE_ISA_PLAIN));
+}
+
+/* Damages the code of the block that is being verified, once. */
+static int damages;
+static int damage(void *context, uint64_t done) {
+    megabyte_codec *c = *(megabyte_codec **)context;
+    if (c->verifying && done && !damages++) c->lanes[0].code[c->lanes[0].n_code / 2] ^= 4;
+    return 0;
+}
+
+static void a_verification_that_fails(void) {
+    uint8_t bytes[3000], out[4000];
+    seed_random(3);
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)random_below(9);
+    for (int damaged = 0; damaged < 2; damaged++) {
+        megabyte_codec *codec = NULL;
+        megabyte_codec_options o = {.verify = 1, .level = 1, .size = sizeof bytes};
+        size_t n, produced;
+        if (damaged) o.progress = damage, o.progress_context = &codec;
+        name_case("%s", damaged ? "damaged" : "intact");
+        OK(megabyte_codec_create(&codec, model, MEGABYTE_COMPRESS, &o, NULL, NULL));
+        OK(megabyte_codec_push(codec, bytes, sizeof bytes, &n));
+        OK(megabyte_codec_finish(codec));
+        megabyte_status status = megabyte_codec_pull(codec, out, sizeof out, &produced);
+        if (damaged && !status) { /* the file's header may come first */
+            CHECK(produced <= MEGABYTE_HEADER_MAX, "%zu bytes", produced);
+            status = megabyte_codec_pull(codec, out, sizeof out, &produced);
+        }
+        CHECK_STATUS(status, damaged ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+        CHECK(!damages == !damaged && (damaged ? !produced : produced > 100));
+        if (damaged) CHECK(strstr(megabyte_codec_error(codec)->text, "did not decode"));
+        megabyte_codec_free(codec);
+    }
+}
+
+/* --------------------------------------------------------------------------------- sampling */
+
+/* The seed whose next random number is `random`: splitmix64 backwards. */
+static uint64_t inverse(uint64_t odd) {
+    uint64_t x = odd;
+    for (int i = 0; i < 6; i++) x *= 2 - odd * x;
+    return x;
+}
+static uint64_t seed_for(uint64_t z) {
+    z ^= z >> 31 ^ z >> 62;
+    z *= inverse(0x94d049bb133111ebULL);
+    z ^= z >> 27 ^ z >> 54;
+    z *= inverse(0xbf58476d1ce4e5b9ULL);
+    z ^= z >> 30 ^ z >> 60;
+    return z - 0x9e3779b97f4a7c15ULL;
+}
+
+/* Sums of many small weights are rounded up, so that the largest random number lies beyond all of
+ * them: the last byte it is then. */
+static void the_last_resort(void) {
+    float logits[256];
+    uint8_t byte = 0;
+    for (int i = 0; i < 256; i++) logits[i] = i ? -36.55f : 0;
+    megabyte_sampling how = {.temperature = 1, .seed = seed_for(UINT64_MAX)};
+    uint64_t seed = how.seed;
+    CHECK(next_random(&seed) == UINT64_MAX);
+    OK(megabyte_sample(logits, 256, NULL, 0, &how, &byte));
+    CHECK(byte == 255, "%d", byte);
+}
+
+static void penalties(void) {
+    const float negative[2] = {-1, -1.5f}, positive[2] = {1.5f, 1};
+    const uint8_t recent[1] = {0};
+    megabyte_sampling how = {.repetition_penalty = 2}; /* temperature 0: the likeliest */
+    uint8_t byte = 9;
+    OK(megabyte_sample(negative, 2, recent, 1, &how, &byte));
+    CHECK(byte == 1, "negative logits");
+    OK(megabyte_sample(positive, 2, recent, 1, &how, &byte));
+    CHECK(byte == 1, "positive logits");
+}
+
+/* Byte 7 is the likeliest, unless it is recent: the window's first byte counts, the one before it
+ * does not. */
+static void windows(void) {
+    float logits[256] = {0};
+    uint8_t recent[1100] = {0}, byte;
+    logits[7] = 2, logits[9] = 1.5f;
+    for (size_t window = 0; window <= 1025; window += window < 3 || window > 1022 ? 1 : 61) {
+        size_t counts = window > 1024 ? 1024 : window ? window : 64;
+        for (size_t back = counts; back <= counts + 1; back++) {
+            name_case("window %zu, %zu bytes back", window, back);
+            megabyte_sampling how = {.repetition_penalty = 2,
+                                     .repetition_window = (uint32_t)window};
+            memset(recent, 0, sizeof recent);
+            recent[sizeof recent - back] = 7;
+            OK(megabyte_sample(logits, 256, recent, sizeof recent, &how, &byte));
+            CHECK(byte == (back > counts ? 7 : 9), "%d", byte);
+            megabyte_stream *s = new_stream(model, NULL, 0);
+            OK(megabyte_stream_feed(s, recent, sizeof recent));
+            memcpy(s->logits, logits, sizeof logits);
+            OK(megabyte_stream_sample(s, &how, &byte));
+            CHECK(byte == (back > counts ? 7 : 9), "%d from a stream", byte);
+            megabyte_stream_free(s);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------- saved streams */
+
+/* A rewind keeps what sampling looks back at. */
+static void rewinds_and_windows(void) {
+    megabyte_stream *s = new_stream(model, NULL, 0);
+    uint8_t bytes[64] = {0};
+    for (int i = 0; i < 100; i++) OK(megabyte_stream_feed(s, bytes, sizeof bytes));
+    CHECK(s->oldest);
+    uint64_t oldest = s->oldest, edge = oldest + MAX_REPETITION_WINDOW;
+    CHECK(base_of(s, edge - 1) >= oldest && edge < s->position);
+    CHECK_STATUS(megabyte_stream_rewind(s, edge - 1), MEGABYTE_CAPACITY);
+    OK(megabyte_stream_rewind(s, edge));
+    CHECK(s->position == edge && s->oldest == oldest);
+    megabyte_stream_free(s);
+}
+
+static void sign(uint8_t *state, size_t n) {
+    put64(state + 32, n);
+    put64(state + n - 8, check_sum(state, n - 8));
+}
+
+static void forged_states(void) {
+    char mb[200];
+    synthetic y = sizes;
+    y.name = "gaps-100", y.vocabulary = 100;
+    megabyte_model *few = open_model(synthetic_model(mb, &y, 6, "f32", NULL));
+    megabyte_stream *s = new_stream(few, NULL, 0);
+    uint8_t bytes[3000] = {0};
+    OK(megabyte_stream_feed(s, bytes, 11));
+    size_t n = megabyte_stream_save_size(s);
+    uint8_t *state = need(n, 1);
+    OK(megabyte_stream_save(s, state, n));
+    for (int id = 98; id < 103; id++) {
+        name_case("a byte of %d", id);
+        state[STATE_HEADER + 10] = (uint8_t)id;
+        sign(state, n);
+        CHECK_STATUS(megabyte_stream_load(s, state, n), id < 100 ? MEGABYTE_OK : MEGABYTE_CORRUPT);
+    }
+    free(state);
+    megabyte_stream_free(s);
+    megabyte_model_close(few);
+
+    s = new_stream(model, NULL, 0);
+    OK(megabyte_stream_feed(s, bytes, sizeof bytes)); /* more than the ring holds */
+    n = megabyte_stream_save_size(s);
+    for (size_t more = 0; more < 3; more++) {
+        uint64_t kept = s->history_bytes + more;
+        uint8_t *longer = need(n + s->history_bytes + 8, 1);
+        name_case("%zu bytes more than the ring", more);
+        OK(megabyte_stream_save(s, longer, n));
+        size_t had = (size_t)(s->position - s->oldest), add = (size_t)kept - had;
+        memmove(longer + STATE_HEADER + add, longer + STATE_HEADER, n - STATE_HEADER);
+        put64(longer + 64, s->position - kept);
+        sign(longer, n + add);
+        megabyte_stream *t = new_stream(model, NULL, 0);
+        CHECK_STATUS(megabyte_stream_load(t, longer, n + add),
+                     more ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+        megabyte_stream_free(t);
+        free(longer);
+    }
+    megabyte_stream_free(s);
+}
+
+/* ------------------------------------------------------------------------------ model files */
+
+static void limits_of_sizes(void) {
+    struct sizes z = model->sizes;
+    OK(check_sizes(&z, NULL));
+    z.stage[0].heads = z.stage[0].head_dim = 65536; /* wraps to 0 in 32 bits */
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    z = model->sizes;
+    z.stage[0].heads = 1024, z.stage[0].head_dim = 64;
+    OK(check_sizes(&z, NULL));
+    z.stage[0].head_dim = 66;
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    z = model->sizes; /* dim 16: patches of 4096 bytes are 65536 wide */
+    z.stage[1].positions = 4096;
+    OK(check_sizes(&z, NULL));
+    z.stage[1].positions = 4097;
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    z.stage[1].dim = 1;
+    z.stage[1].positions = 65536;
+    OK(check_sizes(&z, NULL));
+    z.stage[1].positions = 65537;
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+}
+
+/* ------------------------------------------------------------------------------------ codes */
+
+/* A carry comes when the sum passes 2^32, not when the interval began at 0. */
+static void carries(void) {
+    for (int wraps = 0; wraps < 2; wraps++) {
+        uint8_t to[8] = {5, 255};
+        struct coder c;
+        begin_encoding(&c, to, sizeof to);
+        c.n = 2;
+        c.low = wraps ? 0 - (uint32_t)(((uint64_t)c.range * (PROBABILITY_ONE / 2)) >> 22) : 0;
+        encode_bit(&c, PROBABILITY_ONE / 2, 0);
+        CHECK(to[0] == (wraps ? 6 : 5) && to[1] == (wraps ? 0 : 255), "%d %d", to[0], to[1]);
+    }
+}
+
+/* Of a single block: its code must be smaller than its bytes, else it would be stored. */
+static void single_blocks(void) {
+    uint8_t bytes[2000], coded[3000];
+    size_t n;
+    seed_random(8);
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)random_below(3);
+    const megabyte_codec_options o = {.level = 1};
+    OK(megabyte_compress(model, &o, bytes, sizeof bytes, coded, sizeof coded, &n, NULL, NULL));
+    megabyte_container c;
+    OK(megabyte_container_read(coded, n, &c, NULL));
+    CHECK(c.single && c.method == MEGABYTE_CONTEXTS && c.size == sizeof bytes);
+    uint8_t *size = coded + 14; /* a varint of two bytes, then that of the code's size, then two */
+    CHECK((size[0] & 127) + 128 * size[1] == 2000 && size[2] >= 128 && !(size[3] & 128));
+    for (uint32_t claim = 1998; claim < 2003; claim++) {
+        uint8_t digest[32];
+        name_case("%u bytes of code", claim);
+        size[2] = (uint8_t)(128 | claim % 128), size[3] = (uint8_t)(claim / 128);
+        sha256(coded, 18, NULL, 0, digest);
+        memcpy(coded + 18, digest, 2);
+        CHECK_STATUS(megabyte_container_read(coded, n, &c, NULL),
+                     claim < 2000 ? MEGABYTE_OK : MEGABYTE_CORRUPT);
+    }
+}
+
+int main(void) {
+    GROUP(set_up);
+    GROUP(threads_that_cannot_start);
+    GROUP(a_mapping_that_fails);
+    GROUP(arithmetic_that_is_wrong);
+    GROUP(a_verification_that_fails);
+    GROUP(the_last_resort);
+    GROUP(penalties);
+    GROUP(windows);
+    GROUP(rewinds_and_windows);
+    GROUP(forged_states);
+    GROUP(limits_of_sizes);
+    GROUP(carries);
+    GROUP(single_blocks);
+    megabyte_model_close(model);
+    return 0;
+}
