@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Do the tests notice? Applies one-line mutations to megabyte.c, one at a time, and runs tests.
+
+    tests/mutations.py               all of them (half an hour)
+    tests/mutations.py --sample 10 [SEED]
+    tests/mutations.py NAME...       these
+    tests/mutations.py --list
+
+Each mutation names a fragment of megabyte.c that stands there once (white space does not matter),
+what it becomes, and the tests that are to notice, as PROGRAM or PROGRAM:GROUP. Exit status 1 if one
+survives without an explanation, no longer applies or does not compile. Run from the repository.
+"""
+import os, random, re, shutil, subprocess, sys, tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+M = [  # name, fragment, replacement, tests
+    # -- bytes, memory, model file
+    ("get16", "(u32)p[0] | (u32)p[1] << 8; }", "(u32)p[0] | (u32)p[1] << 7; }", "gaps"),
+    ("sha-padding", "1 + (119 - s->total % 64) % 64", "1 + (120 - s->total % 64) % 64", "gaps"),
+    ("sha-round", "ROR(s[e], 25)", "ROR(s[e], 24)", "gaps"),
+    ("arena-overflow", "if (size && count > (UINT64_MAX / 4 - a->used) / size) {",
+     "if (0) {", "hostile gaps"),
+    ("heads-product", "!g->head_dim || (u64)g->heads * g->head_dim > MAX_WIDTH",
+     "!g->head_dim || g->heads * g->head_dim > MAX_WIDTH", "gaps"),
+    ("patch-limit", "if (wide * fine->dim <= MAX_WIDTH) return MEGABYTE_OK;",
+     "if (wide * fine->dim <= 2 * MAX_WIDTH) return MEGABYTE_OK;", "gaps"),
+    ("patch-bytes", "if (!n || wide > MAX_WIDTH ||", "if (!n || wide > 2 * MAX_WIDTH ||", "gaps"),
+    ("unknown-flags", "if (g->flags & ~known)", "if (0)", "hostile"),
+    ("family-range", "z->family > FAMILY_BGPT)", "z->family > FAMILY_BGPT + 1)", "hostile"),
+    # -- numerics
+    ("weights-floor", "(u32)(softmax[i] * 134217728.0f) + 1;", "(u32)(softmax[i] * 134217728.0f);",
+     "codec:streams_encode codec"),
+    ("upper-half", "return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);",
+     "return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 2);", "codec:golden codec"),
+    ("likeliest-tie", "if (logits[i] > logits[best]) best = i;",
+     "if (logits[i] >= logits[best]) best = i;", "api"),
+    ("lane-tree", "return (t[0] + t[2]) + (t[1] + t[3]);",
+     "return (t[0] + t[1]) + (t[2] + t[3]);", "gaps"),
+    ("sine-limit", "if (!(angle >= 0 && angle < 1e9)) angle = 0;",
+     "if (!(angle >= 0)) angle = 0;", "hostile api"),
+    # -- threads
+    ("threads-refused", "if (!pool_start(&e->pool)) {", "if (pool_start(&e->pool) > 1) {", "gaps"),
+    ("arithmetic", "if (print != ARITHMETIC_PRINT)", "if (0)", "gaps"),
+    ("engine-threads", "p->quit, 1, __ATOMIC_SEQ_CST);\n    pool_wake(p);",
+     "p->quit, 1, __ATOMIC_SEQ_CST);", "gaps"),
+    # -- stages and hierarchy
+    ("rotary-cosine", "angle[j] = (float)cosine;", "angle[j] = (float)sine;", "gaps golden"),
+    ("pair-rotation", "x[1] = bc + as;", "x[1] = bc - as;", "families"),
+    ("position-row", "place = g->paper ? r->position : r->position - 1;",
+     "place = r->position ? r->position - 1 : 0;", "families"),
+    ("query-scale", "float q_scale = 1.0f / sqrtf((float)d);", "float q_scale = 1.0f;", "gaps golden"),
+    ("cross-key", "r->before_key = cross + n - g->size.cross;", "r->before_key = cross;", "families"),
+    ("cross-rest", "if (cross) rest++; /*", "if (0) rest++; /*", "families api"),
+    ("ring-place", "r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);",
+     "r->shift_to = stream->ring + index % 4 * shift_floats(g);", "api"),
+    ("rewind-back", "u64 far = 2 * s->engine->model->stage[0].size.layers + SHIFT_RING;",
+     "u64 far = SHIFT_RING;", "api long"),
+    ("window-full", "s->position - s->base + ahead(m) == s->patches * m->stage[0].bytes;",
+     "s->position - s->base + ahead(m) + 1 == s->patches * m->stage[0].bytes;", "api"),
+    ("use-keys", "for (; *used <= key; *used += 16)", "for (; *used < key; *used += 16)",
+     "api families"),
+    ("angles-never", "(last + 1) * (u64)g->size.head_dim <= MOST_ANGLES)",
+     "(last + 1) * (u64)g->size.head_dim <= UINT64_MAX / 2)", "api:untouched api"),
+    # -- streams
+    ("history-length", "((u64)patches + (patches - patches / 2)) * g->bytes +",
+     "((u64)patches + (patches - patches / 2) - 1) * g->bytes +", "api gaps"),
+    ("rewind-margin", "(s->oldest && position < s->oldest + MAX_REPETITION_WINDOW))",
+     "(s->oldest && position < s->oldest))", "gaps"),
+    ("rewind-base", "if (base < s->oldest ||", "if (", "api"),
+    ("saved-vocabulary", "if (!bytes_known(s, p, (size_t)kept)) return MEGABYTE_CORRUPT;", "",
+     "gaps"),
+    ("saved-ring", "trial.position - trial.oldest > s->history_bytes ||", "", "gaps"),
+    ("saved-high", "trial.high < computed || trial.high > s->patches ||", "", "api hostile"),
+    ("saved-numerics", "get32(p + 12) != MEGABYTE_NUMERICS_VERSION)\n        return",
+     "0)\n        return", "api"),
+    ("saved-bound", "to[i] = to[i] < MOST ? to[i] : MOST;", "", "hostile api"),
+    ("load-slot", "s->slot_sequence[slot ^ 1] = UINT64_MAX;", "", "families api"),
+    ("copy-slot", "to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] =\n"
+     "        UINT64_MAX; /* not it */", "", "families api"),
+    ("copy-history", "n = min64(from->position - at, from->history_bytes - place);",
+     "n = from->history_bytes - place;", "api"),
+    ("reset-shows", "memset(s->slot_used, 0, sizeof s->slot_used);", "", "api:untouched api"),
+    ("save-zeros", "if (kind == UNUSED) memset(*to, 0, (size_t)bytes);\n    else if", "if",
+     "api:untouched api"),
+    # -- sampling
+    ("negative-penalty", "l[i] > 0 ? l[i] / penalty : l[i] * penalty;", "l[i] / penalty;", "gaps"),
+    ("window-63", "how->repetition_window ? how->repetition_window : 64, MAX",
+     "how->repetition_window ? how->repetition_window : 63, MAX", "gaps"),
+    ("last-resort", "return order[kept - 1];", "return order[0];", "gaps"),
+    ("top-k", "how->top_k && how->top_k < n ? how->top_k : n, kept = 0;",
+     "how->top_k && how->top_k < n ? how->top_k + 1 : n, kept = 0;", "api"),
+    ("min-p", "if (l[order[i]] < min_p) {", "if (l[order[i]] <= min_p) {", "api"),
+    ("cold", "if (how->temperature < 1e-6f) return best;", "", "api gaps"),
+    # -- codec
+    ("carry-equality", "if (c->low < ones) carry(c);", "if (c->low <= ones) carry(c);", "gaps"),
+    ("carry-end", "if (number >> 32) carry(c);", "", "codec"),
+    ("code-end", "c->n - 4 + bytes == c->capacity;", "c->n - 4 + bytes <= c->capacity;", "codec"),
+    ("code-beyond", "return c->n - 4 > c->capacity;", "return c->n - 4 > c->capacity + 9;",
+     "codec"),
+    ("code-range", "if (c->code >= c->range)\n        c->n = UINT64_MAX / 2;",
+     "if (0)\n        c->n = UINT64_MAX / 2;", "codec"),
+    ("single-size", "wrong |= !r.result && c->coded >= c->size;", "", "gaps codec"),
+    ("verify-blind", "if (c->options.verify && l->bad) {", "if (0) {", "gaps"),
+    ("limit", "if (c->options.limit && c->declared > c->options.limit) {",
+     "if (c->options.limit && c->declared > c->options.limit + 1) {", "codec:limits"),
+    ("ratio", "c->work > MEGABYTE_RATIO_FREE +", "c->work / 4 > MEGABYTE_RATIO_FREE +",
+     "codec:ratios"),
+    ("checksum", "if (l->bad || memcmp(check, l->check, CHECK_BYTES)) {", "if (l->bad) {", "codec"),
+    ("whole-checksum", "if (!c->container.single && memcmp(digest, c->end + 1, WHOLE_BYTES))",
+     "if (0)", "codec"),
+    ("wrong-model", "if (memcmp(h->model_id, c->model->id, MODEL_ID_BYTES))", "if (0)", "codec"),
+    ("message-stored", "if (stored.n < c.n) encode_stored(&c, to, n + 16, bytes, n);",
+     "if (stored.n < c.n + 1) encode_stored(&c, to, n + 16, bytes, n);", "codec"),
+    ("message-length", "if (length > capacity) return MEGABYTE_CAPACITY;", "", "codec"),
+    ("mixer-adapt", "*p = v + ((u32)step << 10) + (n < limit);", "*p = v + ((u32)step << 10);",
+     "codec:golden codec"),
+]
+
+# Mutations that change nothing that can be observed, and why.
+EXPLAINED = {
+    "load-slot": "the slot before is overwritten by the next patch before anything looks back at it",
+    "copy-slot": "the same",
+}
+
+
+def pattern(fragment):
+    return re.compile(r"\s+".join(re.escape(word) for word in fragment.split()))
+
+
+def run(mutation, tree, built):
+    name, fragment, replacement, tests = mutation
+    source = open(os.path.join(tree, "megabyte.c")).read()
+    found = pattern(fragment).findall(source)
+    if len(found) != 1:
+        return name, "does not apply (stands there %d times)" % len(found)
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("Makefile", "megabyte.h", "tools", "tests"):
+            path = os.path.join(tree, part)
+            ignore = shutil.ignore_patterns("tmp", "bin")
+            if os.path.isdir(path):
+                shutil.copytree(path, os.path.join(folder, part), ignore=ignore)
+            else:
+                shutil.copy(path, folder)
+        os.symlink(os.path.join(tree, "models"), os.path.join(folder, "models"))
+        shutil.copy2(os.path.join(built, "mbconvert"), os.path.join(folder, "tools", "mbconvert"))
+        with open(os.path.join(folder, "megabyte.c"), "w") as out:
+            out.write(pattern(fragment).sub(lambda _: replacement, source))
+        for test in tests.split():
+            program, _, group = test.partition(":")
+            target = "tests/bin/test_" + program
+            make = subprocess.run(["make", "-s", target, "CFLAGS=-O1 -w"], cwd=folder,
+                                  capture_output=True, text=True)
+            if make.returncode:
+                return name, "does not compile: " + make.stderr[:300]
+            try:
+                done = subprocess.run([target] + ([group] if group else []), cwd=folder,
+                                      capture_output=True, timeout=600)
+            except subprocess.TimeoutExpired:
+                return name, "killed by test_%s (hangs)" % program
+            if done.returncode:
+                return name, "killed by test_%s" % test
+    if name in EXPLAINED:
+        return name, "survives: " + EXPLAINED[name]
+    return name, "SURVIVES"
+
+
+def main(words):
+    tree = os.getcwd()
+    chosen = M
+    if words[:1] == ["--list"]:
+        print("\n".join(m[0] for m in M))
+        return 0
+    if words[:1] == ["--sample"]:
+        seed = int(words[2]) if len(words) > 2 else random.randrange(1 << 30)
+        chosen = random.Random(seed).sample(M, int(words[1]))
+        print("seed", seed)
+    elif words:
+        chosen = [m for m in M if m[0] in words]
+        assert len(chosen) == len(words), "no such mutation"
+    with tempfile.TemporaryDirectory() as built:
+        subprocess.run(["make", "-s", "tools/mbconvert"], check=True)
+        shutil.copy2("tools/mbconvert", built)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = []
+            for name, result in pool.map(lambda m: run(m, tree, built), chosen):
+                print("%-18s %s" % (name, result), flush=True)
+                results.append(result)
+    bad = [r for r in results if not r.startswith(("killed", "survives: "))]
+    killed = sum(r.startswith("killed") for r in results)
+    print("%d mutations: %d killed, %d explained, %d not" %
+          (len(results), killed, len(results) - killed - len(bad), len(bad)))
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
