@@ -11,7 +11,7 @@ what it becomes, and the tests that are to notice, as PROGRAM or PROGRAM:GROUP. 
 survives without an explanation, no longer applies or does not compile. Run from the repository.
 """
 import os, random, re, shutil, subprocess, sys, tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 M = [  # name, fragment, replacement, tests
     # -- bytes, memory, model file
@@ -25,8 +25,8 @@ M = [  # name, fragment, replacement, tests
     ("patch-limit", "if (wide * fine->dim <= MAX_WIDTH) return MEGABYTE_OK;",
      "if (wide * fine->dim <= 2 * MAX_WIDTH) return MEGABYTE_OK;", "gaps"),
     ("patch-bytes", "if (!n || wide > MAX_WIDTH ||", "if (!n || wide > 2 * MAX_WIDTH ||", "gaps"),
-    ("unknown-flags", "if (g->flags & ~known)", "if (0)", "hostile"),
-    ("family-range", "z->family > FAMILY_BGPT)", "z->family > FAMILY_BGPT + 1)", "hostile"),
+    ("unknown-flags", "if (g->flags & ~known)", "if (0)", "gaps"),
+    ("family-range", "z->family > FAMILY_BGPT)", "z->family > FAMILY_BGPT + 1)", "gaps"),
     # -- numerics
     ("weights-floor", "(u32)(softmax[i] * 134217728.0f) + 1;", "(u32)(softmax[i] * 134217728.0f);",
      "codec:streams_encode codec"),
@@ -37,7 +37,7 @@ M = [  # name, fragment, replacement, tests
     ("lane-tree", "return (t[0] + t[2]) + (t[1] + t[3]);",
      "return (t[0] + t[1]) + (t[2] + t[3]);", "gaps"),
     ("sine-limit", "if (!(angle >= 0 && angle < 1e9)) angle = 0;",
-     "if (!(angle >= 0)) angle = 0;", "hostile api"),
+     "if (!(angle >= 0)) angle = 0;", "gaps"),
     # -- threads
     ("threads-refused", "if (!pool_start(&e->pool)) {", "if (pool_start(&e->pool) > 1) {", "gaps"),
     ("arithmetic", "if (print != ARITHMETIC_PRINT)", "if (0)", "gaps"),
@@ -118,6 +118,7 @@ M = [  # name, fragment, replacement, tests
 
 # Mutations that change nothing that can be observed, and why.
 EXPLAINED = {
+    "arena-overflow": "no sizes that check_sizes lets through come near 2^64: a second line of defence",
     "load-slot": "the slot before is overwritten by the next patch before anything looks back at it",
     "copy-slot": "the same",
 }
@@ -154,7 +155,7 @@ def run(mutation, tree, built):
                 return name, "does not compile: " + make.stderr[:300]
             try:
                 done = subprocess.run([target] + ([group] if group else []), cwd=folder,
-                                      capture_output=True, timeout=600)
+                                      capture_output=True, timeout=150)
             except subprocess.TimeoutExpired:
                 return name, "killed by test_%s (hangs)" % program
             if done.returncode:
@@ -182,7 +183,8 @@ def main(words):
         shutil.copy2("tools/mbconvert", built)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = []
-            for name, result in pool.map(lambda m: run(m, tree, built), chosen):
+            work = [pool.submit(run, m, tree, built) for m in chosen]
+            for name, result in (done.result() for done in as_completed(work)):
                 print("%-18s %s" % (name, result), flush=True)
                 results.append(result)
     bad = [r for r in results if not r.startswith(("killed", "survives: "))]

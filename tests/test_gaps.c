@@ -253,6 +253,12 @@ static void forged_states(void) {
 static void limits_of_sizes(void) {
     struct sizes z = model->sizes;
     OK(check_sizes(&z, NULL));
+    z.family = FAMILY_BGPT + 1; /* made by a later version */
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    z = model->sizes;
+    z.stage[1].flags |= 1u << 30;
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    z = model->sizes;
     z.stage[0].heads = z.stage[0].head_dim = 65536; /* wraps to 0 in 32 bits */
     CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
     z = model->sizes;
@@ -270,6 +276,16 @@ static void limits_of_sizes(void) {
     OK(check_sizes(&z, NULL));
     z.stage[1].positions = 65537;
     CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+}
+
+/* A hostile model's frequencies: what is no reasonable angle counts as 0. */
+static void unreasonable_angles(void) {
+    const double angles[] = {1e9, 1e18, 1e19, 1e300, INFINITY, NAN, -1e-9, -INFINITY};
+    for (size_t i = 0; i < sizeof angles / sizeof *angles; i++) {
+        double sine = 9, cosine = 9;
+        sin_cos(angles[i], &sine, &cosine);
+        CHECK(sine == 0 && cosine == 1, "%g: %g, %g", angles[i], sine, cosine);
+    }
 }
 
 /* ------------------------------------------------------------------------------------ codes */
@@ -323,6 +339,7 @@ int main(void) {
     GROUP(rewinds_and_windows);
     GROUP(forged_states);
     GROUP(limits_of_sizes);
+    GROUP(unreasonable_angles);
     GROUP(carries);
     GROUP(single_blocks);
     megabyte_model_close(model);
