@@ -165,11 +165,11 @@ group "readers that go away"
 # -------------------------------------------------------------------------------- signals, names
 head -c 60000 "$data/text.txt" >log
 signals='INT TERM HUP QUIT'
-env --default-signal=INT,QUIT true 2>/dev/null || signals='TERM HUP' # not everybody's env can
+env --default-signal=INT,QUIT,HUP true 2>/dev/null || signals=TERM # not everybody's env can
 for signal in $signals; do
     rm -f log.mbz
     set -- "$mbrun" compress -q -T 1 log
-    [ "${signals%% *}" != INT ] || set -- env --default-signal=INT,QUIT "$@" # sh ignores them in jobs
+    [ "${signals%% *}" != INT ] || set -- env --default-signal=INT,QUIT,HUP "$@" # sh and nohup ignore them
     "$@" 2>said &
     pid=$!
     tries=0

@@ -66,14 +66,14 @@ M = [  # name, fragment, replacement, tests
      "((u64)patches + (patches - patches / 2) - 1) * g->bytes +", "api gaps"),
     ("rewind-margin", "(s->oldest && position < s->oldest + MAX_REPETITION_WINDOW))",
      "(s->oldest && position < s->oldest))", "gaps"),
-    ("rewind-base", "if (base < s->oldest ||", "if (", "api"),
+    ("rewind-base", "if (base < s->oldest ||", "if (", "gaps"),
     ("saved-vocabulary", "if (!bytes_known(s, p, (size_t)kept)) return MEGABYTE_CORRUPT;", "",
      "gaps"),
     ("saved-ring", "trial.position - trial.oldest > s->history_bytes ||", "", "gaps"),
-    ("saved-high", "trial.high < computed || trial.high > s->patches ||", "", "api hostile"),
+    ("saved-high", "trial.high < computed || trial.high > s->patches ||", "", "gaps"),
     ("saved-numerics", "get32(p + 12) != MEGABYTE_NUMERICS_VERSION)\n        return",
-     "0)\n        return", "api"),
-    ("saved-bound", "to[i] = to[i] < MOST ? to[i] : MOST;", "", "hostile api"),
+     "0)\n        return", "gaps"),
+    ("saved-bound", "to[i] = to[i] < MOST ? to[i] : MOST;", "", "gaps"),
     ("load-slot", "s->slot_sequence[slot ^ 1] = UINT64_MAX;", "", "families api"),
     ("copy-slot", "to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] =\n"
      "        UINT64_MAX; /* not it */", "", "families api"),
@@ -121,6 +121,8 @@ EXPLAINED = {
     "arena-overflow": "no sizes that check_sizes lets through come near 2^64: a second line of defence",
     "load-slot": "the slot before is overwritten by the next patch before anything looks back at it",
     "copy-slot": "the same",
+    "copy-history": "copies bytes, up to the end of the ring, that nobody reads",
+    "history-length": "rewinds reach a patch less far back; how far is promised nowhere",
 }
 
 

@@ -199,6 +199,18 @@ static void rewinds_and_windows(void) {
     OK(megabyte_stream_rewind(s, edge));
     CHECK(s->position == edge && s->oldest == oldest);
     megabyte_stream_free(s);
+
+    char mb[200]; /* and a window that begins before what is kept, in a longer context */
+    synthetic y = sizes;
+    y.name = "gaps-long", y.n[0] = 1024;
+    megabyte_model *longer = open_model(synthetic_model(mb, &y, 7, "q8", NULL));
+    s = new_stream(longer, NULL, 0);
+    for (int i = 0; i < 400; i++) OK(megabyte_stream_feed(s, bytes, sizeof bytes));
+    uint64_t margin = s->oldest + MAX_REPETITION_WINDOW;
+    CHECK(s->oldest && base_of(s, margin) < s->oldest);
+    CHECK_STATUS(megabyte_stream_rewind(s, margin), MEGABYTE_CAPACITY);
+    megabyte_stream_free(s);
+    megabyte_model_close(longer);
 }
 
 static void sign(uint8_t *state, size_t n) {
@@ -223,6 +235,26 @@ static void forged_states(void) {
         sign(state, n);
         CHECK_STATUS(megabyte_stream_load(s, state, n), id < 100 ? MEGABYTE_OK : MEGABYTE_CORRUPT);
     }
+    state[STATE_HEADER + 10] = 0;
+    for (uint64_t high = 0; high < 20; high++) { /* 11 bytes are 3 patches of 16 */
+        name_case("%d patches computed", (int)high);
+        put64(state + 72, high);
+        sign(state, n);
+        CHECK_STATUS(megabyte_stream_load(s, state, n),
+                     high < 3 || high > 16 ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+    }
+    put64(state + 72, 3);
+    const float wild[] = {INFINITY, -INFINITY, NAN, 3e38f};
+    for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) { /* the last logit */
+        name_case("a logit of %g", (double)wild[i]);
+        put32(state + n - 12, f32_to_bits(wild[i]));
+        sign(state, n);
+        OK(megabyte_stream_load(s, state, n));
+        CHECK(fabsf(s->logits[99]) <= MOST, "%g", (double)s->logits[99]);
+    }
+    put32(state + 12, MEGABYTE_NUMERICS_VERSION + 1);
+    sign(state, n);
+    CHECK_STATUS(megabyte_stream_load(s, state, n), MEGABYTE_BAD_VERSION);
     free(state);
     megabyte_stream_free(s);
     megabyte_model_close(few);

@@ -727,7 +727,8 @@ static const command commands[] = {
      "bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
      "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped, and so are\n"
      "FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something failed or was skipped, 2 wrong\n"
-     "usage, 130 interrupted. An output appears under its name when it is complete, else not at all.",
+     "usage, 130 interrupted. An output appears under its name when it is complete, else not at all.\n"
+     "--rm removes FILE only if it is still what was read and the output is on disk; not with hard links (without -f).",
      run_compress},
     {"decompress",
      "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
@@ -738,6 +739,9 @@ static const command commands[] = {
      "Every byte that is written has been checked. A damaged file leaves no output; on standard output, everything\n"
      "before the damage. If something else follows the compressed data the output is kept, FILE is not removed\n"
      "(--rm), and the exit status is 1.\n"
+     "A file whose headers claim more than 1 MB + 1024 times its own size is refused before any work (what needs no\n"
+     "network counts a 128th), unless --limit says how much may come; 0: any amount.\n"
+     "--rm removes FILE only if it is still what was read and the output is on disk; not with hard links (without -f).\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
      run_decompress},
     {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE | -]...",

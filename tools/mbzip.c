@@ -849,7 +849,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
           "decode each block before it is written"}},
         {DECOMPRESSES | TESTS,
          {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
-          "refuse a file that claims more than this (0: none; default: see --help's text)"}},
+          "refuse a file that claims more (0: none; default: see above)"}},
         {all,
          {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE",
           who == COMPRESSES ? "make the model read FILE before each block; decoding needs it"
