@@ -132,6 +132,15 @@ wait $pid
 nothing_else
 group "score --logits"
 
+cp "$data/small-bgpt.json" config.json
+run 1 "$convert" "$data/small-bgpt.safetensors" -q -f -o config.json --config config.json
+says 'is the configuration itself'
+cmp config.json "$data/small-bgpt.json" || fail "mbconvert overwrites its configuration"
+cp "$data/small-bgpt.safetensors" checkpoint.safetensors
+run 1 "$convert" checkpoint.safetensors -q -f -o checkpoint.safetensors --config config.json
+cmp checkpoint.safetensors "$data/small-bgpt.safetensors" || fail "mbconvert overwrites its input"
+group "mbconvert"
+
 # ----------------------------------------------------------------------- readers that go away
 head -c 60000 /dev/urandom >big
 ends() { # EXPECTED COMMAND...: its status when its reader takes nothing

@@ -3013,12 +3013,23 @@ static void check_output(const struct options *o) {
     if (!S_ISREG(out.st_mode)) die(o->out, "is not a regular file");
     if (!stat(o->in, &in) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
         die(o->out, "is the checkpoint itself");
+    if (o->config && !stat(o->config, &in) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+        die(o->out, "is the configuration itself");
 #else
     FILE *f = fopen(o->out, "rb");
     if (!f) return;
     fclose(f);
 #endif
     if (!o->force) die(o->out, "exists already; -f overwrites it");
+}
+
+/* On disk before the name of an older file is given to it; some file systems cannot sync. */
+static int is_synced(FILE *f) {
+#if HAVE_MMAP
+    return !fsync(fileno(f)) || errno == EINVAL || errno == ENOTSUP || errno == ENOSYS;
+#else
+    return f != NULL;
+#endif
 }
 
 static void write_model(struct conversion *c) {
@@ -3040,7 +3051,8 @@ static void write_model(struct conversion *c) {
     if (fflush(w.file)) die(temporary_path, "cannot write: %s", strerror(errno));
     hash_file(temporary_path, data, c->offset, head + 64);
     sha256(head, 96, head + HEADER_BYTES, data - HEADER_BYTES, head + 96);
-    if (seek(w.file, 0) || fwrite(head, 1, HEADER_BYTES, w.file) != HEADER_BYTES || fclose(w.file))
+    if (seek(w.file, 0) || fwrite(head, 1, HEADER_BYTES, w.file) != HEADER_BYTES ||
+        fflush(w.file) || !is_synced(w.file) || fclose(w.file))
         die(temporary_path, "cannot write: %s", strerror(errno));
     free(head);
 }
@@ -3240,6 +3252,7 @@ int main(int argc, char **argv) {
         SIGTERM,
 #ifdef SIGHUP
         SIGHUP,
+        SIGQUIT,
 #endif
     };
     fp_state fp;
