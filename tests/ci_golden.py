@@ -27,7 +27,7 @@ def convert_and_score(source, base, quant, ids, length, extra):
         run('tools/mbconvert', source, '-q', '-o', t + '/m.mb', '--quant', quant, '--config', base + '.json')
         for b in range(0, len(ids), length):
             with open(t + '/in', 'wb') as f: f.write(bytes(list(ids[b:b + length])))
-            told = json.loads(run('tools/mbrun', 'score', '-m', t + '/m.mb', *extra, '--json', '--logits', t + '/out',
+            told = json.loads(run('tools/mbrun', 'score', '-m', t + '/m.mb', *extra, '--json', '-f', '--logits', t + '/out',
                                   t + '/in'))
             with open(t + '/out', 'rb') as f: out.frombytes(f.read())
             bits += told['files'][0]['bits']
