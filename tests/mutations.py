@@ -121,6 +121,7 @@ EXPLAINED = {
     "arena-overflow": "no sizes that check_sizes lets through come near 2^64: a second line of defence",
     "load-slot": "the slot before is overwritten by the next patch before anything looks back at it",
     "copy-slot": "the same",
+    "code-beyond": "only ends decoding of damaged code sooner; ends_decoding finds the damage",
     "copy-history": "copies bytes, up to the end of the ring, that nobody reads",
     "history-length": "rewinds reach a patch less far back; how far is promised nowhere",
 }
