@@ -10,8 +10,7 @@
  *    3 memory            one allocation per object, carved into arrays
  *    4 model file        descriptors, the canonical list of tensors, opening and checking
  *    5 scalar numerics   log2, sine and cosine in double, from + - * / only
- *    6 kernels           vectors of 16 lanes in five dialects, then every kernel once, written in
- *                        them
+ *    6 kernels           what every instruction set provides
  *    7 dispatch          what the CPU has; the table of kernels
  *    8 threads           a pool of workers that run one function and claim its work in chunks
  *    9 stages            one transformer pass over a batch of tokens: the paper's equations
@@ -22,6 +21,8 @@
  *   14 messages         predictions -> decisions -> arithmetic code
  *   15 compressed files the container, and the codec that cuts data into blocks
  *   16 self-test
+ *   17 vector operations 16 lanes at a time, a chapter per instruction set: compiled in section 6
+ *   18 kernels          written in them, once for all
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
@@ -32,8 +33,8 @@
  *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge
  *      (fp_enter, fp_leave).
  *
- * Section 6 is compiled once per instruction set: this file includes itself with MEGABYTE_PASS
- * naming the dialect. */
+ * Sections 17 and 18 are compiled once per instruction set: section 6 includes this file again with
+ * MEGABYTE_PASS naming it. */
 #ifndef MEGABYTE_PASS
 
 /* ================================================================================ 1 platform */
@@ -71,6 +72,9 @@
 #define _DEFAULT_SOURCE /* madvise */
 #endif
 
+#if defined(__cplusplus)
+#error "megabyte.c is C11: compile it as C and link it; megabyte.h may be included from C++"
+#endif
 #include "megabyte.h"
 #include <float.h>
 /* sqrt, sqrtf: correctly rounded by IEEE 754, the only functions of libm in use */
@@ -166,6 +170,19 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #define TARGET(isa)
 #endif
 
+/* gcc's and clang's spelling of the dot-product extension; gcc's vdotq_s32 cannot be inlined into
+ * code for a lesser -march, so the instruction is given to the assembler. */
+#if defined(__clang__)
+#define TARGET_DOTPROD "dotprod"
+#else
+#define TARGET_DOTPROD "+dotprod"
+#endif
+#if defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_SVE)
+#define SDOT_ARCH
+#else
+#define SDOT_ARCH ".arch armv8.2-a+dotprod\n\t"
+#endif
+
 typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
@@ -189,6 +206,11 @@ typedef megabyte_status status;
 #define ROUNDED(x) __asm__("" : "+t"(x))
 #else
 #define ROUNDED(x) ((void)0)
+#endif
+#if defined(__clang__)
+#define ROUNDED_512(x) __asm__("" : "+v"(x)) /* of a 512-bit register */
+#else
+#define ROUNDED_512(x) ((void)0)
 #endif
 
 /* The caller's floating-point environment is put aside (to nearest, no flush to zero), then
@@ -412,9 +434,8 @@ static void clear_error(megabyte_error *e) {
 
 static void *libc_alloc(void *context, size_t size, size_t align) {
     (void)context;
-    char *raw = size <= SIZE_MAX - align - sizeof(void *)
-                    ? (char *)malloc(size + align + sizeof(void *))
-                    : NULL;
+    char *raw = size <= SIZE_MAX - align - sizeof(void *) ? malloc(size + align + sizeof(void *))
+                                                          : NULL;
     if (!raw) return NULL;
     char *p = raw + sizeof(void *);
     p += (align - (uintptr_t)p % align) % align;
@@ -908,7 +929,7 @@ struct open_walk {
 };
 
 static status open_tensor(void *context, struct tensor *t) {
-    struct open_walk *w = (struct open_walk *)context;
+    struct open_walk *w = context;
     megabyte_model *m = w->m;
     const u8 *entry = m->file + w->at;
     t->type = get32(entry + 8);
@@ -940,11 +961,11 @@ static status open_tensor(void *context, struct tensor *t) {
     struct stage *g = &m->stage[t->stage];
     struct layer *l = g->layers +
                       (t->layer < g->size.layers ? t->layer : 0); /* 0: of no use to the role */
-    const float *vector = (const float *)(const void *)(m->file + t->offset);
+    const float *vector = (const void *)(m->file + t->offset);
     struct matrix x = {
         m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type};
     if (t->type == TYPE_Q8_TILED)
-        x.scale = (const float *)(const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
+        x.scale = (const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
     switch ((enum role)t->role) {
     case ROLE_START: g->start = vector; break;
     case ROLE_POSITION: g->position = vector; break;
@@ -1102,7 +1123,7 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
 
 /* Big-endian hosts: floats of the copied file are turned round, in place, once. */
 static status swap_tensor(void *context, struct tensor *t) {
-    struct open_walk *w = (struct open_walk *)context;
+    struct open_walk *w = context;
     u64 offset = w->m->data_offset + get64(w->m->file + w->at + 24);
     t->type = get32(w->m->file + w->at + 8);
     u64 bytes = tensor_data_bytes(t),
@@ -1136,9 +1157,8 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     struct arena a = {NULL, 0, 0};
     carve(&a, 1, sizeof *m);
     carve(&a, layers, sizeof(struct layer));
-    u8 *memory = arena_fits(&a)
-                     ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN)
-                     : NULL;
+    u8 *memory = arena_fits(&a) ? m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN)
+                                : NULL;
     if (!memory)
         return fail(e, MEGABYTE_OUT_OF_MEMORY, 0,
                     "out of memory for the model's tables (%llu bytes)",
@@ -1146,8 +1166,8 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     m->allocated = (size_t)a.used;
     a.base = memory;
     a.used = 0;
-    megabyte_model *model = (megabyte_model *)carve(&a, 1, sizeof *m);
-    struct layer *layer = (struct layer *)carve(&a, layers, sizeof *layer);
+    megabyte_model *model = carve(&a, 1, sizeof *m);
+    struct layer *layer = carve(&a, layers, sizeof *layer);
     memset(memory, 0, m->allocated);
     *model = *m;
     for (u32 s = 0; s < z->n_stages; s++) {
@@ -1200,7 +1220,7 @@ static void release_file(megabyte_model *m) {
 
 static status copy_file(megabyte_model *m, megabyte_error *e) {
     m->copy = m->file_bytes <= SIZE_MAX / 2
-                  ? (u8 *)m->allocator.alloc(m->allocator.context, (size_t)m->file_bytes, ALIGN)
+                  ? m->allocator.alloc(m->allocator.context, (size_t)m->file_bytes, ALIGN)
                   : NULL;
     if (m->copy) return MEGABYTE_OK;
     return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a copy of the file (%llu bytes)",
@@ -1221,7 +1241,7 @@ megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *d
     memset(&m, 0, sizeof m);
     status r = choose_allocator(&m.allocator, allocator, error);
     if (r) return r;
-    m.file = (const u8 *)data;
+    m.file = data;
     m.file_bytes = size;
     if (BIG_ENDIAN_HOST) {
         if ((r = copy_file(&m, error))) return r;
@@ -1257,7 +1277,7 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
         m->mapping = NULL;
         return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be mapped into memory", path);
     }
-    m->file = (const u8 *)m->mapping;
+    m->file = m->mapping;
     if (!BIG_ENDIAN_HOST) return MEGABYTE_OK;
     status r = copy_file(m, e);
     if (!r) {
@@ -1490,14 +1510,17 @@ struct kernels {
     void (*add)(float *x, const float *y, u32 n); /* x += y, neither padded */
     float (*softmax)(float *x,
                      u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
-    /* Of the contexts' mixer, for 32 inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x
-     * w; w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
-    i32 (*mix_dot)(const i16 *x, const i16 *w);
-    void (*mix_train)(const i16 *x, i16 *w, i16 error);
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
 };
-#define MIX_INPUTS 32
+
+/* The codec's own, for MIX_INPUTS inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x w;
+ * w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
+struct mix_kernels {
+    i32 (*dot)(const i16 *x, const i16 *w);
+    void (*train)(const i16 *x, i16 *w, i16 error);
+};
+#define MIX_INPUTS 32 /* two AVX2 registers of int16 */
 
 #define MOST \
     1e15f /* of keys, queries, values and logits: a dot product of 65536 such pairs is finite */
@@ -1505,1160 +1528,36 @@ struct kernels {
     12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
 
-/* Each pass defines the dialect (F: 16 floats, I: 16 int32, Q: a quantized activation, A: int8
- * accumulators) and then compiles the kernels below in it. MEGABYTE_SELF is this file's name,
- * should you have renamed it.
- */
+/* The preprocessor knows no enums: the instruction sets' numbers once more. */
+#define PASS_PLAIN 1
+#define PASS_AVX2 2
+#define PASS_AVX512_VNNI 3
+#define PASS_NEON 4
+#define PASS_NEON_DOT 5
+_Static_assert(PASS_PLAIN == MEGABYTE_ISA_PLAIN && PASS_AVX2 == MEGABYTE_ISA_AVX2 &&
+                   PASS_AVX512_VNNI == MEGABYTE_ISA_AVX512_VNNI && PASS_NEON == MEGABYTE_ISA_NEON &&
+                   PASS_NEON_DOT == MEGABYTE_ISA_NEON_DOT,
+               "passes are named by megabyte_isa");
+
+/* Sections 17 and 18, at the end of this file, once per instruction set. MEGABYTE_SELF is this
+ * file's name, should you have renamed it. */
 #ifndef MEGABYTE_SELF
 #define MEGABYTE_SELF "megabyte.c"
 #endif
-
-#define MEGABYTE_PASS 1
-#define NAME(x) x##_plain
-#define TGT
+#define MEGABYTE_PASS PASS_PLAIN
 #include MEGABYTE_SELF
-#undef MEGABYTE_PASS
-#undef NAME
-#undef TGT
 #if HAVE_X86
-#define MEGABYTE_PASS 2
-#define NAME(x) x##_avx2
-#define TGT TARGET("avx2")
+#define MEGABYTE_PASS PASS_AVX2
 #include MEGABYTE_SELF
-#undef MEGABYTE_PASS
-#undef NAME
-#undef TGT
-#define MEGABYTE_PASS 3
-#define NAME(x) x##_avx512
-#define TGT TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#define MEGABYTE_PASS PASS_AVX512_VNNI
 #include MEGABYTE_SELF
-#undef MEGABYTE_PASS
-#undef NAME
-#undef TGT
 #endif
 #if HAVE_NEON
-#define MEGABYTE_PASS 4
-#define NAME(x) x##_neon
-#define TGT
+#define MEGABYTE_PASS PASS_NEON
 #include MEGABYTE_SELF
-#undef MEGABYTE_PASS
-#undef NAME
-#undef TGT
-#define MEGABYTE_PASS 5
-#define NAME(x) x##_neon_dot
-#if defined(__clang__)
-#define TGT TARGET("dotprod")
-#else
-#define TGT TARGET("+dotprod")
-#endif
+#define MEGABYTE_PASS PASS_NEON_DOT
 #include MEGABYTE_SELF
-#undef MEGABYTE_PASS
-#undef NAME
-#undef TGT
 #endif
-
-/* MEGABYTE_PASS: one dialect, then the kernels ---------------------------------------------- */
-#else
-
-#define F NAME(F)
-#define I NAME(I)
-#define Q NAME(Q)
-#define A NAME(A)
-#define f_load NAME(f_load)
-#define f_store NAME(f_store)
-#define f_set NAME(f_set)
-#define f_add NAME(f_add)
-#define f_sub NAME(f_sub)
-#define f_mul NAME(f_mul)
-#define f_div NAME(f_div)
-#define f_max NAME(f_max)
-#define f_min NAME(f_min)
-#define f_abs NAME(f_abs)
-#define f_exponent NAME(f_exponent)
-#define f_round NAME(f_round)
-#define f_from_i NAME(f_from_i)
-#define i_add NAME(i_add)
-#define i_sum NAME(i_sum)
-#define q_store NAME(q_store)
-#define a_zero NAME(a_zero)
-#define a_dot NAME(a_dot)
-#define a_total NAME(a_total)
-#if MEGABYTE_PASS == 1 /* loops over lanes forced inline would make sanitizer builds take minutes */
-#define V static inline
-#else
-#define V INLINE TGT
-#endif
-
-/* The dialect: f_* and i_* work lane by lane.
- *   f_max(a, b) = a > b ? a : b;  f_min(a, b) = a < b ? a : b
- *   f_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
- *   f_round(v): nearest integer, |v| < 2^22;  q_store: 16 of them as Q
- *   a_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
- *   a_total: the 16 sums, corrected by the activations' sum where the dialect's products took
- *   weights as weight + 128 */
-#if MEGABYTE_PASS == 1 /* plain C */
-typedef struct {
-    float v[16];
-} F;
-typedef struct {
-    i32 v[16];
-} I;
-typedef i8 Q;
-typedef I A;
-#define A_PIN(s) ((void)0)
-#define LANES for (int i = 0; i < 16; i++)
-V F f_load(const float *p) {
-    F r;
-    memcpy(r.v, p, sizeof r.v);
-    return r;
-}
-V void f_store(float *p, F a) { memcpy(p, a.v, sizeof a.v); }
-V F f_set(float a) {
-    F r;
-    LANES r.v[i] = a;
-    return r;
-}
-V F f_add(F a, F b) {
-    LANES a.v[i] = a.v[i] + b.v[i];
-    return a;
-}
-V F f_sub(F a, F b) {
-    LANES a.v[i] = a.v[i] - b.v[i];
-    return a;
-}
-V F f_mul(F a, F b) {
-    LANES {
-        a.v[i] = a.v[i] * b.v[i];
-        ROUNDED(a.v[i]);
-    }
-    return a;
-}
-V F f_div(F a, F b) {
-    LANES a.v[i] = a.v[i] / b.v[i];
-    return a;
-}
-V F f_max(F a, F b) {
-    LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
-    return a;
-}
-V F f_min(F a, F b) {
-    LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
-    return a;
-}
-V F f_abs(F a) {
-    LANES a.v[i] = bits_to_f32(f32_to_bits(a.v[i]) & 0x7fffffffu);
-    return a;
-}
-V F f_exponent(F p, F t) {
-    LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23));
-    return p;
-}
-V I f_round(F a) {
-    I r;
-    LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS);
-    return r;
-}
-V F f_from_i(I a) {
-    F r;
-    LANES r.v[i] = (float)a.v[i];
-    return r;
-}
-V I i_add(I a, I b) {
-    LANES a.v[i] += b.v[i];
-    return a;
-}
-V i32 i_sum(I a) {
-    i32 s = 0;
-    LANES s += a.v[i];
-    return s;
-}
-V void q_store(Q *p, I a) { LANES p[i] = (i8)a.v[i]; }
-V A a_zero(void) {
-    A r;
-    LANES r.v[i] = 0;
-    return r;
-}
-V A a_dot(A a, const u8 *w, const Q *x) {
-    LANES a.v[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] +
-                    w[4 * i + 3] * x[3];
-    return a;
-}
-V I a_total(A a, i32 sum) {
-    LANES a.v[i] -= 128 * sum;
-    return a;
-}
-#undef LANES
-static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
-    i32 sum = 0;
-    for (int i = 0; i < MIX_INPUTS; i++) sum += x[i] * w[i];
-    return sum;
-}
-static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
-    for (int i = 0; i < MIX_INPUTS; i++) {
-        i32 v = w[i] + ((x[i] * error + (1 << 15)) >> 16);
-        w[i] = (i16)(v > 32767 ? 32767 : v < -32768 ? -32768 : v);
-    }
-}
-
-#elif MEGABYTE_PASS == \
-    2 /* AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
-typedef struct {
-    __m256 a, b;
-} F;
-typedef struct {
-    __m256i a, b;
-} I;
-typedef int16_t Q;
-typedef struct {
-    __m256i a, b, c, d;
-} A; /* rows 4i .. 4i+3, two partial sums each */
-#define A_PIN(s) __asm__("" : "+x"(s.a), "+x"(s.b), "+x"(s.c), "+x"(s.d)) /* see four_tiles */
-V F f_load(const float *p) {
-    F r = {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
-    return r;
-}
-V void f_store(float *p, F a) {
-    _mm256_storeu_ps(p, a.a);
-    _mm256_storeu_ps(p + 8, a.b);
-}
-V F f_set(float a) {
-    F r = {_mm256_set1_ps(a), _mm256_set1_ps(a)};
-    return r;
-}
-V F f_add(F a, F b) {
-    a.a = _mm256_add_ps(a.a, b.a);
-    a.b = _mm256_add_ps(a.b, b.b);
-    return a;
-}
-V F f_sub(F a, F b) {
-    a.a = _mm256_sub_ps(a.a, b.a);
-    a.b = _mm256_sub_ps(a.b, b.b);
-    return a;
-}
-V F f_mul(F a, F b) {
-    a.a = _mm256_mul_ps(a.a, b.a);
-    a.b = _mm256_mul_ps(a.b, b.b);
-    ROUNDED(a.a);
-    ROUNDED(a.b);
-    return a;
-}
-V F f_div(F a, F b) {
-    a.a = _mm256_div_ps(a.a, b.a);
-    a.b = _mm256_div_ps(a.b, b.b);
-    return a;
-}
-V F f_max(F a, F b) {
-    a.a = _mm256_max_ps(a.a, b.a);
-    a.b = _mm256_max_ps(a.b, b.b);
-    return a;
-}
-V F f_min(F a, F b) {
-    a.a = _mm256_min_ps(a.a, b.a);
-    a.b = _mm256_min_ps(a.b, b.b);
-    return a;
-}
-V F f_abs(F a) {
-    __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    a.a = _mm256_and_ps(a.a, m);
-    a.b = _mm256_and_ps(a.b, m);
-    return a;
-}
-V F f_exponent(F p, F t) {
-    p.a = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.a),
-                                               _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
-    p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b),
-                                               _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
-    return p;
-}
-V I f_round(F a) {
-    __m256 m = _mm256_set1_ps(MAGIC);
-    __m256i o = _mm256_set1_epi32(MAGIC_BITS);
-    I r = {_mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.a, m)), o),
-           _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.b, m)), o)};
-    return r;
-}
-V F f_from_i(I a) {
-    F r = {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)};
-    return r;
-}
-V I i_add(I a, I b) {
-    a.a = _mm256_add_epi32(a.a, b.a);
-    a.b = _mm256_add_epi32(a.b, b.b);
-    return a;
-}
-V i32 i_sum(I a) {
-    i32 t[8], s = 0;
-    _mm256_storeu_si256((__m256i *)(void *)t, _mm256_add_epi32(a.a, a.b));
-    for (int i = 0; i < 8; i++) s += t[i];
-    return s;
-}
-V void q_store(Q *p, I a) {
-    __m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.a, a.b), 0xd8);
-    _mm256_storeu_si256((__m256i *)(void *)p, s);
-}
-V A a_zero(void) {
-    __m256i z = _mm256_setzero_si256();
-    A r = {z, z, z, z};
-    return r;
-}
-V A a_dot(A s, const u8 *w, const Q *x) {
-    int64_t four;
-    memcpy(&four, x, 8);
-    __m256i b = _mm256_set1_epi64x(four);
-    const __m128i *p = (const __m128i *)(const void *)w;
-    s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p)), b));
-    s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1)), b));
-    s.c = _mm256_add_epi32(s.c, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 2)), b));
-    s.d = _mm256_add_epi32(s.d, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 3)), b));
-    return s;
-}
-V I a_total(A s, i32 sum) {
-    __m256i c = _mm256_set1_epi32(128 * sum);
-    I r = {_mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.a, s.b), 0xd8), c),
-           _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.c, s.d), 0xd8), c)};
-    return r;
-}
-
-#elif MEGABYTE_PASS == 3 /* AVX-512 with VNNI: one register is 16 lanes */
-typedef __m512 F;
-typedef __m512i I;
-typedef i8 Q;
-typedef __m512i A;
-#if defined(__clang__)
-#define ROUNDED_512(x) __asm__("" : "+v"(x))
-#else
-#define ROUNDED_512(x) ((void)0)
-#endif
-V F f_load(const float *p) { return _mm512_loadu_ps(p); }
-V void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
-V F f_set(float a) { return _mm512_set1_ps(a); }
-V F f_add(F a, F b) { return _mm512_add_ps(a, b); }
-V F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
-V F f_mul(F a, F b) {
-    F r = _mm512_mul_ps(a, b);
-    ROUNDED_512(r);
-    return r;
-}
-V F f_div(F a, F b) { return _mm512_div_ps(a, b); }
-V F f_max(F a, F b) { return _mm512_max_ps(a, b); }
-V F f_min(F a, F b) { return _mm512_min_ps(a, b); }
-V F f_abs(F a) { return _mm512_abs_ps(a); }
-V F f_exponent(F p, F t) {
-    return _mm512_castsi512_ps(
-        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
-}
-V I f_round(F a) {
-    return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))),
-                            _mm512_set1_epi32(MAGIC_BITS));
-}
-V F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
-V I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
-V i32 i_sum(I a) { return _mm512_reduce_add_epi32(a); }
-V void q_store(Q *p, I a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
-V I a_total(A a, i32 sum) { return _mm512_sub_epi32(a, _mm512_set1_epi32(128 * sum)); }
-
-#else /* NEON: four registers of 4 lanes */
-static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
-    int32x4_t a = vdupq_n_s32(0), b = a;
-    for (int i = 0; i < MIX_INPUTS; i += 8) {
-        a = vmlal_s16(a, vld1_s16(x + i), vld1_s16(w + i));
-        b = vmlal_s16(b, vld1_s16(x + i + 4), vld1_s16(w + i + 4));
-    }
-    return vaddvq_s32(vaddq_s32(a, b));
-}
-static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
-    int16x4_t e = vdup_n_s16(error);
-    for (int i = 0; i < MIX_INPUTS; i += 8) {
-        int16x4_t a = vrshrn_n_s32(vmull_s16(vld1_s16(x + i), e), 16);
-        int16x4_t b = vrshrn_n_s32(vmull_s16(vld1_s16(x + i + 4), e), 16);
-        vst1q_s16(w + i, vqaddq_s16(vld1q_s16(w + i), vcombine_s16(a, b)));
-    }
-}
-typedef struct {
-    float32x4_t a, b, c, d;
-} F;
-typedef struct {
-    int32x4_t a, b, c, d;
-} I;
-typedef i8 Q;
-#define EACH(r, f) F r = {f(a), f(b), f(c), f(d)}
-V F f_load(const float *p) {
-    F r = {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
-    return r;
-}
-V void f_store(float *p, F x) {
-    vst1q_f32(p, x.a);
-    vst1q_f32(p + 4, x.b);
-    vst1q_f32(p + 8, x.c);
-    vst1q_f32(p + 12, x.d);
-}
-V F f_set(float v) {
-    float32x4_t q = vdupq_n_f32(v);
-    F r = {q, q, q, q};
-    return r;
-}
-#define EACH_OF(m) vaddq_f32(x.m, y.m)
-V F f_add(F x, F y) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vsubq_f32(x.m, y.m)
-V F f_sub(F x, F y) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vmulq_f32(x.m, y.m)
-V F f_mul(F x, F y) {
-    EACH(r, EACH_OF);
-    ROUNDED(r.a);
-    ROUNDED(r.b);
-    ROUNDED(r.c);
-    ROUNDED(r.d);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vdivq_f32(x.m, y.m)
-V F f_div(F x, F y) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vbslq_f32(vcgtq_f32(x.m, y.m), x.m, y.m)
-V F f_max(F x, F y) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vbslq_f32(vcltq_f32(x.m, y.m), x.m, y.m)
-V F f_min(F x, F y) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vabsq_f32(x.m)
-V F f_abs(F x) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define BITS(x) vreinterpretq_s32_f32(x)
-#define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
-V F f_exponent(F p, F t) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#define EACH_OF(m) vcvtq_f32_s32(x.m)
-V F f_from_i(I x) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#undef EACH
-#define EACH(r, f) I r = {f(a), f(b), f(c), f(d)}
-#define EACH_OF(m) vsubq_s32(BITS(vaddq_f32(x.m, vdupq_n_f32(MAGIC))), vdupq_n_s32(MAGIC_BITS))
-V I f_round(F x) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#undef BITS
-#define EACH_OF(m) vaddq_s32(x.m, y.m)
-V I i_add(I x, I y) {
-    EACH(r, EACH_OF);
-    return r;
-}
-#undef EACH_OF
-#undef EACH
-V i32 i_sum(I x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d))); }
-V void q_store(Q *p, I x) {
-    vst1q_s8(p, vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b))),
-                            vmovn_s16(vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d)))));
-}
-#if MEGABYTE_PASS == 4 /* products of 8 bit in 16 bit, added pairwise: two partial sums a row */
-typedef struct {
-    I lo, hi;
-} A;
-#define A_PIN(s) ((void)0)
-V A a_zero(void) {
-    int32x4_t z = vdupq_n_s32(0);
-    A r = {{z, z, z, z}, {z, z, z, z}};
-    return r;
-}
-V A a_dot(A s, const u8 *w, const Q *x) {
-    i32 four;
-    memcpy(&four, x, 4);
-    int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
-    uint8x16_t flip = vdupq_n_u8(128); /* weight + 128 -> signed weight */
-#define ROWS(m, i)                                                               \
-    do {                                                                         \
-        int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * i), flip)); \
-        s.lo.m = vpadalq_s16(s.lo.m, vmull_s8(vget_low_s8(v), vget_low_s8(b)));  \
-        s.hi.m = vpadalq_s16(s.hi.m, vmull_high_s8(v, b));                       \
-    } while (0)
-    ROWS(a, 0);
-    ROWS(b, 1);
-    ROWS(c, 2);
-    ROWS(d, 3);
-#undef ROWS
-    return s;
-}
-V I a_total(A s, i32 sum) {
-    (void)sum;
-    I r = {vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c),
-           vpaddq_s32(s.lo.d, s.hi.d)};
-    return r;
-}
-#else /* the dot-product extension: four products a lane */
-typedef I A;
-#define A_PIN(s) ((void)0)
-V A a_zero(void) {
-    int32x4_t z = vdupq_n_s32(0);
-    A r = {z, z, z, z};
-    return r;
-}
-V A a_dot(A s, const u8 *w, const Q *x) {
-    i32 four;
-    memcpy(&four, x, 4);
-    int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
-#if defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_SVE)
-#define SDOT_ARCH
-/* gcc's vdotq_s32 cannot be inlined into code for a lesser -march: say it to the assembler instead
- * */
-#else
-#define SDOT_ARCH ".arch armv8.2-a+dotprod\n\t"
-#endif
-    uint8x16_t flip = vdupq_n_u8(128);
-#define SDOT(to, from)                                                               \
-    do {                                                                             \
-        uint8x16_t v = veorq_u8(vld1q_u8(from), flip);                               \
-        __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(b)); \
-    } while (0)
-    SDOT(s.a, w);
-    SDOT(s.b, w + 16);
-    SDOT(s.c, w + 32);
-    SDOT(s.d, w + 48);
-#undef SDOT
-    return s;
-}
-V I a_total(A s, i32 sum) {
-    (void)sum;
-    return s;
-}
-#endif
-#endif
-
-#if MEGABYTE_PASS == 2 || MEGABYTE_PASS == 3
-static TGT i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
-    const __m256i *a = (const __m256i *)(const void *)x, *b = (const __m256i *)(const void *)w;
-    __m256i s = _mm256_add_epi32(_mm256_madd_epi16(a[0], b[0]), _mm256_madd_epi16(a[1], b[1]));
-    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
-}
-static TGT void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
-    const __m256i *a = (const __m256i *)(const void *)x, e = _mm256_set1_epi16(error);
-    __m256i *b = (__m256i *)(void *)w;
-    for (int i = 0; i < 2;
-         i++) { /* the product's high half, rounded by the top bit of its low half */
-        __m256i low = _mm256_srli_epi16(_mm256_mullo_epi16(a[i], e), 15);
-        b[i] = _mm256_adds_epi16(b[i], _mm256_add_epi16(_mm256_mulhi_epi16(a[i], e), low));
-    }
-}
-#endif
-
-/* From here on no intrinsics: the kernels, in the dialect.
- * ------------------------------------------ */
-
-/* The last, partial block of a row: zeros beyond n < 16. */
-V F NAME(f_part)(const float *p, u32 n) {
-    float t[16] = {0};
-    memcpy(t, p, n * sizeof *t);
-    return f_load(t);
-}
-#define f_part NAME(f_part)
-
-V void NAME(finish)(F y, float *to, const float *bias, int add) {
-    if (bias) y = f_add(y, f_load(bias));
-    if (add) y = f_add(f_load(to), y);
-    f_store(to, y);
-}
-#define finish NAME(finish)
-
-/* One tile for four rows of x, or four tiles for one: at least four independent chains. */
-static TGT void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x,
-                               u64 ldx, u32 m, float *y, u64 ldy, const float *bias, int add) {
-    u32 i = 0;
-    for (; i + 4 <= m; i += 4) {
-        const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
-        u32 t = 0;
-#if MEGABYTE_PASS == 3 /* registers for two tiles: eight chains hide the adds' latency */
-        for (; t + 2 <= tiles; t += 2) {
-            const float *p = w + t * stride, *b = bias ? bias + 16 * t : NULL;
-            F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
-            for (u32 j = 0; j < k; j++, p += 16) {
-                F v = f_load(p), u = f_load(p + stride), x0j = f_set(x0[j]), x1j = f_set(x1[j]),
-                  x2j = f_set(x2[j]), x3j = f_set(x3[j]);
-                a0 = f_add(a0, f_mul(v, x0j));
-                b0 = f_add(b0, f_mul(u, x0j));
-                a1 = f_add(a1, f_mul(v, x1j));
-                b1 = f_add(b1, f_mul(u, x1j));
-                a2 = f_add(a2, f_mul(v, x2j));
-                b2 = f_add(b2, f_mul(u, x2j));
-                a3 = f_add(a3, f_mul(v, x3j));
-                b3 = f_add(b3, f_mul(u, x3j));
-            }
-            float *to = y + i * ldy + 16 * t;
-            finish(a0, to, b, add);
-            finish(a1, to + ldy, b, add);
-            finish(a2, to + 2 * ldy, b, add);
-            finish(a3, to + 3 * ldy, b, add);
-            to += 16;
-            if (b) b += 16;
-            finish(b0, to, b, add);
-            finish(b1, to + ldy, b, add);
-            finish(b2, to + 2 * ldy, b, add);
-            finish(b3, to + 3 * ldy, b, add);
-        }
-#endif
-        for (; t < tiles; t++) {
-            const float *p = w + t * stride;
-            F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0;
-            for (u32 j = 0; j < k; j++, p += 16) {
-                F v = f_load(p);
-                a0 = f_add(a0, f_mul(v, f_set(x0[j])));
-                a1 = f_add(a1, f_mul(v, f_set(x1[j])));
-                a2 = f_add(a2, f_mul(v, f_set(x2[j])));
-                a3 = f_add(a3, f_mul(v, f_set(x3[j])));
-            }
-            float *to = y + i * ldy + 16 * t;
-            const float *b = bias ? bias + 16 * t : NULL;
-            finish(a0, to, b, add);
-            finish(a1, to + ldy, b, add);
-            finish(a2, to + 2 * ldy, b, add);
-            finish(a3, to + 3 * ldy, b, add);
-        }
-    }
-    for (; i < m; i++) {
-        const float *x0 = x + i * ldx;
-        u32 t = 0;
-        for (; t + 4 <= tiles; t += 4) {
-            const float *p = w + t * stride;
-            F a0 = f_set(0), a1 = a0, a2 = a0, a3 = a0;
-            for (u32 j = 0; j < k; j++, p += 16) {
-                F v = f_set(x0[j]);
-                a0 = f_add(a0, f_mul(f_load(p), v));
-                a1 = f_add(a1, f_mul(f_load(p + stride), v));
-                a2 = f_add(a2, f_mul(f_load(p + 2 * stride), v));
-                a3 = f_add(a3, f_mul(f_load(p + 3 * stride), v));
-            }
-            float *to = y + i * ldy + 16 * t;
-            finish(a0, to, bias ? bias + 16 * t : NULL, add);
-            finish(a1, to + 16, bias ? bias + 16 * t + 16 : NULL, add);
-            finish(a2, to + 32, bias ? bias + 16 * t + 32 : NULL, add);
-            finish(a3, to + 48, bias ? bias + 16 * t + 48 : NULL, add);
-        }
-        for (; t < tiles; t++) {
-            const float *p = w + t * stride;
-            F a0 = f_set(0);
-            for (u32 j = 0; j < k; j++, p += 16) a0 = f_add(a0, f_mul(f_load(p), f_set(x0[j])));
-            finish(a0, y + i * ldy + 16 * t, bias ? bias + 16 * t : NULL, add);
-        }
-    }
-}
-
-/* y for one tile and one row, from its accumulators. */
-V void NAME(q8_finish)(A acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
-                       const float *bias, int add) {
-    I total = a_total(acc, sum), before;
-    if (x_scale) {
-        finish(f_mul(f_from_i(total), f_mul(f_set(*x_scale), f_load(w_scale))), to, bias, add);
-    } else {
-        memcpy(&before, to, sizeof before);
-        total = i_add(before, total);
-        memcpy(to, &total, sizeof total);
-    }
-}
-#define SCALE_OF(i) (x_scale ? x_scale + (i) : NULL)
-#define q8_finish NAME(q8_finish)
-
-#if MEGABYTE_PASS == 3
-/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies
- * them about unless each is a variable of its own and pinned once per turn (measured: 260 against
- * 470 GMAC/s), hence the macros. */
-#define EACH_ROW_1(f) f(0)
-#define EACH_ROW_2(f) f(0) f(1)
-#define EACH_ROW_3(f) f(0) f(1) f(2)
-#define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
-#define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
-#define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
-#define BEGIN(i) A a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
-#define PRODUCT(i)                               \
-    {                                            \
-        i32 four;                                \
-        memcpy(&four, x + i * ldx + j, 4);       \
-        __m512i v = _mm512_set1_epi32(four);     \
-        a##i = _mm512_dpbusd_epi32(a##i, wa, v); \
-        b##i = _mm512_dpbusd_epi32(b##i, wb, v); \
-        c##i = _mm512_dpbusd_epi32(c##i, wc, v); \
-        d##i = _mm512_dpbusd_epi32(d##i, wd, v); \
-    }
-#define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
-#define END(i)                                                                                    \
-    q8_finish(a##i, sum[i], SCALE_OF(i), w_scale, y + i * ldy, bias, add);                        \
-    q8_finish(b##i, sum[i], SCALE_OF(i), w_scale + 16, y + i * ldy + 16, bias ? bias + 16 : NULL, \
-              add);                                                                               \
-    q8_finish(c##i, sum[i], SCALE_OF(i), w_scale + 32, y + i * ldy + 32, bias ? bias + 32 : NULL, \
-              add);                                                                               \
-    q8_finish(d##i, sum[i], SCALE_OF(i), w_scale + 48, y + i * ldy + 48, bias ? bias + 48 : NULL, \
-              add);
-/* Values far into a context come from memory, in four streams: asked for 4 KB ahead (never
- * faults). */
-#define AHEAD(p) _mm_prefetch((const char *)(p) + 4096, _MM_HINT_T0);
-#define FOUR_TILES(rows)                                                                         \
-    static TGT void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4,     \
-                                      const Q *x, u64 ldx, const i32 *sum, const float *x_scale, \
-                                      float *y, u64 ldy, const float *bias, int add) {           \
-        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += 64) {                        \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);             \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                     \
-                    wd = _mm512_loadu_si512(w + 3 * stride);                                     \
-            AHEAD(w)                                                                             \
-            AHEAD(w + stride)                                                                    \
-            AHEAD(w + 2 * stride)                                                                \
-            AHEAD(w + 3 * stride) EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                  \
-        }                                                                                        \
-        EACH_ROW_##rows(END)                                                                     \
-    }
-/* clang-format off */
-FOUR_TILES(1)
-FOUR_TILES(2)
-FOUR_TILES(3)
-FOUR_TILES(4)
-FOUR_TILES(5)
-FOUR_TILES(6)
-/* clang-format on */
-#undef BEGIN
-#undef PRODUCT
-#undef PIN
-#undef END
-#undef AHEAD
-#undef FOUR_TILES
-
-/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the
-     * file. A row alone waits for memory, and one straight stream, asked for 8 KB ahead, comes
-     * fastest; four chains along k keep up. */
-static TGT void one_tile(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx,
-                         const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
-                         const float *bias, int add) {
-    for (u32 i = 0; i < m; i++, x += ldx) {
-        A a = _mm512_setzero_si512(), b = a, c = a, d = a;
-        u32 j = 0;
-#define CHAIN(acc, at)                                                                             \
-    {                                                                                              \
-        i32 four;                                                                                  \
-        memcpy(&four, x + j + at, 4);                                                              \
-        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */ \
-        acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)(j + at) * 16),                 \
-                                  _mm512_set1_epi32(four));                                        \
-    }
-        for (; j + 16 <= k4; j += 16) {
-            CHAIN(a, 0)
-            CHAIN(b, 4)
-            CHAIN(c, 8)
-            CHAIN(d, 12)
-        }
-        for (; j < k4; j += 4) CHAIN(a, 0)
-#undef CHAIN
-        a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-        q8_finish(a, sum[i], SCALE_OF(i), w_scale, y + i * ldy, bias, add);
-    }
-}
-
-/* Two rows, the same way. */
-static TGT void one_tile_pair(const u8 *w, const float *w_scale, u32 k4, const Q *x, u64 ldx,
-                              const i32 *sum, const float *x_scale, float *y, u64 ldy,
-                              const float *bias, int add) {
-    A a = _mm512_setzero_si512(), b = a, c = a, d = a;
-    u32 j = 0;
-#define CHAINS(first, second, at)                                                                  \
-    {                                                                                              \
-        i32 four;                                                                                  \
-        __m512i v = _mm512_loadu_si512(w + (u64)(j + at) * 16);                                    \
-        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */ \
-        memcpy(&four, x + j + at, 4);                                                              \
-        first = _mm512_dpbusd_epi32(first, v, _mm512_set1_epi32(four));                            \
-        memcpy(&four, x + ldx + j + at, 4);                                                        \
-        second = _mm512_dpbusd_epi32(second, v, _mm512_set1_epi32(four));                          \
-    }
-    for (; j + 8 <= k4; j += 8) {
-        CHAINS(a, b, 0)
-        CHAINS(c, d, 4)
-    }
-    for (; j < k4; j += 4) CHAINS(a, b, 0)
-#undef CHAINS
-    q8_finish(_mm512_add_epi32(a, c), sum[0], SCALE_OF(0), w_scale, y, bias, add);
-    q8_finish(_mm512_add_epi32(b, d), sum[1], SCALE_OF(1), w_scale, y + ldy, bias, add);
-}
-
-static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
-                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m,
-                              float *y, u64 ldy, const float *bias, int add) {
-    u32 t = 0;
-    for (; m == 2 && t < tiles; t++)
-        one_tile_pair(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale,
-                      y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
-    for (; m > 1 && t + 4 <= tiles; t += 4) {
-        const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
-        const u8 *p = w + t * stride;
-        float *to = y + 16 * t;
-        for (u32 i = 0; i < m;) {
-            const Q *x = (const Q *)x_ + i * ldx;
-            float *yi = to + i * ldy;
-            u32 rows = m - i < 6 ? m - i : 6;
-            switch (rows) {
-            case 6:
-                four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 5:
-                four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 4:
-                four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 3:
-                four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 2:
-                four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
-                break;
-            default:
-                four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, SCALE_OF(i), yi, ldy, b, add);
-                break;
-            }
-            i += rows;
-        }
-    }
-    for (; t < tiles; t++)
-        one_tile(w + t * stride, w_scale + 16 * t, k4, (const Q *)x_, ldx, sum, x_scale, m,
-                 y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
-}
-#else
-/* Elsewhere: one tile for two rows, or two tiles for one, as many accumulators as 16 registers
- * hold. */
-static TGT void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
-                              const void *x_, u64 ldx, const i32 *sum, const float *x_scale, u32 m,
-                              float *y, u64 ldy, const float *bias, int add) {
-    u32 step;
-    for (u32 t = 0; t < tiles;
-         t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
-        const float *b0 = bias ? bias + 16 * t : NULL;
-        const Q *x = (const Q *)x_;
-        u32 i = 0;
-        step = 1;
-        for (; i + 2 <= m; i += 2, x += 2 * ldx) {
-            A a0 = a_zero(), a1 = a0;
-            for (u32 j = 0; j < k4; j += 4) {
-                a0 = a_dot(a0, w + (u64)j * 16, x + j);
-                a1 = a_dot(a1, w + (u64)j * 16, x + ldx + j);
-                A_PIN(a0);
-                A_PIN(a1);
-            }
-            q8_finish(a0, sum[i], SCALE_OF(i), w_scale, y + i * ldy, b0, add);
-            q8_finish(a1, sum[i + 1], SCALE_OF(i + 1), w_scale, y + (i + 1) * ldy, b0, add);
-        }
-        if (m == 1 && t + 2 <= tiles) {
-            A a0 = a_zero(), a1 = a0;
-            for (u32 j = 0; j < k4; j += 4) {
-                a0 = a_dot(a0, w + (u64)j * 16, x + j);
-                a1 = a_dot(a1, w + stride + (u64)j * 16, x + j);
-                A_PIN(a0);
-                A_PIN(a1);
-            }
-            q8_finish(a0, sum[0], SCALE_OF(0), w_scale, y, b0, add);
-            q8_finish(a1, sum[0], SCALE_OF(0), w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
-            step = 2;
-        } else if (i < m) {
-            A a0 = a_zero();
-            for (u32 j = 0; j < k4; j += 4) a0 = a_dot(a0, w + (u64)j * 16, x + j);
-            q8_finish(a0, sum[i], SCALE_OF(i), w_scale, y + i * ldy, b0, add);
-        }
-    }
-}
-#endif
-#undef A_PIN
-
-static TGT void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
-    F most = f_set(0), low = f_set(-127), high = f_set(127);
-    u32 i = 0, whole = n / 16 * 16;
-    for (; i < whole; i += 16) most = f_max(f_abs(f_load(x + i)), most);
-    if (i < n) most = f_max(f_abs(f_part(x + i, n - i)), most);
-    float lane[16];
-    f_store(lane, most);
-    float top = lane_max(lane), by = top > 1e-30f ? 127.0f / top : 0;
-    F times = f_set(by);
-    I total = f_round(f_set(0));
-    for (i = 0; i < n; i += 16) {
-        F v = i < whole ? f_load(x + i) : f_part(x + i, n - i);
-        I r = f_round(f_min(f_max(f_mul(v, times), low), high));
-        q_store((Q *)q + i, r);
-        total = i_add(total, r);
-    }
-    *sum = i_sum(total);
-    *scale = top / 127.0f;
-}
-
-static TGT void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
-                                      void *high, void *low, i32 sum[2]) {
-    F bottom = f_set(-127), top = f_set(127),
-      times = f_set(largest > 1e-30f ? 127.0f / largest : 0);
-    I total = f_round(f_set(0)), rest = total;
-    for (u32 i = 0; i < n; i += 16) {
-        F v = f_mul(f_mul(f_load(x + i), f_load(by + i)), times);
-        I a = f_round(f_min(f_max(v, bottom), top));
-        I b = f_round(f_min(f_max(f_mul(f_sub(v, f_from_i(a)), f_set(254)), bottom), top));
-        q_store((Q *)high + i, a);
-        q_store((Q *)low + i, b);
-        total = i_add(total, a);
-        rest = i_add(rest, b);
-    }
-    sum[0] = i_sum(total);
-    sum[1] = i_sum(rest);
-}
-
-/* The sum over 16 lanes of x[i] * x[i]. */
-V float NAME(sum_of_squares)(const float *x, u32 n) {
-    F s = f_set(0);
-    u32 i = 0;
-    for (; i + 16 <= n; i += 16) {
-        F v = f_load(x + i);
-        s = f_add(s, f_mul(v, v));
-    }
-    if (i < n) {
-        F v = f_part(x + i, n - i);
-        s = f_add(s, f_mul(v, v));
-    }
-    float lane[16];
-    f_store(lane, s);
-    return lane_sum(lane);
-}
-
-static TGT void NAME(rms_norm)(float *x, const float *g, u32 n) {
-    float norm = sqrtf(NAME(sum_of_squares)(x, n)) * (1.0f / sqrtf((float)n));
-    F by = f_set(1.0f / (norm > 1e-8f ? norm : 1e-8f));
-    for (u32 i = 0; i < n; i += 16) f_store(x + i, f_mul(f_mul(f_load(x + i), by), f_load(g + i)));
-}
-
-static TGT void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
-                                 int centred) {
-    F s = f_set(0);
-    float lane[16];
-    u32 i = 0, whole = n / 16 * 16;
-    for (; i < whole; i += 16) s = f_add(s, f_load(x + i));
-    if (i < n) s = f_add(s, f_part(x + i, n - i));
-    f_store(lane, s);
-    F mean = f_set(lane_sum(lane) / (float)n), v;
-    s = f_set(0);
-    for (i = 0; i < whole; i += 16) {
-        v = f_sub(f_load(x + i), mean);
-        s = f_add(s, f_mul(v, v));
-    }
-    if (i < n) {
-        f_store(lane, f_sub(f_load(x + i), mean));
-        v = f_part(lane, n - i);
-        s = f_add(s, f_mul(v, v));
-    }
-    f_store(lane, s);
-    F by = f_set(1.0f / sqrtf(lane_sum(lane) / (float)n + 1e-5f));
-    for (i = 0; i < n; i += 16) {
-        v = centred ? f_sub(f_load(x + i), mean) : f_load(x + i);
-        f_store(x + i, f_add(f_mul(f_mul(v, by), f_load(weight + i)), f_load(bias + i)));
-    }
-}
-
-/* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
- * error 1e-7. Coefficients here and in gelu: tests/fit_constants.py. */
-V F NAME(f_exp)(F x) {
-    x = f_min(f_max(x, f_set(-87.0f)), f_set(88.0f));
-    F t = f_add(f_mul(x, f_set(1.44269504f)), f_set(MAGIC)), n = f_sub(t, f_set(MAGIC));
-    F r = f_sub(f_sub(x, f_mul(n, f_set(0.693359375f))), f_mul(n, f_set(-2.12194440e-4f)));
-    F p = f_set(1.395171159e-3f);
-    p = f_add(f_mul(p, r), f_set(8.369599469e-3f));
-    p = f_add(f_mul(p, r), f_set(4.166618735e-2f));
-    p = f_add(f_mul(p, r), f_set(1.666651219e-1f));
-    p = f_add(f_mul(p, r), f_set(5.0e-1f));
-    p = f_add(f_add(f_mul(f_mul(p, r), r), r), f_set(1.0f));
-    return f_exponent(p, t);
-}
-
-/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
- * 4e-7. */
-V void NAME(gelu)(float *x, u32 n) {
-    for (u32 i = 0; i < n; i += 16) {
-        F v = f_load(x + i);
-        F z = f_min(f_max(f_mul(v, f_set(0.707106781f)), f_set(-3.92f)), f_set(3.92f)),
-          u = f_mul(z, z);
-        F p = f_set(2.034712452e-6f), q = f_set(3.806825043e-5f);
-        p = f_add(f_mul(p, u), f_set(2.874386846e-4f));
-        q = f_add(f_mul(q, u), f_set(1.187819289e-3f));
-        p = f_add(f_mul(p, u), f_set(3.867238760e-3f));
-        q = f_add(f_mul(q, u), f_set(1.517015789e-2f));
-        p = f_add(f_mul(p, u), f_set(5.305714160e-2f));
-        q = f_add(f_mul(q, u), f_set(1.150747761e-1f));
-        p = f_add(f_mul(p, u), f_set(1.927408725e-1f));
-        q = f_add(f_mul(q, u), f_set(5.041438341e-1f));
-        p = f_add(f_mul(p, u), f_set(1.128378987f));
-        q = f_add(f_mul(q, u), f_set(1.0f));
-        F erf = f_min(f_max(f_div(f_mul(z, p), q), f_set(-1.0f)), f_set(1.0f));
-        f_store(x + i, f_mul(f_mul(v, f_set(0.5f)), f_add(f_set(1.0f), erf)));
-    }
-}
-
-/* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u =
- * x. */
-static TGT void NAME(activate)(float *x, u32 n, u32 kind) {
-    if (kind == GELU_ERF) {
-        NAME(gelu)(x, n);
-        return;
-    }
-    for (u32 i = 0; i < n; i += 16) {
-        F v = f_load(x + i), u = v;
-        if (kind == GELU_TANH) {
-            u = f_add(v, f_mul(f_mul(f_mul(v, v), v), f_set(0.044715f)));
-            u = f_mul(u, f_set(1.59576912f));
-        }
-        if (kind == RELU) v = f_max(v, f_set(0));
-        else v = f_div(v, f_add(f_set(1), NAME(f_exp)(f_sub(f_set(0), u))));
-        f_store(x + i, v);
-    }
-}
-
-static TGT void NAME(rotate)(float *x, const float *cosine, const float *sine, u32 half) {
-    u32 i = 0;
-    for (; i + 16 <= half; i += 16) {
-        F a = f_load(x + i), b = f_load(x + half + i), c = f_load(cosine + i), s = f_load(sine + i);
-        f_store(x + i, f_sub(f_mul(a, c), f_mul(b, s)));
-        f_store(x + half + i, f_add(f_mul(b, c), f_mul(a, s)));
-    }
-    for (; i < half; i++) {
-        float a = x[i], b = x[half + i], ac = a * cosine[i], bs = b * sine[i], bc = b * cosine[i],
-              as = a * sine[i];
-        ROUNDED(ac);
-        ROUNDED(bs);
-        ROUNDED(bc);
-        ROUNDED(as);
-        x[i] = ac - bs;
-        x[half + i] = bc + as;
-    }
-}
-
-static TGT void NAME(scale)(float *x, float by, u32 n) {
-    F low = f_set(-MOST), high = f_set(MOST), f = f_set(by);
-    u32 i = 0;
-    for (; i + 16 <= n; i += 16) f_store(x + i, f_min(f_max(f_mul(f_load(x + i), f), low), high));
-    if (i < n) {
-        float t[16];
-        f_store(t, f_min(f_max(f_mul(f_part(x + i, n - i), f), low), high));
-        memcpy(x + i, t, (n - i) * sizeof *t);
-    }
-}
-
-static TGT void NAME(add)(float *x, const float *y, u32 n) {
-    u32 i = 0;
-    for (; i + 16 <= n; i += 16) f_store(x + i, f_add(f_load(x + i), f_load(y + i)));
-    for (; i < n; i++) x[i] += y[i];
-}
-
-static TGT float NAME(softmax)(float *x, u32 n) {
-    u32 end = (n + 15) / 16 * 16;
-    for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
-    F most = f_load(x), s = f_set(0);
-    for (u32 i = 16; i < end; i += 16) most = f_max(f_load(x + i), most);
-    float lane[16];
-    f_store(lane, most);
-    most = f_set(lane_max(lane));
-    for (u32 i = 0; i < end; i += 16) f_store(x + i, NAME(f_exp)(f_sub(f_load(x + i), most)));
-    for (u32 i = n; i < end; i++) x[i] = 0;
-    for (u32 i = 0; i < end; i += 16) s = f_add(s, f_load(x + i));
-    f_store(lane, s);
-    return lane_sum(lane);
-}
-
-static TGT void NAME(maxima)(const float *x, u32 n, float most[16]) {
-    F m = f_load(most);
-    u32 i = 0;
-    for (; i + 16 <= n; i += 16) m = f_max(f_load(x + i), m);
-    f_store(most, m);
-    for (; i < n; i++) most[0] = x[i] > most[0] ? x[i] : most[0];
-}
-
-static TGT float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]) {
-    F m = f_set(most), s = f_load(sum), largest = f_set(0);
-    u32 i = 0;
-    float lane[16];
-    for (; i + 16 <= n; i += 16) {
-        F v = NAME(f_exp)(f_sub(f_load(x + i), m));
-        f_store(x + i, v);
-        s = f_add(s, v);
-        largest = f_max(f_abs(f_mul(v, f_load(by + i))), largest);
-    }
-    if (i < n) {
-        f_store(lane, NAME(f_exp)(f_sub(f_part(x + i, n - i), m)));
-        F v = f_part(lane, n - i);
-        f_store(x + i, v);
-        s = f_add(s, v);
-        largest = f_max(f_abs(f_mul(v, f_load(by + i))), largest);
-        i += 16;
-    }
-    for (; i < end; i += 16) f_store(x + i, f_set(0));
-    f_store(sum, s);
-    f_store(lane, largest);
-    return lane_max(lane);
-}
-
-/* The table is a value, not an object: position-independent code would have to write its pointers
- * at load. */
-static struct kernels NAME(kernels)(void) {
-    struct kernels k = {NAME(gemm_f32), NAME(gemm_q8), NAME(quantize),  NAME(quantize_finely),
-                        NAME(maxima),   NAME(weigh),   NAME(rms_norm),  NAME(layer_norm),
-                        NAME(activate), NAME(rotate),  NAME(scale),     NAME(add),
-                        NAME(softmax),  NAME(mix_dot), NAME(mix_train), (megabyte_isa)MEGABYTE_PASS,
-                        sizeof(Q)};
-    return k;
-}
-
-#undef F
-#undef I
-#undef Q
-#undef A
-#undef V
-#undef f_load
-#undef f_store
-#undef f_set
-#undef f_add
-#undef f_sub
-#undef f_mul
-#undef f_div
-#undef f_max
-#undef f_min
-#undef f_abs
-#undef f_part
-#undef f_exponent
-#undef f_round
-#undef f_from_i
-#undef i_add
-#undef i_sum
-#undef q_store
-#undef a_zero
-#undef a_dot
-#undef a_total
-#undef finish
-#undef q8_finish
-#undef SCALE_OF
-#endif /* a pass */
-#ifndef MEGABYTE_PASS
 
 /* ================================================================================ 7 dispatch */
 
@@ -2715,6 +1614,18 @@ static int find_kernels(megabyte_isa isa, struct kernels *k) {
 #endif
     if (isa == MEGABYTE_ISA_PLAIN || isa == MEGABYTE_ISA_AUTO) return *k = kernels_plain(), 1;
     return 0;
+}
+
+/* The codec's for the same instruction set, or the widest below it that has some. */
+static struct mix_kernels find_mix_kernels(megabyte_isa isa) {
+#if HAVE_X86
+    if (isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AVX512_VNNI) return mix_kernels_avx2();
+#endif
+#if HAVE_NEON
+    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_NEON_DOT) return mix_kernels_neon();
+#endif
+    (void)isa;
+    return mix_kernels_plain();
 }
 
 int megabyte_isa_available(megabyte_isa isa) {
@@ -2839,7 +1750,7 @@ static void spin_pause(u32 turn) {
 }
 
 static void *pool_thread(void *argument) {
-    struct pool *p = (struct pool *)argument;
+    struct pool *p = argument;
     u32 seen = 0;
     fp_state fp;
     fp_enter(&fp);
@@ -3304,7 +2215,7 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
                 q_sum[rows + r] = two[1];
             }
             kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, w->q, ldq, q_sum, NULL, 2 * rows,
-                            (float *)(void *)w->total, e->side_stride, NULL, 0);
+                            (void *)w->total, e->side_stride, NULL, 0);
         }
         for (u32 r = 0; r < rows; r++) {
             const i32 *high = w->total + r * e->side_stride,
@@ -3423,7 +2334,7 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
  * Within a phase a thread writes only the rows, output columns or heads that it has claimed.
  *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = next(norm(x)) */
 static void pass(void *context) {
-    megabyte_engine *e = (megabyte_engine *)context;
+    megabyte_engine *e = context;
     const struct kernels *k = &e->kernels;
     const struct stage *g = &e->model->stage[e->stage];
     u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, kv_inner = g->kv_inner;
@@ -3957,7 +2868,7 @@ static status check_engine_options(const megabyte_engine_options *from, megabyte
 
 static float *carve_floats(struct arena *a, u64 rows, u64 width) {
     return width && rows > UINT64_MAX / 8 / width ? (a->overflow = 1, NULL)
-                                                  : (float *)carve(a, rows * width, sizeof(float));
+                                                  : carve(a, rows * width, sizeof(float));
 }
 
 static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap, u64 layers) {
@@ -3965,8 +2876,8 @@ static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap,
     if (g->cache_q8) {
         c.k_scale = carve_floats(a, layers * g->kv_heads, c.scale_head);
         c.v_scale = carve_floats(a, layers * g->kv_heads, c.scale_head);
-        c.k8 = (u8 *)carve(a, layers, c.k_layer);
-        c.v8 = (u8 *)carve(a, layers, c.v_layer);
+        c.k8 = carve(a, layers, c.k_layer);
+        c.v8 = carve(a, layers, c.v_layer);
     } else {
         c.k = carve_floats(a, layers, c.k_layer);
         c.v = carve_floats(a, layers, c.v_layer);
@@ -4028,17 +2939,17 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->ld_n = round_up(widest_n, 16);
     e->score_stride = round_up(longest, 16);
     e->side_stride = round_up(widest_head, 16);
-    e->rows = (struct row *)carve(a, b, sizeof *e->rows);
-    e->run_first = (u32 *)carve(a, b + 1, sizeof *e->run_first);
-    e->pieces = (struct piece *)carve(a, b, sizeof *e->pieces);
-    e->jobs = (struct job *)carve(a, b, sizeof *e->jobs);
+    e->rows = carve(a, b, sizeof *e->rows);
+    e->run_first = carve(a, b + 1, sizeof *e->run_first);
+    e->pieces = carve(a, b, sizeof *e->pieces);
+    e->jobs = carve(a, b, sizeof *e->jobs);
     e->path_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, if that is not too many */
-    e->path = (u32 *)carve(a, e->path_bytes * BYTE_BITS, sizeof *e->path);
+    e->path = carve(a, e->path_bytes * BYTE_BITS, sizeof *e->path);
     e->x = carve_floats(a, b, e->ld_x);
     e->a = carve_floats(a, b, e->ld_a);
     e->n = carve_floats(a, b, e->ld_n);
     e->q = carve(a, b * e->ld_n, 2);
-    e->q_sum = (i32 *)carve(a, b, sizeof *e->q_sum);
+    e->q_sum = carve(a, b, sizeof *e->q_sum);
     e->q_scale = carve_floats(a, b, 1);
     e->row_angle = carve_floats(a, b, angles);
     e->score = carve_floats(a, (u64)most_chunks(o->threads) * QUERIES,
@@ -4047,16 +2958,16 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
         e->q_stride = KEY_BLOCK > e->side_stride ? KEY_BLOCK : e->side_stride;
         e->q_stride =
             2 * (e->q_stride + 64); /* 64: rows must not all fall on the same lines of the cache */
-        e->score_q = (u8 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->q_stride);
+        e->score_q = carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->q_stride);
         e->ones = carve_floats(a, 1, e->side_stride);
-        e->total = (i32 *)carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES,
-                                e->side_stride * sizeof(i32));
+        e->total = carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES,
+                         e->side_stride * sizeof(i32));
     }
 #if HAVE_THREADS
     if (o->threads > 1) {
         e->pool.phases = PHASES(most_layers);
-        e->pool.handle = (pthread_t *)carve(a, o->threads, sizeof *e->pool.handle);
-        e->pool.progress = (struct progress *)carve(a, e->pool.phases, sizeof *e->pool.progress);
+        e->pool.handle = carve(a, o->threads, sizeof *e->pool.handle);
+        e->pool.progress = carve(a, e->pool.phases, sizeof *e->pool.progress);
     }
 #endif
 }
@@ -4129,8 +3040,8 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
                     print, megabyte_isa_name(kernels.isa));
     r = megabyte_engine_size(model, &o, &bytes);
     if ((r = new_object(&memory, &with, r, bytes, "an engine", error))) return r;
-    a.base = (u8 *)memory;
-    e = (megabyte_engine *)memory;
+    a.base = memory;
+    e = memory;
     memset(e, 0, sizeof *e);
     engine_layout(e, &a, model, &o);
     e->allocator = with;
@@ -4206,7 +3117,7 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
                        /* a rewind may undo a slide, and sampling looks further back by its window
                         * */
                        MAX_REPETITION_WINDOW;
-    s->cleared_from = (u8 *)carve(a, 0, 1);
+    s->cleared_from = carve(a, 0, 1);
     for (u32 i = 0; i + 1 < z->n_stages; i++)
         s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
     for (u32 i = 1; i < z->n_stages; i++)
@@ -4214,10 +3125,10 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
             s->slot_shift[i][j] = carve_floats(a, shift_floats(&model->stage[i]), 1);
     s->ring = carve_floats(a, SHIFT_RING, shift_floats(g));
     s->logits = carve_floats(a, z->vocabulary, 1);
-    s->cleared_to = (u8 *)carve(a, 0, 1);
+    s->cleared_to = carve(a, 0, 1);
     /* What follows can be far larger than the model file: it is never touched before it is used,
      * so that the system gives memory as a stream grows. */
-    s->history = (u8 *)carve(a, s->history_bytes, 1);
+    s->history = carve(a, s->history_bytes, 1);
     for (u32 i = 1; i < z->n_stages; i++) {
         const struct stage *f = &model->stage[i];
         for (u32 j = 0; j < 2; j++)
@@ -4288,8 +3199,8 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     if (r) return r;
     r = stream_bytes(model, patches, &bytes);
     if ((r = new_object(&memory, &with, r, bytes, "a stream", error))) return r;
-    a.base = (u8 *)memory;
-    s = (megabyte_stream *)memory;
+    a.base = memory;
+    s = memory;
     memset(s, 0, sizeof *s);
     stream_layout(s, &a, model, patches);
     s->allocator = with;
@@ -4348,9 +3259,8 @@ static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
 }
 
 megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
-    if (!s || (n && !bytes) || !bytes_known(s, (const u8 *)bytes, n))
-        return MEGABYTE_INVALID_ARGUMENT;
-    struct job job = {s, (const u8 *)bytes, n, 0, WANT_LAST, NULL, 0, NULL, NULL};
+    if (!s || (n && !bytes) || !bytes_known(s, bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
+    struct job job = {s, bytes, n, 0, WANT_LAST, NULL, 0, NULL, NULL};
     run(s->engine, &job, 1);
     return MEGABYTE_OK;
 }
@@ -4438,13 +3348,12 @@ static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits,
 
 megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, size_t n, double *bits,
                                       float *logits) {
-    return score_all(s, (const u8 *)bytes, n, bits, logits, NULL);
+    return score_all(s, bytes, n, bits, logits, NULL);
 }
 
 megabyte_status megabyte_stream_score_bytes(megabyte_stream *s, const void *bytes, size_t n,
                                             float *bits) {
-    return bits || !n ? score_all(s, (const u8 *)bytes, n, NULL, NULL, bits)
-                      : MEGABYTE_INVALID_ARGUMENT;
+    return bits || !n ? score_all(s, bytes, n, NULL, NULL, bits) : MEGABYTE_INVALID_ARGUMENT;
 }
 
 const float *megabyte_stream_logits(const megabyte_stream *s) { return s ? s->logits : NULL; }
@@ -4565,8 +3474,8 @@ static void count_span(void *context, void *span, u64 n, int kind) {
     *(u64 *)context += kind == RAW_BYTES ? n : n * 4;
 }
 static void write_span(void *context, void *span, u64 n, int kind) {
-    u8 **to = (u8 **)context;
-    const float *from = (const float *)span;
+    u8 **to = context;
+    const float *from = span;
     u64 bytes = kind == RAW_BYTES ? n : n * 4;
     if (kind == UNUSED) memset(*to, 0, (size_t)bytes);
     else if (BIG_ENDIAN_HOST && kind != RAW_BYTES)
@@ -4575,8 +3484,8 @@ static void write_span(void *context, void *span, u64 n, int kind) {
     *to += bytes;
 }
 static void read_span(void *context, void *span, u64 n, int kind) {
-    const u8 **from = (const u8 **)context;
-    float *to = (float *)span;
+    const u8 **from = context;
+    float *to = span;
     if (kind == RAW_BYTES) {
         memcpy(span, *from, (size_t)n);
         *from += n;
@@ -4597,7 +3506,7 @@ struct span_copy {
 };
 static void copy_span(void *context, void *span, u64 n,
                       int kind) { /* both streams are laid out alike */
-    struct span_copy *c = (struct span_copy *)context;
+    struct span_copy *c = context;
     if (kind == UNUSED) return;
     memcpy(c->to + ((u8 *)span - c->from), span, (size_t)(kind == RAW_BYTES ? n : n * 4));
 }
@@ -4613,7 +3522,7 @@ megabyte_status megabyte_stream_save(const megabyte_stream *s, void *out, size_t
     if (!s || !out) return MEGABYTE_INVALID_ARGUMENT;
     size_t bytes = megabyte_stream_save_size(s);
     if (size < bytes) return MEGABYTE_CAPACITY;
-    u8 *p = (u8 *)out;
+    u8 *p = out;
     memset(p, 0, STATE_HEADER);
     memcpy(p, state_magic, 8);
     put32(p + 8, 1);
@@ -4628,12 +3537,12 @@ megabyte_status megabyte_stream_save(const megabyte_stream *s, void *out, size_t
     p += STATE_HEADER;
     for (u64 at = s->oldest; at < s->position; at++) *p++ = s->history[at % s->history_bytes];
     each_span(s, write_span, &p);
-    put64(p, check_sum((const u8 *)out, bytes - 8));
+    put64(p, check_sum(out, bytes - 8));
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_t size) {
-    const u8 *p = (const u8 *)data;
+    const u8 *p = data;
     if (!s || !data) return MEGABYTE_INVALID_ARGUMENT;
     if (size < 8 || memcmp(p, state_magic, 8)) return MEGABYTE_BAD_MAGIC;
     if (size < STATE_HEADER + 8) return MEGABYTE_TRUNCATED;
@@ -4971,7 +3880,7 @@ struct mixer_pair {
 
 /* What never changes is kept once for all mixers of a codec: it stays in the processor's cache. */
 struct mixer_tables {
-    const struct kernels *kernels;
+    struct mix_kernels kernels;
     u32 squash[513]; /* at steps of 1/16 */
     struct mixer_pair pair[4096]; /* by the upper 12 bits of a probability */
     u16 log[257], reciprocal[1024];
@@ -5096,7 +4005,7 @@ static void make_states(struct mixer_tables *t) {
     }
 }
 
-static void make_tables(struct mixer_tables *t, const struct kernels *kernels) {
+static void make_tables(struct mixer_tables *t, struct mix_kernels kernels) {
     memset(t, 0, sizeof *t);
     t->kernels = kernels;
     u64 e = (u64)1 << 32; /* e^-x in 1/2^32, x = i / 16 */
@@ -5288,7 +4197,7 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     m->history = at;
     m->history_mask = (1u << (log2_memory - 3)) - 1;
     at += (size_t)m->history_mask + 1;
-    m->match_table = (u32 *)(void *)at;
+    m->match_table = (void *)at;
     m->match_bits = log2_memory - 6;
     at += (size_t)4 << m->match_bits;
     m->lines = at;
@@ -5405,7 +4314,7 @@ static void mixer_mix(struct mixer *m) {
             *used |= 1u << row % 32;
             memcpy(w, m->weights[m->before], sizeof m->weights[0]);
         }
-        i32 d = clamp(t->kernels->mix_dot((const i16 *)(const void *)x, w) >> 9, X_MAX);
+        i32 d = clamp(t->kernels.dot((const void *)x, w) >> 9, X_MAX);
         m->p_set[k] = squash(t, d);
         m->x_set[k] = d >> 5;
         sum += (d >> 5) * (final[k] >> 16);
@@ -5457,8 +4366,7 @@ static void mixer_update(struct mixer *m, int bit) {
         *final = m->final_weights[partial];
     for (u32 k = 0; k < m->n_sets; k++) {
         i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
-        t->kernels->mix_train((const i16 *)(const void *)m->input, m->weights[m->chosen[k]],
-                              (i16)e);
+        t->kernels.train((const void *)m->input, m->weights[m->chosen[k]], (i16)e);
         final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
     }
     if (m->with_network) adapt(m, m->refined_p, b, 255);
@@ -5507,8 +4415,7 @@ static void mixers_begin(struct mixer *const *mixers, u32 n) {
 static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memory) {
     memcpy(to, from, (size_t)mixer_bytes(log2_memory));
     to->history = (u8 *)to + (from->history - (const u8 *)from);
-    to->match_table =
-        (u32 *)(void *)((u8 *)to + ((const u8 *)from->match_table - (const u8 *)from));
+    to->match_table = (void *)(to + ((const u8 *)from->match_table - (const u8 *)from));
     to->lines = (u8 *)to + (from->lines - (const u8 *)from);
     for (u32 i = 0; i < N_CONTEXTS; i++)
         to->context[i].slot = to->lines + (from->context[i].slot - from->lines);
@@ -5776,8 +4683,7 @@ megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, si
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
     if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
-    *n_coded = (size_t)encode_message(&by, s->engine->path_bytes, (const u8 *)bytes, n,
-                                      (u8 *)coded);
+    *n_coded = (size_t)encode_message(&by, s->engine->path_bytes, bytes, n, coded);
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
@@ -5790,7 +4696,7 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
     if (!s || (n_coded && !coded) || (capacity && !bytes) || !n) return MEGABYTE_INVALID_ARGUMENT;
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
     fp_enter(&fp);
-    status r = decode_message(&by, (const u8 *)coded, n_coded, (u8 *)bytes, capacity, n);
+    status r = decode_message(&by, coded, n_coded, bytes, capacity, n);
     fp_leave(&fp);
     return r;
 }
@@ -5902,7 +4808,7 @@ static u32 write_container(const megabyte_container *c, u8 *to) {
 
 megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_container *c,
                                         megabyte_error *error) {
-    struct reader r = {(const u8 *)bytes, n, 4, MEGABYTE_OK};
+    struct reader r = {bytes, n, 4, MEGABYTE_OK};
     u8 digest[32], check[HEADER_CHECK];
     clear_error(error);
     if (!c || (n && !bytes))
@@ -5956,7 +4862,7 @@ megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_co
 
 megabyte_status megabyte_block_read(const void *bytes, size_t n, const megabyte_container *c,
                                     megabyte_block *b, megabyte_error *error) {
-    struct reader r = {(const u8 *)bytes, n, 0, MEGABYTE_OK};
+    struct reader r = {bytes, n, 0, MEGABYTE_OK};
     clear_error(error);
     if (!c || !b || (n && !bytes))
         return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
@@ -6127,7 +5033,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
 }
 
 static struct mixer *carve_mixer(struct arena *a, u32 contexts) {
-    return contexts ? (struct mixer *)carve(a, mixer_bytes(contexts_log2(contexts)), 1) : NULL;
+    return contexts ? carve(a, mixer_bytes(contexts_log2(contexts)), 1) : NULL;
 }
 
 static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *p) {
@@ -6135,14 +5041,14 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
     c->n_lanes = p->lanes;
     c->block = p->block;
     c->contexts = p->contexts;
-    c->lanes = (struct lane *)carve(a, p->lanes, sizeof *c->lanes);
-    c->active = (struct lane **)carve(a, p->lanes, sizeof *c->active);
-    c->stepped = (megabyte_stream **)carve(a, p->lanes, sizeof *c->stepped);
-    c->step = (u8 *)carve(a, p->lanes, 1);
-    c->out = (struct span *)carve(a, 2 * (u64)p->lanes + 2, sizeof *c->out);
-    c->tables = (struct mixer_tables *)carve(a, p->contexts != 0, sizeof *c->tables);
+    c->lanes = carve(a, p->lanes, sizeof *c->lanes);
+    c->active = carve(a, p->lanes, sizeof *c->active);
+    c->stepped = carve(a, p->lanes, sizeof *c->stepped);
+    c->step = carve(a, p->lanes, 1);
+    c->out = carve(a, 2 * (u64)p->lanes + 2, sizeof *c->out);
+    c->tables = carve(a, p->contexts != 0, sizeof *c->tables);
     for (u32 i = 0; i < p->lanes; i++) {
-        u8 *bytes = (u8 *)carve(a, p->block, 1), *code = (u8 *)carve(a, p->block, 1);
+        u8 *bytes = carve(a, p->block, 1), *code = carve(a, p->block, 1);
         struct mixer *mixer = carve_mixer(a, p->contexts);
         if (!a->base) continue;
         memset(&c->lanes[i], 0, sizeof c->lanes[i]);
@@ -6241,9 +5147,9 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
                    "a codec", error);
     if (r) return r;
     advise_large_pages(object, bytes);
-    c = (megabyte_codec *)object;
+    c = object;
     memset(c, 0, sizeof *c);
-    a.base = (u8 *)object;
+    a.base = object;
     a.used = 0;
     codec_layout(c, &a, &p);
     c->allocator = memory;
@@ -6266,9 +5172,9 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
         megabyte_codec_free(c);
         return r;
     }
-    if (c->contexts) make_tables(c->tables, &c->engine->kernels);
+    if (c->contexts) make_tables(c->tables, find_mix_kernels(c->engine->kernels.isa));
     fp_enter(&fp);
-    if (c->primed) prime(c, p.options.as, (const u8 *)p.options.prime, p.options.n_prime);
+    if (c->primed) prime(c, p.options.as, p.options.prime, p.options.n_prime);
     fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;
@@ -6408,7 +5314,7 @@ static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
  * hears of progress. Run by every thread of the pool. */
 #define TURN 65536u
 static void decode_pass(void *context) {
-    megabyte_codec *c = (megabyte_codec *)context;
+    megabyte_codec *c = context;
     u32 turn = 0, most = TURN / min32(c->n_active, 16);
     for (struct phase p = next_phase(&c->engine->pool, &turn, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
@@ -6486,9 +5392,7 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
     if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
     status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
-    if (!r)
-        *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, (const u8 *)bytes, n,
-                                          (u8 *)coded);
+    if (!r) *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, bytes, n, coded);
     fp_leave(&fp);
     return r;
 }
@@ -6500,7 +5404,7 @@ megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size
     if (n) *n = 0;
     fp_enter(&fp);
     status r = message_ready(c, coded, n_coded, bytes, capacity, n, &by);
-    if (!r) r = decode_message(&by, (const u8 *)coded, n_coded, (u8 *)bytes, capacity, n);
+    if (!r) r = decode_message(&by, coded, n_coded, bytes, capacity, n);
     fp_leave(&fp);
     return r;
 }
@@ -6807,19 +5711,19 @@ megabyte_status megabyte_codec_push(megabyte_codec *c, const void *bytes, size_t
     if (!n || c->n_out) return MEGABYTE_OK; /* pull first */
     if (c->error.status && !(c->mode == MEGABYTE_DECOMPRESS && c->filled)) return c->error.status;
     if (c->finished) return MEGABYTE_INVALID_ARGUMENT;
-    if (c->mode == MEGABYTE_DECOMPRESS) *taken = gather(c, (const u8 *)bytes, n);
+    if (c->mode == MEGABYTE_DECOMPRESS) *taken = gather(c, bytes, n);
     else if (c->options.size && n > c->options.size - c->pushed)
         return fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed,
                     "more bytes come than the %llu "
                     "announced",
                     (unsigned long long)c->options.size);
-    else *taken = collect(c, (const u8 *)bytes, n);
+    else *taken = collect(c, bytes, n);
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capacity,
                                     size_t *given) {
-    u8 *to = (u8 *)bytes;
+    u8 *to = bytes;
     if (given) *given = 0;
     if (!c || (capacity && !to) || !given || c->mode == MEGABYTE_MESSAGES)
         return MEGABYTE_INVALID_ARGUMENT;
@@ -6912,16 +5816,16 @@ megabyte_status megabyte_compress(const megabyte_model *model,
                                   const megabyte_codec_options *options, const void *bytes,
                                   size_t n, void *out, size_t capacity, size_t *n_out,
                                   const megabyte_allocator *allocator, megabyte_error *error) {
-    return code_at_once(model, MEGABYTE_COMPRESS, options, (const u8 *)bytes, n, (u8 *)out,
-                        capacity, n_out, allocator, error);
+    return code_at_once(model, MEGABYTE_COMPRESS, options, bytes, n, out, capacity, n_out,
+                        allocator, error);
 }
 
 megabyte_status megabyte_decompress(const megabyte_model *model,
                                     const megabyte_codec_options *options, const void *bytes,
                                     size_t n, void *out, size_t capacity, size_t *n_out,
                                     const megabyte_allocator *allocator, megabyte_error *error) {
-    return code_at_once(model, MEGABYTE_DECOMPRESS, options, (const u8 *)bytes, n, (u8 *)out,
-                        capacity, n_out, allocator, error);
+    return code_at_once(model, MEGABYTE_DECOMPRESS, options, bytes, n, out, capacity, n_out,
+                        allocator, error);
 }
 
 /* ================================================================================ 16 self-test */
@@ -6943,7 +5847,7 @@ static float draft_value(struct draft *d, float mean, float spread) {
 }
 
 static status draft_tensor(void *context, struct tensor *t) {
-    struct draft *d = (struct draft *)context;
+    struct draft *d = context;
     t->type = !is_matrix(t->role)                     ? TYPE_F32
               : t->layer % 2 || t->role == ROLE_PATCH ? TYPE_F32_TILED
                                                       : TYPE_Q8_TILED;
@@ -7059,10 +5963,10 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     struct draft d = {NULL, table, data, data, 1};
     each_tensor(z, draft_tensor, &d);
     size_t size = (size_t)d.end, logit_bytes = BYTES * vocabulary * sizeof(float);
-    u8 *file = (u8 *)libc_alloc(NULL, size + logit_bytes, ALIGN);
+    u8 *file = libc_alloc(NULL, size + logit_bytes, ALIGN);
     if (!file) return MEGABYTE_OUT_OF_MEMORY;
     memset(file, 0, size);
-    float *logits = (float *)(void *)(file + size);
+    float *logits = (void *)(file + size);
     put_header(file, z, tensors, 4, data, size);
     struct draft real = {file, table, data, data, 1};
     fp_state fp;
@@ -7102,4 +6006,1132 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
     !defined(MEGABYTE_KEEP_OPTIONS) /* mbconvert keeps them */
 #pragma GCC pop_options
 #endif
-#endif /* not a pass */
+#else /* MEGABYTE_PASS: from here on this file is compiled once per instruction set (section 6) */
+
+/* ======================================================================== 17 vector operations */
+
+/* 16 lanes at a time. Each instruction set below is one complete chapter; a new operation is a line
+ * in this list and a function in every chapter. The list is the same in every pass, so nothing of
+ * it has to be undefined.
+ *     vf  16 floats, vi  16 int32; vf_* and vi_* work lane by lane
+ *     vq  a quantized activation, va  the accumulators of 16 int8 dot products
+ *   vf_max(a, b) = a > b ? a : b;  vf_min(a, b) = a < b ? a : b
+ *   vf_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
+ *   vf_round(v): nearest integer, |v| < 2^22;  vq_store: 16 of them as vq
+ *   va_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
+ *   va_total: the 16 sums, corrected by the activations' sum where products took weight + 128
+ *   VA_PIN(acc): keeps accumulators in registers where gcc would copy them about
+ *   TWO_TILES: 1 if gemm_f32 has registers for two tiles of four rows */
+#define vf NAME(vf)
+#define vi NAME(vi)
+#define vq NAME(vq)
+#define va NAME(va)
+#define vf_load NAME(vf_load)
+#define vf_store NAME(vf_store)
+#define vf_part NAME(vf_part)
+#define vf_set NAME(vf_set)
+#define vf_add NAME(vf_add)
+#define vf_sub NAME(vf_sub)
+#define vf_mul NAME(vf_mul)
+#define vf_div NAME(vf_div)
+#define vf_max NAME(vf_max)
+#define vf_min NAME(vf_min)
+#define vf_abs NAME(vf_abs)
+#define vf_exp NAME(vf_exp)
+#define vf_exponent NAME(vf_exponent)
+#define vf_round NAME(vf_round)
+#define vf_from_i NAME(vf_from_i)
+#define vi_add NAME(vi_add)
+#define vi_sum NAME(vi_sum)
+#define vq_store NAME(vq_store)
+#define va_zero NAME(va_zero)
+#define va_dot NAME(va_dot)
+#define va_total NAME(va_total)
+#define vf_finish NAME(finish)
+#define va_finish NAME(va_finish)
+#define V INLINE TARGETED
+/* of row i; NULL: sums are wanted as they are */
+#define VA_SCALE_OF(i) (x_scale ? x_scale + (i) : NULL)
+
+/* ---- plain C */
+#if MEGABYTE_PASS == PASS_PLAIN
+#define NAME(x) x##_plain
+#define TARGETED
+#undef V
+#define V static inline /* forced, loops over lanes would make sanitizer builds take minutes */
+#define TWO_TILES 0
+typedef struct {
+    float v[16];
+} vf;
+typedef struct {
+    i32 v[16];
+} vi;
+typedef i8 vq;
+typedef vi va;
+#define VA_PIN(s) ((void)0)
+#define LANES for (int i = 0; i < 16; i++)
+V vf vf_load(const float *p) {
+    vf r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+V void vf_store(float *p, vf a) { memcpy(p, a.v, sizeof a.v); }
+V vf vf_set(float a) {
+    vf r;
+    LANES r.v[i] = a;
+    return r;
+}
+V vf vf_add(vf a, vf b) {
+    LANES a.v[i] = a.v[i] + b.v[i];
+    return a;
+}
+V vf vf_sub(vf a, vf b) {
+    LANES a.v[i] = a.v[i] - b.v[i];
+    return a;
+}
+V vf vf_mul(vf a, vf b) {
+    LANES {
+        a.v[i] = a.v[i] * b.v[i];
+        ROUNDED(a.v[i]);
+    }
+    return a;
+}
+V vf vf_div(vf a, vf b) {
+    LANES a.v[i] = a.v[i] / b.v[i];
+    return a;
+}
+V vf vf_max(vf a, vf b) {
+    LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+V vf vf_min(vf a, vf b) {
+    LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+V vf vf_abs(vf a) {
+    LANES a.v[i] = bits_to_f32(f32_to_bits(a.v[i]) & 0x7fffffffu);
+    return a;
+}
+V vf vf_exponent(vf p, vf t) {
+    LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23));
+    return p;
+}
+V vi vf_round(vf a) {
+    vi r;
+    LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS);
+    return r;
+}
+V vf vf_from_i(vi a) {
+    vf r;
+    LANES r.v[i] = (float)a.v[i];
+    return r;
+}
+V vi vi_add(vi a, vi b) {
+    LANES a.v[i] += b.v[i];
+    return a;
+}
+V i32 vi_sum(vi a) {
+    i32 s = 0;
+    LANES s += a.v[i];
+    return s;
+}
+V void vq_store(vq *p, vi a) { LANES p[i] = (i8)a.v[i]; }
+V va va_zero(void) {
+    va r;
+    LANES r.v[i] = 0;
+    return r;
+}
+V va va_dot(va a, const u8 *w, const vq *x) {
+    LANES a.v[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] +
+                    w[4 * i + 3] * x[3];
+    return a;
+}
+V vi va_total(va a, i32 sum) {
+    LANES a.v[i] -= 128 * sum;
+    return a;
+}
+#undef LANES
+#ifndef MEGABYTE_NO_CODEC
+static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    i32 sum = 0;
+    for (int i = 0; i < MIX_INPUTS; i++) sum += x[i] * w[i];
+    return sum;
+}
+static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    for (int i = 0; i < MIX_INPUTS; i++) {
+        i32 v = w[i] + ((x[i] * error + (1 << 15)) >> 16);
+        w[i] = (i16)(v > 32767 ? 32767 : v < -32768 ? -32768 : v);
+    }
+}
+static struct mix_kernels NAME(mix_kernels)(void) {
+    return (struct mix_kernels){.dot = NAME(mix_dot), .train = NAME(mix_train)};
+}
+#endif
+
+/* ---- AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
+#elif MEGABYTE_PASS == PASS_AVX2
+#define NAME(x) x##_avx2
+#define TARGETED TARGET("avx2")
+#define TWO_TILES 0
+typedef struct {
+    __m256 a, b;
+} vf;
+typedef struct {
+    __m256i a, b;
+} vi;
+typedef int16_t vq;
+typedef struct {
+    __m256i a, b, c, d;
+} va; /* rows 4i .. 4i+3, two partial sums each */
+#define VA_PIN(s) __asm__("" : "+x"(s.a), "+x"(s.b), "+x"(s.c), "+x"(s.d))
+V vf vf_load(const float *p) {
+    vf r = {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+    return r;
+}
+V void vf_store(float *p, vf a) {
+    _mm256_storeu_ps(p, a.a);
+    _mm256_storeu_ps(p + 8, a.b);
+}
+V vf vf_set(float a) {
+    vf r = {_mm256_set1_ps(a), _mm256_set1_ps(a)};
+    return r;
+}
+V vf vf_add(vf a, vf b) {
+    a.a = _mm256_add_ps(a.a, b.a);
+    a.b = _mm256_add_ps(a.b, b.b);
+    return a;
+}
+V vf vf_sub(vf a, vf b) {
+    a.a = _mm256_sub_ps(a.a, b.a);
+    a.b = _mm256_sub_ps(a.b, b.b);
+    return a;
+}
+V vf vf_mul(vf a, vf b) {
+    a.a = _mm256_mul_ps(a.a, b.a);
+    a.b = _mm256_mul_ps(a.b, b.b);
+    ROUNDED(a.a);
+    ROUNDED(a.b);
+    return a;
+}
+V vf vf_div(vf a, vf b) {
+    a.a = _mm256_div_ps(a.a, b.a);
+    a.b = _mm256_div_ps(a.b, b.b);
+    return a;
+}
+V vf vf_max(vf a, vf b) {
+    a.a = _mm256_max_ps(a.a, b.a);
+    a.b = _mm256_max_ps(a.b, b.b);
+    return a;
+}
+V vf vf_min(vf a, vf b) {
+    a.a = _mm256_min_ps(a.a, b.a);
+    a.b = _mm256_min_ps(a.b, b.b);
+    return a;
+}
+V vf vf_abs(vf a) {
+    __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    a.a = _mm256_and_ps(a.a, m);
+    a.b = _mm256_and_ps(a.b, m);
+    return a;
+}
+V vf vf_exponent(vf p, vf t) {
+    p.a = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.a),
+                                               _mm256_slli_epi32(_mm256_castps_si256(t.a), 23)));
+    p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b),
+                                               _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
+    return p;
+}
+V vi vf_round(vf a) {
+    __m256 m = _mm256_set1_ps(MAGIC);
+    __m256i o = _mm256_set1_epi32(MAGIC_BITS);
+    vi r = {_mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.a, m)), o),
+            _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(a.b, m)), o)};
+    return r;
+}
+V vf vf_from_i(vi a) {
+    vf r = {_mm256_cvtepi32_ps(a.a), _mm256_cvtepi32_ps(a.b)};
+    return r;
+}
+V vi vi_add(vi a, vi b) {
+    a.a = _mm256_add_epi32(a.a, b.a);
+    a.b = _mm256_add_epi32(a.b, b.b);
+    return a;
+}
+V i32 vi_sum(vi a) {
+    i32 t[8], s = 0;
+    _mm256_storeu_si256((__m256i *)(void *)t, _mm256_add_epi32(a.a, a.b));
+    for (int i = 0; i < 8; i++) s += t[i];
+    return s;
+}
+V void vq_store(vq *p, vi a) {
+    __m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.a, a.b), 0xd8);
+    _mm256_storeu_si256((__m256i *)(void *)p, s);
+}
+V va va_zero(void) {
+    __m256i z = _mm256_setzero_si256();
+    va r = {z, z, z, z};
+    return r;
+}
+V va va_dot(va s, const u8 *w, const vq *x) {
+    int64_t four;
+    memcpy(&four, x, 8);
+    __m256i b = _mm256_set1_epi64x(four);
+    const __m128i *p = (const __m128i *)(const void *)w;
+    s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p)), b));
+    s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1)), b));
+    s.c = _mm256_add_epi32(s.c, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 2)), b));
+    s.d = _mm256_add_epi32(s.d, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 3)), b));
+    return s;
+}
+V vi va_total(va s, i32 sum) {
+    __m256i c = _mm256_set1_epi32(128 * sum);
+    vi r = {_mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.a, s.b), 0xd8), c),
+            _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.c, s.d), 0xd8), c)};
+    return r;
+}
+#ifndef MEGABYTE_NO_CODEC
+static TARGETED i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    const __m256i *a = (const __m256i *)(const void *)x, *b = (const __m256i *)(const void *)w;
+    __m256i s = _mm256_add_epi32(_mm256_madd_epi16(a[0], b[0]), _mm256_madd_epi16(a[1], b[1]));
+    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
+}
+static TARGETED void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    const __m256i *a = (const __m256i *)(const void *)x, e = _mm256_set1_epi16(error);
+    __m256i *b = (__m256i *)(void *)w;
+    for (int i = 0; i < 2;
+         i++) { /* the product's high half, rounded by the top bit of its low half */
+        __m256i low = _mm256_srli_epi16(_mm256_mullo_epi16(a[i], e), 15);
+        b[i] = _mm256_adds_epi16(b[i], _mm256_add_epi16(_mm256_mulhi_epi16(a[i], e), low));
+    }
+}
+static struct mix_kernels NAME(mix_kernels)(void) {
+    return (struct mix_kernels){.dot = NAME(mix_dot), .train = NAME(mix_train)};
+}
+#endif
+
+/* ---- AVX-512 with VNNI: one register is 16 lanes */
+#elif MEGABYTE_PASS == PASS_AVX512_VNNI
+#define NAME(x) x##_avx512
+#define TARGETED TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#define TWO_TILES 1
+typedef __m512 vf;
+typedef __m512i vi;
+typedef i8 vq;
+typedef __m512i va;
+V vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+V void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+V vf vf_set(float a) { return _mm512_set1_ps(a); }
+V vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+V vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+V vf vf_mul(vf a, vf b) {
+    vf r = _mm512_mul_ps(a, b);
+    ROUNDED_512(r);
+    return r;
+}
+V vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+V vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+V vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+V vf vf_abs(vf a) { return _mm512_abs_ps(a); }
+V vf vf_exponent(vf p, vf t) {
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+V vi vf_round(vf a) {
+    return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))),
+                            _mm512_set1_epi32(MAGIC_BITS));
+}
+V vf vf_from_i(vi a) { return _mm512_cvtepi32_ps(a); }
+V vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+V i32 vi_sum(vi a) { return _mm512_reduce_add_epi32(a); }
+V void vq_store(vq *p, vi a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
+V vi va_total(va a, i32 sum) { return _mm512_sub_epi32(a, _mm512_set1_epi32(128 * sum)); }
+
+/* y for one tile and one row, from its accumulators: in section 18, for all. */
+V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
+                 const float *bias, int add);
+#define OWN_GEMM_Q8 1
+/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies
+ * them about unless each is a variable of its own and pinned once per turn (measured: 260 against
+ * 470 GMAC/s), hence the macros. */
+#define EACH_ROW_1(f) f(0)
+#define EACH_ROW_2(f) f(0) f(1)
+#define EACH_ROW_3(f) f(0) f(1) f(2)
+#define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
+#define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
+#define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
+#define BEGIN(i) va a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
+#define PRODUCT(i)                               \
+    {                                            \
+        i32 four;                                \
+        memcpy(&four, x + i * ldx + j, 4);       \
+        __m512i v = _mm512_set1_epi32(four);     \
+        a##i = _mm512_dpbusd_epi32(a##i, wa, v); \
+        b##i = _mm512_dpbusd_epi32(b##i, wb, v); \
+        c##i = _mm512_dpbusd_epi32(c##i, wc, v); \
+        d##i = _mm512_dpbusd_epi32(d##i, wd, v); \
+    }
+#define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
+#define END(i)                                                                \
+    va_finish(a##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add); \
+    va_finish(b##i, sum[i], VA_SCALE_OF(i), w_scale + 16, y + i * ldy + 16,   \
+              bias ? bias + 16 : NULL, add);                                  \
+    va_finish(c##i, sum[i], VA_SCALE_OF(i), w_scale + 32, y + i * ldy + 32,   \
+              bias ? bias + 32 : NULL, add);                                  \
+    va_finish(d##i, sum[i], VA_SCALE_OF(i), w_scale + 48, y + i * ldy + 48,   \
+              bias ? bias + 48 : NULL, add);
+/* Values far into a context come from memory, in four streams: asked for 4 KB ahead (never
+ * faults). */
+#define AHEAD(p) _mm_prefetch((const char *)(p) + 4096, _MM_HINT_T0);
+#define FOUR_TILES(rows)                                                                       \
+    static TARGETED void four_tiles_##rows(                                                    \
+        const u8 *w, u64 stride, const float *w_scale, u32 k4, const vq *x, u64 ldx,           \
+        const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
+        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += 64) {                      \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);           \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                   \
+                    wd = _mm512_loadu_si512(w + 3 * stride);                                   \
+            AHEAD(w)                                                                           \
+            AHEAD(w + stride)                                                                  \
+            AHEAD(w + 2 * stride)                                                              \
+            AHEAD(w + 3 * stride) EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                \
+        }                                                                                      \
+        EACH_ROW_##rows(END)                                                                   \
+    }
+/* clang-format off */
+FOUR_TILES(1)
+FOUR_TILES(2)
+FOUR_TILES(3)
+FOUR_TILES(4)
+FOUR_TILES(5)
+FOUR_TILES(6)
+/* clang-format on */
+#undef BEGIN
+#undef PRODUCT
+#undef PIN
+#undef END
+#undef AHEAD
+#undef FOUR_TILES
+
+/* One row of x, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the
+     * file. A row alone waits for memory, and one straight stream, asked for 8 KB ahead, comes
+     * fastest; four chains along k keep up. */
+static TARGETED void one_tile(const u8 *w, const float *w_scale, u32 k4, const vq *x, u64 ldx,
+                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
+                              const float *bias, int add) {
+    for (u32 i = 0; i < m; i++, x += ldx) {
+        va a = _mm512_setzero_si512(), b = a, c = a, d = a;
+        u32 j = 0;
+#define CHAIN(acc, at)                                                                             \
+    {                                                                                              \
+        i32 four;                                                                                  \
+        memcpy(&four, x + j + at, 4);                                                              \
+        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */ \
+        acc = _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(w + (u64)(j + at) * 16),                 \
+                                  _mm512_set1_epi32(four));                                        \
+    }
+        for (; j + 16 <= k4; j += 16) {
+            CHAIN(a, 0)
+            CHAIN(b, 4)
+            CHAIN(c, 8)
+            CHAIN(d, 12)
+        }
+        for (; j < k4; j += 4) CHAIN(a, 0)
+#undef CHAIN
+        a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+        va_finish(a, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
+    }
+}
+
+/* Two rows, the same way. */
+static TARGETED void one_tile_pair(const u8 *w, const float *w_scale, u32 k4, const vq *x, u64 ldx,
+                                   const i32 *sum, const float *x_scale, float *y, u64 ldy,
+                                   const float *bias, int add) {
+    va a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    u32 j = 0;
+#define CHAINS(first, second, at)                                                                  \
+    {                                                                                              \
+        i32 four;                                                                                  \
+        __m512i v = _mm512_loadu_si512(w + (u64)(j + at) * 16);                                    \
+        _mm_prefetch((const char *)w + (u64)(j + at) * 16 + 8192, _MM_HINT_T0); /* never faults */ \
+        memcpy(&four, x + j + at, 4);                                                              \
+        first = _mm512_dpbusd_epi32(first, v, _mm512_set1_epi32(four));                            \
+        memcpy(&four, x + ldx + j + at, 4);                                                        \
+        second = _mm512_dpbusd_epi32(second, v, _mm512_set1_epi32(four));                          \
+    }
+    for (; j + 8 <= k4; j += 8) {
+        CHAINS(a, b, 0)
+        CHAINS(c, d, 4)
+    }
+    for (; j < k4; j += 4) CHAINS(a, b, 0)
+#undef CHAINS
+    va_finish(_mm512_add_epi32(a, c), sum[0], VA_SCALE_OF(0), w_scale, y, bias, add);
+    va_finish(_mm512_add_epi32(b, d), sum[1], VA_SCALE_OF(1), w_scale, y + ldy, bias, add);
+}
+
+static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
+                                   const void *x_, u64 ldx, const i32 *sum, const float *x_scale,
+                                   u32 m, float *y, u64 ldy, const float *bias, int add) {
+    u32 t = 0;
+    for (; m == 2 && t < tiles; t++)
+        one_tile_pair(w + t * stride, w_scale + 16 * t, k4, (const vq *)x_, ldx, sum, x_scale,
+                      y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
+    for (; m > 1 && t + 4 <= tiles; t += 4) {
+        const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
+        const u8 *p = w + t * stride;
+        float *to = y + 16 * t;
+        for (u32 i = 0; i < m;) {
+            const vq *x = (const vq *)x_ + i * ldx;
+            float *yi = to + i * ldy;
+            u32 rows = m - i < 6 ? m - i : 6;
+            switch (rows) {
+            case 6:
+                four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 5:
+                four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 4:
+                four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 3:
+                four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+                break;
+            case 2:
+                four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+                break;
+            default:
+                four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+                break;
+            }
+            i += rows;
+        }
+    }
+    for (; t < tiles; t++)
+        one_tile(w + t * stride, w_scale + 16 * t, k4, (const vq *)x_, ldx, sum, x_scale, m,
+                 y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
+}
+#undef EACH_ROW_1
+#undef EACH_ROW_2
+#undef EACH_ROW_3
+#undef EACH_ROW_4
+#undef EACH_ROW_5
+#undef EACH_ROW_6
+
+/* ---- NEON: four registers of 4 lanes */
+#elif MEGABYTE_PASS == PASS_NEON || MEGABYTE_PASS == PASS_NEON_DOT
+#if MEGABYTE_PASS == PASS_NEON
+#define NAME(x) x##_neon
+#define TARGETED
+#else
+#define NAME(x) x##_neon_dot
+#define TARGETED TARGET(TARGET_DOTPROD)
+#endif
+#define TWO_TILES 0
+#define VA_PIN(s) ((void)0)
+typedef struct {
+    float32x4_t a, b, c, d;
+} vf;
+typedef struct {
+    int32x4_t a, b, c, d;
+} vi;
+typedef i8 vq;
+#define EACH(r, f) vf r = {f(a), f(b), f(c), f(d)}
+V vf vf_load(const float *p) {
+    vf r = {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+    return r;
+}
+V void vf_store(float *p, vf x) {
+    vst1q_f32(p, x.a);
+    vst1q_f32(p + 4, x.b);
+    vst1q_f32(p + 8, x.c);
+    vst1q_f32(p + 12, x.d);
+}
+V vf vf_set(float v) {
+    float32x4_t q = vdupq_n_f32(v);
+    vf r = {q, q, q, q};
+    return r;
+}
+#define EACH_OF(m) vaddq_f32(x.m, y.m)
+V vf vf_add(vf x, vf y) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vsubq_f32(x.m, y.m)
+V vf vf_sub(vf x, vf y) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vmulq_f32(x.m, y.m)
+V vf vf_mul(vf x, vf y) {
+    EACH(r, EACH_OF);
+    ROUNDED(r.a);
+    ROUNDED(r.b);
+    ROUNDED(r.c);
+    ROUNDED(r.d);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vdivq_f32(x.m, y.m)
+V vf vf_div(vf x, vf y) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vbslq_f32(vcgtq_f32(x.m, y.m), x.m, y.m)
+V vf vf_max(vf x, vf y) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vbslq_f32(vcltq_f32(x.m, y.m), x.m, y.m)
+V vf vf_min(vf x, vf y) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vabsq_f32(x.m)
+V vf vf_abs(vf x) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define BITS(x) vreinterpretq_s32_f32(x)
+#define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
+V vf vf_exponent(vf p, vf t) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#define EACH_OF(m) vcvtq_f32_s32(x.m)
+V vf vf_from_i(vi x) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#undef EACH
+#define EACH(r, f) vi r = {f(a), f(b), f(c), f(d)}
+#define EACH_OF(m) vsubq_s32(BITS(vaddq_f32(x.m, vdupq_n_f32(MAGIC))), vdupq_n_s32(MAGIC_BITS))
+V vi vf_round(vf x) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#undef BITS
+#define EACH_OF(m) vaddq_s32(x.m, y.m)
+V vi vi_add(vi x, vi y) {
+    EACH(r, EACH_OF);
+    return r;
+}
+#undef EACH_OF
+#undef EACH
+V i32 vi_sum(vi x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d))); }
+V void vq_store(vq *p, vi x) {
+    vst1q_s8(p, vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b))),
+                            vmovn_s16(vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d)))));
+}
+#if MEGABYTE_PASS == PASS_NEON
+/* ---- without dot products: of 8 bit in 16 bit, added pairwise: two partial sums a row */
+typedef struct {
+    vi lo, hi;
+} va;
+V va va_zero(void) {
+    int32x4_t z = vdupq_n_s32(0);
+    va r = {{z, z, z, z}, {z, z, z, z}};
+    return r;
+}
+V va va_dot(va s, const u8 *w, const vq *x) {
+    i32 four;
+    memcpy(&four, x, 4);
+    int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    uint8x16_t flip = vdupq_n_u8(128); /* weight + 128 -> signed weight */
+#define ROWS(m, i)                                                               \
+    do {                                                                         \
+        int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * i), flip)); \
+        s.lo.m = vpadalq_s16(s.lo.m, vmull_s8(vget_low_s8(v), vget_low_s8(b)));  \
+        s.hi.m = vpadalq_s16(s.hi.m, vmull_high_s8(v, b));                       \
+    } while (0)
+    ROWS(a, 0);
+    ROWS(b, 1);
+    ROWS(c, 2);
+    ROWS(d, 3);
+#undef ROWS
+    return s;
+}
+V vi va_total(va s, i32 sum) {
+    (void)sum;
+    vi r = {vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c),
+            vpaddq_s32(s.lo.d, s.hi.d)};
+    return r;
+}
+#ifndef MEGABYTE_NO_CODEC
+static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    int32x4_t a = vdupq_n_s32(0), b = a;
+    for (int i = 0; i < MIX_INPUTS; i += 8) {
+        a = vmlal_s16(a, vld1_s16(x + i), vld1_s16(w + i));
+        b = vmlal_s16(b, vld1_s16(x + i + 4), vld1_s16(w + i + 4));
+    }
+    return vaddvq_s32(vaddq_s32(a, b));
+}
+static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    int16x4_t e = vdup_n_s16(error);
+    for (int i = 0; i < MIX_INPUTS; i += 8) {
+        int16x4_t a = vrshrn_n_s32(vmull_s16(vld1_s16(x + i), e), 16);
+        int16x4_t b = vrshrn_n_s32(vmull_s16(vld1_s16(x + i + 4), e), 16);
+        vst1q_s16(w + i, vqaddq_s16(vld1q_s16(w + i), vcombine_s16(a, b)));
+    }
+}
+static struct mix_kernels NAME(mix_kernels)(void) {
+    return (struct mix_kernels){.dot = NAME(mix_dot), .train = NAME(mix_train)};
+}
+#endif
+#else
+/* ---- with them: four products a lane */
+typedef vi va;
+V va va_zero(void) {
+    int32x4_t z = vdupq_n_s32(0);
+    va r = {z, z, z, z};
+    return r;
+}
+V va va_dot(va s, const u8 *w, const vq *x) {
+    i32 four;
+    memcpy(&four, x, 4);
+    int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    uint8x16_t flip = vdupq_n_u8(128);
+#define SDOT(to, from)                                                               \
+    do {                                                                             \
+        uint8x16_t v = veorq_u8(vld1q_u8(from), flip);                               \
+        __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(b)); \
+    } while (0)
+    SDOT(s.a, w);
+    SDOT(s.b, w + 16);
+    SDOT(s.c, w + 32);
+    SDOT(s.d, w + 48);
+#undef SDOT
+    return s;
+}
+V vi va_total(va s, i32 sum) {
+    (void)sum;
+    return s;
+}
+#endif
+#endif
+
+/* =================================================================================== 18 kernels */
+
+/* What section 6 declares, once for all instruction sets: no intrinsics from here on. */
+
+/* The last, partial block of a row: zeros beyond n < 16. */
+V vf vf_part(const float *p, u32 n) {
+    float t[16] = {0};
+    memcpy(t, p, n * sizeof *t);
+    return vf_load(t);
+}
+
+V void vf_finish(vf y, float *to, const float *bias, int add) {
+    if (bias) y = vf_add(y, vf_load(bias));
+    if (add) y = vf_add(vf_load(to), y);
+    vf_store(to, y);
+}
+
+/* One tile for four rows of x, or four tiles for one: at least four independent chains. */
+static TARGETED void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x,
+                                    u64 ldx, u32 m, float *y, u64 ldy, const float *bias, int add) {
+    u32 i = 0;
+    for (; i + 4 <= m; i += 4) {
+        const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
+        u32 t = 0;
+        for (; TWO_TILES && t + 2 <= tiles; t += 2) { /* eight chains hide the adds' latency */
+            const float *p = w + t * stride, *b = bias ? bias + 16 * t : NULL;
+            vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+            for (u32 j = 0; j < k; j++, p += 16) {
+                vf v = vf_load(p), u = vf_load(p + stride), x0j = vf_set(x0[j]),
+                   x1j = vf_set(x1[j]), x2j = vf_set(x2[j]), x3j = vf_set(x3[j]);
+                a0 = vf_add(a0, vf_mul(v, x0j));
+                b0 = vf_add(b0, vf_mul(u, x0j));
+                a1 = vf_add(a1, vf_mul(v, x1j));
+                b1 = vf_add(b1, vf_mul(u, x1j));
+                a2 = vf_add(a2, vf_mul(v, x2j));
+                b2 = vf_add(b2, vf_mul(u, x2j));
+                a3 = vf_add(a3, vf_mul(v, x3j));
+                b3 = vf_add(b3, vf_mul(u, x3j));
+            }
+            float *to = y + i * ldy + 16 * t;
+            vf_finish(a0, to, b, add);
+            vf_finish(a1, to + ldy, b, add);
+            vf_finish(a2, to + 2 * ldy, b, add);
+            vf_finish(a3, to + 3 * ldy, b, add);
+            to += 16;
+            if (b) b += 16;
+            vf_finish(b0, to, b, add);
+            vf_finish(b1, to + ldy, b, add);
+            vf_finish(b2, to + 2 * ldy, b, add);
+            vf_finish(b3, to + 3 * ldy, b, add);
+        }
+        for (; t < tiles; t++) {
+            const float *p = w + t * stride;
+            vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0;
+            for (u32 j = 0; j < k; j++, p += 16) {
+                vf v = vf_load(p);
+                a0 = vf_add(a0, vf_mul(v, vf_set(x0[j])));
+                a1 = vf_add(a1, vf_mul(v, vf_set(x1[j])));
+                a2 = vf_add(a2, vf_mul(v, vf_set(x2[j])));
+                a3 = vf_add(a3, vf_mul(v, vf_set(x3[j])));
+            }
+            float *to = y + i * ldy + 16 * t;
+            const float *b = bias ? bias + 16 * t : NULL;
+            vf_finish(a0, to, b, add);
+            vf_finish(a1, to + ldy, b, add);
+            vf_finish(a2, to + 2 * ldy, b, add);
+            vf_finish(a3, to + 3 * ldy, b, add);
+        }
+    }
+    for (; i < m; i++) {
+        const float *x0 = x + i * ldx;
+        u32 t = 0;
+        for (; t + 4 <= tiles; t += 4) {
+            const float *p = w + t * stride;
+            vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0;
+            for (u32 j = 0; j < k; j++, p += 16) {
+                vf v = vf_set(x0[j]);
+                a0 = vf_add(a0, vf_mul(vf_load(p), v));
+                a1 = vf_add(a1, vf_mul(vf_load(p + stride), v));
+                a2 = vf_add(a2, vf_mul(vf_load(p + 2 * stride), v));
+                a3 = vf_add(a3, vf_mul(vf_load(p + 3 * stride), v));
+            }
+            float *to = y + i * ldy + 16 * t;
+            vf_finish(a0, to, bias ? bias + 16 * t : NULL, add);
+            vf_finish(a1, to + 16, bias ? bias + 16 * t + 16 : NULL, add);
+            vf_finish(a2, to + 32, bias ? bias + 16 * t + 32 : NULL, add);
+            vf_finish(a3, to + 48, bias ? bias + 16 * t + 48 : NULL, add);
+        }
+        for (; t < tiles; t++) {
+            const float *p = w + t * stride;
+            vf a0 = vf_set(0);
+            for (u32 j = 0; j < k; j++, p += 16) a0 = vf_add(a0, vf_mul(vf_load(p), vf_set(x0[j])));
+            vf_finish(a0, y + i * ldy + 16 * t, bias ? bias + 16 * t : NULL, add);
+        }
+    }
+}
+
+/* y for one tile and one row, from its accumulators. */
+V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
+                 const float *bias, int add) {
+    vi total = va_total(acc, sum), before;
+    if (x_scale) {
+        vf_finish(vf_mul(vf_from_i(total), vf_mul(vf_set(*x_scale), vf_load(w_scale))), to, bias,
+                  add);
+    } else {
+        memcpy(&before, to, sizeof before);
+        total = vi_add(before, total);
+        memcpy(to, &total, sizeof total);
+    }
+}
+
+#if !OWN_GEMM_Q8
+/* One tile for two rows, or two tiles for one, as many accumulators as 16 registers
+ * hold. */
+static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
+                                   const void *x_, u64 ldx, const i32 *sum, const float *x_scale,
+                                   u32 m, float *y, u64 ldy, const float *bias, int add) {
+    u32 step;
+    for (u32 t = 0; t < tiles;
+         t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
+        const float *b0 = bias ? bias + 16 * t : NULL;
+        const vq *x = (const vq *)x_;
+        u32 i = 0;
+        step = 1;
+        for (; i + 2 <= m; i += 2, x += 2 * ldx) {
+            va a0 = va_zero(), a1 = a0;
+            for (u32 j = 0; j < k4; j += 4) {
+                a0 = va_dot(a0, w + (u64)j * 16, x + j);
+                a1 = va_dot(a1, w + (u64)j * 16, x + ldx + j);
+                VA_PIN(a0);
+                VA_PIN(a1);
+            }
+            va_finish(a0, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, b0, add);
+            va_finish(a1, sum[i + 1], VA_SCALE_OF(i + 1), w_scale, y + (i + 1) * ldy, b0, add);
+        }
+        if (m == 1 && t + 2 <= tiles) {
+            va a0 = va_zero(), a1 = a0;
+            for (u32 j = 0; j < k4; j += 4) {
+                a0 = va_dot(a0, w + (u64)j * 16, x + j);
+                a1 = va_dot(a1, w + stride + (u64)j * 16, x + j);
+                VA_PIN(a0);
+                VA_PIN(a1);
+            }
+            va_finish(a0, sum[0], VA_SCALE_OF(0), w_scale, y, b0, add);
+            va_finish(a1, sum[0], VA_SCALE_OF(0), w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
+            step = 2;
+        } else if (i < m) {
+            va a0 = va_zero();
+            for (u32 j = 0; j < k4; j += 4) a0 = va_dot(a0, w + (u64)j * 16, x + j);
+            va_finish(a0, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, b0, add);
+        }
+    }
+}
+#endif
+
+static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
+    vf most = vf_set(0), low = vf_set(-127), high = vf_set(127);
+    u32 i = 0, whole = n / 16 * 16;
+    for (; i < whole; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
+    if (i < n) most = vf_max(vf_abs(vf_part(x + i, n - i)), most);
+    float lane[16];
+    vf_store(lane, most);
+    float top = lane_max(lane), by = top > 1e-30f ? 127.0f / top : 0;
+    vf times = vf_set(by);
+    vi total = vf_round(vf_set(0));
+    for (i = 0; i < n; i += 16) {
+        vf v = i < whole ? vf_load(x + i) : vf_part(x + i, n - i);
+        vi r = vf_round(vf_min(vf_max(vf_mul(v, times), low), high));
+        vq_store((vq *)q + i, r);
+        total = vi_add(total, r);
+    }
+    *sum = vi_sum(total);
+    *scale = top / 127.0f;
+}
+
+static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
+                                           void *high, void *low, i32 sum[2]) {
+    vf bottom = vf_set(-127), top = vf_set(127),
+       times = vf_set(largest > 1e-30f ? 127.0f / largest : 0);
+    vi total = vf_round(vf_set(0)), rest = total;
+    for (u32 i = 0; i < n; i += 16) {
+        vf v = vf_mul(vf_mul(vf_load(x + i), vf_load(by + i)), times);
+        vi a = vf_round(vf_min(vf_max(v, bottom), top));
+        vi b = vf_round(vf_min(vf_max(vf_mul(vf_sub(v, vf_from_i(a)), vf_set(254)), bottom), top));
+        vq_store((vq *)high + i, a);
+        vq_store((vq *)low + i, b);
+        total = vi_add(total, a);
+        rest = vi_add(rest, b);
+    }
+    sum[0] = vi_sum(total);
+    sum[1] = vi_sum(rest);
+}
+
+/* The sum over 16 lanes of x[i] * x[i]. */
+V float NAME(sum_of_squares)(const float *x, u32 n) {
+    vf s = vf_set(0);
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) {
+        vf v = vf_load(x + i);
+        s = vf_add(s, vf_mul(v, v));
+    }
+    if (i < n) {
+        vf v = vf_part(x + i, n - i);
+        s = vf_add(s, vf_mul(v, v));
+    }
+    float lane[16];
+    vf_store(lane, s);
+    return lane_sum(lane);
+}
+
+static TARGETED void NAME(rms_norm)(float *x, const float *g, u32 n) {
+    float norm = sqrtf(NAME(sum_of_squares)(x, n)) * (1.0f / sqrtf((float)n));
+    vf by = vf_set(1.0f / (norm > 1e-8f ? norm : 1e-8f));
+    for (u32 i = 0; i < n; i += 16)
+        vf_store(x + i, vf_mul(vf_mul(vf_load(x + i), by), vf_load(g + i)));
+}
+
+static TARGETED void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
+                                      int centred) {
+    vf s = vf_set(0);
+    float lane[16];
+    u32 i = 0, whole = n / 16 * 16;
+    for (; i < whole; i += 16) s = vf_add(s, vf_load(x + i));
+    if (i < n) s = vf_add(s, vf_part(x + i, n - i));
+    vf_store(lane, s);
+    vf mean = vf_set(lane_sum(lane) / (float)n), v;
+    s = vf_set(0);
+    for (i = 0; i < whole; i += 16) {
+        v = vf_sub(vf_load(x + i), mean);
+        s = vf_add(s, vf_mul(v, v));
+    }
+    if (i < n) {
+        vf_store(lane, vf_sub(vf_load(x + i), mean));
+        v = vf_part(lane, n - i);
+        s = vf_add(s, vf_mul(v, v));
+    }
+    vf_store(lane, s);
+    vf by = vf_set(1.0f / sqrtf(lane_sum(lane) / (float)n + 1e-5f));
+    for (i = 0; i < n; i += 16) {
+        v = centred ? vf_sub(vf_load(x + i), mean) : vf_load(x + i);
+        vf_store(x + i, vf_add(vf_mul(vf_mul(v, by), vf_load(weight + i)), vf_load(bias + i)));
+    }
+}
+
+/* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
+ * error 1e-7. Coefficients here and in gelu: tests/fit_constants.py. */
+V vf vf_exp(vf x) {
+    x = vf_min(vf_max(x, vf_set(-87.0f)), vf_set(88.0f));
+    vf t = vf_add(vf_mul(x, vf_set(1.44269504f)), vf_set(MAGIC)), n = vf_sub(t, vf_set(MAGIC));
+    vf r = vf_sub(vf_sub(x, vf_mul(n, vf_set(0.693359375f))), vf_mul(n, vf_set(-2.12194440e-4f)));
+    vf p = vf_set(1.395171159e-3f);
+    p = vf_add(vf_mul(p, r), vf_set(8.369599469e-3f));
+    p = vf_add(vf_mul(p, r), vf_set(4.166618735e-2f));
+    p = vf_add(vf_mul(p, r), vf_set(1.666651219e-1f));
+    p = vf_add(vf_mul(p, r), vf_set(5.0e-1f));
+    p = vf_add(vf_add(vf_mul(vf_mul(p, r), r), r), vf_set(1.0f));
+    return vf_exponent(p, t);
+}
+
+/* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
+ * 4e-7. */
+V void NAME(gelu)(float *x, u32 n) {
+    for (u32 i = 0; i < n; i += 16) {
+        vf v = vf_load(x + i);
+        vf z = vf_min(vf_max(vf_mul(v, vf_set(0.707106781f)), vf_set(-3.92f)), vf_set(3.92f)),
+           u = vf_mul(z, z);
+        vf p = vf_set(2.034712452e-6f), q = vf_set(3.806825043e-5f);
+        p = vf_add(vf_mul(p, u), vf_set(2.874386846e-4f));
+        q = vf_add(vf_mul(q, u), vf_set(1.187819289e-3f));
+        p = vf_add(vf_mul(p, u), vf_set(3.867238760e-3f));
+        q = vf_add(vf_mul(q, u), vf_set(1.517015789e-2f));
+        p = vf_add(vf_mul(p, u), vf_set(5.305714160e-2f));
+        q = vf_add(vf_mul(q, u), vf_set(1.150747761e-1f));
+        p = vf_add(vf_mul(p, u), vf_set(1.927408725e-1f));
+        q = vf_add(vf_mul(q, u), vf_set(5.041438341e-1f));
+        p = vf_add(vf_mul(p, u), vf_set(1.128378987f));
+        q = vf_add(vf_mul(q, u), vf_set(1.0f));
+        vf erf = vf_min(vf_max(vf_div(vf_mul(z, p), q), vf_set(-1.0f)), vf_set(1.0f));
+        vf_store(x + i, vf_mul(vf_mul(v, vf_set(0.5f)), vf_add(vf_set(1.0f), erf)));
+    }
+}
+
+/* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u =
+ * x. */
+static TARGETED void NAME(activate)(float *x, u32 n, u32 kind) {
+    if (kind == GELU_ERF) {
+        NAME(gelu)(x, n);
+        return;
+    }
+    for (u32 i = 0; i < n; i += 16) {
+        vf v = vf_load(x + i), u = v;
+        if (kind == GELU_TANH) {
+            u = vf_add(v, vf_mul(vf_mul(vf_mul(v, v), v), vf_set(0.044715f)));
+            u = vf_mul(u, vf_set(1.59576912f));
+        }
+        if (kind == RELU) v = vf_max(v, vf_set(0));
+        else v = vf_div(v, vf_add(vf_set(1), vf_exp(vf_sub(vf_set(0), u))));
+        vf_store(x + i, v);
+    }
+}
+
+static TARGETED void NAME(rotate)(float *x, const float *cosine, const float *sine, u32 half) {
+    u32 i = 0;
+    for (; i + 16 <= half; i += 16) {
+        vf a = vf_load(x + i), b = vf_load(x + half + i), c = vf_load(cosine + i),
+           s = vf_load(sine + i);
+        vf_store(x + i, vf_sub(vf_mul(a, c), vf_mul(b, s)));
+        vf_store(x + half + i, vf_add(vf_mul(b, c), vf_mul(a, s)));
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[half + i], ac = a * cosine[i], bs = b * sine[i], bc = b * cosine[i],
+              as = a * sine[i];
+        ROUNDED(ac);
+        ROUNDED(bs);
+        ROUNDED(bc);
+        ROUNDED(as);
+        x[i] = ac - bs;
+        x[half + i] = bc + as;
+    }
+}
+
+static TARGETED void NAME(scale)(float *x, float by, u32 n) {
+    vf low = vf_set(-MOST), high = vf_set(MOST), f = vf_set(by);
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16)
+        vf_store(x + i, vf_min(vf_max(vf_mul(vf_load(x + i), f), low), high));
+    if (i < n) {
+        float t[16];
+        vf_store(t, vf_min(vf_max(vf_mul(vf_part(x + i, n - i), f), low), high));
+        memcpy(x + i, t, (n - i) * sizeof *t);
+    }
+}
+
+static TARGETED void NAME(add)(float *x, const float *y, u32 n) {
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) vf_store(x + i, vf_add(vf_load(x + i), vf_load(y + i)));
+    for (; i < n; i++) x[i] += y[i];
+}
+
+static TARGETED float NAME(softmax)(float *x, u32 n) {
+    u32 end = (n + 15) / 16 * 16;
+    for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
+    vf most = vf_load(x), s = vf_set(0);
+    for (u32 i = 16; i < end; i += 16) most = vf_max(vf_load(x + i), most);
+    float lane[16];
+    vf_store(lane, most);
+    most = vf_set(lane_max(lane));
+    for (u32 i = 0; i < end; i += 16) vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), most)));
+    for (u32 i = n; i < end; i++) x[i] = 0;
+    for (u32 i = 0; i < end; i += 16) s = vf_add(s, vf_load(x + i));
+    vf_store(lane, s);
+    return lane_sum(lane);
+}
+
+static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
+    vf m = vf_load(most);
+    u32 i = 0;
+    for (; i + 16 <= n; i += 16) m = vf_max(vf_load(x + i), m);
+    vf_store(most, m);
+    for (; i < n; i++) most[0] = x[i] > most[0] ? x[i] : most[0];
+}
+
+static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *by,
+                                  float sum[16]) {
+    vf m = vf_set(most), s = vf_load(sum), largest = vf_set(0);
+    u32 i = 0;
+    float lane[16];
+    for (; i + 16 <= n; i += 16) {
+        vf v = vf_exp(vf_sub(vf_load(x + i), m));
+        vf_store(x + i, v);
+        s = vf_add(s, v);
+        largest = vf_max(vf_abs(vf_mul(v, vf_load(by + i))), largest);
+    }
+    if (i < n) {
+        vf_store(lane, vf_exp(vf_sub(vf_part(x + i, n - i), m)));
+        vf v = vf_part(lane, n - i);
+        vf_store(x + i, v);
+        s = vf_add(s, v);
+        largest = vf_max(vf_abs(vf_mul(v, vf_load(by + i))), largest);
+        i += 16;
+    }
+    for (; i < end; i += 16) vf_store(x + i, vf_set(0));
+    vf_store(sum, s);
+    vf_store(lane, largest);
+    return lane_max(lane);
+}
+
+/* The table is a value, not an object: position-independent code would have to write its pointers
+ * at load. */
+static struct kernels NAME(kernels)(void) {
+    return (struct kernels){.isa = (megabyte_isa)MEGABYTE_PASS,
+                            .q_bytes = sizeof(vq),
+                            .gemm_f32 = NAME(gemm_f32),
+                            .gemm_q8 = NAME(gemm_q8),
+                            .quantize = NAME(quantize),
+                            .quantize_finely = NAME(quantize_finely),
+                            .maxima = NAME(maxima),
+                            .weigh = NAME(weigh),
+                            .rms_norm = NAME(rms_norm),
+                            .layer_norm = NAME(layer_norm),
+                            .activate = NAME(activate),
+                            .rotate = NAME(rotate),
+                            .scale = NAME(scale),
+                            .add = NAME(add),
+                            .softmax = NAME(softmax)};
+}
+
+#undef MEGABYTE_PASS
+#undef NAME
+#undef TARGETED
+#undef V
+#undef TWO_TILES
+#undef VA_PIN
+#undef OWN_GEMM_Q8
+#endif /* MEGABYTE_PASS */

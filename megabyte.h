@@ -3,7 +3,8 @@
  *
  * A MEGABYTE model (arXiv 2305.07185) is a byte-level transformer in stages: a large global stage
  * runs once per patch of P bytes, a small local stage writes the bytes inside each patch. This
- * library is megabyte.h and megabyte.c; drop both into a C11 program and build with
+ * library is megabyte.h and megabyte.c: drop both into a C or C++ program and compile megabyte.c as
+ * C11:
  *
  *     cc -O2 app.c megabyte.c -lm            (add -pthread with glibc before 2.34)
  *
