@@ -2,27 +2,29 @@
  * there.
  * SPDX-License-Identifier: MIT (text at the end of megabyte.h)
  *
- * CONTENTS, in reading order; each section uses only what stands above it (`grep '^/\* ==='` lists
- * them):
+ * CONTENTS, in reading order; each section uses only what stands above it (tests/sections.sh):
  *
- *    1 platform          the only place with compiler and system #ifs
- *    2 bytes and errors  little-endian access, SHA-256, messages
- *    3 memory            one allocation per object, carved into arrays
- *    4 model file        descriptors, the canonical list of tensors, opening and checking
- *    5 scalar numerics   log2, sine and cosine in double, from + - * / only
- *    6 kernels           what every instruction set provides
- *    7 dispatch          what the CPU has; the table of kernels
- *    8 threads           a pool of workers that run one function and claim its work in chunks
- *    9 stages            one transformer pass over a batch of tokens: the paper's equations
- *   10 hierarchy         engine and stream: bytes -> patches -> stages -> logits
- *   11 streams           the public operations on them
- *   12 sampling
- *   13 contexts         the mixer: bit histories that learn from the data, mixed with the network
- *   14 messages         predictions -> decisions -> arithmetic code
- *   15 compressed files the container, and the codec that cuts data into blocks
- *   16 self-test
- *   17 vector operations 16 lanes at a time, a chapter per instruction set: compiled in section 6
- *   18 kernels          written in them, once for all
+ *    1 platform           the only place with compiler and system #ifs
+ *    2 bytes and errors   little-endian access, SHA-256, messages
+ *    3 memory             one allocation per object, carved into arrays
+ *    4 model file         descriptors, the canonical list of tensors, opening, checking, describing
+ *    5 scalar numerics    log2, sine and cosine in double, from + - * / only
+ *    6 kernels            what every instruction set provides; 20 and 21 are compiled here
+ *    7 dispatch           what the CPU has
+ *    8 threads            a pool of workers that run one function and claim its work in chunks
+ *    9 objects            engine, stream, and what a call asks of them
+ *   10 transformer        embed, attend, deliver: one pass of a stage over a batch of tokens
+ *   11 schedule           jobs -> rounds -> passes; sliding
+ *   12 engine             layout and creation
+ *   13 streams            the public operations on them; saved states
+ *   14 sampling
+ *   15 arithmetic coding  probabilities -> decisions -> code           (15 to 18: the codec, which
+ *   16 context mixing     bit histories that learn from the data        MEGABYTE_NO_CODEC drops)
+ *   17 messages           raw codes of single messages
+ *   18 compressed files   the .mbz file, and the codec that cuts data into blocks
+ *   19 self-test
+ *   20 vector operations  16 lanes at a time, one chapter per instruction set
+ *   21 kernels            written in them, once for all
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
@@ -33,7 +35,7 @@
  *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge
  *      (fp_enter, fp_leave).
  *
- * Sections 17 and 18 are compiled once per instruction set: section 6 includes this file again with
+ * Sections 20 and 21 are compiled once per instruction set: section 6 includes this file again with
  * MEGABYTE_PASS naming it. */
 #ifndef MEGABYTE_PASS
 
@@ -97,6 +99,7 @@
 #define HAVE_MMAP 0
 #endif
 
+#if !defined(MEGABYTE_NO_CODEC)
 /* Memory that is used all over and at random: translating its addresses costs time of its own,
  * unless the system lays it out in large pages, which are asked for here (with 64 streams that
  * saves a sixth of the mixers' time). Only where all of it is going to be touched anyway. */
@@ -111,6 +114,7 @@ static void advise_large_pages(void *memory, size_t bytes) {
     (void)bytes;
 #endif
 }
+#endif
 
 #if !defined(MEGABYTE_NO_THREADS) && (defined(__unix__) || defined(__APPLE__)) && defined(__GNUC__)
 #define HAVE_THREADS 1
@@ -507,8 +511,8 @@ static status new_object(void **object, const megabyte_allocator *with, status s
 static const u8 model_magic[8] = {0x8a, 'M', 'B', 'M', 'D', 'L', '\r', '\n'};
 
 /* The first two families begin every sequence with a start token and predict a patch's first byte
- * from the end of the patch before it; the others, "paper" below, shift their inputs by one instead
- * and predict each byte inside its own patch. */
+ * from the end of the patch before it; the others shift their inputs by one instead and predict
+ * each byte inside its own patch. */
 enum {
     FAMILY_LUCIDRAINS = 1,
     FAMILY_MBLM = 2,
@@ -521,7 +525,7 @@ enum { /* stage.flags */
        POSITION_ROTARY = 2,
        INPUT_ROTARY = 4, /* MBLM: the tokens' embeddings themselves are rotated */
        QK_NORM =
-           8, /* paper, as are all that follow: queries and keys are normalized, head by head */
+           8, /* this and what follows: shifted inputs only; queries, keys are normalized by head */
        FINAL_NORM = 16,
        PREVIOUS_BYTE =
            32, /* finest: a patch's first input is the byte before it, not the start vector */
@@ -637,8 +641,8 @@ static int is_matrix(u32 role) {
            role == ROLE_FF_UP || role == ROLE_FF_DOWN || role == ROLE_NEXT;
 }
 
-static int is_paper(const struct sizes *z) { return z->family >= FAMILY_PAPER; }
-/* paper: D_G, the global stage's width per byte; with CONDITION_FIRST its whole width */
+static int has_start_token(const struct sizes *z) { return z->family <= FAMILY_MBLM; }
+/* Shifted inputs: D_G, the global stage's width per byte; with CONDITION_FIRST its whole width */
 static u32 byte_width(const struct sizes *z) {
     const struct stage_sizes *g = z->stage;
     return g->flags & COLUMN_SUM ? g->dim : g->dim / z->stage[1].positions;
@@ -665,19 +669,20 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
         status r_ = visit(context, &t_);                                         \
         if (r_) return r_;                                                       \
     } while (0)
-    u32 fine = z->stage[z->n_stages - 1].dim, paper = (u32)is_paper(z),
-        narrow = paper ? byte_width(z) : 0;
+    u32 fine = z->stage[z->n_stages - 1].dim;
+    u32 start_token = (u32)has_start_token(z), biased = !start_token;
+    u32 narrow = start_token ? 0 : byte_width(z);
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage_sizes *g = &z->stage[s];
         u32 inner = g->heads * g->head_dim, last = s + 1 == z->n_stages, qk = QK_NORM & g->flags;
-        u32 kv = (paper ? g->kv_heads : g->heads) * g->head_dim;
+        u32 kv = (start_token ? g->heads : g->kv_heads) * g->head_dim;
         VISIT(ROLE_START, 0, 1, g->dim);
         if (g->flags & POSITION_LEARNED) VISIT(ROLE_POSITION, 0, g->positions, g->dim);
         if (g->flags & POSITION_ROTARY) VISIT(ROLE_ROTARY, 0, 1, g->head_dim / 2);
         if (g->flags & INPUT_ROTARY) VISIT(ROLE_INPUT_ROTARY, 0, 1, g->dim / 2);
         if (g->flags & COLUMN_SUM)
             VISIT(ROLE_EMBED, 0, z->stage[1].positions * z->vocabulary, g->dim);
-        else VISIT(ROLE_EMBED, 0, z->vocabulary, paper && !s ? narrow : fine);
+        else VISIT(ROLE_EMBED, 0, z->vocabulary, !start_token && !s ? narrow : fine);
         for (u32 i = 0; i < MAX_CONVOLUTIONS && g->convolution[i]; i++) {
             VISIT(ROLE_CONVOLUTION, i, narrow, g->convolution[i] * narrow);
             VISIT(ROLE_CONVOLUTION_BIAS, i, 1, narrow);
@@ -686,7 +691,7 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
             VISIT(ROLE_PATCH, 0, g->dim, narrow);
             VISIT(ROLE_PATCH_BIAS, 0, 1, g->dim);
         }
-        if (!paper && !last) {
+        if (start_token && !last) {
             u32 wide = (u32)token_bytes(z, s) * fine;
             VISIT(ROLE_PATCH_NORM_IN_WEIGHT, 0, 1, wide);
             VISIT(ROLE_PATCH_NORM_IN_BIAS, 0, 1, wide);
@@ -697,22 +702,22 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
         }
         for (u32 l = 0; l < g->layers; l++) {
             VISIT(ROLE_ATTENTION_NORM, l, 1, g->dim);
-            if (paper) VISIT(ROLE_ATTENTION_NORM_BIAS, l, 1, g->dim);
+            if (biased) VISIT(ROLE_ATTENTION_NORM_BIAS, l, 1, g->dim);
             VISIT(ROLE_QKV, l, inner + 2 * kv, g->dim);
-            if (paper) VISIT(ROLE_QKV_BIAS, l, 1, inner + 2 * kv);
+            if (biased) VISIT(ROLE_QKV_BIAS, l, 1, inner + 2 * kv);
             if (qk) VISIT(ROLE_QK_NORM, l, 4, g->head_dim);
             VISIT(ROLE_ATTENTION_OUT, l, g->dim, inner);
-            if (paper) VISIT(ROLE_ATTENTION_OUT_BIAS, l, 1, g->dim);
+            if (biased) VISIT(ROLE_ATTENTION_OUT_BIAS, l, 1, g->dim);
             VISIT(ROLE_FF_NORM, l, 1, g->dim);
-            if (paper) VISIT(ROLE_FF_NORM_BIAS, l, 1, g->dim);
+            if (biased) VISIT(ROLE_FF_NORM_BIAS, l, 1, g->dim);
             VISIT(ROLE_FF_UP, l, g->ff_dim, g->dim);
             VISIT(ROLE_FF_UP_BIAS, l, 1, g->ff_dim);
             VISIT(ROLE_FF_DOWN, l, g->dim, g->ff_dim);
             VISIT(ROLE_FF_DOWN_BIAS, l, 1, g->dim);
         }
-        if (!paper || g->flags & FINAL_NORM) VISIT(ROLE_NORM, 0, 1, g->dim);
+        if (start_token || g->flags & FINAL_NORM) VISIT(ROLE_NORM, 0, 1, g->dim);
         if (g->flags & FINAL_NORM) VISIT(ROLE_NORM_BIAS, 0, 1, g->dim);
-        if (paper && !last)
+        if (!start_token && !last)
             continue; /* the finest stage takes the output as it is, or by its `patch` */
         u32 next = last ? z->vocabulary : z->stage[s + 1].dim * z->stage[s + 1].positions;
         VISIT(ROLE_NEXT, 0, next,
@@ -782,9 +787,10 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
     if (!g->positions || g->positions > 1u << 24 || !g->layers || g->layers > 4096)
         return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
                     g->positions);
-    if (!is_paper(z)) known |= INPUT_ROTARY;
+    if (has_start_token(z)) known |= INPUT_ROTARY;
     else known |= QK_NORM | FINAL_NORM;
-    if (is_paper(z)) known |= s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM;
+    if (!has_start_token(z))
+        known |= s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM;
     if (g->flags & ~known)
         return fail(e, MEGABYTE_UNSUPPORTED, at + 24,
                     "stage %u: unknown options 0x%x; update megabyte", s, g->flags);
@@ -793,9 +799,10 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
         return fail(e, MEGABYTE_UNSUPPORTED, at + 12,
                     "stage %u: rotary positions need an even width, not %u", s,
                     g->flags & INPUT_ROTARY ? g->dim : g->head_dim);
-    if (is_paper(z) ? !g->kv_heads || g->heads % g->kv_heads || g->norm < NORM_LAYER ||
-                          g->norm > NORM_DEVIATION || g->activation >= ACTIVATIONS
-                    : g->kv_heads || g->norm || g->activation || g->cross || g->convolution[0])
+    if (has_start_token(z)
+            ? g->kv_heads || g->norm || g->activation || g->cross || g->convolution[0]
+            : !g->kv_heads || g->heads % g->kv_heads || g->norm < NORM_LAYER ||
+                  g->norm > NORM_DEVIATION || g->activation >= ACTIVATIONS)
         return fail(e, MEGABYTE_UNSUPPORTED, at + 28,
                     "stage %u: %u key and value heads, norm %u, activation "
                     "%u: not known to this version",
@@ -821,9 +828,9 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
     if (z->family < FAMILY_LUCIDRAINS || z->family > FAMILY_BGPT)
         return fail(e, MEGABYTE_UNSUPPORTED, 36,
                     "model family %u is not known to this version; update megabyte", z->family);
-    if (z->n_stages < 2 || z->n_stages > (is_paper(z) ? 2 : MEGABYTE_MAX_STAGES))
+    if (z->n_stages < 2 || z->n_stages > (has_start_token(z) ? MEGABYTE_MAX_STAGES : 2))
         return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d",
-                    z->n_stages, is_paper(z) ? 2 : MEGABYTE_MAX_STAGES);
+                    z->n_stages, has_start_token(z) ? MEGABYTE_MAX_STAGES : 2);
     if (z->vocabulary < 2 || z->vocabulary > MAX_WIDTH)
         return fail(e, MEGABYTE_UNSUPPORTED, 32, "vocabulary of %u ids; 2 to 65536 are possible",
                     z->vocabulary);
@@ -840,7 +847,7 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
         if (r) return r;
     }
     const struct stage_sizes *g = z->stage, *fine = g + z->n_stages - 1;
-    if (!is_paper(z)) {
+    if (has_start_token(z)) {
         if (wide * fine->dim <= MAX_WIDTH) return MEGABYTE_OK;
         return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
                     "a patch of %llu bytes x %u wide is beyond 65536", (unsigned long long)wide,
@@ -867,7 +874,7 @@ struct matrix {
 struct layer {
     const float *attention_norm, *ff_norm; /* [dim] */
     const float *attention_norm_bias,
-        *ff_norm_bias; /* [dim] or NULL, as all that only "paper" has */
+        *ff_norm_bias; /* [dim]; these and all that is only for shifted inputs may be NULL */
     const float *qkv_bias, *out_bias; /* [inner + 2 * kv_inner], [dim] */
     const float *qk_norm; /* [4, head_dim]: queries' weight and bias, keys' */
     const float *up_bias, *down_bias; /* [ff_dim], [dim] */
@@ -878,13 +885,16 @@ struct layer {
 };
 struct stage {
     struct stage_sizes size;
-    u32 paper; /* of a family without start tokens */
+    u32 start_token; /* 1: every sequence begins with a start token, */
+    u32 shifted; /* or 1: a token's input is the byte before it */
+    u32 projects_bytes; /* 1: `patch` projects bytes' embeddings, not the stage above's output */
+    u32 condition_width; /* of a token's part of the output of the stage above */
     u32 kv_heads; /* heads of keys and values, each for heads / kv_heads of the queries' */
     u32 inner, kv_inner; /* heads * head_dim */
     u32 half; /* channels that the token shift delays */
     u32 v_tiles; /* tiles of 16 channels in a head, the last one filled up */
     int cache_q8; /* keys and values are kept in int8 */
-    u32 wide; /* `patch` reads as many: token_bytes * fine dim; paper: byte_width */
+    u32 wide; /* `patch` reads as many: token_bytes * fine dim; shifted: byte_width */
     u64 bytes; /* token_bytes */
     u32 outputs; /* width of a token's result: rows of `next`, or dim */
     u64 parameters, macs; /* macs: per token, of its matrices */
@@ -1173,15 +1183,18 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     for (u32 s = 0; s < z->n_stages; s++) {
         struct stage *g = &model->stage[s];
         g->size = z->stage[s];
-        g->paper = (u32)is_paper(z);
+        g->start_token = (u32)has_start_token(z);
+        g->shifted = !g->start_token;
         g->outputs = g->size.dim;
-        g->kv_heads = g->paper ? g->size.kv_heads : g->size.heads;
+        g->kv_heads = g->start_token ? g->size.heads : g->size.kv_heads;
         g->inner = g->size.heads * g->size.head_dim;
         g->kv_inner = g->kv_heads * g->size.head_dim;
-        g->half = g->paper ? 0 : g->size.dim / 2;
+        g->half = g->start_token ? g->size.dim / 2 : 0;
         g->v_tiles = (g->size.head_dim + 15) / 16;
         g->bytes = token_bytes(z, s);
-        g->wide = g->paper ? byte_width(z) : (u32)g->bytes * z->stage[z->n_stages - 1].dim;
+        g->wide = g->shifted ? byte_width(z) : (u32)g->bytes * z->stage[z->n_stages - 1].dim;
+        g->projects_bytes = g->start_token && s + 1 < z->n_stages;
+        g->condition_width = g->shifted ? g->wide : g->size.dim;
         g->layers = layer;
         layer += g->size.layers;
     }
@@ -1350,6 +1363,77 @@ megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_erro
     return MEGABYTE_OK;
 }
 
+/* ---- descriptions of a model */
+
+void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
+    static const char families[][12] = {"", "lucidrains", "mblm", "paper", "spacebyte", "bgpt"};
+    static const char norms[][16] = {"RMSNorm", "LayerNorm", "deviation norm"};
+    static const char activations[][12] = {"GELU", "tanh-GELU", "ReLU", "SiLU"};
+    if (!info) return;
+    memset(info, 0, sizeof *info);
+    if (!m) return;
+    const struct sizes *z = &m->sizes;
+    info->n_stages = z->n_stages;
+    info->vocabulary = z->vocabulary;
+    info->pad_id = z->pad_id;
+    info->end_id = z->end_id;
+    info->patch_bytes = (u32)m->stage[0].bytes;
+    info->context_bytes = m->stage[0].bytes * z->stage[0].positions;
+    info->file_bytes = m->file_bytes;
+    info->family = families[z->family];
+    info->quantization = m->quantized == 1 ? "f32" : m->quantized == 2 ? "q8" : "mixed";
+    memcpy(info->id, m->id, sizeof info->id);
+    for (u32 s = 0; s < z->n_stages; s++) {
+        const struct stage *g = &m->stage[s];
+        megabyte_stage_info *i = &info->stage[s];
+        i->dim = g->size.dim;
+        i->layers = g->size.layers;
+        i->heads = g->size.heads;
+        i->head_dim = g->size.head_dim;
+        i->ff_dim = g->size.ff_dim;
+        i->positions = g->size.positions;
+        i->learned_positions = g->position != NULL;
+        i->rotary_positions = g->rotary != NULL;
+        i->input_rotary_positions = g->input_rotary != NULL;
+        i->kv_heads = g->kv_heads;
+        i->norm = norms[g->size.norm];
+        i->activation = activations[g->size.activation];
+        i->qk_norm = (g->size.flags & QK_NORM) != 0;
+        i->final_norm = g->norm != NULL;
+        i->token_shift = g->half != 0;
+        i->cross_patch = g->size.cross;
+        memcpy(i->convolutions, g->size.convolution, sizeof i->convolutions);
+        i->parameters = g->parameters;
+        i->macs_per_token = g->macs;
+        i->bytes_per_token = g->bytes;
+        info->parameters += g->parameters;
+        info->macs_per_byte += (double)g->macs / (double)g->bytes;
+    }
+    /* f32 weights are 4 bytes; a mixture counts as the average over the file */
+    info->weight_bytes_per_byte = info->macs_per_byte *
+                                  (m->quantized == 1 ? 4.0
+                                   : m->quantized == 2
+                                       ? 1.0
+                                       : (double)m->file_bytes / (double)info->parameters);
+}
+
+const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index,
+                                       const char **value) {
+    if (!m || index >= m->n_metadata) return NULL;
+    const u8 *p = m->metadata, *end = m->file + m->data_offset;
+    const char *key = NULL, *text = NULL;
+    for (u32 i = 0; i <= index; i++) p = metadata_entry(p, end, &key, &text);
+    if (value) *value = text;
+    return key;
+}
+
+const char *megabyte_model_metadata(const megabyte_model *m, const char *key) {
+    const char *k, *value;
+    for (u32 i = 0; key && (k = megabyte_model_metadata_at(m, i, &value)) != NULL; i++)
+        if (!strcmp(k, key)) return value;
+    return NULL;
+}
+
 /* ============================================================================ 5 scalar numerics */
 
 /* Double precision from + - * / and integers; each rounds once per operation on every machine. */
@@ -1416,37 +1500,6 @@ static void sin_cos(double angle, double *sine, double *cosine) {
     case 1: *sine = c, *cosine = -s; break;
     case 2: *sine = -s, *cosine = -c; break;
     default: *sine = -c, *cosine = s; break;
-    }
-}
-
-/* Probabilities as integers, for arithmetic coding: a byte is eight binary decisions, the most
- * significant bit first, each with P(1) in units of 2^-22. The bytes' weights come from their
- * softmax: the likeliest has 2^27 + 1, none less than 1, so that no byte is impossible. */
-#define PROBABILITY_BITS 22
-#define PROBABILITY_ONE (1u << PROBABILITY_BITS)
-#define BYTE_BITS 8
-
-static void byte_weights(const float softmax[256], u32 w[256]) {
-    for (u32 i = 0; i < 256; i++) w[i] = (u32)(softmax[i] * 134217728.0f) + 1;
-}
-
-/* P(1) of the decision between w's lower half (0) and its upper half (1); n is a power of two. */
-static u32 upper_half(const u32 *w, u32 n) {
-    u64 zeros = 0, ones = 0; /* each < 2^35 */
-    for (u32 i = 0; i < n / 2; i++) zeros += w[i];
-    for (u32 i = n / 2; i < n; i++) ones += w[i];
-    u32 p = (u32)((ones << PROBABILITY_BITS) / (zeros + ones));
-    return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);
-}
-
-/* The eight decisions' P(1) on the way to this byte. */
-static void byte_path(const float softmax[256], u8 byte, u32 path[BYTE_BITS]) {
-    u32 w[256];
-    const u32 *at = w;
-    byte_weights(softmax, w);
-    for (u32 k = 0, n = 256; k < BYTE_BITS; k++, n /= 2) {
-        path[k] = upper_half(at, n);
-        if (byte >> (7 - k) & 1) at += n / 2;
     }
 }
 
@@ -1539,7 +1592,7 @@ _Static_assert(PASS_PLAIN == MEGABYTE_ISA_PLAIN && PASS_AVX2 == MEGABYTE_ISA_AVX
                    PASS_NEON_DOT == MEGABYTE_ISA_NEON_DOT,
                "passes are named by megabyte_isa");
 
-/* Sections 17 and 18, at the end of this file, once per instruction set. MEGABYTE_SELF is this
+/* Sections 20 and 21, at the end of this file, once per instruction set. MEGABYTE_SELF is this
  * file's name, should you have renamed it. */
 #ifndef MEGABYTE_SELF
 #define MEGABYTE_SELF "megabyte.c"
@@ -1616,18 +1669,6 @@ static int find_kernels(megabyte_isa isa, struct kernels *k) {
     return 0;
 }
 
-/* The codec's for the same instruction set, or the widest below it that has some. */
-static struct mix_kernels find_mix_kernels(megabyte_isa isa) {
-#if HAVE_X86
-    if (isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AVX512_VNNI) return mix_kernels_avx2();
-#endif
-#if HAVE_NEON
-    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_NEON_DOT) return mix_kernels_neon();
-#endif
-    (void)isa;
-    return mix_kernels_plain();
-}
-
 int megabyte_isa_available(megabyte_isa isa) {
     struct kernels k;
     return find_kernels(isa, &k);
@@ -1702,7 +1743,7 @@ static u32 arithmetic_print(const struct kernels *k) {
  * same for every thread; a phase's work is cut into chunks that the threads claim, and nobody goes
  * on before all of it is done:
  *
- *     for (struct phase p = next_phase(pool, &turn, n); claim(&p);)
+ *     for (struct phase p = next_phase(pool, &phase, n); claim(&p);)
  *         for (u32 i = p.from; i < p.to; i++) ...        (all threads together cover [0, n) once)
  *
  * A thread that the system has put aside has claimed nothing, so the others do its share: beside
@@ -1813,8 +1854,8 @@ static void pool_run(struct pool *p, void (*work)(void *), void *context) {
 /* More chunks than threads: who comes late or runs slowly takes fewer. */
 static u32 most_chunks(u32 threads) { return threads > 1 ? 2 * threads : 1; }
 
-static struct phase next_phase(struct pool *p, u32 *turn, u32 n) {
-    struct phase f = {p, (*turn)++, n, 1, 0, 0, 0, 0};
+static struct phase next_phase(struct pool *p, u32 *phase, u32 n) {
+    struct phase f = {.pool = p, .index = (*phase)++, .n = n, .chunks = 1};
     if (p->threads > 1) f.chunks = min32(n, most_chunks(p->threads));
     return f;
 }
@@ -1877,7 +1918,9 @@ static int pool_start(struct pool *p) {
 #endif
 }
 
-/* ================================================================================ 9 stages */
+/* =================================================================================== 9 objects */
+
+/* Engine, stream, and what a call asks of them: job -> piece of a job -> row, a token of a batch. */
 
 /* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as the matrix
  * kernels read matrices, so that q.k and p.v are matrix products whose bits do not depend on how
@@ -1897,7 +1940,7 @@ struct cache {
 };
 
 static struct cache cache_sizes(const struct stage *g, u64 cap) {
-    struct cache c = {NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, round_up(cap, 16)};
+    struct cache c = {.scale_head = round_up(cap, 16)};
     c.k_head = c.scale_head * (g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim);
     c.v_tile = (g->cache_q8 ? c.scale_head : cap) * 16;
     c.k_layer = g->kv_heads * c.k_head;
@@ -1909,6 +1952,77 @@ static struct cache cache_sizes(const struct stage *g, u64 cap) {
  * shift delays the second, smaller half of the channels. */
 static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 * g->half; }
 
+#define MAX_REPETITION_WINDOW 1024 /* of sampling */
+#define SHIFT_RING \
+    8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
+
+struct megabyte_stream {
+    megabyte_allocator allocator;
+    size_t allocated;
+    megabyte_engine *engine;
+    int owns_engine;
+    int busy; /* in the running batch (finds duplicates) */
+    u32 patches; /* the context, in patches */
+    u64 position; /* bytes in the history */
+    u64 base; /* where the window begins; position - base <= patches * P - ahead */
+    u64 tokens; /* of the finest stage, computed since `base`: position - base + ahead */
+    u64 relearn; /* during a rewind: the stage-0 token that it begins again with; else 0 */
+    u64 oldest; /* the first byte that `history` still holds */
+    u8 *history; /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
+    u64 history_bytes;
+    float *start; /* [dim] stage 0's start vector, where it depends on the type of file; or NULL */
+    struct cache global; /* of stage 0 */
+    float *ring; /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
+    struct cache slot[MEGABYTE_MAX_STAGES]
+                     [2]; /* finer stages: the sequence in progress, and the one before it */
+    float *slot_shift[MEGABYTE_MAX_STAGES][2];
+    u64 slot_sequence
+        [2]; /* of a finest stage that attends across patches: what the slots hold, ... */
+    u32 slot_cross[2]; /* ... and how many keys of the patch before each has in front */
+    u32 current[MEGABYTE_MAX_STAGES]; /* which slot is in progress */
+    /* how many of a slot's keys have been used since the stream was reset: the rest may hold
+     * anything */
+    u32 slot_used[MEGABYTE_MAX_STAGES][2];
+    /* the most stage-0 tokens computed since the window was last fed from the start: `ring` holds
+     * the states before this one, also after rewinds */
+    u64 high;
+    float *condition
+        /* stages but the finest: the current token's projection [next.rows] */
+        [MEGABYTE_MAX_STAGES];
+    float *logits; /* [V] */
+    u8 *cleared_from, *cleared_to; /* what lies between them is cleared by a reset */
+};
+
+/* What a caller wants done with one stream. */
+enum { WANT_STATE, WANT_LAST, WANT_ALL }; /* stage 0 only; the last byte's logits; every byte's */
+struct job {
+    megabyte_stream *stream;
+    const u8 *bytes; /* [n], or NULL: they are in the history already */
+    u64 n, done;
+    int sliding; /* first, the window's `again` bytes are to be prefilled again */
+    u64 again;
+    int want;
+    float *logits; /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
+    double bits; /* WANT_ALL: code length of all bytes but the first */
+    float *each; /* WANT_ALL: [n] or NULL: every byte's code length; row 0 is the caller's */
+    /* WANT_ALL, or NULL: called for bytes 1 ... n - 1 as each has been scored, in any order and by
+     * any of the pool's threads, with the byte and the 256 bytes' probabilities times some factor
+     * (the likeliest has 1). Codes are then of bytes alone, whatever else the vocabulary has. */
+    void (*scored)(void *to, u64 index, u8 byte, const float *likely);
+    void *to;
+};
+
+/* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the
+ * finest stage. Stage s has its tokens [g0, g1) begin in there (their results: rows c0 ... of
+ * engine->next[s]). */
+struct piece {
+    struct job *job;
+    int want; /* the job's, or what a slide needs */
+    u64 begin, n; /* number of the first byte, of how many: the job's, or those of a slide */
+    u64 t0, t1, f0, f1;
+    u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
+};
+
 /* One token of the running batch. */
 struct row {
     struct job *job; /* whose bytes it belongs to; NULL for an engine's start tokens */
@@ -1916,7 +2030,7 @@ struct row {
     u64 sequence; /* which sequence of its stage */
     u32 position; /* in the sequence */
     u32 key; /* its place in the cache: the position, or behind those of the patch before */
-    u64 turn; /* its rotary position */
+    u64 angle; /* its rotary position */
     u32 start; /* its input is the start vector */
     u32 first; /* position 1 of a finer stage: the start token's keys and values go in before it */
     const struct cache
@@ -1930,11 +2044,11 @@ struct row {
     u64 at; /* absolute position of the token's first byte */
     float *out; /* where its projection goes, or NULL */
     i32 target; /* finest stage: the byte to be predicted, whose code length is wanted; or -1 */
-    u32 *path; /* and where its decisions' probabilities go, or NULL */
-    float *each; /* and the code length by itself, or NULL */
-    double bits;
+    u64 index; /* and its number in the job */
+    double bits; /* the code length */
 };
 
+#define KEPT_WORDS 8
 struct megabyte_engine {
     megabyte_allocator allocator;
     size_t allocated;
@@ -1979,9 +2093,62 @@ struct megabyte_engine {
     u32 n_slots; /* of `slots`, in use */
     struct piece *pieces; /* [batch], of the running round */
     struct job *jobs; /* [batch], of megabyte_step_batch */
-    u32 *path; /* [path_bytes][8]: see encode_bytes */
-    u64 path_bytes;
+    u32 *kept; /* [kept_bytes][KEPT_WORDS]: room for what a job's `scored` keeps of each byte */
+    u64 kept_bytes;
 };
+
+/* By how many tokens the finest stage is ahead of the bytes: with shifted inputs token i has seen
+ * the bytes before i and predicts byte i, else it has seen byte i and predicts the next one. */
+static u32 ahead(const megabyte_model *m) { return m->stage[0].shifted; }
+
+/* The byte at an absolute position that the history still holds. */
+static u8 byte_at(const megabyte_stream *s, u64 at) { return s->history[at % s->history_bytes]; }
+
+/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all, or the
+ * first byte) to this one. */
+static u32 last_position(const struct sizes *z, u32 s) {
+    return z->stage[s].positions - !(s + 1 == z->n_stages && has_start_token(z));
+}
+
+/* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16
+ * keys (from is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left
+ * them; other floats may be anything that a model's weights make of them. UNUSED memory was never
+ * written and counts as zeros. */
+enum { ANY_FLOAT, BOUNDED, RAW_BYTES, UNUSED };
+typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
+
+static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n,
+                       span_visitor visit, void *context) {
+    u64 d = g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim, n16 = round_up(n, 16),
+        layer, t;
+    for (layer = 0; layer < g->size.layers && n; layer++) {
+        for (t = 0; t < g->kv_heads; t++) {
+            u64 at = layer * c->k_layer + t * c->k_head + from * d;
+            u64 scale = (layer * g->kv_heads + t) * c->scale_head + from;
+            if (!g->cache_q8) {
+                visit(context, c->k + at, n16 * d, BOUNDED);
+                continue;
+            }
+            visit(context, c->k8 + at, n16 * d, RAW_BYTES);
+            visit(context, c->k_scale + scale, n16, BOUNDED);
+            visit(context, c->v_scale + scale, n16, BOUNDED);
+        }
+        for (t = 0; t < g->kv_heads * g->v_tiles; t++) {
+            u64 at = layer * c->v_layer + t * c->v_tile + from * 16;
+            if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, RAW_BYTES);
+            else visit(context, c->v + at, min64(n * 16, c->v_tile - from * 16), BOUNDED);
+        }
+    }
+}
+static void clear_span(void *context, void *span, u64 n, int kind) {
+    (void)context;
+    memset(span, 0, (size_t)(kind == RAW_BYTES ? n : n * sizeof(float)));
+}
+
+/* ============================================================================== 10 transformer */
+
+/* One pass of a stage over a batch of tokens: the paper's equations. Threads share the rows, the
+ * output columns or the heads of each phase. */
 
 /* Makes row i of n an input of matrix w. */
 static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const float *x) {
@@ -1993,9 +2160,9 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
 /* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through
  * prepare. Threads share the output rows, in groups of 4 tiles, which the widest kernel takes
  * together. */
-static void multiply(megabyte_engine *e, u32 *turn, const struct matrix *w, const float *x, u64 ldx,
-                     float *y, u64 ldy, const float *bias, int add) {
-    for (struct phase p = next_phase(&e->pool, turn, (w->tiles + 3) / 4); claim(&p);) {
+static void multiply(megabyte_engine *e, u32 *phase, const struct matrix *w, const float *x,
+                     u64 ldx, float *y, u64 ldy, const float *bias, int add) {
+    for (struct phase p = next_phase(&e->pool, phase, (w->tiles + 3) / 4); claim(&p);) {
         u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
         u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
         const float *b = bias ? bias + 16 * t : NULL;
@@ -2016,8 +2183,131 @@ static void normalize(const megabyte_engine *e, const struct stage *g, float *x,
     else e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
 }
 
+/* ---- embed: a row's input */
+
+/* cos and sin of position * frequency: [cos, sin][head_dim / 2]. */
+static void rotary_angles(const struct stage *g, u64 position, float *angle) {
+    for (u32 j = 0, half = g->size.head_dim / 2; j < half; j++) {
+        double sine, cosine;
+        sin_cos((double)position * (double)g->rotary[j], &sine, &cosine);
+        angle[j] = (float)cosine;
+        angle[half + j] = (float)sine;
+    }
+}
+
+/* An embedding x[2 pairs] turned pair by pair (MBLM's "rope" positions). */
+static void rotate_pairs(float *x, const float *frequency, u32 pairs, u32 position) {
+    for (u32 j = 0; j < pairs; j++, x += 2) {
+        double sine, cosine;
+        sin_cos((double)position * (double)frequency[j], &sine, &cosine);
+        float c = (float)cosine, s = (float)sine, ac = x[0] * c, bs = x[1] * s, bc = x[1] * c,
+              as = x[0] * s;
+        ROUNDED(ac);
+        ROUNDED(bs);
+        ROUNDED(bc);
+        ROUNDED(as);
+        x[0] = ac - bs;
+        x[1] = bc + as;
+    }
+}
+
+/* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through
+ * these. They are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 +
+ * j). A patch looks back as far as all of them reach, and computes that again. Positions come
+ * behind: the file has them convolved. */
+static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
+    const megabyte_stream *s = e->rows[i].job->stream;
+    u64 at = e->rows[i].at, reach = 0, n = g->bytes;
+    u32 d = g->wide;
+    for (u32 c = 0; c < MAX_CONVOLUTIONS; c++)
+        reach += g->convolution[c] ? g->size.convolution[c] - 1 : 0;
+    if (reach > at - s->base) reach = at - s->base;
+    float *from = reach || g->convolution[0] ? e->bytes + i * 2 * e->bytes_stride : x, *to;
+    for (u64 t = at - reach; t < at + n; t++) {
+        float *y = from + (t - (at - reach)) * d;
+        memcpy(y, g->embed + (u64)byte_at(s, t) * d, d * sizeof *y);
+    }
+    for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++, from = to) {
+        u32 width = g->size.convolution[c];
+        to = e->bytes + (i * 2 + (c + 1) % 2) * e->bytes_stride;
+        for (u64 t = 0; t < reach + n; t++)
+            for (u32 o = 0; o < d; o++) {
+                float sum = g->convolution_bias[c][o];
+                for (u32 j = 0; j < width; j++) {
+                    const float *w = g->convolution[c] + ((u64)o * width + j) * d;
+                    if (t + j + 1 < width) continue;
+                    const float *in = from + (t + j + 1 - width) * d;
+                    for (u32 k = 0; k < d; k++) {
+                        float product = w[k] * in[k];
+                        ROUNDED(product);
+                        sum += product;
+                    }
+                }
+                to[t * d + o] = sum;
+            }
+    }
+    if (from != x) memcpy(x, from + reach * d, (size_t)(n * d) * sizeof *x);
+}
+
+/* The same for a whole patch where each position and byte has a column of its own. */
+static void embed_columns(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
+    u32 vocabulary = e->model->sizes.vocabulary, dim = g->size.dim;
+    memset(x, 0, dim * sizeof *x);
+    for (u64 b = 0; b < g->bytes; b++) {
+        u64 column = b * vocabulary + byte_at(e->rows[i].job->stream, e->rows[i].at + b);
+        e->kernels.add(x, g->embed + column * dim, dim);
+    }
+}
+
+/* What the row's token brings in before the stage above adds to it: its embedding in x, or for the
+ * patch projection in n, ready for the product. That projects a patch's normalized embeddings
+ * (projects_bytes), or in the finest stage its part of what the stage above says. */
+static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
+    const struct row *r = &e->rows[i];
+    const float *start = !e->stage && r->job && r->job->stream->start ? r->job->stream->start
+                                                                      : g->start;
+    float *x = e->x + i * e->ld_x, *n = e->n + i * e->ld_n;
+    u32 fine = e->model->sizes.stage[e->model->sizes.n_stages - 1].dim;
+    if (r->start) memcpy(x, start, g->size.dim * sizeof *x);
+    else if (g->size.flags & COLUMN_SUM) embed_columns(e, g, i, x);
+    else if (g->shifted && !e->stage) embed_bytes(e, g, i, x);
+    else
+        for (u64 b = 0; b < g->bytes; b++)
+            memcpy((g->projects_bytes ? n : x) + b * fine,
+                   g->embed + (u64)byte_at(r->job->stream, r->at + b) * fine, fine * sizeof *x);
+    if (!g->patch.data) return;
+    if (!g->projects_bytes) memcpy(n, r->condition, g->wide * sizeof *n);
+    else if (r->start) memset(n, 0, g->wide * sizeof *n); /* the projection runs over all rows */
+    else e->kernels.layer_norm(n, g->in_weight, g->in_bias, g->wide, 1);
+    prepare(e, &g->patch, i, n);
+}
+
+/* The input of row i: its embedding (for patches projected and normalized), the position's vector,
+ * and what the stage above says. */
+static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
+    const struct row *r = &e->rows[i];
+    u32 dim = g->size.dim, d = g->size.head_dim, place = r->position - g->start_token;
+    const float *projected = g->patch.data ? e->a + i * e->ld_a : NULL;
+    float *x = e->x + i * e->ld_x;
+    if (!r->start) {
+        if (g->projects_bytes) {
+            memcpy(x, projected, dim * sizeof *x);
+            e->kernels.layer_norm(x, g->out_weight, g->out_bias, dim, 1);
+        }
+        if (g->input_rotary) rotate_pairs(x, g->input_rotary, dim / 2, place);
+        if (g->position) e->kernels.add(x, g->position + (u64)place * dim, dim);
+    }
+    if (r->condition)
+        e->kernels.add(x, projected && !g->projects_bytes ? projected : r->condition, dim);
+    MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
+    for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
+    if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->angle, e->row_angle + (u64)i * d);
+}
+
+/* ---- attend */
+
 /* n[i] := norm of the token-shifted x[i]: the first half of the channels is the token's own, the
- * second half is the previous token's ("paper": all are its own). sub: 0 attention, 1
+ * second half is the previous token's (shifted inputs: all are its own). sub: 0 attention, 1
  * feed-forward. */
 static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
                          const float *weight, const float *bias) {
@@ -2094,41 +2384,6 @@ static void keep_key_value(const struct kernels *kernels, const struct stage *g,
         }
 }
 
-/* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16
- * keys (from is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left
- * them; other floats may be anything that a model's weights make of them. UNUSED memory was never
- * written and counts as zeros. */
-enum { ANY_FLOAT, BOUNDED, RAW_BYTES, UNUSED };
-typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
-
-static void each_block(const struct stage *g, const struct cache *c, u64 from, u64 n,
-                       span_visitor visit, void *context) {
-    u64 d = g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim, n16 = round_up(n, 16),
-        layer, t;
-    for (layer = 0; layer < g->size.layers && n; layer++) {
-        for (t = 0; t < g->kv_heads; t++) {
-            u64 at = layer * c->k_layer + t * c->k_head + from * d;
-            u64 scale = (layer * g->kv_heads + t) * c->scale_head + from;
-            if (!g->cache_q8) {
-                visit(context, c->k + at, n16 * d, BOUNDED);
-                continue;
-            }
-            visit(context, c->k8 + at, n16 * d, RAW_BYTES);
-            visit(context, c->k_scale + scale, n16, BOUNDED);
-            visit(context, c->v_scale + scale, n16, BOUNDED);
-        }
-        for (t = 0; t < g->kv_heads * g->v_tiles; t++) {
-            u64 at = layer * c->v_layer + t * c->v_tile + from * 16;
-            if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, RAW_BYTES);
-            else visit(context, c->v + at, min64(n * 16, c->v_tile - from * 16), BOUNDED);
-        }
-    }
-}
-static void clear_span(void *context, void *span, u64 n, int kind) {
-    (void)context;
-    memset(span, 0, (size_t)(kind == RAW_BYTES ? n : n * sizeof(float)));
-}
-
 /* Copies keys and values of one layer between caches of a finer stage: n from `from_key` on become
  * the first ones of `to`. */
 static void copy_keys(const struct stage *g, const struct cache *from, u32 from_key,
@@ -2155,72 +2410,96 @@ static void copy_keys(const struct stage *g, const struct cache *from, u32 from_
 #define QUERIES 12
 #define KEY_BLOCK 1024u /* divides MOST_SUMMED, 8 times, too */
 
-/* What attend works in. */
+/* What attend works on: one head of some rows that follow each other. */
 struct attention {
+    const struct row *row; /* [rows] */
+    const float *q; /* [rows][ld_a]: queries */
+    u32 rows, keys, keys16; /* keys: of the last row; rounded up to whole tiles */
+    u64 k_at, v_at, scale_at; /* where the head's keys, values and scales begin in the cache */
     float *score; /* [QUERIES][score_stride]: scores, then weights */
     float *side; /* [QUERIES][side_stride]: outputs */
+    float sum[QUERIES]; /* of the weights */
+    /* int8: */
     i32 *total; /* [2 QUERIES][side_stride]: sums of quantized weights times values */
-    u8 *q; /* [2 QUERIES][q_stride]: quantized queries; high, low parts of a block's weights */
+    u8 *quant; /* [2 QUERIES][ld_quant]: quantized queries; high, low parts of a block's weights */
+    u32 block; /* positions whose weights are quantized at a time */
+    u64 ld_quant;
+    i32 q_sum[2 * QUERIES];
+    float most[QUERIES][16], lane[QUERIES][16], largest[QUERIES];
 };
+
+/* Scores of all keys and their maxima. */
+static void score_keys(megabyte_engine *e, const struct stage *g, struct attention *w) {
+    const struct kernels *kernel = &e->kernels;
+    const struct cache *c = &w->row->cache;
+    u64 d4 = round_up(g->size.head_dim, 4);
+    float q_scale[QUERIES];
+    for (u32 r = 0; r < w->rows; r++) {
+        kernel->quantize(w->q + r * e->ld_a, g->size.head_dim,
+                         w->quant + r * w->ld_quant * kernel->q_bytes, &w->q_sum[r], &q_scale[r]);
+        for (u32 i = 0; i < 16; i++) {
+            w->most[r][i] = -FLT_MAX;
+            w->lane[r][i] = 0;
+        }
+    }
+    for (u32 at = 0; at < w->keys16; at += KEY_BLOCK) {
+        u32 n = min32(w->keys16 - at, KEY_BLOCK);
+        kernel->gemm_q8(c->k8 + w->k_at + at * d4, d4 * 16, c->k_scale + w->scale_at + at, n / 16,
+                        (u32)d4, w->quant, w->ld_quant, w->q_sum, q_scale, w->rows, w->score + at,
+                        e->score_stride, NULL, 0);
+        for (u32 r = 0; r < w->rows; r++)
+            if (w->row[r].key + 1 > at)
+                kernel->maxima(w->score + r * e->score_stride + at,
+                               min32(w->row[r].key + 1 - at, n), w->most[r]);
+    }
+}
+
+/* The weights of positions [from, from + part) times their values, to w->total. */
+static void multiply_values(megabyte_engine *e, const struct stage *g, struct attention *w,
+                            u32 from, u32 part) {
+    const struct kernels *kernel = &e->kernels;
+    const struct cache *c = &w->row->cache;
+    const float *v_scale = c->v_scale + w->scale_at;
+    u32 rows = w->rows;
+    memset(w->total, 0, (size_t)(2 * rows * e->side_stride) * sizeof *w->total);
+    for (u32 at = from; at < from + part; at += w->block) {
+        u32 n = min32(from + part - at, w->block), n4 = (u32)round_up(min32(w->keys - at, n), 4);
+        const u8 *v = c->v8 + w->v_at + (u64)at * 16;
+        for (u32 r = 0; r < rows; r++) {
+            i32 two[2];
+            kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n,
+                                    w->largest[r], w->quant + r * w->ld_quant * kernel->q_bytes,
+                                    w->quant + (rows + r) * w->ld_quant * kernel->q_bytes, two);
+            w->q_sum[r] = two[0];
+            w->q_sum[rows + r] = two[1];
+        }
+        kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, w->quant, w->ld_quant, w->q_sum,
+                        NULL, 2 * rows, (float *)(void *)w->total, e->side_stride, NULL, 0);
+    }
+}
 
 /* attend for int8 keys and values, which it passes three times: for scores and their maxima; for
  * weights, their sums and largest; for quantized weights times values. Integer sums are exact and
  * floats are summed in the order of positions, so blocks change no bit. */
-static void attend_q8(megabyte_engine *e, const struct stage *g, const struct attention *w,
-                      u64 k_at, u64 v_at, u64 scale_at, const struct row *row, const float *q,
-                      u32 rows, float *sum) {
-    const struct kernels *kernel = &e->kernels;
-    const struct cache *c = &row->cache;
-    u32 d = g->size.head_dim, keys = row[rows - 1].key + 1, keys16 = (u32)round_up(keys, 16);
-    u32 block = rows == 1 ? 8 * KEY_BLOCK
-                          : KEY_BLOCK; /* a query alone waits for memory: long streams */
-    u64 d4 = round_up(d, 4), ldq = e->q_stride / 2 * (block / KEY_BLOCK);
-    const float *k_scale = c->k_scale + scale_at, *v_scale = c->v_scale + scale_at;
-    i32 q_sum[2 * QUERIES];
-    float q_scale[QUERIES], most[QUERIES][16], lane[QUERIES][16], largest[QUERIES];
-    for (u32 r = 0; r < rows; r++) {
-        kernel->quantize(q + r * e->ld_a, d, w->q + r * ldq * kernel->q_bytes, &q_sum[r],
-                         &q_scale[r]);
-        for (u32 i = 0; i < 16; i++) {
-            most[r][i] = -FLT_MAX;
-            lane[r][i] = 0;
+static void attend_q8(megabyte_engine *e, const struct stage *g, struct attention *w) {
+    u32 d = g->size.head_dim;
+    w->block = w->rows == 1 ? 8 * KEY_BLOCK
+                            : KEY_BLOCK; /* a query alone waits for memory: long streams */
+    w->ld_quant = e->q_stride / 2 * (w->block / KEY_BLOCK);
+    score_keys(e, g, w);
+    for (u32 from = 0; from < w->keys; from += MOST_SUMMED) {
+        u32 part = min32(w->keys16 - from, MOST_SUMMED);
+        for (u32 r = 0; r < w->rows; r++) {
+            u32 own = w->row[r].key + 1 > from ? w->row[r].key + 1 - from : 0;
+            w->largest[r] = e->kernels.weigh(
+                w->score + r * e->score_stride + from, min32(own, part), part, lane_max(w->most[r]),
+                w->row->cache.v_scale + w->scale_at + from, w->lane[r]);
         }
-    }
-    for (u32 at = 0; at < keys16; at += KEY_BLOCK) {
-        u32 n = min32(keys16 - at, KEY_BLOCK);
-        kernel->gemm_q8(c->k8 + k_at + at * d4, d4 * 16, k_scale + at, n / 16, (u32)d4, w->q, ldq,
-                        q_sum, q_scale, rows, w->score + at, e->score_stride, NULL, 0);
-        for (u32 r = 0; r < rows; r++)
-            if (row[r].key + 1 > at)
-                kernel->maxima(w->score + r * e->score_stride + at, min32(row[r].key + 1 - at, n),
-                               most[r]);
-    }
-    for (u32 from = 0; from < keys; from += MOST_SUMMED) {
-        u32 part = min32(keys16 - from, MOST_SUMMED);
-        for (u32 r = 0; r < rows; r++) {
-            u32 own = row[r].key + 1 > from ? row[r].key + 1 - from : 0;
-            largest[r] = kernel->weigh(w->score + r * e->score_stride + from, min32(own, part),
-                                       part, lane_max(most[r]), v_scale + from, lane[r]);
-        }
-        memset(w->total, 0, (size_t)(2 * rows * e->side_stride) * sizeof *w->total);
-        for (u32 at = from; at < from + part; at += block) {
-            u32 n = min32(from + part - at, block), n4 = (u32)round_up(min32(keys - at, n), 4);
-            const u8 *v = c->v8 + v_at + (u64)at * 16;
-            for (u32 r = 0; r < rows; r++) {
-                i32 two[2];
-                kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n,
-                                        largest[r], w->q + r * ldq * kernel->q_bytes,
-                                        w->q + (rows + r) * ldq * kernel->q_bytes, two);
-                q_sum[r] = two[0];
-                q_sum[rows + r] = two[1];
-            }
-            kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, w->q, ldq, q_sum, NULL, 2 * rows,
-                            (void *)w->total, e->side_stride, NULL, 0);
-        }
-        for (u32 r = 0; r < rows; r++) {
+        multiply_values(e, g, w, from, part);
+        for (u32 r = 0; r < w->rows; r++) {
             const i32 *high = w->total + r * e->side_stride,
-                      *low = w->total + (rows + r) * e->side_stride;
-            float high_by = largest[r] / 127.0f, low_by = largest[r] / (127.0f * 254.0f);
+                      *low = w->total + (w->rows + r) * e->side_stride;
+            float high_by = w->largest[r] / 127.0f, low_by = w->largest[r] / (127.0f * 254.0f);
             float *to = w->side + r * e->side_stride;
             for (u32 i = 0; i < d; i++) {
                 float a = (float)high[i] * high_by, b = (float)low[i] * low_by;
@@ -2231,338 +2510,62 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, const struct at
             }
         }
     }
-    for (u32 r = 0; r < rows; r++) sum[r] = lane_sum(lane[r]);
+    for (u32 r = 0; r < w->rows; r++) w->sum[r] = lane_sum(w->lane[r]);
 }
 
-/* Causal attention of one head for up to QUERIES rows that follow each other. The heads' outputs go
- * to n. The weights' sum divides at the end. */
+static void attend_f32(megabyte_engine *e, const struct stage *g, struct attention *w) {
+    const struct kernels *kernel = &e->kernels;
+    const struct cache *c = &w->row->cache;
+    u32 d = g->size.head_dim;
+    kernel->gemm_f32(c->k + w->k_at, (u64)d * 16, w->keys16 / 16, d, w->q, e->ld_a, w->rows,
+                     w->score, e->score_stride, NULL, 0);
+    for (u32 r = 0; r < w->rows; r++) {
+        float *s = w->score + r * e->score_stride;
+        u32 own = w->row[r].key + 1;
+        w->sum[r] = kernel->softmax(s, own);
+        for (u32 j = (u32)round_up(own, 16); j < w->keys16; j++)
+            s[j] = 0; /* adding 0 * v changes no bit */
+    }
+    kernel->gemm_f32(c->v + w->v_at, c->v_tile, g->v_tiles, w->keys, w->score, e->score_stride,
+                     w->rows, w->side, e->side_stride, NULL, 0);
+}
+
+/* Causal attention of one head for rows [first, end), up to QUERIES, that follow each other. The
+ * heads' outputs go to n. The weights' sum divides at the end. */
 static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 head, u32 first,
                    u32 end, u32 chunk) {
-    const struct kernels *kernel = &e->kernels;
     u32 d = g->size.head_dim, kv = head / (g->size.heads / g->kv_heads);
     const struct cache *c = &e->rows[first].cache;
-    u64 k_at = layer * c->k_layer + kv * c->k_head;
-    u64 v_at = layer * c->v_layer + (u64)kv * g->v_tiles * c->v_tile;
-    u64 scale_at = (layer * (u64)g->kv_heads + kv) * c->scale_head;
-    struct attention w = {NULL, NULL, NULL, NULL};
+    struct attention w;
+    w.row = e->rows + first;
+    w.rows = end - first;
+    w.q = e->a + first * e->ld_a + (u64)head * d;
+    w.keys = e->rows[end - 1].key + 1;
+    w.keys16 = (u32)round_up(w.keys, 16);
+    w.k_at = layer * c->k_layer + kv * c->k_head;
+    w.v_at = layer * c->v_layer + (u64)kv * g->v_tiles * c->v_tile;
+    w.scale_at = (layer * (u64)g->kv_heads + kv) * c->scale_head;
     w.score = e->score + chunk * QUERIES * (e->score_stride + e->side_stride);
     w.side = w.score + QUERIES * e->score_stride;
     if (g->cache_q8) {
         w.total = e->total + chunk * 2 * QUERIES * e->side_stride;
-        w.q = e->score_q + chunk * 2 * QUERIES * e->q_stride;
-    }
-    u32 rows = end - first, keys = e->rows[end - 1].key + 1, keys16 = (u32)round_up(keys, 16);
-    const float *q = e->a + first * e->ld_a + (u64)head * d;
-    float *out = e->n + first * e->ld_n + (u64)head * d, total[QUERIES];
-    if (g->cache_q8) {
-        attend_q8(e, g, &w, k_at, v_at, scale_at, e->rows + first, q, rows, total);
+        w.quant = e->score_q + chunk * 2 * QUERIES * e->q_stride;
+        attend_q8(e, g, &w);
     } else {
-        kernel->gemm_f32(c->k + k_at, (u64)d * 16, keys16 / 16, d, q, e->ld_a, rows, w.score,
-                         e->score_stride, NULL, 0);
-        for (u32 r = 0; r < rows; r++) {
-            float *s = w.score + r * e->score_stride;
-            u32 own = e->rows[first + r].key + 1;
-            total[r] = kernel->softmax(s, own);
-            for (u32 j = (u32)round_up(own, 16); j < keys16; j++)
-                s[j] = 0; /* adding 0 * v changes no bit */
-        }
-        kernel->gemm_f32(c->v + v_at, c->v_tile, g->v_tiles, keys, w.score, e->score_stride, rows,
-                         w.side, e->side_stride, NULL, 0);
+        attend_f32(e, g, &w);
     }
-    for (u32 r = 0; r < rows; r++) { /* to the side first: whole tiles may be wider than the head */
-        kernel->scale(w.side + r * e->side_stride, 1.0f / total[r], d);
+    float *out = e->n + first * e->ld_n + (u64)head * d;
+    for (u32 r = 0; r < w.rows; r++) { /* side first: whole tiles may be wider than the head */
+        e->kernels.scale(w.side + r * e->side_stride, 1.0f / w.sum[r], d);
         memcpy(out + r * e->ld_n, w.side + r * e->side_stride, d * sizeof *out);
     }
 }
 
-/* A row's way in and out, which know about streams: section 10. */
-static void embed(megabyte_engine *e, const struct stage *g, u32 i);
-static void deliver(megabyte_engine *e, const struct stage *g, u32 i);
+/* ---- deliver: a row's result */
 
-/* cos and sin of position * frequency: [cos, sin][head_dim / 2]. */
-static void rotary_angles(const struct stage *g, u64 position, float *angle) {
-    for (u32 j = 0, half = g->size.head_dim / 2; j < half; j++) {
-        double sine, cosine;
-        sin_cos((double)position * (double)g->rotary[j], &sine, &cosine);
-        angle[j] = (float)cosine;
-        angle[half + j] = (float)sine;
-    }
-}
-
-/* An embedding x[2 pairs] turned pair by pair (MBLM's "rope" positions). */
-static void rotate_pairs(float *x, const float *frequency, u32 pairs, u32 position) {
-    for (u32 j = 0; j < pairs; j++, x += 2) {
-        double sine, cosine;
-        sin_cos((double)position * (double)frequency[j], &sine, &cosine);
-        float c = (float)cosine, s = (float)sine, ac = x[0] * c, bs = x[1] * s, bc = x[1] * c,
-              as = x[0] * s;
-        ROUNDED(ac);
-        ROUNDED(bs);
-        ROUNDED(bc);
-        ROUNDED(as);
-        x[0] = ac - bs;
-        x[1] = bc + as;
-    }
-}
-
-/* The input of row i: its embedding (for patches projected and normalized), the position's vector,
- * and what the stage above says. */
-static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
-    const struct row *r = &e->rows[i];
-    u32 dim = g->size.dim, d = g->size.head_dim, place = g->paper ? r->position : r->position - 1;
-    const float *projected = g->patch.data ? e->a + i * e->ld_a : NULL;
-    float *x = e->x + i * e->ld_x;
-    if (!r->start) {
-        if (projected && !g->paper) {
-            memcpy(x, projected, dim * sizeof *x);
-            e->kernels.layer_norm(x, g->out_weight, g->out_bias, dim, 1);
-        }
-        if (g->input_rotary) rotate_pairs(x, g->input_rotary, dim / 2, place);
-        if (g->position) e->kernels.add(x, g->position + (u64)place * dim, dim);
-    }
-    if (r->condition) e->kernels.add(x, projected && g->paper ? projected : r->condition, dim);
-    MEGABYTE_TRACE(e->stage, 0, "input", i, x, dim);
-    for (u32 j = dim; j < e->ld_x; j++) x[j] = 0;
-    if (g->rotary && !e->angle[e->stage]) rotary_angles(g, r->turn, e->row_angle + (u64)i * d);
-}
-
-#define ROWS(p)                                                          \
-    for (struct phase p = next_phase(&e->pool, &turn, e->m); claim(&p);) \
-        for (u32 i = p.from; i < p.to; i++)
-
-/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
- * Within a phase a thread writes only the rows, output columns or heads that it has claimed.
- *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = next(norm(x)) */
-static void pass(void *context) {
-    megabyte_engine *e = context;
-    const struct kernels *k = &e->kernels;
-    const struct stage *g = &e->model->stage[e->stage];
-    u32 dim = g->size.dim, d = g->size.head_dim, inner = g->inner, kv_inner = g->kv_inner;
-    u32 heads = g->size.heads, turn = 0;
-    float q_scale = 1.0f / sqrtf((float)d);
-
-    ROWS(p) embed(e, g, i);
-    if (g->patch.data)
-        multiply(e, &turn, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
-    ROWS(p) complete_input(e, g, i);
-
-    for (u32 l = 0; l < g->size.layers; l++) {
-        const struct layer *w = &g->layers[l];
-        ROWS(p) {
-            if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
-            shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
-            prepare(e, &w->qkv, i, e->n + i * e->ld_n);
-        }
-        multiply(e, &turn, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
-        ROWS(p) {
-            const struct row *r = &e->rows[i];
-            float *q = e->a + i * e->ld_a, *n = e->n + i * e->ld_n;
-            if (w->qk_norm) {
-                normalize_heads(e, g, q, heads, w->qk_norm, n);
-                normalize_heads(e, g, q + inner, g->kv_heads, w->qk_norm + 2 * d, n);
-            }
-            if (g->rotary) {
-                const float *angle = e->angle[e->stage] ? e->angle[e->stage] + r->turn * d
-                                                        : e->row_angle + (u64)i * d;
-                for (u32 h = 0; h < heads + g->kv_heads; h++)
-                    k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
-            }
-            k->scale(q, q_scale, inner);
-            k->scale(q + inner, 1.0f, 2 * kv_inner);
-            if (l < r->known)
-                keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
-                               (u8 *)e->q + i * e->ld_n * k->q_bytes);
-            if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
-            keep_shift(e, g, l, 0, i);
-        }
-        if (g->size.cross) ROWS(p)
-        if (e->rows[i].before)
-            copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross,
-                      l);
-        for (struct phase p = next_phase(&e->pool, &turn, e->n_runs * heads); claim(&p);)
-            for (u32 u = p.from; u < p.to; u++)
-                attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
-                       e->run_first[u % e->n_runs + 1],
-                       /* head by head: its keys and values are in the cache for the next run */
-                       p.chunk);
-        ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
-        multiply(e, &turn, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
-        ROWS(p) {
-            MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, dim);
-            shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
-            prepare(e, &w->up, i, e->n + i * e->ld_n);
-        }
-        multiply(e, &turn, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
-        ROWS(p) {
-            k->activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
-            prepare(e, &w->down, i, e->a + i * e->ld_a);
-            keep_shift(e, g, l, 1, i);
-        }
-        multiply(e, &turn, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
-    }
-    ROWS(p) {
-        float *n = e->n + i * e->ld_n;
-        MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
-        memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
-        if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
-        MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
-        if (g->next.data) prepare(e, &g->next, i, n);
-    }
-    if (g->next.data) multiply(e, &turn, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
-    ROWS(p) deliver(e, g, i);
-}
-#define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
-
-/* ================================================================================ 10 hierarchy */
-
-#define MAX_REPETITION_WINDOW 1024 /* of sampling */
-#define SHIFT_RING \
-    8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
-
-struct megabyte_stream {
-    megabyte_allocator allocator;
-    size_t allocated;
-    megabyte_engine *engine;
-    int owns_engine;
-    int busy; /* in the running batch (finds duplicates) */
-    u32 patches; /* the context, in patches */
-    u64 position; /* bytes in the history */
-    u64 base; /* where the window begins; position - base <= patches * P - ahead */
-    u64 tokens; /* of the finest stage, computed since `base`: position - base + ahead */
-    u64 relearn; /* during a rewind: the stage-0 token that it begins again with; else 0 */
-    u64 oldest; /* the first byte that `history` still holds */
-    u8 *history; /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
-    u64 history_bytes;
-    float *start; /* [dim] stage 0's start vector, where it depends on the type of file; or NULL */
-    struct cache global; /* of stage 0 */
-    float *ring; /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
-    struct cache slot[MEGABYTE_MAX_STAGES]
-                     [2]; /* finer stages: the sequence in progress, and the one before it */
-    float *slot_shift[MEGABYTE_MAX_STAGES][2];
-    u64 slot_sequence
-        [2]; /* of a finest stage that attends across patches: what the slots hold, ... */
-    u32 slot_cross[2]; /* ... and how many keys of the patch before each has in front */
-    u32 current[MEGABYTE_MAX_STAGES]; /* which slot is in progress */
-    /* how many of a slot's keys have been used since the stream was reset: the rest may hold
-     * anything */
-    u32 slot_used[MEGABYTE_MAX_STAGES][2];
-    /* the most stage-0 tokens computed since the window was last fed from the start: `ring` holds
-     * the states before this one, also after rewinds */
-    u64 high;
-    float *condition
-        /* stages but the finest: the current token's projection [next.rows] */
-        [MEGABYTE_MAX_STAGES];
-    float *logits; /* [V] */
-    u8 *cleared_from, *cleared_to; /* what lies between them is cleared by a reset */
-};
-
-/* What a caller wants done with one stream. */
-enum { WANT_STATE, WANT_LAST, WANT_ALL }; /* stage 0 only; the last byte's logits; every byte's */
-struct job {
-    megabyte_stream *stream;
-    const u8 *bytes; /* NULL: they are in the history already */
-    u64 n, done;
-    int want;
-    float *logits; /* WANT_ALL: [n, V] or NULL; row 0 is the caller's */
-    double bits; /* WANT_ALL: code length of all bytes but the first */
-    u32 *path; /* WANT_ALL: [n, 8] or NULL; row 0 is the caller's */
-    float *each; /* WANT_ALL: [n] or NULL: every byte's code length; row 0 is the caller's */
-};
-
-/* By how many tokens the finest stage is ahead of the bytes: without start tokens ("paper") token i
- * has seen the bytes before i and predicts byte i, else it has seen byte i and predicts the next
- * one. */
-static u32 ahead(const megabyte_model *m) { return m->stage[0].paper; }
-
-/* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the
- * finest stage. Stage s has its tokens [g0, g1) begin in there (their results: rows c0 ... of
- * engine->next[s]). */
-struct piece {
-    struct job *job;
-    u64 t0, t1, f0, f1;
-    u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
-};
-
-/* The byte at an absolute position that the history still holds. */
-static u8 byte_at(const megabyte_stream *s, u64 at) { return s->history[at % s->history_bytes]; }
-
-/* The bytes' embeddings of the patch at `at`, [P, D_G], to x; if there are convolutions, through
- * these. They are causal and begin with the window: y_t = b + sum over j of W_j x_(t - width + 1 +
- * j). A patch looks back as far as all of them reach, and computes that again. Positions come
- * behind: the file has them convolved. */
-static void embed_bytes(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
-    const megabyte_stream *s = e->rows[i].job->stream;
-    u64 at = e->rows[i].at, reach = 0, n = g->bytes;
-    u32 d = g->wide;
-    for (u32 c = 0; c < MAX_CONVOLUTIONS; c++)
-        reach += g->convolution[c] ? g->size.convolution[c] - 1 : 0;
-    if (reach > at - s->base) reach = at - s->base;
-    float *from = reach || g->convolution[0] ? e->bytes + i * 2 * e->bytes_stride : x, *to;
-    for (u64 t = at - reach; t < at + n; t++) {
-        float *y = from + (t - (at - reach)) * d;
-        memcpy(y, g->embed + (u64)byte_at(s, t) * d, d * sizeof *y);
-    }
-    for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++, from = to) {
-        u32 width = g->size.convolution[c];
-        to = e->bytes + (i * 2 + (c + 1) % 2) * e->bytes_stride;
-        for (u64 t = 0; t < reach + n; t++)
-            for (u32 o = 0; o < d; o++) {
-                float sum = g->convolution_bias[c][o];
-                for (u32 j = 0; j < width; j++) {
-                    const float *w = g->convolution[c] + ((u64)o * width + j) * d;
-                    if (t + j + 1 < width) continue;
-                    const float *in = from + (t + j + 1 - width) * d;
-                    for (u32 k = 0; k < d; k++) {
-                        float product = w[k] * in[k];
-                        ROUNDED(product);
-                        sum += product;
-                    }
-                }
-                to[t * d + o] = sum;
-            }
-    }
-    if (from != x) memcpy(x, from + reach * d, (size_t)(n * d) * sizeof *x);
-}
-
-/* The same for a whole patch where each position and byte has a column of its own. */
-static void embed_columns(megabyte_engine *e, const struct stage *g, u32 i, float *x) {
-    u32 vocabulary = e->model->sizes.vocabulary, dim = g->size.dim;
-    memset(x, 0, dim * sizeof *x);
-    for (u64 b = 0; b < g->bytes; b++) {
-        u64 column = b * vocabulary + byte_at(e->rows[i].job->stream, e->rows[i].at + b);
-        e->kernels.add(x, g->embed + column * dim, dim);
-    }
-}
-
-/* What the row's token brings in before the stage above adds to it: for a patch the normalized
- * embeddings of its bytes, ready for the patch projection; else the vector itself. "paper": the
- * projection is the finest stage's and reads its part of what the stage above says. */
-static void embed(megabyte_engine *e, const struct stage *g, u32 i) {
-    const struct row *r = &e->rows[i];
-    const float *start = !e->stage && r->job && r->job->stream->start ? r->job->stream->start
-                                                                      : g->start;
-    float *x = e->x + i * e->ld_x, *n = e->n + i * e->ld_n;
-    u32 fine = e->model->sizes.stage[e->model->sizes.n_stages - 1].dim;
-    int projects = g->patch.data != NULL;
-    if (r->start) memcpy(x, start, g->size.dim * sizeof *x);
-    else if (g->size.flags & COLUMN_SUM) embed_columns(e, g, i, x);
-    else if (g->paper && !e->stage) embed_bytes(e, g, i, x);
-    else
-        for (u64 b = 0; b < g->bytes; b++)
-            memcpy((projects && !g->paper ? n : x) + b * fine,
-                   g->embed + (u64)byte_at(r->job->stream, r->at + b) * fine, fine * sizeof *x);
-    if (!projects) return;
-    if (g->paper && r->condition) memcpy(n, r->condition, g->wide * sizeof *n);
-    else if (r->start) memset(n, 0, g->wide * sizeof *n); /* the projection runs over all rows */
-    else e->kernels.layer_norm(n, g->in_weight, g->in_bias, g->wide, 1);
-    prepare(e, &g->patch, i, n);
-}
-
-/* -log2 p(byte) under these logits, which are used up; with `path` its eight decisions, too: then n
- * is 256, for nothing but bytes is coded. */
-static double code_length(const megabyte_engine *e, float *logits, u32 n, u8 byte, u32 *path) {
+/* -log2 p(byte) under these logits [n], which become the probabilities times some factor. */
+static double code_length(const megabyte_engine *e, float *logits, u32 n, u8 byte) {
     float sum = e->kernels.softmax(logits, n);
-    if (path) byte_path(logits, byte, path);
     return log2_exact((double)sum / (double)logits[byte]); /* softmax leaves at least e^-87 */
 }
 
@@ -2575,8 +2578,116 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     if (!r->out && r->target < 0) return;
     if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
-    if (r->target >= 0) r->bits = code_length(e, a, r->path ? 256 : n, (u8)r->target, r->path);
+    if (r->target < 0) return;
+    const struct job *job = r->job;
+    r->bits = code_length(e, a, job->scored ? 256 : n, (u8)r->target);
+    if (job->scored) job->scored(job->to, r->index, (u8)r->target, a);
 }
+
+/* ---- the pass */
+
+#define ROWS(p)                                                          \
+    for (struct phase p = next_phase(&e->pool, phase, e->m); claim(&p);) \
+        for (u32 i = p.from; i < p.to; i++)
+
+/* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query and an
+ * entry of the cache. */
+static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct kernels *k = &e->kernels;
+    const struct layer *w = &g->layers[l];
+    const struct row *r = &e->rows[i];
+    u32 d = g->size.head_dim, inner = g->inner, kv_inner = g->kv_inner;
+    float *q = e->a + i * e->ld_a, *n = e->n + i * e->ld_n;
+    if (w->qk_norm) {
+        normalize_heads(e, g, q, g->size.heads, w->qk_norm, n);
+        normalize_heads(e, g, q + inner, g->kv_heads, w->qk_norm + 2 * d, n);
+    }
+    if (g->rotary) {
+        const float *angle = e->angle[e->stage] ? e->angle[e->stage] + r->angle * d
+                                                : e->row_angle + (u64)i * d;
+        for (u32 h = 0; h < g->size.heads + g->kv_heads; h++)
+            k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
+    }
+    k->scale(q, 1.0f / sqrtf((float)d), inner);
+    k->scale(q + inner, 1.0f, 2 * kv_inner);
+    if (l < r->known)
+        keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
+                       (u8 *)e->q + i * e->ld_n * k->q_bytes);
+    if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
+    keep_shift(e, g, l, 0, i);
+}
+
+/* x += Attention(norm(shift(x))) */
+static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase) {
+    const struct layer *w = &g->layers[l];
+    ROWS(p) {
+        if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
+        shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
+        prepare(e, &w->qkv, i, e->n + i * e->ld_n);
+    }
+    multiply(e, phase, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
+    ROWS(p) prepare_attention(e, g, l, i);
+    if (g->size.cross) ROWS(p)
+    if (e->rows[i].before)
+        copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross, l);
+    /* head by head: its keys and values are in the processor's cache for the next run */
+    for (struct phase p = next_phase(&e->pool, phase, e->n_runs * g->size.heads); claim(&p);)
+        for (u32 u = p.from; u < p.to; u++)
+            attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
+                   e->run_first[u % e->n_runs + 1], p.chunk);
+    ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
+    multiply(e, phase, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
+}
+
+/* x += FeedForward(norm(shift(x))) */
+static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase) {
+    const struct layer *w = &g->layers[l];
+    ROWS(p) {
+        MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
+        shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
+        prepare(e, &w->up, i, e->n + i * e->ld_n);
+    }
+    multiply(e, phase, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
+    ROWS(p) {
+        e->kernels.activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
+        prepare(e, &w->down, i, e->a + i * e->ld_a);
+        keep_shift(e, g, l, 1, i);
+    }
+    multiply(e, phase, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
+}
+
+/* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
+ * Within a phase a thread writes only the rows, output columns or heads that it has claimed.
+ *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = next(norm(x)) */
+static void pass(void *context) {
+    megabyte_engine *e = context;
+    const struct stage *g = &e->model->stage[e->stage];
+    u32 dim = g->size.dim, phases = 0, *phase = &phases;
+    ROWS(p) embed(e, g, i);
+    if (g->patch.data)
+        multiply(e, phase, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
+    ROWS(p) complete_input(e, g, i);
+    for (u32 l = 0; l < g->size.layers; l++) {
+        attention_layer(e, g, l, phase);
+        feed_forward_layer(e, g, l, phase);
+    }
+    ROWS(p) {
+        float *n = e->n + i * e->ld_n;
+        MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
+        memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
+        if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
+        MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
+        if (g->next.data) prepare(e, &g->next, i, n);
+    }
+    if (g->next.data) multiply(e, phase, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
+    ROWS(p) deliver(e, g, i);
+}
+#define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
+
+/* ================================================================================= 11 schedule */
+
+/* Jobs are cut into rounds; a round runs every stage once, coarse to fine, over the tokens that its
+ * pieces need. */
 
 /* Computes the rows gathered so far. */
 static void run_pass(megabyte_engine *e) {
@@ -2590,16 +2701,11 @@ static void run_pass(megabyte_engine *e) {
     for (u32 i = 0; i < e->m; i++)
         if (e->rows[i].target >= 0) {
             e->rows[i].job->bits += e->rows[i].bits;
-            if (e->rows[i].each) *e->rows[i].each = (float)e->rows[i].bits;
+            if (e->rows[i].job->each)
+                e->rows[i].job->each[e->rows[i].index] = (float)e->rows[i].bits;
         }
     e->m = 0;
     e->n_slots = 0;
-}
-
-/* A sequence of stage s >= 1 runs through positions 0 (the start token, the same in all) to this
- * one. */
-static u32 last_position(const struct sizes *z, u32 s) {
-    return s + 1 == z->n_stages && !is_paper(z) ? z->stage[s].positions : z->stage[s].positions - 1;
 }
 
 /* The projection of stage s's token g, as the tokens below it see it. */
@@ -2640,57 +2746,31 @@ static void use_keys(megabyte_stream *stream, u32 s, u32 key) {
         each_block(g, &stream->slot[s][slot], *used, 16, clear_span, NULL);
 }
 
-/* Gathers token `index` of stage s, of the piece's tokens up to `end`. A sequence that begins and
- * ends within the pass lives in a slot of the engine (one layer's room, used again for each layer);
- * any other in the stream's own. */
-static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64 index, u64 end) {
-    const struct sizes *z = &e->model->sizes;
+/* A token of stage 0: its sequence is the stream's context. */
+static void place_patch(const struct stage *g, struct row *r, u64 index) {
+    megabyte_stream *stream = r->job->stream;
+    r->cache = stream->global;
+    if (index < stream->relearn + 2 * g->size.layers && stream->relearn)
+        r->known = (u32)(index - stream->relearn + 1) / 2;
+    if (index && index != stream->relearn)
+        r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
+    r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);
+    if (index % 16 == 0 && r->known == UINT32_MAX)
+        each_block(g, &stream->global, index, 16, clear_span, NULL);
+}
+
+/* The first row of a sequence of stage s in this pass. A sequence that begins and ends within the
+ * pass (`room` rows can follow) lives in a slot of the engine, one layer's room, used again for each
+ * layer; any other in the stream's own. */
+static void place_sequence(megabyte_engine *e, u32 i, u32 s, u64 room) {
     const struct stage *g = &e->model->stage[s];
-    megabyte_stream *stream = p->job->stream;
-    u32 finest = s + 1 == z->n_stages, n = g->size.positions, i = e->m++, cross = g->size.cross;
-    struct row *r = &e->rows[i], *before = i ? r - 1 : NULL;
-    memset(r, 0, sizeof *r);
-    r->job = p->job;
-    r->target = -1;
-    r->known = UINT32_MAX;
-    r->sequence = s ? index / n : 0;
-    r->position = (u32)(s ? index % n + (finest && !g->paper) : index);
-    r->key = r->position;
-    r->turn = cross ? index : r->position;
-    r->at = stream->base + (finest ? index - g->paper : index ? index - 1 : 0) * g->bytes;
-    r->start = !r->position && (!(g->size.flags & PREVIOUS_BYTE) || !index);
-    r->follows = before && before->job == p->job && before->sequence == r->sequence;
-    if (!s) {
-        r->cache = stream->global;
-        if (index < stream->relearn + 2 * g->size.layers && stream->relearn)
-            r->known = (u32)(index - stream->relearn + 1) / 2;
-        if (index && index != stream->relearn)
-            r->shift_from = stream->ring + (index - 1) % SHIFT_RING * shift_floats(g);
-        r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);
-        if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job)
-            e->rows[i - SHIFT_RING].shift_to = NULL;
-        if (index % 16 == 0 && r->known == UINT32_MAX)
-            each_block(g, &stream->global, index, 16, clear_span, NULL);
-        return r;
-    }
-    r->condition = condition_of(e, p, s - 1, index / n);
-    if (!(g->size.flags & CONDITION_FIRST))
-        r->condition += (u64)(g->paper ? r->position : r->position - 1) *
-                        (g->paper ? g->wide : g->size.dim);
-    else if (r->position) r->condition = NULL;
-    if (r->follows) {
-        r->cache = before->cache;
-        r->key = before->key + 1;
-        r->shift_to = before->shift_to;
-        before->shift_to = NULL;
-        if (r->cache.k == stream->slot[s][stream->current[s]].k) use_keys(stream, s, r->key);
-        return r;
-    }
-    u32 rest = last_position(z, s) - r->position + 1,
-        begins = g->paper ? !r->position : r->position == 1;
-    r->first = begins && !g->paper;
+    struct row *r = &e->rows[i];
+    megabyte_stream *stream = r->job->stream;
+    u32 begins = r->position == g->start_token, cross = g->size.cross;
+    u32 rest = last_position(&e->model->sizes, s) - r->position + 1;
+    r->first = begins && g->start_token;
     if (cross) rest++; /* the patch after it in the pass, too: it looks back */
-    if (begins && rest <= end - index && rest <= e->batch - i) {
+    if (begins && rest <= room) {
         struct cache c = e->slots[s];
         c.k += e->n_slots * c.k_layer;
         c.v += e->n_slots * c.v_layer;
@@ -2699,7 +2779,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         if (cross) find_before(e, i, s, stream->current[s] ^ 1);
         r->cache = c;
         r->shift_from = e->start_shift[s];
-        return r;
+        return;
     }
     if (begins) stream->current[s] ^= 1; /* the other may still be read, earlier in this pass */
     u32 slot = stream->current[s];
@@ -2713,150 +2793,197 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     r->cache = stream->slot[s][slot];
     r->shift_to = stream->slot_shift[s][slot];
     r->shift_from = begins ? e->start_shift[s] : r->shift_to;
+}
+
+/* Gathers token `index` of stage s, of the piece's tokens up to `end`. */
+static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64 index, u64 end) {
+    const struct stage *g = &e->model->stage[s];
+    megabyte_stream *stream = p->job->stream;
+    u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions, i = e->m++;
+    struct row *r = &e->rows[i], *before = i ? r - 1 : NULL;
+    memset(r, 0, sizeof *r);
+    r->job = p->job;
+    r->target = -1;
+    r->known = UINT32_MAX;
+    r->sequence = s ? index / n : 0;
+    r->position = (u32)(s ? index % n + (finest && g->start_token) : index);
+    r->key = r->position;
+    r->angle = g->size.cross ? index : r->position;
+    r->at = stream->base + (finest ? index - g->shifted : index ? index - 1 : 0) * g->bytes;
+    r->start = !r->position && (!(g->size.flags & PREVIOUS_BYTE) || !index);
+    r->follows = before && before->job == p->job && before->sequence == r->sequence;
+    if (!s) {
+        place_patch(g, r, index);
+        if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job)
+            e->rows[i - SHIFT_RING].shift_to = NULL; /* this row's takes its place */
+        return r;
+    }
+    r->condition = condition_of(e, p, s - 1, index / n);
+    if (!(g->size.flags & CONDITION_FIRST))
+        r->condition += (u64)(r->position - g->start_token) * g->condition_width;
+    else if (r->position) r->condition = NULL;
+    if (!r->follows) {
+        place_sequence(e, i, s, min64(end - index, e->batch - i));
+        return r;
+    }
+    r->cache = before->cache;
+    r->key = before->key + 1;
+    r->shift_to = before->shift_to;
+    before->shift_to = NULL;
+    if (r->cache.k == stream->slot[s][stream->current[s]].k) use_keys(stream, s, r->key);
     return r;
+}
+
+/* Where the prediction of a row of the finest stage goes, which predicts byte `next` of the piece's
+ * job (or of those that a slide prefills again). */
+static void aim_row(struct row *r, const struct piece *p, u64 next, u32 vocabulary) {
+    struct job *job = p->job;
+    if (next == p->n) {
+        r->out = job->stream->logits;
+    } else if (p->want == WANT_ALL) {
+        r->out = job->logits ? job->logits + next * vocabulary : NULL;
+        r->target = job->bytes[next];
+        r->index = next;
+    }
 }
 
 /* All of a round's tokens of one stage. */
 static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
     const struct stage *g = &e->model->stage[s];
-    u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions,
-        vocabulary = e->model->sizes.vocabulary;
+    u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions;
     e->stage = s;
     for (u32 i = 0; i < n_pieces; i++) {
         struct piece *p = &e->pieces[i];
-        struct job *job = p->job;
         u64 begin = p->g0[s], end = p->g1[s], last = (p->f1 - 1) / g->bytes / n;
-        if (s && job->want == WANT_STATE) continue;
-        if (s && job->want ==
-                     WANT_LAST) { /* only the last sequence matters, and what it looks back at: */
+        if (s && p->want == WANT_STATE) continue;
+        if (s && p->want == WANT_LAST) { /* only the last sequence, and what it looks back at: */
             u64 back = g->size.cross ? g->size.layers : 0; /* one patch more for each layer */
             if (begin < (last > back ? last - back : 0) * n) begin = (last - back) * n;
         }
         for (u64 index = begin; index < end; index++) {
             if (s && !finest && index % n == 0) continue; /* a start token */
             struct row *r = add_row(e, p, s, index, end);
-            if (!finest) {
-                r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->outputs;
-            } else {
-                u64 next = job->done +
-                           (index + 1 - g->paper - p->t0); /* the byte that this row predicts */
-                if (next == job->n) {
-                    r->out = job->stream->logits;
-                } else if (job->want == WANT_ALL) {
-                    r->out = job->logits ? job->logits + next * vocabulary : NULL;
-                    r->target = job->bytes[next];
-                    r->path = job->path ? job->path + next * BYTE_BITS : NULL;
-                    r->each = job->each ? job->each + next : NULL;
-                }
-            }
+            if (finest)
+                aim_row(r, p, p->begin + (index + 1 - g->shifted - p->t0),
+                        e->model->sizes.vocabulary);
+            else r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->outputs;
             if (e->m == e->batch) run_pass(e);
         }
     }
     run_pass(e);
 }
 
-static void slide(megabyte_stream *s);
-
 static int unfinished(const struct job *job) {
     const megabyte_stream *s = job->stream;
-    return job->done < job->n || s->tokens < s->position - s->base + ahead(s->engine->model);
+    return job->sliding || job->done < job->n ||
+           s->tokens < s->position - s->base + ahead(s->engine->model);
 }
+
 /* A window that has no room for one more byte. */
 static int window_full(const megabyte_stream *s) {
     const megabyte_model *m = s->engine->model;
     return s->position - s->base + ahead(m) == s->patches * m->stage[0].bytes;
 }
 
-/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most
- * `batch` pieces, `batch` stage-0 tokens and `batch` patches of bytes. Bytes have been checked
- * against the vocabulary. */
-static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
-    const struct sizes *z = &e->model->sizes;
-    u64 patch = e->model->stage[0].bytes, budget = e->batch * patch, lead = ahead(e->model);
-    for (size_t first = 0; first < n_jobs;) {
-        for (size_t j = first, n = 0; j < n_jobs && n < e->batch; j++, n++) {
-            megabyte_stream *s = jobs[j].stream;
-            if (jobs[j].done < jobs[j].n && window_full(s)) slide(s);
-        }
-        u64 rows[MEGABYTE_MAX_STAGES] = {0}, bytes = 0;
-        u32 n_pieces = 0;
-        for (size_t j = first;
-             j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch; j++) {
-            struct job *job = &jobs[j];
-            megabyte_stream *s = job->stream;
-            struct piece *p = &e->pieces[n_pieces];
-            if (!unfinished(job) || (job->done < job->n && window_full(s))) continue;
-            p->job = job;
-            p->t0 = s->position - s->base;
-            p->t1 = p->t0 + min64(min64(job->n - job->done, budget - bytes),
-                                  s->patches * patch - lead - p->t0);
-            /* as many patches as rows are left: the first may be under way already */
-            p->f0 = s->tokens;
-            p->f1 = min64(p->t1 + lead,
-                          (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
-            p->t1 = p->f1 - lead;
-            for (u32 i = 0; i < z->n_stages; i++) {
-                u64 unit = e->model->stage[i].bytes;
-                p->g0[i] = round_up(p->f0, unit) / unit;
-                p->g1[i] = (p->f1 - 1) / unit + 1;
-                p->c0[i] = rows[i];
-                rows[i] += p->g1[i] - p->g0[i];
-            }
-            if (job->bytes)
-                for (u64 t = p->t0; t < p->t1; t++)
-                    s->history[(s->base + t) % s->history_bytes] =
-                        job->bytes[job->done + (t - p->t0)];
-            bytes += p->t1 - p->t0;
-            n_pieces++;
-        }
-        for (u32 s = 0; s < z->n_stages; s++) run_stage(e, n_pieces, s);
-        for (u32 i = 0; i < n_pieces; i++) {
-            struct piece *p = &e->pieces[i];
-            megabyte_stream *s = p->job->stream;
-            for (u32 k = 0; k + 1 < z->n_stages; k++)
-                if (p->g1[k] > p->g0[k]) {
-                    const float *from = condition_of(e, p, k, p->g1[k] - 1);
-                    memcpy(s->condition[k], from, e->model->stage[k].outputs * sizeof *from);
-                }
-            p->job->done += p->t1 - p->t0;
-            s->position = s->base + p->t1;
-            s->tokens = p->f1;
-            if (p->g1[0] > s->high) s->high = p->g1[0];
-            if (s->position > s->history_bytes && s->position - s->history_bytes > s->oldest)
-                s->oldest = s->position - s->history_bytes;
-        }
-        while (first < n_jobs && !unfinished(&jobs[first])) first++;
-    }
-}
-
-/* Appends n bytes that lie in the history already, beginning at the window's start plus t, where a
- * patch begins. */
-static void feed_again(megabyte_stream *s, u64 t, u64 n, int want) {
-    struct job job = {s, NULL, n, 0, want, NULL, 0, NULL, NULL};
+/* What comes next begins at the window's start plus t, where a patch begins. */
+static void go_back(megabyte_stream *s, u64 t) {
     s->position = s->base + t;
     s->tokens = t;
     s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
     if (!t) s->high = 0;
-    run_jobs(s->engine, &job, 1);
 }
 
-/* The window is full: drop the older half of its patches (rounded up), feed the rest again as a
- * beginning: whole patches, but for "paper", which is a byte short of the last one's end and goes
- * on inside it. */
+/* The window is full: drop the older half of its patches (rounded up), prefill the rest again as a
+ * beginning: whole patches, but for shifted inputs, where it is a byte short of the last one's end
+ * and goes on inside it. */
 static u64 slide_bytes(const megabyte_stream *s) {
     return (s->patches - s->patches / 2) * s->engine->model->stage[0].bytes;
 }
-static void slide(megabyte_stream *s) {
+static void slide(struct job *job) {
+    megabyte_stream *s = job->stream;
     u64 end = s->position;
     s->base += slide_bytes(s);
-    feed_again(s, 0, end - s->base, ahead(s->engine->model) ? WANT_LAST : WANT_STATE);
+    go_back(s, 0);
+    job->again = end - s->base;
+    job->sliding = job->again + ahead(s->engine->model) > 0;
 }
 
-/* ---- engine: layout and creation */
+/* The next piece of a job, of at most `bytes` bytes and `rows` tokens of stage 0, where the round's
+ * tokens so far are counted; the job's bytes are put into the history. */
+static void plan_piece(megabyte_engine *e, struct piece *p, struct job *job, u64 bytes, u64 *rows) {
+    const struct sizes *z = &e->model->sizes;
+    megabyte_stream *s = job->stream;
+    u64 patch = e->model->stage[0].bytes, lead = ahead(e->model);
+    p->job = job;
+    p->want = !job->sliding ? job->want : lead ? WANT_LAST : WANT_STATE;
+    p->begin = job->sliding ? 0 : job->done;
+    p->n = job->sliding ? job->again : job->n;
+    p->t0 = s->position - s->base;
+    p->t1 = p->t0 + min64(min64(p->n - p->begin, bytes), s->patches * patch - lead - p->t0);
+    /* as many patches as rows are left: the first may be under way already */
+    p->f0 = s->tokens;
+    p->f1 = min64(p->t1 + lead, (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
+    p->t1 = p->f1 - lead;
+    for (u32 i = 0; i < z->n_stages; i++) {
+        u64 unit = e->model->stage[i].bytes;
+        p->g0[i] = round_up(p->f0, unit) / unit;
+        p->g1[i] = (p->f1 - 1) / unit + 1;
+        p->c0[i] = rows[i];
+        rows[i] += p->g1[i] - p->g0[i];
+    }
+    if (job->bytes && !job->sliding)
+        for (u64 t = p->t0; t < p->t1; t++)
+            s->history[(s->base + t) % s->history_bytes] = job->bytes[job->done + (t - p->t0)];
+}
+
+/* The round has run: the stream moves on. */
+static void finish_piece(const megabyte_engine *e, const struct piece *p) {
+    struct job *job = p->job;
+    megabyte_stream *s = job->stream;
+    for (u32 k = 0; k + 1 < e->model->sizes.n_stages; k++)
+        if (p->g1[k] > p->g0[k]) {
+            const float *from = condition_of(e, p, k, p->g1[k] - 1);
+            memcpy(s->condition[k], from, e->model->stage[k].outputs * sizeof *from);
+        }
+    if (job->sliding) job->sliding = (job->again -= p->t1 - p->t0) > 0;
+    else job->done += p->t1 - p->t0;
+    s->position = s->base + p->t1;
+    s->tokens = p->f1;
+    if (p->g1[0] > s->high) s->high = p->g1[0];
+    if (s->position > s->history_bytes && s->position - s->history_bytes > s->oldest)
+        s->oldest = s->position - s->history_bytes;
+}
+
+/* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most
+ * `batch` pieces, `batch` stage-0 tokens and `batch` patches of bytes. Bytes have been checked
+ * against the vocabulary. */
+static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
+    u64 budget = e->batch * e->model->stage[0].bytes;
+    for (size_t first = 0; first < n_jobs;) {
+        u64 rows[MEGABYTE_MAX_STAGES] = {0}, bytes = 0;
+        u32 n_pieces = 0;
+        for (size_t j = first;
+             j < n_jobs && n_pieces < e->batch && bytes < budget && rows[0] < e->batch; j++) {
+            struct piece *p = &e->pieces[n_pieces];
+            if (!jobs[j].sliding && jobs[j].done < jobs[j].n && window_full(jobs[j].stream))
+                slide(&jobs[j]);
+            if (!unfinished(&jobs[j])) continue;
+            plan_piece(e, p, &jobs[j], budget - bytes, rows);
+            bytes += p->t1 - p->t0;
+            n_pieces++;
+        }
+        for (u32 s = 0; s < e->model->sizes.n_stages; s++) run_stage(e, n_pieces, s);
+        for (u32 i = 0; i < n_pieces; i++) finish_piece(e, &e->pieces[i]);
+        while (first < n_jobs && !unfinished(&jobs[first])) first++;
+    }
+}
+
+/* =================================================================================== 12 engine */
 
 static status check_engine_options(const megabyte_engine_options *from, megabyte_engine_options *to,
                                    megabyte_error *error) {
-    static const megabyte_engine_options defaults = {1, 128, MEGABYTE_ISA_AUTO};
+    static const megabyte_engine_options defaults = {
+        .threads = 1, .batch = 128, .isa = MEGABYTE_ISA_AUTO};
     *to = from ? *from : defaults;
     if (!to->threads) to->threads = defaults.threads;
     if (!to->batch) to->batch = defaults.batch;
@@ -2889,83 +3016,84 @@ static struct cache carve_cache(struct arena *a, const struct stage *g, u64 cap,
  * else for each row, as those of stage 0. A small file can ask for gigabytes of them. */
 #define MOST_ANGLES 65536u
 
+/* What the widest of the stages needs. */
+struct widths {
+    u64 x, a, n, keys, angles;
+    u32 layers, head;
+};
+static u64 max64(u64 a, u64 b) { return a > b ? a : b; }
+
+/* The parts of an engine that belong to stage s. */
+static void stage_layout(megabyte_engine *e, struct arena *a, u32 s, struct widths *w) {
+    const megabyte_model *model = e->model;
+    const struct sizes *z = &model->sizes;
+    const struct stage *g = &model->stage[s];
+    u32 last = s ? last_position(z, s) : g->size.positions - 1;
+    u64 b = e->batch, keys = (u64)last + 1 + g->size.cross, sequence = last + g->shifted;
+    w->x = max64(w->x, g->size.dim);
+    w->a = max64(w->a, max64(g->inner + 2 * (u64)g->kv_inner, max64(g->size.ff_dim, g->size.dim)));
+    w->a = max64(w->a, g->next.rows);
+    w->n = max64(w->n, max64(g->inner, max64(g->patch.data ? g->wide : 0, g->size.dim)));
+    w->n = max64(w->n, g->size.ff_dim); /* quantized only, but one stride serves */
+    w->keys = max64(w->keys, keys);
+    w->layers = (u32)max64(w->layers, g->size.layers);
+    w->head = (u32)max64(w->head, g->size.head_dim);
+    if (s) e->slots[s] = carve_cache(a, g, keys, sequence ? b / sequence : 0);
+    if (s && g->start_token) {
+        e->start[s] = carve_cache(a, g, 1, g->size.layers);
+        e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
+        e->start_next[s] = carve_floats(a, g->next.rows, 1);
+    }
+    if (g->rotary && s && !g->size.cross && (last + 1) * (u64)g->size.head_dim <= MOST_ANGLES)
+        e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
+    else if (g->rotary) w->angles = max64(w->angles, g->size.head_dim);
+    if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
+        e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b,
+                                  g->outputs);
+    for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++)
+        e->bytes_stride += (c ? 0 : g->bytes * g->wide) +
+                           (u64)(g->size.convolution[c] - 1) * g->wide;
+}
+
 /* Lays out an engine for a model and checked options; with a base the pointers are real. */
 static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_model *model,
                           const megabyte_engine_options *o) {
-    const struct sizes *z = &model->sizes;
-    u64 b = o->batch, widest_x = 0, widest_a = 0, widest_n = 0, longest = 0, angles = 0;
-    u32 most_layers = 0, widest_head = 0;
+    u64 b = o->batch, chunks = most_chunks(o->threads);
+    struct widths w = {0};
     carve(a, 1, sizeof *e);
     e->model = model;
     e->batch = o->batch;
     e->pool.threads = o->threads;
-    for (u32 s = 0; s < z->n_stages; s++) {
-        const struct stage *g = &model->stage[s];
-        u32 last = s ? last_position(z, s) : g->size.positions - 1,
-            patch = g->patch.data ? g->wide : 0;
-        u64 wide_a[4] = {g->inner + 2 * (u64)g->kv_inner, g->size.ff_dim, g->next.rows,
-                         g->size.dim};
-        u64 keys = (u64)last + 1 + g->size.cross, sequence = g->paper ? last + 1 : last;
-        u64 wide_n[3] = {g->inner, patch, g->size.dim};
-        if (g->size.dim > widest_x) widest_x = g->size.dim;
-        for (u32 i = 0; i < 4; i++)
-            if (wide_a[i] > widest_a) widest_a = wide_a[i];
-        for (u32 i = 0; i < 3; i++)
-            if (wide_n[i] > widest_n) widest_n = wide_n[i];
-        if (g->size.ff_dim > widest_n)
-            widest_n = g->size.ff_dim; /* quantized only, but one stride serves */
-        if (keys > longest) longest = keys;
-        if (g->size.layers > most_layers) most_layers = g->size.layers;
-        if (g->size.head_dim > widest_head) widest_head = g->size.head_dim;
-        if (s) e->slots[s] = carve_cache(a, g, keys, sequence ? b / sequence : 0);
-        if (s && !g->paper) {
-            e->start[s] = carve_cache(a, g, 1, g->size.layers);
-            e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
-            e->start_next[s] = carve_floats(a, g->next.rows, 1);
-        }
-        if (g->rotary && s && !g->size.cross && (last + 1) * (u64)g->size.head_dim <= MOST_ANGLES)
-            e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
-        else if (g->rotary && g->size.head_dim > angles) angles = g->size.head_dim;
-        if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
-            e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b,
-                                      g->outputs);
-        for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++)
-            e->bytes_stride += (c ? 0 : g->bytes * g->wide) +
-                               (u64)(g->size.convolution[c] - 1) * g->wide;
-    }
+    for (u32 s = 0; s < model->sizes.n_stages; s++) stage_layout(e, a, s, &w);
     e->bytes = carve_floats(a, 2 * b, e->bytes_stride);
-    e->ld_x = round_up(widest_x, 16);
-    e->ld_a = round_up(widest_a, 16);
-    e->ld_n = round_up(widest_n, 16);
-    e->score_stride = round_up(longest, 16);
-    e->side_stride = round_up(widest_head, 16);
+    e->ld_x = round_up(w.x, 16);
+    e->ld_a = round_up(w.a, 16);
+    e->ld_n = round_up(w.n, 16);
+    e->score_stride = round_up(w.keys, 16);
+    e->side_stride = round_up(w.head, 16);
     e->rows = carve(a, b, sizeof *e->rows);
     e->run_first = carve(a, b + 1, sizeof *e->run_first);
     e->pieces = carve(a, b, sizeof *e->pieces);
     e->jobs = carve(a, b, sizeof *e->jobs);
-    e->path_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, if that is not too many */
-    e->path = carve(a, e->path_bytes * BYTE_BITS, sizeof *e->path);
+    e->kept_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, if not too many */
+    e->kept = carve(a, e->kept_bytes * KEPT_WORDS, sizeof *e->kept);
     e->x = carve_floats(a, b, e->ld_x);
     e->a = carve_floats(a, b, e->ld_a);
     e->n = carve_floats(a, b, e->ld_n);
     e->q = carve(a, b * e->ld_n, 2);
     e->q_sum = carve(a, b, sizeof *e->q_sum);
     e->q_scale = carve_floats(a, b, 1);
-    e->row_angle = carve_floats(a, b, angles);
-    e->score = carve_floats(a, (u64)most_chunks(o->threads) * QUERIES,
-                            e->score_stride + e->side_stride);
-    if (model->stage[0].cache_q8) {
-        e->q_stride = KEY_BLOCK > e->side_stride ? KEY_BLOCK : e->side_stride;
-        e->q_stride =
-            2 * (e->q_stride + 64); /* 64: rows must not all fall on the same lines of the cache */
-        e->score_q = carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES, e->q_stride);
+    e->row_angle = carve_floats(a, b, w.angles);
+    e->score = carve_floats(a, chunks * QUERIES, e->score_stride + e->side_stride);
+    if (model->stage[0].cache_q8) { /* 64: rows must not all fall on the same lines of the cache */
+        e->q_stride = 2 * (max64(KEY_BLOCK, e->side_stride) + 64);
+        e->score_q = carve(a, chunks * 2 * QUERIES, e->q_stride);
         e->ones = carve_floats(a, 1, e->side_stride);
-        e->total = carve(a, (u64)most_chunks(o->threads) * 2 * QUERIES,
-                         e->side_stride * sizeof(i32));
+        e->total = carve(a, chunks * 2 * QUERIES, e->side_stride * sizeof(i32));
     }
 #if HAVE_THREADS
     if (o->threads > 1) {
-        e->pool.phases = PHASES(most_layers);
+        e->pool.phases = PHASES(w.layers);
         e->pool.handle = carve(a, o->threads, sizeof *e->pool.handle);
         e->pool.progress = carve(a, e->pool.phases, sizeof *e->pool.progress);
     }
@@ -2980,7 +3108,7 @@ static void run_start_tokens(megabyte_engine *e) {
         struct row *r = &e->rows[0];
         for (u32 p = 0; e->angle[s] && p <= last_position(&e->model->sizes, s); p++)
             rotary_angles(g, p, e->angle[s] + (u64)p * g->size.head_dim);
-        if (g->paper) continue;
+        if (!g->start_token) continue;
         memset(r, 0, sizeof *r);
         r->known = UINT32_MAX;
         r->start = 1;
@@ -3070,7 +3198,7 @@ megabyte_isa megabyte_engine_isa(const megabyte_engine *e) {
     return e ? e->kernels.isa : MEGABYTE_ISA_AUTO;
 }
 
-/* ================================================================================ 11 streams */
+/* ================================================================================== 13 streams */
 
 /* Sliding leaves something of every window: a token ahead, one patch would not do. */
 static u32 least_patches(const megabyte_model *model) { return 1 + ahead(model); }
@@ -3078,7 +3206,7 @@ static u32 least_patches(const megabyte_model *model) { return 1 + ahead(model);
 static status check_stream_options(const megabyte_model *model, const megabyte_stream_options *from,
                                    megabyte_stream_options *to, u32 *patches,
                                    megabyte_error *error) {
-    static const megabyte_stream_options defaults = {NULL, 0, NULL};
+    static const megabyte_stream_options defaults = {0};
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
     u64 least = patch * least_patches(model);
     *to = from ? *from : defaults;
@@ -3239,7 +3367,7 @@ static void run(megabyte_engine *e, struct job *jobs, size_t n) {
 void megabyte_stream_reset(megabyte_stream *s) {
     if (!s) return;
     const struct sizes *z = &s->engine->model->sizes;
-    struct job nothing = {s, NULL, 0, 0, WANT_LAST, NULL, 0, NULL, NULL};
+    struct job nothing = {.stream = s, .want = WANT_LAST};
     s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
     s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
     memset(s->slot_used, 0, sizeof s->slot_used);
@@ -3260,7 +3388,7 @@ static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
 
 megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
     if (!s || (n && !bytes) || !bytes_known(s, bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
-    struct job job = {s, bytes, n, 0, WANT_LAST, NULL, 0, NULL, NULL};
+    struct job job = {.stream = s, .bytes = bytes, .n = n, .want = WANT_LAST};
     run(s->engine, &job, 1);
     return MEGABYTE_OK;
 }
@@ -3278,23 +3406,14 @@ static void feed_all(megabyte_stream *const *streams, const u8 *const *bytes, co
         size_t count = n - from < e->batch ? n - from : e->batch;
         for (size_t i = 0; i < count; i++) {
             const u8 *b = single ? single + from + i : bytes[from + i];
-            struct job job = {streams[from + i],
-                              b,
-                              lengths ? lengths[from + i] : 1,
-                              0,
-                              WANT_LAST,
-                              NULL,
-                              0,
-                              NULL,
-                              NULL};
+            struct job job = {.stream = streams[from + i],
+                              .bytes = b,
+                              .n = lengths ? lengths[from + i] : 1,
+                              .want = WANT_LAST};
             e->jobs[i] = job;
         }
         run(e, e->jobs, count);
     }
-}
-/* The codec's lanes know that all is well. */
-static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n) {
-    feed_all(streams, NULL, bytes, NULL, n);
 }
 
 static status feed_batch(megabyte_stream *const *streams, const u8 *const *bytes, const u8 *single,
@@ -3333,12 +3452,13 @@ static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits,
     if (!n) return MEGABYTE_OK;
     megabyte_engine *e = s->engine;
     u32 vocabulary = e->model->sizes.vocabulary;
-    struct job job = {s, b, n, 0, WANT_ALL, logits, 0, NULL, each};
+    struct job job = {
+        .stream = s, .bytes = b, .n = n, .want = WANT_ALL, .logits = logits, .each = each};
     fp_state fp;
     fp_enter(&fp);
     if (logits) memcpy(logits, s->logits, vocabulary * sizeof *logits);
     memcpy(e->a, s->logits, vocabulary * sizeof *e->a);
-    job.bits = code_length(e, e->a, vocabulary, b[0], NULL);
+    job.bits = code_length(e, e->a, vocabulary, b[0]);
     if (each) each[0] = (float)job.bits;
     run_jobs(e, &job, 1);
     if (bits) *bits += job.bits;
@@ -3389,13 +3509,14 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     u64 t = position - base, oldest = s->oldest, from = 0;
     const struct stage *fine = &s->engine->model->stage[s->engine->model->sizes.n_stages - 1];
     if (base == s->base && t) {
-        /* Begin again with the patch that byte t - 1 lies in (paper: byte t), if the shift state
+        /* Begin again with the patch that byte t - 1 lies in (shifted inputs: byte t), if the shift state
          * before it is still there; where patches look back, as many before it as run_stage
          * takes. */
         u64 g = (t - 1 + ahead(s->engine->model)) / patch,
             back = fine->size.cross ? fine->size.layers : 0;
         u64 far = 2 * s->engine->model->stage[0].size.layers + SHIFT_RING;
-        if (g > back && (fine->paper || s->high - g < SHIFT_RING)) from = (g - back) * patch;
+        if (g > back && (!s->engine->model->stage[0].half || s->high - g < SHIFT_RING))
+            from = (g - back) * patch;
         else if (g > far) {
             /* Without its shift states a token is wrong, the one after it in all but the first
              * sublayer's input, and so on: after two tokens a layer all is right, and SHIFT_RING
@@ -3411,7 +3532,11 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     if (!t) megabyte_stream_reset(s); /* only an empty history has an empty window */
     s->oldest = oldest;
     s->base = base;
-    if (t) feed_again(s, from, t - from, WANT_LAST);
+    if (t) {
+        struct job job = {.stream = s, .n = t - from, .want = WANT_LAST};
+        go_back(s, from);
+        run_jobs(s->engine, &job, 1);
+    }
     s->relearn = 0;
     fp_leave(&fp);
     return MEGABYTE_OK;
@@ -3617,78 +3742,7 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
     return MEGABYTE_OK;
 }
 
-/* ---- descriptions of a model */
-
-void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
-    static const char families[][12] = {"", "lucidrains", "mblm", "paper", "spacebyte", "bgpt"};
-    static const char norms[][16] = {"RMSNorm", "LayerNorm", "deviation norm"};
-    static const char activations[][12] = {"GELU", "tanh-GELU", "ReLU", "SiLU"};
-    if (!info) return;
-    memset(info, 0, sizeof *info);
-    if (!m) return;
-    const struct sizes *z = &m->sizes;
-    info->n_stages = z->n_stages;
-    info->vocabulary = z->vocabulary;
-    info->pad_id = z->pad_id;
-    info->end_id = z->end_id;
-    info->patch_bytes = (u32)m->stage[0].bytes;
-    info->context_bytes = m->stage[0].bytes * z->stage[0].positions;
-    info->file_bytes = m->file_bytes;
-    info->family = families[z->family];
-    info->quantization = m->quantized == 1 ? "f32" : m->quantized == 2 ? "q8" : "mixed";
-    memcpy(info->id, m->id, sizeof info->id);
-    for (u32 s = 0; s < z->n_stages; s++) {
-        const struct stage *g = &m->stage[s];
-        megabyte_stage_info *i = &info->stage[s];
-        i->dim = g->size.dim;
-        i->layers = g->size.layers;
-        i->heads = g->size.heads;
-        i->head_dim = g->size.head_dim;
-        i->ff_dim = g->size.ff_dim;
-        i->positions = g->size.positions;
-        i->learned_positions = g->position != NULL;
-        i->rotary_positions = g->rotary != NULL;
-        i->input_rotary_positions = g->input_rotary != NULL;
-        i->kv_heads = g->kv_heads;
-        i->norm = norms[g->size.norm];
-        i->activation = activations[g->size.activation];
-        i->qk_norm = (g->size.flags & QK_NORM) != 0;
-        i->final_norm = g->norm != NULL;
-        i->token_shift = g->half != 0;
-        i->cross_patch = g->size.cross;
-        memcpy(i->convolutions, g->size.convolution, sizeof i->convolutions);
-        i->parameters = g->parameters;
-        i->macs_per_token = g->macs;
-        i->bytes_per_token = g->bytes;
-        info->parameters += g->parameters;
-        info->macs_per_byte += (double)g->macs / (double)g->bytes;
-    }
-    /* f32 weights are 4 bytes; a mixture counts as the average over the file */
-    info->weight_bytes_per_byte = info->macs_per_byte *
-                                  (m->quantized == 1 ? 4.0
-                                   : m->quantized == 2
-                                       ? 1.0
-                                       : (double)m->file_bytes / (double)info->parameters);
-}
-
-const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index,
-                                       const char **value) {
-    if (!m || index >= m->n_metadata) return NULL;
-    const u8 *p = m->metadata, *end = m->file + m->data_offset;
-    const char *key = NULL, *text = NULL;
-    for (u32 i = 0; i <= index; i++) p = metadata_entry(p, end, &key, &text);
-    if (value) *value = text;
-    return key;
-}
-
-const char *megabyte_model_metadata(const megabyte_model *m, const char *key) {
-    const char *k, *value;
-    for (u32 i = 0; key && (k = megabyte_model_metadata_at(m, i, &value)) != NULL; i++)
-        if (!strcmp(k, key)) return value;
-    return NULL;
-}
-
-/* ================================================================================ 12 sampling */
+/* ================================================================================= 14 sampling */
 
 /* splitmix64 */
 static u64 next_random(u64 *state) {
@@ -3805,8 +3859,162 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
                   byte);
 }
 
-/* ================================================================================ 13 contexts */
+#if !defined(MEGABYTE_NO_CODEC) /* sections 15 to 18 */
 
+/* ======================================================================== 15 arithmetic coding */
+
+/* Probabilities are integers, the same on every machine: a byte is eight binary decisions, the most
+ * significant bit first, each with P(1) in units of 2^-22. The bytes' weights come from their
+ * softmax: the likeliest has 2^27 + 1, none less than 1, so that no byte is impossible. */
+enum { PROBABILITY_BITS = 22, PROBABILITY_ONE = 1 << PROBABILITY_BITS, BYTE_BITS = 8 };
+
+static void byte_weights(const float likely[256], u32 w[256]) {
+    for (u32 i = 0; i < 256; i++) w[i] = (u32)(likely[i] * 134217728.0f) + 1;
+}
+
+/* P(1) of the decision between w's lower half (0) and its upper half (1); n is a power of two. */
+static u32 upper_half(const u32 *w, u32 n) {
+    u64 zeros = 0, ones = 0; /* each < 2^35 */
+    for (u32 i = 0; i < n / 2; i++) zeros += w[i];
+    for (u32 i = n / 2; i < n; i++) ones += w[i];
+    u32 p = (u32)((ones << PROBABILITY_BITS) / (zeros + ones));
+    return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);
+}
+
+/* A job's `scored`: the eight decisions' P(1) on the way to this byte, to bits[index]. */
+static void keep_decisions(void *bits, u64 index, u8 byte, const float *likely) {
+    u32 w[256], *to = (u32 *)bits + index * BYTE_BITS;
+    const u32 *at = w;
+    byte_weights(likely, w);
+    for (u32 k = 0, n = 256; k < BYTE_BITS; k++, n /= 2) {
+        to[k] = upper_half(at, n);
+        if (byte >> (7 - k) & 1) at += n / 2;
+    }
+}
+_Static_assert(BYTE_BITS == KEPT_WORDS, "what an engine has room for");
+
+/* Binary arithmetic coding (a range coder): the code is a number in [0, 1); every decision narrows
+ * the interval [low, low + range) in which it lies, in units of 2^-32 of what has not been written
+ * yet. The range is kept at 2^24 or more, so that the least likely decision (2^-22) has at least 4
+ * units. */
+struct coder {
+    u32 low, range;
+    u32 code; /* decoding: the code's number minus low */
+    u8 *to; /* encoding: [capacity] */
+    const u8 *from; /* decoding: [capacity], then zeros without end */
+    u64 n, capacity; /* bytes written or read; n > capacity: the code did not fit */
+};
+
+static void begin_encoding(struct coder *c, u8 *to, u64 capacity) {
+    struct coder begin = {0, UINT32_MAX, 0, to, NULL, 0, capacity};
+    *c = begin;
+}
+
+static u8 next_code_byte(struct coder *c) {
+    u64 at = c->n++;
+    return at < c->capacity ? c->from[at] : 0;
+}
+
+static void begin_decoding(struct coder *c, const u8 *from, u64 n) {
+    struct coder begin = {0, UINT32_MAX, 0, NULL, from, 0, n};
+    *c = begin;
+    for (int i = 0; i < 4; i++) c->code = c->code << 8 | next_code_byte(c);
+    if (c->code >= c->range)
+        c->n = UINT64_MAX / 2; /* outside of every interval, where no step leads */
+}
+
+static void carry(struct coder *c) {
+    for (u64 i = min64(c->n, c->capacity); i && !++c->to[i - 1]; i--) {}
+}
+
+static void put_code_byte(struct coder *c, u8 byte) {
+    if (c->n < c->capacity) c->to[c->n] = byte;
+    c->n++;
+}
+
+/* p: P(bit = 1) in units of 2^-22, neither 0 nor 1. A 1 takes the lower part. */
+static void encode_bit(struct coder *c, u32 p, u32 bit) {
+    u32 ones = (u32)((u64)c->range * p >> PROBABILITY_BITS);
+    if (bit) {
+        c->range = ones;
+    } else {
+        c->low += ones;
+        c->range -= ones;
+        if (c->low < ones) carry(c);
+    }
+    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8) put_code_byte(c, (u8)(c->low >> 24));
+}
+
+static u32 decode_bit(struct coder *c, u32 p) {
+    u32 ones = (u32)((u64)c->range * p >> PROBABILITY_BITS), bit = c->code < ones;
+    if (bit) {
+        c->range = ones;
+    } else {
+        c->low += ones;
+        c->range -= ones;
+        c->code -= ones;
+    }
+    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8)
+        c->code = c->code << 8 | next_code_byte(c);
+    return bit;
+}
+
+/* The number in [low, low + range) with the fewest bytes, of those the smallest; may be 2^32. */
+static u64 shortest_in(const struct coder *c, u32 *bytes) {
+    for (*bytes = 0;; ++*bytes) {
+        u64 unit = 1ULL << (32 - 8 * *bytes), number = round_up(c->low, unit);
+        if (number < (u64)c->low + c->range) return number;
+    }
+}
+
+/* A decoder reads zeros past the end. */
+static void end_encoding(struct coder *c) {
+    u32 bytes;
+    u64 number = shortest_in(c, &bytes);
+    if (number >> 32) carry(c);
+    for (u32 i = 0; i < bytes; i++) put_code_byte(c, (u8)(number >> (24 - 8 * i)));
+}
+
+/* Encoding the decisions decoded so far would have written more than there is: the code is
+ * damaged. */
+static int beyond_end(const struct coder *c) { return c->n - 4 > c->capacity; }
+
+/* 1 if the code is exactly what encoding the decoded decisions gives, so that no changed bit is
+ * ignored. */
+static int ends_decoding(const struct coder *c) {
+    u32 bytes;
+    return c->code == (u32)shortest_in(c, &bytes) - c->low && c->n - 4 + bytes == c->capacity;
+}
+
+/* A symbol of n, a power of two, coded down the tree of its bits by fixed weights. */
+static void encode_symbol(struct coder *c, const u32 *w, u32 n, u32 symbol) {
+    for (n /= 2; n; n /= 2) {
+        u32 bit = (symbol & n) != 0;
+        encode_bit(c, upper_half(w, 2 * n), bit);
+        w += bit * n;
+    }
+}
+static u32 decode_symbol(struct coder *c, const u32 *w, u32 n) {
+    u32 symbol = 0;
+    for (n /= 2; n; n /= 2)
+        if (decode_bit(c, upper_half(w, 2 * n))) {
+            w += n;
+            symbol += n;
+        }
+    return symbol;
+}
+
+/* Bits that no one can foresee. */
+static void encode_plain(struct coder *c, u64 bits, u32 n) {
+    while (n--) encode_bit(c, PROBABILITY_ONE / 2, bits >> n & 1);
+}
+static u64 decode_plain(struct coder *c, u32 n) {
+    u64 bits = 0;
+    while (n--) bits = bits << 1 | decode_bit(c, PROBABILITY_ONE / 2);
+    return bits;
+}
+
+/* =========================================================================== 16 context mixing */
 /* Bit predictions from what this very data has shown so far, mixed with the network's.
  *
  * Many simple models each give P(bit = 1); their opinions are added up in the logistic domain:
@@ -3863,8 +4071,6 @@ enum {
     N_STATES = 256,
     N_BUCKETS = 33,
     MIN_MATCH = 6,
-    P_BITS = 22,
-    P_ONE = 1 << P_BITS,
     X_MAX = 65535 /* stretched sums: within 16 * 4096 */
 };
 
@@ -3872,11 +4078,23 @@ _Static_assert(N_INPUTS == MIX_INPUTS, "the mixing kernels have a fixed width");
 
 /* An adaptive probability is a u32: P(1) in the upper 22 bits, a count of updates in the lower
  * 10. */
-#define NOTHING ((u32)(P_ONE / 2) << 10 | 2) /* P(1) = 1/2: both its inputs are 0 */
+#define NOTHING ((u32)(PROBABILITY_ONE / 2) << 10 | 2) /* P(1) = 1/2: both its inputs are 0 */
 
 struct mixer_pair {
     i16 stretched, plain;
 }; /* one probability as two inputs, see mixer_mix */
+
+/* The codec's for the same instruction set, or the widest below it that has some. */
+static struct mix_kernels find_mix_kernels(megabyte_isa isa) {
+#if HAVE_X86
+    if (isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AVX512_VNNI) return mix_kernels_avx2();
+#endif
+#if HAVE_NEON
+    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_NEON_DOT) return mix_kernels_neon();
+#endif
+    (void)isa;
+    return mix_kernels_plain();
+}
 
 /* What never changes is kept once for all mixers of a codec: it stays in the processor's cache. */
 struct mixer_tables {
@@ -3944,13 +4162,14 @@ static u32 log2_floor(u32 x) {
 
 /* log2(p) in 1/4096 for 0 < p < 2^22; table of log2(1 + i/256), linear between */
 static i32 log2_fixed(const struct mixer_tables *t, u32 p) {
-    u32 n = log2_floor(p), f = p << (P_BITS - n) & (P_ONE - 1), i = f >> 14, r = f & 0x3fff;
+    u32 n = log2_floor(p), f = p << (PROBABILITY_BITS - n) & (PROBABILITY_ONE - 1), i = f >> 14,
+        r = f & 0x3fff;
     return (i32)((n << 12) + ((t->log[i] * (0x4000 - r) + t->log[i + 1] * r) >> 14));
 }
 
 /* ln(p / (1 - p)) in 1/128: within +-1952. 1420 = ln 2 * 128 / 4096 * 65536 */
 static i32 stretch(const struct mixer_tables *t, u32 p) {
-    return ((log2_fixed(t, p) - log2_fixed(t, P_ONE - p)) * 1420 + 32768) >> 16;
+    return ((log2_fixed(t, p) - log2_fixed(t, PROBABILITY_ONE - p)) * 1420 + 32768) >> 16;
 }
 
 /* 1 / (1 + e^-x), x in 1/4096, |x| <= X_MAX; the result lies in 1 .. 2^22 - 1 */
@@ -3964,7 +4183,9 @@ static i32 clamp(i32 x, i32 limit) { return x > limit ? limit : x < -limit ? -li
 /* Moves an adaptive probability by 1 / (count + 1.5) of the error; the count stops at the limit. */
 static void adapt(const struct mixer *m, u32 *p, u32 bit, u32 limit) {
     u32 v = *p, n = v & 1023;
-    i32 step = (i32)((i64)((i32)(bit << P_BITS) - (i32)(v >> 10)) * m->tables->reciprocal[n] >> 16);
+    i32 step =
+        (i32)((i64)((i32)(bit << PROBABILITY_BITS) - (i32)(v >> 10)) * m->tables->reciprocal[n] >>
+              16);
     *p = v + ((u32)step << 10) + (n < limit);
 }
 
@@ -4000,7 +4221,7 @@ static void make_states(struct mixer_tables *t) {
             }
             t->next_state[s][bit] = number[c[0]][c[1]][bit];
         }
-        u32 p = (ones[s] * 5u + 2) * (u32)P_ONE / ((zeros[s] + ones[s]) * 5u + 4);
+        u32 p = (ones[s] * 5u + 2) * (u32)PROBABILITY_ONE / ((zeros[s] + ones[s]) * 5u + 4);
         t->first_map[s] = p << 10 | 2;
     }
 }
@@ -4010,10 +4231,10 @@ static void make_tables(struct mixer_tables *t, struct mix_kernels kernels) {
     t->kernels = kernels;
     u64 e = (u64)1 << 32; /* e^-x in 1/2^32, x = i / 16 */
     for (u32 i = 0; i <= 256; i++) {
-        u32 p = (u32)(((u64)1 << (P_BITS + 32)) / (((u64)1 << 32) + e));
-        if (p > P_ONE - 1) p = P_ONE - 1;
+        u32 p = (u32)(((u64)1 << (PROBABILITY_BITS + 32)) / (((u64)1 << 32) + e));
+        if (p > PROBABILITY_ONE - 1) p = PROBABILITY_ONE - 1;
         t->squash[256 + i] = p;
-        t->squash[256 - i] = P_ONE - p;
+        t->squash[256 - i] = PROBABILITY_ONE - p;
         e = e * 4034750032u >> 32; /* e^(-1/16) */
     }
     for (u32 i = 0; i < 256;
@@ -4206,7 +4427,8 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     m->tables = tables;
     for (u32 i = 0; i < N_STATES; i++)
         for (u32 k = 0; k < N_CONTEXTS; k++) m->map[i][k] = tables->first_map[i];
-    for (u32 i = 0; i < 128; i++) m->match_map[i] = (P_ONE - P_ONE / ((i >> 2 & 15) + 3)) << 10 | 8;
+    for (u32 i = 0; i < 128; i++)
+        m->match_map[i] = (PROBABILITY_ONE - PROBABILITY_ONE / ((i >> 2 & 15) + 3)) << 10 | 8;
     for (u32 k = 0; k < N_BUCKETS; k++) { /* maps of probabilities start as the identity */
         u32 p = squash(tables, clamp(((i32)k - 16) * 4096, X_MAX)) << 10;
         m->apm[0][0][k] = p | (with_network ? 20 : 6);
@@ -4300,7 +4522,7 @@ static void mixer_mix(struct mixer *m) {
      * same. */
     if (m->with_network) {
         x[I_NETWORK] = (struct mixer_pair){(i16)m->stretched,
-                                           (i16)((m->network - P_ONE / 2) >> 12)};
+                                           (i16)((m->network - PROBABILITY_ONE / 2) >> 12)};
         u32 refined = interpolate(m->refined[m->state[2]], m->stretched * 32, &m->refined_p);
         x[I_REFINED].stretched = (i16)stretch(t, refined);
     }
@@ -4328,7 +4550,7 @@ static u32 mixer_finish(struct mixer *m) {
     u32 p0 = interpolate(m->apm_row[0], m->x_final, &m->apm_p[0]);
     u32 p1 = interpolate(m->apm_row[1], m->x_final, &m->apm_p[1]);
     p = (2 * p + p0 + p1) / 4;
-    return p < 32 ? 32 : p > P_ONE - 32 ? P_ONE - 32 : p;
+    return p < 32 ? 32 : p > PROBABILITY_ONE - 32 ? PROBABILITY_ONE - 32 : p;
 }
 
 static void mixer_update(struct mixer *m, int bit) {
@@ -4362,7 +4584,7 @@ static void mixer_update(struct mixer *m, int bit) {
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) adapt(m, &m->map[m->state[i]][i], b, 255);
     UNROLLED for (u32 i = 0; i < 16; i++)
         m->map[0][i] = NOTHING; /* a context never seen keeps silent */
-    i32 target = bit << P_BITS, error = (target - (i32)m->p_final) >> 10,
+    i32 target = bit << PROBABILITY_BITS, error = (target - (i32)m->p_final) >> 10,
         *final = m->final_weights[partial];
     for (u32 k = 0; k < m->n_sets; k++) {
         i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
@@ -4415,134 +4637,13 @@ static void mixers_begin(struct mixer *const *mixers, u32 n) {
 static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memory) {
     memcpy(to, from, (size_t)mixer_bytes(log2_memory));
     to->history = (u8 *)to + (from->history - (const u8 *)from);
-    to->match_table = (void *)(to + ((const u8 *)from->match_table - (const u8 *)from));
+    to->match_table = (void *)((u8 *)to + ((const u8 *)from->match_table - (const u8 *)from));
     to->lines = (u8 *)to + (from->lines - (const u8 *)from);
     for (u32 i = 0; i < N_CONTEXTS; i++)
         to->context[i].slot = to->lines + (from->context[i].slot - from->lines);
 }
 
-/* ================================================================================ 14 messages */
-
-/* Binary arithmetic coding (a range coder): the code is a number in [0, 1); every decision narrows
- * the interval [low, low + range) in which it lies, in units of 2^-32 of what has not been written
- * yet. The range is kept at 2^24 or more, so that the least likely decision (2^-22) has at least 4
- * units. */
-struct coder {
-    u32 low, range;
-    u32 code; /* decoding: the code's number minus low */
-    u8 *to; /* encoding: [capacity] */
-    const u8 *from; /* decoding: [capacity], then zeros without end */
-    u64 n, capacity; /* bytes written or read; n > capacity: the code did not fit */
-};
-
-static void begin_encoding(struct coder *c, u8 *to, u64 capacity) {
-    struct coder begin = {0, UINT32_MAX, 0, to, NULL, 0, capacity};
-    *c = begin;
-}
-
-static u8 next_code_byte(struct coder *c) {
-    u64 at = c->n++;
-    return at < c->capacity ? c->from[at] : 0;
-}
-
-static void begin_decoding(struct coder *c, const u8 *from, u64 n) {
-    struct coder begin = {0, UINT32_MAX, 0, NULL, from, 0, n};
-    *c = begin;
-    for (int i = 0; i < 4; i++) c->code = c->code << 8 | next_code_byte(c);
-    if (c->code >= c->range)
-        c->n = UINT64_MAX / 2; /* outside of every interval, where no step leads */
-}
-
-static void carry(struct coder *c) {
-    for (u64 i = min64(c->n, c->capacity); i && !++c->to[i - 1]; i--) {}
-}
-
-static void put_code_byte(struct coder *c, u8 byte) {
-    if (c->n < c->capacity) c->to[c->n] = byte;
-    c->n++;
-}
-
-/* p: P(bit = 1) in units of 2^-22, neither 0 nor 1. A 1 takes the lower part. */
-static void encode_bit(struct coder *c, u32 p, u32 bit) {
-    u32 ones = (u32)((u64)c->range * p >> PROBABILITY_BITS);
-    if (bit) {
-        c->range = ones;
-    } else {
-        c->low += ones;
-        c->range -= ones;
-        if (c->low < ones) carry(c);
-    }
-    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8) put_code_byte(c, (u8)(c->low >> 24));
-}
-
-static u32 decode_bit(struct coder *c, u32 p) {
-    u32 ones = (u32)((u64)c->range * p >> PROBABILITY_BITS), bit = c->code < ones;
-    if (bit) {
-        c->range = ones;
-    } else {
-        c->low += ones;
-        c->range -= ones;
-        c->code -= ones;
-    }
-    for (; c->range < 1u << 24; c->range <<= 8, c->low <<= 8)
-        c->code = c->code << 8 | next_code_byte(c);
-    return bit;
-}
-
-/* The number in [low, low + range) with the fewest bytes, of those the smallest; may be 2^32. */
-static u64 shortest_in(const struct coder *c, u32 *bytes) {
-    for (*bytes = 0;; ++*bytes) {
-        u64 unit = 1ULL << (32 - 8 * *bytes), number = round_up(c->low, unit);
-        if (number < (u64)c->low + c->range) return number;
-    }
-}
-
-/* A decoder reads zeros past the end. */
-static void end_encoding(struct coder *c) {
-    u32 bytes;
-    u64 number = shortest_in(c, &bytes);
-    if (number >> 32) carry(c);
-    for (u32 i = 0; i < bytes; i++) put_code_byte(c, (u8)(number >> (24 - 8 * i)));
-}
-
-/* Encoding the decisions decoded so far would have written more than there is: the code is
- * damaged. */
-static int beyond_end(const struct coder *c) { return c->n - 4 > c->capacity; }
-
-/* 1 if the code is exactly what encoding the decoded decisions gives, so that no changed bit is
- * ignored. */
-static int ends_decoding(const struct coder *c) {
-    u32 bytes;
-    return c->code == (u32)shortest_in(c, &bytes) - c->low && c->n - 4 + bytes == c->capacity;
-}
-
-/* A symbol of n, a power of two, coded down the tree of its bits by fixed weights. */
-static void encode_symbol(struct coder *c, const u32 *w, u32 n, u32 symbol) {
-    for (n /= 2; n; n /= 2) {
-        u32 bit = (symbol & n) != 0;
-        encode_bit(c, upper_half(w, 2 * n), bit);
-        w += bit * n;
-    }
-}
-static u32 decode_symbol(struct coder *c, const u32 *w, u32 n) {
-    u32 symbol = 0;
-    for (n /= 2; n; n /= 2)
-        if (decode_bit(c, upper_half(w, 2 * n))) {
-            w += n;
-            symbol += n;
-        }
-    return symbol;
-}
-
-/* Bits that no one can foresee. */
-static void encode_plain(struct coder *c, u64 bits, u32 n) {
-    while (n--) encode_bit(c, PROBABILITY_ONE / 2, bits >> n & 1);
-}
-static u64 decode_plain(struct coder *c, u32 n) {
-    u64 bits = 0;
-    while (n--) bits = bits << 1 | decode_bit(c, PROBABILITY_ONE / 2);
-    return bits;
-}
+/* ================================================================================= 17 messages */
 
 /* What predicts the bytes of a message or block, alone or mixed: a stream of the network, and
  * contexts. */
@@ -4553,24 +4654,30 @@ struct predictor {
         network; /* encoding: -log2 of the coded, of the network's probabilities, summed up */
 };
 
-/* Codes bytes, 1 to engine->path_bytes at a time; the stream's and the contexts' histories then
+/* Codes bytes, 1 to engine->kept_bytes at a time; the stream's and the contexts' histories then
  * hold them, too. Many bytes' decisions by the network are computed at once. */
 static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
-    const u32 *path = NULL;
+    const u32 *decisions = NULL;
     if (by->stream) {
         megabyte_engine *e = by->stream->engine;
-        struct job job = {by->stream, bytes, n, 0, WANT_ALL, NULL, 0, e->path, NULL};
+        struct job job = {.stream = by->stream,
+                          .bytes = bytes,
+                          .n = n,
+                          .want = WANT_ALL,
+                          .scored = keep_decisions,
+                          .to = e->kept};
         memcpy(e->a, by->stream->logits, 256 * sizeof *e->a);
-        job.bits = code_length(e, e->a, 256, bytes[0], e->path);
+        job.bits = code_length(e, e->a, 256, bytes[0]);
+        keep_decisions(e->kept, 0, bytes[0], e->a);
         run_jobs(e, &job, 1);
         by->network += job.bits;
-        path = e->path;
+        decisions = e->kept;
     }
     for (u64 i = 0; i < n; i++) {
         double likely = 1; /* the product of eight probabilities of 2^-22 or more */
         for (u32 k = 0; k < BYTE_BITS; k++) {
             u32 bit = bytes[i] >> (7 - k) & 1,
-                p = path ? path[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
+                p = decisions ? decisions[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
             if (by->mixer) mixers_predict(&by->mixer, 1, &p);
             encode_bit(c, p, bit);
             if (by->mixer) mixer_update(by->mixer, (int)bit);
@@ -4610,6 +4717,11 @@ static void decode_bytes(const struct predictor *const *by, struct coder *const 
             bytes[i] = (u8)((u32)bytes[i] << 1 | bit);
         }
     }
+}
+
+/* Appends a byte to each of n streams, which are distinct and share one engine. */
+static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n) {
+    feed_all(streams, NULL, bytes, NULL, n);
 }
 
 /* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these
@@ -4683,7 +4795,7 @@ megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, si
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
     if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
-    *n_coded = (size_t)encode_message(&by, s->engine->path_bytes, bytes, n, coded);
+    *n_coded = (size_t)encode_message(&by, s->engine->kept_bytes, bytes, n, coded);
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
@@ -4701,7 +4813,7 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
     return r;
 }
 
-/* ========================================================================== 15 compressed files */
+/* ========================================================================== 18 compressed files */
 
 /* ---- the container's headers; models/README.md has them byte by byte */
 
@@ -5119,7 +5231,7 @@ static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
         mixer_reset(by.mixer, c->tables, contexts_log2(c->contexts), mixed);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
-            some = min64(n - done, c->engine->path_bytes);
+            some = min64(n - done, c->engine->kept_bytes);
             encode_bytes(&by, &nowhere, bytes + done, some);
         }
     }
@@ -5247,7 +5359,7 @@ static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u6
         if (done == trial && done && (*late += l->by.ideal) > most) return 1;
         if (cancelled(c, before + done)) return 0;
         u32 next = done < half ? half : done < trial ? trial : n;
-        some = (u32)min64(next - done, l->by.stream ? c->engine->path_bytes : TRIAL);
+        some = (u32)min64(next - done, l->by.stream ? c->engine->kept_bytes : TRIAL);
         encode_bytes(&l->by, &l->coder, l->bytes + done, some);
     }
     if (n == trial) *late += l->by.ideal;
@@ -5315,8 +5427,8 @@ static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
 #define TURN 65536u
 static void decode_pass(void *context) {
     megabyte_codec *c = context;
-    u32 turn = 0, most = TURN / min32(c->n_active, 16);
-    for (struct phase p = next_phase(&c->engine->pool, &turn, c->n_active); claim(&p);)
+    u32 phase = 0, most = TURN / min32(c->n_active, 16);
+    for (struct phase p = next_phase(&c->engine->pool, &phase, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
             struct lane **lanes = c->active + i;
             n = min32(p.to - i, lanes[0]->by.stream ? MOST_AT_ONCE : 1);
@@ -5392,7 +5504,7 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
     if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_CAPACITY;
     fp_enter(&fp);
     status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
-    if (!r) *n_coded = (size_t)encode_message(&by, c->engine->path_bytes, bytes, n, coded);
+    if (!r) *n_coded = (size_t)encode_message(&by, c->engine->kept_bytes, bytes, n, coded);
     fp_leave(&fp);
     return r;
 }
@@ -5828,7 +5940,9 @@ megabyte_status megabyte_decompress(const megabyte_model *model,
                         allocator, error);
 }
 
-/* ================================================================================ 16 self-test */
+#endif /* MEGABYTE_NO_CODEC */
+
+/* ================================================================================ 19 self-test */
 
 /* In memory, models with odd sizes, generated weights, int8 and f32 matrices mixed: between them
  * they have every option of every family. */
@@ -6008,7 +6122,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #endif
 #else /* MEGABYTE_PASS: from here on this file is compiled once per instruction set (section 6) */
 
-/* ======================================================================== 17 vector operations */
+/* ======================================================================== 20 vector operations */
 
 /* 16 lanes at a time. Each instruction set below is one complete chapter; a new operation is a line
  * in this list and a function in every chapter. The list is the same in every pass, so nothing of
@@ -6348,7 +6462,7 @@ V i32 vi_sum(vi a) { return _mm512_reduce_add_epi32(a); }
 V void vq_store(vq *p, vi a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
 V vi va_total(va a, i32 sum) { return _mm512_sub_epi32(a, _mm512_set1_epi32(128 * sum)); }
 
-/* y for one tile and one row, from its accumulators: in section 18, for all. */
+/* y for one tile and one row, from its accumulators: in section 21, for all. */
 V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
                  const float *bias, int add);
 #define OWN_GEMM_Q8 1
@@ -6720,7 +6834,7 @@ V vi va_total(va s, i32 sum) {
 #endif
 #endif
 
-/* =================================================================================== 18 kernels */
+/* =================================================================================== 21 kernels */
 
 /* What section 6 declares, once for all instruction sets: no intrinsics from here on. */
 

@@ -31,7 +31,7 @@ static struct sizes random_sizes(void) {
     do {
         memset(&z, 0, sizeof z);
         z.family = 1 + below(5);
-        int paper = is_paper(&z);
+        int paper = !has_start_token(&z);
         z.vocabulary = one_of(256, 257, 2 + below(300));
         z.pad_id = below(2) ? UINT32_MAX : below(z.vocabulary);
         z.end_id = z.vocabulary > 256 && below(2) ? 256 + below(z.vocabulary - 256) : UINT32_MAX;

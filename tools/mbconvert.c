@@ -2793,8 +2793,8 @@ static void recognise_names(struct conversion *c) {
     z->family = c->family->id;
     z->end_id = z->pad_id = UINT32_MAX;
     check_mamba(in);
-    if (is_paper(z)) z->n_stages = 2;
-    for (size_t i = 0; !is_paper(z) && i < sizeof numbered / sizeof *numbered; i++) {
+    if (!has_start_token(z)) z->n_stages = 2;
+    for (size_t i = 0; has_start_token(z) && i < sizeof numbered / sizeof *numbered; i++) {
         u32 n = count_numbered(in, expand(c, name, numbered[i], 0, 0));
         if (n > z->n_stages) z->n_stages = n;
     }
