@@ -659,23 +659,49 @@ static u64 tensor_data_bytes(const struct tensor *t) {
     return rows * round_up(cols, 4) + rows * 4;
 }
 
+typedef status (*tensor_visitor)(void *context, struct tensor *t);
+
+#define VISIT(role_, layer_, rows_, cols_)         \
+    do {                                           \
+        struct tensor t_ = {.role = role_,         \
+                            .stage = s,            \
+                            .layer = layer_,       \
+                            .rows = (u32)(rows_),  \
+                            .cols = (u32)(cols_)}; \
+        status r_ = visit(context, &t_);           \
+        if (r_) return r_;                         \
+    } while (0)
+
+static status each_layer_tensor(const struct sizes *z, u32 s, u32 l, tensor_visitor visit,
+                                void *context) {
+    const struct stage_sizes *g = &z->stage[s];
+    u32 start_token = (u32)has_start_token(z), biased = !start_token;
+    u32 inner = g->heads * g->head_dim;
+    u32 kv = (start_token ? g->heads : g->kv_heads) * g->head_dim;
+    VISIT(ROLE_ATTENTION_NORM, l, 1, g->dim);
+    if (biased) VISIT(ROLE_ATTENTION_NORM_BIAS, l, 1, g->dim);
+    VISIT(ROLE_QKV, l, inner + 2 * kv, g->dim);
+    if (biased) VISIT(ROLE_QKV_BIAS, l, 1, inner + 2 * kv);
+    if (g->flags & QK_NORM) VISIT(ROLE_QK_NORM, l, 4, g->head_dim);
+    VISIT(ROLE_ATTENTION_OUT, l, g->dim, inner);
+    if (biased) VISIT(ROLE_ATTENTION_OUT_BIAS, l, 1, g->dim);
+    VISIT(ROLE_FF_NORM, l, 1, g->dim);
+    if (biased) VISIT(ROLE_FF_NORM_BIAS, l, 1, g->dim);
+    VISIT(ROLE_FF_UP, l, g->ff_dim, g->dim);
+    VISIT(ROLE_FF_UP_BIAS, l, 1, g->ff_dim);
+    VISIT(ROLE_FF_DOWN, l, g->dim, g->ff_dim);
+    VISIT(ROLE_FF_DOWN_BIAS, l, 1, g->dim);
+    return MEGABYTE_OK;
+}
+
 /* Calls visit for every tensor that a model of these sizes has, in file order, with role, stage,
  * layer, rows and cols set; stops at the first status that is not OK. */
-static status each_tensor(const struct sizes *z, status (*visit)(void *context, struct tensor *t),
-                          void *context) {
-#define VISIT(role_, layer_, rows_, cols_)                                       \
-    do {                                                                         \
-        struct tensor t_ = {role_, s, layer_, 0, (u32)(rows_), (u32)(cols_), 0}; \
-        status r_ = visit(context, &t_);                                         \
-        if (r_) return r_;                                                       \
-    } while (0)
-    u32 fine = z->stage[z->n_stages - 1].dim;
-    u32 start_token = (u32)has_start_token(z), biased = !start_token;
+static status each_tensor(const struct sizes *z, tensor_visitor visit, void *context) {
+    u32 fine = z->stage[z->n_stages - 1].dim, start_token = (u32)has_start_token(z);
     u32 narrow = start_token ? 0 : byte_width(z);
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage_sizes *g = &z->stage[s];
-        u32 inner = g->heads * g->head_dim, last = s + 1 == z->n_stages, qk = QK_NORM & g->flags;
-        u32 kv = (start_token ? g->heads : g->kv_heads) * g->head_dim;
+        u32 last = s + 1 == z->n_stages;
         VISIT(ROLE_START, 0, 1, g->dim);
         if (g->flags & POSITION_LEARNED) VISIT(ROLE_POSITION, 0, g->positions, g->dim);
         if (g->flags & POSITION_ROTARY) VISIT(ROLE_ROTARY, 0, 1, g->head_dim / 2);
@@ -701,19 +727,8 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
             VISIT(ROLE_PATCH_NORM_OUT_BIAS, 0, 1, g->dim);
         }
         for (u32 l = 0; l < g->layers; l++) {
-            VISIT(ROLE_ATTENTION_NORM, l, 1, g->dim);
-            if (biased) VISIT(ROLE_ATTENTION_NORM_BIAS, l, 1, g->dim);
-            VISIT(ROLE_QKV, l, inner + 2 * kv, g->dim);
-            if (biased) VISIT(ROLE_QKV_BIAS, l, 1, inner + 2 * kv);
-            if (qk) VISIT(ROLE_QK_NORM, l, 4, g->head_dim);
-            VISIT(ROLE_ATTENTION_OUT, l, g->dim, inner);
-            if (biased) VISIT(ROLE_ATTENTION_OUT_BIAS, l, 1, g->dim);
-            VISIT(ROLE_FF_NORM, l, 1, g->dim);
-            if (biased) VISIT(ROLE_FF_NORM_BIAS, l, 1, g->dim);
-            VISIT(ROLE_FF_UP, l, g->ff_dim, g->dim);
-            VISIT(ROLE_FF_UP_BIAS, l, 1, g->ff_dim);
-            VISIT(ROLE_FF_DOWN, l, g->dim, g->ff_dim);
-            VISIT(ROLE_FF_DOWN_BIAS, l, 1, g->dim);
+            status r = each_layer_tensor(z, s, l, visit, context);
+            if (r) return r;
         }
         if (start_token || g->flags & FINAL_NORM) VISIT(ROLE_NORM, 0, 1, g->dim);
         if (g->flags & FINAL_NORM) VISIT(ROLE_NORM_BIAS, 0, 1, g->dim);
@@ -724,9 +739,9 @@ static status each_tensor(const struct sizes *z, status (*visit)(void *context, 
               g->dim); /* stage s+1's n rows at once; the finest stage's are the logits */
         VISIT(ROLE_NEXT_BIAS, 0, 1, next);
     }
-#undef VISIT
     return MEGABYTE_OK;
 }
+#undef VISIT
 
 /* Writing, for mbconvert (which includes this file) and the self-test: all of the header but its
  * two hashes, with the stage descriptors; and an entry of the tensor table. */
@@ -938,36 +953,8 @@ struct open_walk {
     int bind; /* 0: check against the table; 1: set the model's pointers */
 };
 
-static status open_tensor(void *context, struct tensor *t) {
-    struct open_walk *w = context;
-    megabyte_model *m = w->m;
-    const u8 *entry = m->file + w->at;
-    t->type = get32(entry + 8);
-    t->offset = w->expected;
-    if (get16(entry) != t->role || get16(entry + 2) != t->stage || get32(entry + 4) != t->layer ||
-        get32(entry + 12) != t->rows || get32(entry + 16) != t->cols || get32(entry + 20) ||
-        get64(entry + 24) != t->offset - m->data_offset)
-        return fail(w->error, MEGABYTE_CORRUPT, w->at,
-                    "tensor %u should be '%s' of stage %u layer %u, %u x %u at offset "
-                    "%llu, but the table says otherwise; convert the checkpoint again",
-                    w->index, role_names[t->role], t->stage, t->layer, t->rows, t->cols,
-                    (unsigned long long)(t->offset - m->data_offset));
-    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED
-                           : t->type != TYPE_F32)
-        return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8,
-                    "tensor %u ('%s'): storage type %u is not known to this "
-                    "version; update megabyte",
-                    w->index, role_names[t->role], t->type);
-    u64 bytes = tensor_data_bytes(t);
-    if (t->offset > m->file_bytes || bytes > m->file_bytes - t->offset)
-        return fail(w->error, MEGABYTE_TRUNCATED, t->offset,
-                    "tensor %u ('%s', %llu bytes) reaches beyond the file's end", w->index,
-                    role_names[t->role], (unsigned long long)bytes);
-    w->expected = round_up(t->offset + bytes, ALIGN);
-    w->at += TENSOR_BYTES;
-    w->index++;
-    if (!w->bind) return MEGABYTE_OK;
-
+/* Points the model at a tensor whose entry has been checked. */
+static void bind_tensor(megabyte_model *m, const struct tensor *t) {
     struct stage *g = &m->stage[t->stage];
     struct layer *l = g->layers +
                       (t->layer < g->size.layers ? t->layer : 0); /* 0: of no use to the role */
@@ -1019,6 +1006,38 @@ static status open_tensor(void *context, struct tensor *t) {
         g->macs += (u64)t->rows * t->cols;
         m->quantized |= t->type == TYPE_Q8_TILED ? 2 : 1;
     }
+}
+
+/* The next tensor: its entry is checked against what the sizes ask for, then bound if it is time. */
+static status open_tensor(void *context, struct tensor *t) {
+    struct open_walk *w = context;
+    megabyte_model *m = w->m;
+    const u8 *entry = m->file + w->at;
+    t->type = get32(entry + 8);
+    t->offset = w->expected;
+    if (get16(entry) != t->role || get16(entry + 2) != t->stage || get32(entry + 4) != t->layer ||
+        get32(entry + 12) != t->rows || get32(entry + 16) != t->cols || get32(entry + 20) ||
+        get64(entry + 24) != t->offset - m->data_offset)
+        return fail(w->error, MEGABYTE_CORRUPT, w->at,
+                    "tensor %u should be '%s' of stage %u layer %u, %u x %u at offset "
+                    "%llu, but the table says otherwise; convert the checkpoint again",
+                    w->index, role_names[t->role], t->stage, t->layer, t->rows, t->cols,
+                    (unsigned long long)(t->offset - m->data_offset));
+    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED
+                           : t->type != TYPE_F32)
+        return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8,
+                    "tensor %u ('%s'): storage type %u is not known to this "
+                    "version; update megabyte",
+                    w->index, role_names[t->role], t->type);
+    u64 bytes = tensor_data_bytes(t);
+    if (t->offset > m->file_bytes || bytes > m->file_bytes - t->offset)
+        return fail(w->error, MEGABYTE_TRUNCATED, t->offset,
+                    "tensor %u ('%s', %llu bytes) reaches beyond the file's end", w->index,
+                    role_names[t->role], (unsigned long long)bytes);
+    w->expected = round_up(t->offset + bytes, ALIGN);
+    w->at += TENSOR_BYTES;
+    w->index++;
+    if (w->bind) bind_tensor(m, t);
     return MEGABYTE_OK;
 }
 
@@ -1043,11 +1062,8 @@ static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, co
     return text + k + v + 2;
 }
 
-/* Everything that can be known without the weights. On success *z and the table's place are
- * right. */
-static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megabyte_error *e) {
-    const u8 *f = m->file;
-    u64 size = m->file_bytes;
+/* The fixed header: magic, versions, length, and the checksum over all tables. */
+static status check_header(const u8 *f, u64 size, struct sizes *z, megabyte_error *e) {
     u8 digest[32];
     if (size < 8 || memcmp(f, model_magic, 8))
         return fail(e, MEGABYTE_BAD_MAGIC, 0,
@@ -1081,6 +1097,10 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
         return fail(e, MEGABYTE_CORRUPT, 96,
                     "the checksum of the header and tables is wrong; copy or download the file "
                     "again");
+    return MEGABYTE_OK;
+}
+
+static status read_stages(const u8 *f, struct sizes *z, megabyte_error *e) {
     if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES) return check_sizes(z, e);
     for (u32 s = 0; s < z->n_stages; s++) {
         const u8 *d = f + HEADER_BYTES + s * STAGE_BYTES;
@@ -1099,8 +1119,34 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
                             "not know; update megabyte",
                             s);
     }
-    status r = check_sizes(z, e);
+    return check_sizes(z, e);
+}
+
+/* The metadata's entries, which fill [p, stop). */
+static status check_metadata(megabyte_model *m, const u8 *p, const u8 *stop, megabyte_error *e) {
+    const u8 *f = m->file;
+    if (stop - p < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
+    m->n_metadata = get32(p);
+    if (m->n_metadata > MAX_METADATA)
+        return fail(e, MEGABYTE_UNSUPPORTED, (u64)(p - f), "%u metadata entries; %d are possible",
+                    m->n_metadata, MAX_METADATA);
+    m->metadata = p += 4;
+    for (u32 i = 0; i < m->n_metadata; i++)
+        if (!(p = metadata_entry(p, stop, NULL, NULL)))
+            return fail(e, MEGABYTE_CORRUPT, (u64)(stop - f), "metadata entry %u is malformed", i);
+    if (p != stop)
+        return fail(e, MEGABYTE_CORRUPT, (u64)(p - f), "bytes are left over after the metadata");
+    return MEGABYTE_OK;
+}
+
+/* Everything that can be known without the weights. On success *z and the table's place are
+ * right. */
+static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megabyte_error *e) {
+    const u8 *f = m->file;
+    status r = check_header(f, m->file_bytes, z, e);
+    if (!r) r = read_stages(f, z, e);
     if (r) return r;
+    u32 tensors = get32(f + 44);
     /* Layers are bounded by the table that lists their tensors before anything is allocated for
      * them. */
     u64 layers = 0;
@@ -1116,19 +1162,8 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
         return fail(e, MEGABYTE_CORRUPT, 52,
                     "the header's pad id, end id or reserved field is wrong");
     *table = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES;
-    const u8 *p = f + *table + (u64)tensors * TENSOR_BYTES, *stop = p + metadata_bytes;
-    if (metadata_bytes < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
-    m->n_metadata = get32(p);
-    if (m->n_metadata > MAX_METADATA)
-        return fail(e, MEGABYTE_UNSUPPORTED, (u64)(p - f), "%u metadata entries; %d are possible",
-                    m->n_metadata, MAX_METADATA);
-    m->metadata = p += 4;
-    for (u32 i = 0; i < m->n_metadata; i++)
-        if (!(p = metadata_entry(p, stop, NULL, NULL)))
-            return fail(e, MEGABYTE_CORRUPT, (u64)(stop - f), "metadata entry %u is malformed", i);
-    if (p != stop)
-        return fail(e, MEGABYTE_CORRUPT, (u64)(p - f), "bytes are left over after the metadata");
-    return MEGABYTE_OK;
+    const u8 *metadata = f + *table + (u64)tensors * TENSOR_BYTES;
+    return check_metadata(m, metadata, metadata + get32(f + 48), e);
 }
 
 /* Big-endian hosts: floats of the copied file are turned round, in place, once. */
@@ -1147,21 +1182,9 @@ static status swap_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-/* m (on the stack) knows its file, which has been mapped or copied; on success *out is the finished
- * model. */
-static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_error *e) {
-    struct sizes *z = &m->sizes;
-    u64 table = 0;
-    status r = check_tables(m, z, &table, e);
-    if (r) return r;
-    m->data_offset = get64(m->file + 24);
-    struct open_walk walk = {m, e, table, m->data_offset, 0, 0};
-    r = each_tensor(z, open_tensor, &walk);
-    if (r) return r;
-    if (walk.expected != m->file_bytes)
-        return fail(e, MEGABYTE_CORRUPT, walk.expected,
-                    "bytes are left over after the last tensor");
-
+/* A copy of m with its stages' sizes, and room for their layers. NULL: out of memory. */
+static megabyte_model *new_model(megabyte_model *m, megabyte_error *e) {
+    const struct sizes *z = &m->sizes;
     u64 layers = 0;
     for (u32 s = 0; s < z->n_stages; s++) layers += z->stage[s].layers;
     struct arena a = {NULL, 0, 0};
@@ -1169,10 +1192,11 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     carve(&a, layers, sizeof(struct layer));
     u8 *memory = arena_fits(&a) ? m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN)
                                 : NULL;
-    if (!memory)
-        return fail(e, MEGABYTE_OUT_OF_MEMORY, 0,
-                    "out of memory for the model's tables (%llu bytes)",
-                    (unsigned long long)a.used);
+    if (!memory) {
+        fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for the model's tables (%llu bytes)",
+             (unsigned long long)a.used);
+        return NULL;
+    }
     m->allocated = (size_t)a.used;
     a.base = memory;
     a.used = 0;
@@ -1198,6 +1222,39 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
         g->layers = layer;
         layer += g->size.layers;
     }
+    return model;
+}
+
+/* The id names what decides the logits: sizes, tensors and their hash; not the metadata. The tables
+ * end at `end`. */
+static void name_model(megabyte_model *m, u64 end) {
+    u8 named[56], digest[32];
+    memcpy(named, m->file + 32, 16);
+    memcpy(named + 16, m->file + 52, 4);
+    memcpy(named + 20, m->file + 64, 32);
+    put32(named + 52, m->sizes.end_id); /* counts only where there is one */
+    sha256(named, m->sizes.end_id == UINT32_MAX ? 52 : 56, m->file + HEADER_BYTES,
+           end - HEADER_BYTES, digest);
+    memcpy(m->id, digest, sizeof m->id);
+}
+
+/* m (on the stack) knows its file, which has been mapped or copied; on success *out is the finished
+ * model. */
+static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_error *e) {
+    struct sizes *z = &m->sizes;
+    u64 table = 0;
+    status r = check_tables(m, z, &table, e);
+    if (r) return r;
+    m->data_offset = get64(m->file + 24);
+    struct open_walk walk = {.m = m, .error = e, .at = table, .expected = m->data_offset};
+    r = each_tensor(z, open_tensor, &walk);
+    if (r) return r;
+    if (walk.expected != m->file_bytes)
+        return fail(e, MEGABYTE_CORRUPT, walk.expected,
+                    "bytes are left over after the last tensor");
+
+    megabyte_model *model = new_model(m, e);
+    if (!model) return MEGABYTE_OUT_OF_MEMORY;
     walk.m = model;
     walk.at = table;
     walk.expected = m->data_offset;
@@ -1205,16 +1262,9 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     each_tensor(z, open_tensor, &walk);
     model->stage[0].cache_q8 = model->stage[0].layers[0].qkv.type == TYPE_Q8_TILED;
 
-    /* The id names what decides the logits: sizes, tensors and their hash; not the metadata. */
-    u8 named[56], digest[32];
-    memcpy(named, m->file + 32, 16);
-    memcpy(named + 16, m->file + 52, 4);
-    memcpy(named + 20, m->file + 64, 32);
-    put32(named + 52, z->end_id); /* counts only where there is one */
-    sha256(named, z->end_id == UINT32_MAX ? 52 : 56, m->file + HEADER_BYTES, walk.at - HEADER_BYTES,
-           digest);
-    memcpy(model->id, digest, sizeof model->id);
+    name_model(model, walk.at);
     if (BIG_ENDIAN_HOST) {
+        u8 digest[32];
         sha256(m->file + m->data_offset, m->file_bytes - m->data_offset, NULL, 0, digest);
         model->data_holds = !memcmp(digest, m->file + 64, 32);
         walk.at = table;
@@ -6762,17 +6812,17 @@ V va va_dot(va s, const u8 *w, const vq *x) {
     memcpy(&four, x, 4);
     int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
     uint8x16_t flip = vdupq_n_u8(128); /* weight + 128 -> signed weight */
-#define ROWS(m, i)                                                               \
+#define FOUR_ROWS(m, i)                                                          \
     do {                                                                         \
         int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * i), flip)); \
         s.lo.m = vpadalq_s16(s.lo.m, vmull_s8(vget_low_s8(v), vget_low_s8(b)));  \
         s.hi.m = vpadalq_s16(s.hi.m, vmull_high_s8(v, b));                       \
     } while (0)
-    ROWS(a, 0);
-    ROWS(b, 1);
-    ROWS(c, 2);
-    ROWS(d, 3);
-#undef ROWS
+    FOUR_ROWS(a, 0);
+    FOUR_ROWS(b, 1);
+    FOUR_ROWS(c, 2);
+    FOUR_ROWS(d, 3);
+#undef FOUR_ROWS
     return s;
 }
 V vi va_total(va s, i32 sum) {
@@ -6851,84 +6901,92 @@ V void vf_finish(vf y, float *to, const float *bias, int add) {
     vf_store(to, y);
 }
 
-/* One tile for four rows of x, or four tiles for one: at least four independent chains. */
+/* Four rows of x: one tile at a time is four independent chains. */
+static TARGETED void NAME(four_rows_f32)(const float *w, u64 stride, u32 tiles, u32 k,
+                                         const float *x, u64 ldx, float *y, u64 ldy,
+                                         const float *bias, int add) {
+    const float *x0 = x, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
+    u32 t = 0;
+    for (; TWO_TILES && t + 2 <= tiles; t += 2) { /* eight chains hide the adds' latency */
+        const float *p = w + t * stride, *b = bias ? bias + 16 * t : NULL;
+        vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+        for (u32 j = 0; j < k; j++, p += 16) {
+            vf v = vf_load(p), u = vf_load(p + stride), x0j = vf_set(x0[j]), x1j = vf_set(x1[j]),
+               x2j = vf_set(x2[j]), x3j = vf_set(x3[j]);
+            a0 = vf_add(a0, vf_mul(v, x0j));
+            b0 = vf_add(b0, vf_mul(u, x0j));
+            a1 = vf_add(a1, vf_mul(v, x1j));
+            b1 = vf_add(b1, vf_mul(u, x1j));
+            a2 = vf_add(a2, vf_mul(v, x2j));
+            b2 = vf_add(b2, vf_mul(u, x2j));
+            a3 = vf_add(a3, vf_mul(v, x3j));
+            b3 = vf_add(b3, vf_mul(u, x3j));
+        }
+        float *to = y + 16 * t;
+        vf_finish(a0, to, b, add);
+        vf_finish(a1, to + ldy, b, add);
+        vf_finish(a2, to + 2 * ldy, b, add);
+        vf_finish(a3, to + 3 * ldy, b, add);
+        to += 16;
+        if (b) b += 16;
+        vf_finish(b0, to, b, add);
+        vf_finish(b1, to + ldy, b, add);
+        vf_finish(b2, to + 2 * ldy, b, add);
+        vf_finish(b3, to + 3 * ldy, b, add);
+    }
+    for (; t < tiles; t++) {
+        const float *p = w + t * stride;
+        vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0;
+        for (u32 j = 0; j < k; j++, p += 16) {
+            vf v = vf_load(p);
+            a0 = vf_add(a0, vf_mul(v, vf_set(x0[j])));
+            a1 = vf_add(a1, vf_mul(v, vf_set(x1[j])));
+            a2 = vf_add(a2, vf_mul(v, vf_set(x2[j])));
+            a3 = vf_add(a3, vf_mul(v, vf_set(x3[j])));
+        }
+        float *to = y + 16 * t;
+        const float *b = bias ? bias + 16 * t : NULL;
+        vf_finish(a0, to, b, add);
+        vf_finish(a1, to + ldy, b, add);
+        vf_finish(a2, to + 2 * ldy, b, add);
+        vf_finish(a3, to + 3 * ldy, b, add);
+    }
+}
+
+/* One row: four tiles at a time. */
+static TARGETED void NAME(one_row_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x,
+                                       float *y, const float *bias, int add) {
+    u32 t = 0;
+    for (; t + 4 <= tiles; t += 4) {
+        const float *p = w + t * stride;
+        vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0;
+        for (u32 j = 0; j < k; j++, p += 16) {
+            vf v = vf_set(x[j]);
+            a0 = vf_add(a0, vf_mul(vf_load(p), v));
+            a1 = vf_add(a1, vf_mul(vf_load(p + stride), v));
+            a2 = vf_add(a2, vf_mul(vf_load(p + 2 * stride), v));
+            a3 = vf_add(a3, vf_mul(vf_load(p + 3 * stride), v));
+        }
+        float *to = y + 16 * t;
+        vf_finish(a0, to, bias ? bias + 16 * t : NULL, add);
+        vf_finish(a1, to + 16, bias ? bias + 16 * t + 16 : NULL, add);
+        vf_finish(a2, to + 32, bias ? bias + 16 * t + 32 : NULL, add);
+        vf_finish(a3, to + 48, bias ? bias + 16 * t + 48 : NULL, add);
+    }
+    for (; t < tiles; t++) {
+        const float *p = w + t * stride;
+        vf a0 = vf_set(0);
+        for (u32 j = 0; j < k; j++, p += 16) a0 = vf_add(a0, vf_mul(vf_load(p), vf_set(x[j])));
+        vf_finish(a0, y + 16 * t, bias ? bias + 16 * t : NULL, add);
+    }
+}
+
 static TARGETED void NAME(gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x,
                                     u64 ldx, u32 m, float *y, u64 ldy, const float *bias, int add) {
     u32 i = 0;
-    for (; i + 4 <= m; i += 4) {
-        const float *x0 = x + i * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
-        u32 t = 0;
-        for (; TWO_TILES && t + 2 <= tiles; t += 2) { /* eight chains hide the adds' latency */
-            const float *p = w + t * stride, *b = bias ? bias + 16 * t : NULL;
-            vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
-            for (u32 j = 0; j < k; j++, p += 16) {
-                vf v = vf_load(p), u = vf_load(p + stride), x0j = vf_set(x0[j]),
-                   x1j = vf_set(x1[j]), x2j = vf_set(x2[j]), x3j = vf_set(x3[j]);
-                a0 = vf_add(a0, vf_mul(v, x0j));
-                b0 = vf_add(b0, vf_mul(u, x0j));
-                a1 = vf_add(a1, vf_mul(v, x1j));
-                b1 = vf_add(b1, vf_mul(u, x1j));
-                a2 = vf_add(a2, vf_mul(v, x2j));
-                b2 = vf_add(b2, vf_mul(u, x2j));
-                a3 = vf_add(a3, vf_mul(v, x3j));
-                b3 = vf_add(b3, vf_mul(u, x3j));
-            }
-            float *to = y + i * ldy + 16 * t;
-            vf_finish(a0, to, b, add);
-            vf_finish(a1, to + ldy, b, add);
-            vf_finish(a2, to + 2 * ldy, b, add);
-            vf_finish(a3, to + 3 * ldy, b, add);
-            to += 16;
-            if (b) b += 16;
-            vf_finish(b0, to, b, add);
-            vf_finish(b1, to + ldy, b, add);
-            vf_finish(b2, to + 2 * ldy, b, add);
-            vf_finish(b3, to + 3 * ldy, b, add);
-        }
-        for (; t < tiles; t++) {
-            const float *p = w + t * stride;
-            vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0;
-            for (u32 j = 0; j < k; j++, p += 16) {
-                vf v = vf_load(p);
-                a0 = vf_add(a0, vf_mul(v, vf_set(x0[j])));
-                a1 = vf_add(a1, vf_mul(v, vf_set(x1[j])));
-                a2 = vf_add(a2, vf_mul(v, vf_set(x2[j])));
-                a3 = vf_add(a3, vf_mul(v, vf_set(x3[j])));
-            }
-            float *to = y + i * ldy + 16 * t;
-            const float *b = bias ? bias + 16 * t : NULL;
-            vf_finish(a0, to, b, add);
-            vf_finish(a1, to + ldy, b, add);
-            vf_finish(a2, to + 2 * ldy, b, add);
-            vf_finish(a3, to + 3 * ldy, b, add);
-        }
-    }
-    for (; i < m; i++) {
-        const float *x0 = x + i * ldx;
-        u32 t = 0;
-        for (; t + 4 <= tiles; t += 4) {
-            const float *p = w + t * stride;
-            vf a0 = vf_set(0), a1 = a0, a2 = a0, a3 = a0;
-            for (u32 j = 0; j < k; j++, p += 16) {
-                vf v = vf_set(x0[j]);
-                a0 = vf_add(a0, vf_mul(vf_load(p), v));
-                a1 = vf_add(a1, vf_mul(vf_load(p + stride), v));
-                a2 = vf_add(a2, vf_mul(vf_load(p + 2 * stride), v));
-                a3 = vf_add(a3, vf_mul(vf_load(p + 3 * stride), v));
-            }
-            float *to = y + i * ldy + 16 * t;
-            vf_finish(a0, to, bias ? bias + 16 * t : NULL, add);
-            vf_finish(a1, to + 16, bias ? bias + 16 * t + 16 : NULL, add);
-            vf_finish(a2, to + 32, bias ? bias + 16 * t + 32 : NULL, add);
-            vf_finish(a3, to + 48, bias ? bias + 16 * t + 48 : NULL, add);
-        }
-        for (; t < tiles; t++) {
-            const float *p = w + t * stride;
-            vf a0 = vf_set(0);
-            for (u32 j = 0; j < k; j++, p += 16) a0 = vf_add(a0, vf_mul(vf_load(p), vf_set(x0[j])));
-            vf_finish(a0, y + i * ldy + 16 * t, bias ? bias + 16 * t : NULL, add);
-        }
-    }
+    for (; i + 4 <= m; i += 4)
+        NAME(four_rows_f32)(w, stride, tiles, k, x + i * ldx, ldx, y + i * ldy, ldy, bias, add);
+    for (; i < m; i++) NAME(one_row_f32)(w, stride, tiles, k, x + i * ldx, y + i * ldy, bias, add);
 }
 
 /* y for one tile and one row, from its accumulators. */
