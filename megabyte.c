@@ -36,15 +36,15 @@
  *      (fp_enter, fp_leave).
  *
  * Sections 20 and 21 are compiled once per instruction set: section 6 includes this file again with
- * MEGABYTE_PASS naming it. */
-#ifndef MEGABYTE_PASS
+ * MEGABYTE_BACKEND naming it. */
+#ifndef MEGABYTE_BACKEND
 
 /* ================================================================================ 1 platform */
 
 /* Keep the compiler from re-ordering or fusing float arithmetic. gcc obeys per-file options (also
  * under -Ofast); clang obeys the pragma unless told -ffast-math, which cannot be undone from inside
  * a file: refuse. (Measured with gcc 12 and clang 14; engines test the result at creation, see
- * arithmetic_print.) */
+ * arithmetic_fingerprint.) */
 #if defined(__clang__)
 #if defined(__FAST_MATH__)
 #error "megabyte.c promises the same bits everywhere: compile it without -ffast-math / -Ofast"
@@ -391,21 +391,21 @@ uint32_t megabyte_version(void) { return MEGABYTE_VERSION_NUMBER; }
 const char *megabyte_status_string(megabyte_status s) {
     switch (s) {
     case MEGABYTE_OK: return "ok";
-    case MEGABYTE_INVALID_ARGUMENT: return "invalid argument";
-    case MEGABYTE_OUT_OF_MEMORY: return "out of memory";
-    case MEGABYTE_IO: return "file cannot be read";
-    case MEGABYTE_BAD_MAGIC: return "not a file of this kind";
-    case MEGABYTE_BAD_VERSION: return "made by another version";
-    case MEGABYTE_TRUNCATED: return "truncated";
-    case MEGABYTE_CORRUPT: return "corrupt";
-    case MEGABYTE_UNSUPPORTED: return "not supported by this build or CPU";
-    case MEGABYTE_WRONG_MODEL: return "belongs to another model";
-    case MEGABYTE_CAPACITY: return "out of the kept range, or the buffer is too small";
-    case MEGABYTE_ARITHMETIC: return "this build's floating-point arithmetic is not exact";
-    case MEGABYTE_LIMIT: return "more output than allowed";
-    case MEGABYTE_TRAILING_DATA: return "something else follows the compressed data";
-    case MEGABYTE_WRONG_PRIME: return "compressed with other priming bytes";
-    case MEGABYTE_CANCELLED: return "cancelled";
+    case MEGABYTE_ERROR_INVALID_ARGUMENT: return "invalid argument";
+    case MEGABYTE_ERROR_OUT_OF_MEMORY: return "out of memory";
+    case MEGABYTE_ERROR_IO: return "file cannot be read";
+    case MEGABYTE_ERROR_BAD_MAGIC: return "not a file of this kind";
+    case MEGABYTE_ERROR_BAD_VERSION: return "made by another version";
+    case MEGABYTE_ERROR_TRUNCATED: return "truncated";
+    case MEGABYTE_ERROR_CORRUPT: return "corrupt";
+    case MEGABYTE_ERROR_UNSUPPORTED: return "not supported by this build or CPU";
+    case MEGABYTE_ERROR_WRONG_MODEL: return "belongs to another model";
+    case MEGABYTE_ERROR_CAPACITY: return "out of the kept range, or the buffer is too small";
+    case MEGABYTE_ERROR_ARITHMETIC: return "this build's floating-point arithmetic is not exact";
+    case MEGABYTE_ERROR_LIMIT: return "more output than allowed";
+    case MEGABYTE_ERROR_TRAILING_DATA: return "something else follows the compressed data";
+    case MEGABYTE_ERROR_WRONG_DICTIONARY: return "compressed with another dictionary";
+    case MEGABYTE_ERROR_CANCELLED: return "cancelled";
     case MEGABYTE_END: return "the model ends the text here";
     }
     return "unknown status";
@@ -461,7 +461,7 @@ static status choose_allocator(megabyte_allocator *to, const megabyte_allocator 
     megabyte_allocator libc = {libc_alloc, libc_free, NULL};
     *to = from ? *from : libc;
     if (!to->alloc || !to->free)
-        return fail(e, MEGABYTE_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
+        return fail(e, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
     return MEGABYTE_OK;
 }
 
@@ -491,7 +491,7 @@ static status new_object(void **object, const megabyte_allocator *with, status s
         return fail(e, sized, 0, "%s of these sizes does not fit into the address space", what);
     *object = with->alloc(with->context, bytes, ALIGN);
     if (*object) return MEGABYTE_OK;
-    return fail(e, MEGABYTE_OUT_OF_MEMORY, 0,
+    return fail(e, MEGABYTE_ERROR_OUT_OF_MEMORY, 0,
                 "out of memory for %s (%llu bytes); a smaller batch or context "
                 "needs less",
                 what, (unsigned long long)bytes);
@@ -500,7 +500,8 @@ static status new_object(void **object, const megabyte_allocator *with, status s
 /* ================================================================================ 4 model file */
 
 /* models/README.md describes the file byte by byte. In short, little-endian throughout:
- *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 | tensors
+ *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 |
+ *   tensors
  * Everything before the data is covered by one SHA-256, the data by another. The tensors that must
  * be there, their order, sizes and offsets all follow from the stage descriptors (each_tensor): a
  * file is right or refused. */
@@ -564,8 +565,8 @@ enum role {
     ROLE_FF_DOWN,
     ROLE_FF_DOWN_BIAS,
     ROLE_NORM,
-    ROLE_NEXT,
-    ROLE_NEXT_BIAS,
+    ROLE_OUTPUT,
+    ROLE_OUTPUT_BIAS,
     ROLE_INPUT_ROTARY,
     ROLE_CONVOLUTION,
     ROLE_CONVOLUTION_BIAS,
@@ -596,8 +597,8 @@ static const char role_names[ROLE_COUNT][24] = {"start",
                                                 "feed-forward down",
                                                 "feed-forward down bias",
                                                 "norm",
-                                                "next",
-                                                "next bias",
+                                                "output",
+                                                "output bias",
                                                 "input rotary",
                                                 "convolution",
                                                 "convolution bias",
@@ -638,7 +639,7 @@ static u64 token_bytes(const struct sizes *z, u32 s) {
 
 static int is_matrix(u32 role) {
     return role == ROLE_PATCH || role == ROLE_QKV || role == ROLE_ATTENTION_OUT ||
-           role == ROLE_FF_UP || role == ROLE_FF_DOWN || role == ROLE_NEXT;
+           role == ROLE_FF_UP || role == ROLE_FF_DOWN || role == ROLE_OUTPUT;
 }
 
 static int has_start_token(const struct sizes *z) { return z->family <= FAMILY_MBLM; }
@@ -735,9 +736,9 @@ static status each_tensor(const struct sizes *z, tensor_visitor visit, void *con
         if (!start_token && !last)
             continue; /* the finest stage takes the output as it is, or by its `patch` */
         u32 next = last ? z->vocabulary : z->stage[s + 1].dim * z->stage[s + 1].positions;
-        VISIT(ROLE_NEXT, 0, next,
+        VISIT(ROLE_OUTPUT, 0, next,
               g->dim); /* stage s+1's n rows at once; the finest stage's are the logits */
-        VISIT(ROLE_NEXT_BIAS, 0, 1, next);
+        VISIT(ROLE_OUTPUT_BIAS, 0, 1, next);
     }
     return MEGABYTE_OK;
 }
@@ -796,34 +797,34 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
     u32 known = POSITION_LEARNED | POSITION_ROTARY, finest = s + 1 == z->n_stages;
     if (!g->dim || g->dim > MAX_WIDTH || !g->ff_dim || g->ff_dim > MAX_WIDTH || !g->heads ||
         !g->head_dim || (u64)g->heads * g->head_dim > MAX_WIDTH)
-        return fail(e, MEGABYTE_UNSUPPORTED, at,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at,
                     "stage %u: widths must be 1 to 65536 (dim %u, heads %u x %u, feed-forward %u)",
                     s, g->dim, g->heads, g->head_dim, g->ff_dim);
     if (!g->positions || g->positions > 1u << 24 || !g->layers || g->layers > 4096)
-        return fail(e, MEGABYTE_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s, g->layers,
-                    g->positions);
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at, "stage %u: %u layers, %u positions", s,
+                    g->layers, g->positions);
     if (has_start_token(z)) known |= INPUT_ROTARY;
     else known |= QK_NORM | FINAL_NORM;
     if (!has_start_token(z))
         known |= s ? PREVIOUS_BYTE | PATCH_PROJECTION | CONDITION_FIRST : COLUMN_SUM;
     if (g->flags & ~known)
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 24,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at + 24,
                     "stage %u: unknown options 0x%x; update megabyte", s, g->flags);
     if (((g->flags & POSITION_ROTARY) && g->head_dim % 2) ||
         ((g->flags & INPUT_ROTARY) && g->dim % 2))
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 12,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at + 12,
                     "stage %u: rotary positions need an even width, not %u", s,
                     g->flags & INPUT_ROTARY ? g->dim : g->head_dim);
     if (has_start_token(z)
             ? g->kv_heads || g->norm || g->activation || g->cross || g->convolution[0]
             : !g->kv_heads || g->heads % g->kv_heads || g->norm < NORM_LAYER ||
                   g->norm > NORM_DEVIATION || g->activation >= ACTIVATIONS)
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 28,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at + 28,
                     "stage %u: %u key and value heads, norm %u, activation "
                     "%u: not known to this version",
                     s, g->kv_heads, g->norm, g->activation);
     if (g->cross && (!finest || g->cross > g->positions || !(g->flags & POSITION_ROTARY)))
-        return fail(e, MEGABYTE_UNSUPPORTED, at + 40,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at + 40,
                     "stage %u: attention to %u positions of the patch "
                     "before needs as many, rotary ones, in the finest stage",
                     s, g->cross);
@@ -831,7 +832,7 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
         u32 width = g->convolution[i];
         if (width && (s || ended || width > 64 || (g->flags & COLUMN_SUM) ||
                       (u64)width * byte_width(z) > MAX_WIDTH))
-            return fail(e, MEGABYTE_UNSUPPORTED, at + 44 + 4 * i,
+            return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at + 44 + 4 * i,
                         "stage %u: a convolution of width %u", s, width);
         ended |= !width;
     }
@@ -841,19 +842,19 @@ static status check_stage(const struct sizes *z, u32 s, u64 at, megabyte_error *
 static status check_sizes(const struct sizes *z, megabyte_error *e) {
     u64 at = HEADER_BYTES, wide = 1;
     if (z->family < FAMILY_LUCIDRAINS || z->family > FAMILY_BGPT)
-        return fail(e, MEGABYTE_UNSUPPORTED, 36,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, 36,
                     "model family %u is not known to this version; update megabyte", z->family);
     if (z->n_stages < 2 || z->n_stages > (has_start_token(z) ? MEGABYTE_MAX_STAGES : 2))
-        return fail(e, MEGABYTE_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d",
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, 40, "%u stages; this version runs 2 to %d",
                     z->n_stages, has_start_token(z) ? MEGABYTE_MAX_STAGES : 2);
     if (z->vocabulary < 2 || z->vocabulary > MAX_WIDTH)
-        return fail(e, MEGABYTE_UNSUPPORTED, 32, "vocabulary of %u ids; 2 to 65536 are possible",
-                    z->vocabulary);
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, 32,
+                    "vocabulary of %u ids; 2 to 65536 are possible", z->vocabulary);
     for (u32 s = 1; s < z->n_stages; s++) { /* first: what checks of the stages above rely on */
         u32 n = z->stage[s].positions;
         wide *= n;
         if (!n || wide > MAX_WIDTH || (u64)n * z->stage[s].dim > 1u << 24)
-            return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + s * STAGE_BYTES + 20,
+            return fail(e, MEGABYTE_ERROR_UNSUPPORTED, HEADER_BYTES + s * STAGE_BYTES + 20,
                         "stage %u: patches of %llu bytes are not possible", s,
                         (unsigned long long)wide);
     }
@@ -864,17 +865,17 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
     const struct stage_sizes *g = z->stage, *fine = g + z->n_stages - 1;
     if (has_start_token(z)) {
         if (wide * fine->dim <= MAX_WIDTH) return MEGABYTE_OK;
-        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, HEADER_BYTES,
                     "a patch of %llu bytes x %u wide is beyond 65536", (unsigned long long)wide,
                     fine->dim);
     }
     u32 columns = g->flags & COLUMN_SUM, first = fine->flags & CONDITION_FIRST;
     if (g->positions < 2)
-        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES + 20,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, HEADER_BYTES + 20,
                     "a context of one patch is too short to slide");
     if (!columns != !first || (columns ? (u64)wide * z->vocabulary > 1u << 24 : g->dim % wide) ||
         (fine->flags & PATCH_PROJECTION ? columns : byte_width(z) != fine->dim))
-        return fail(e, MEGABYTE_UNSUPPORTED, HEADER_BYTES,
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, HEADER_BYTES,
                     "widths %u and %u of the stages don't fit together with patches of %llu bytes",
                     g->dim, fine->dim, (unsigned long long)wide);
     return MEGABYTE_OK;
@@ -911,7 +912,7 @@ struct stage {
     int cache_q8; /* keys and values are kept in int8 */
     u32 wide; /* `patch` reads as many: token_bytes * fine dim; shifted: byte_width */
     u64 bytes; /* token_bytes */
-    u32 outputs; /* width of a token's result: rows of `next`, or dim */
+    u32 outputs; /* width of a token's result: rows of `output`, or dim */
     u64 parameters, macs; /* macs: per token, of its matrices */
     const float *start; /* [dim] */
     const float *position; /* [positions, dim] or NULL */
@@ -926,8 +927,8 @@ struct stage {
     const float *out_weight, *out_bias; /* LayerNorm over [dim] */
     struct layer *layers;
     const float *norm, *norm_bias; /* [dim] or NULL */
-    struct matrix next; /* [positions * dim of stage s+1, dim]; finest: [vocabulary, dim] */
-    const float *next_bias;
+    struct matrix output; /* [positions * dim of stage s+1, dim]; finest: [vocabulary, dim] */
+    const float *output_bias;
 };
 struct megabyte_model {
     megabyte_allocator allocator;
@@ -983,11 +984,11 @@ static void bind_tensor(megabyte_model *m, const struct tensor *t) {
     case ROLE_FF_DOWN: l->down = x; break;
     case ROLE_FF_DOWN_BIAS: l->down_bias = vector; break;
     case ROLE_NORM: g->norm = vector; break;
-    case ROLE_NEXT:
-        g->next = x;
+    case ROLE_OUTPUT:
+        g->output = x;
         g->outputs = x.rows;
         break;
-    case ROLE_NEXT_BIAS: g->next_bias = vector; break;
+    case ROLE_OUTPUT_BIAS: g->output_bias = vector; break;
     case ROLE_INPUT_ROTARY: g->input_rotary = vector; break;
     case ROLE_CONVOLUTION: g->convolution[t->layer] = vector; break;
     case ROLE_CONVOLUTION_BIAS: g->convolution_bias[t->layer] = vector; break;
@@ -1008,7 +1009,8 @@ static void bind_tensor(megabyte_model *m, const struct tensor *t) {
     }
 }
 
-/* The next tensor: its entry is checked against what the sizes ask for, then bound if it is time. */
+/* The next tensor: its entry is checked against what the sizes ask for, then bound if it is time.
+ * */
 static status open_tensor(void *context, struct tensor *t) {
     struct open_walk *w = context;
     megabyte_model *m = w->m;
@@ -1018,20 +1020,20 @@ static status open_tensor(void *context, struct tensor *t) {
     if (get16(entry) != t->role || get16(entry + 2) != t->stage || get32(entry + 4) != t->layer ||
         get32(entry + 12) != t->rows || get32(entry + 16) != t->cols || get32(entry + 20) ||
         get64(entry + 24) != t->offset - m->data_offset)
-        return fail(w->error, MEGABYTE_CORRUPT, w->at,
+        return fail(w->error, MEGABYTE_ERROR_CORRUPT, w->at,
                     "tensor %u should be '%s' of stage %u layer %u, %u x %u at offset "
                     "%llu, but the table says otherwise; convert the checkpoint again",
                     w->index, role_names[t->role], t->stage, t->layer, t->rows, t->cols,
                     (unsigned long long)(t->offset - m->data_offset));
     if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED
                            : t->type != TYPE_F32)
-        return fail(w->error, MEGABYTE_UNSUPPORTED, w->at + 8,
+        return fail(w->error, MEGABYTE_ERROR_UNSUPPORTED, w->at + 8,
                     "tensor %u ('%s'): storage type %u is not known to this "
                     "version; update megabyte",
                     w->index, role_names[t->role], t->type);
     u64 bytes = tensor_data_bytes(t);
     if (t->offset > m->file_bytes || bytes > m->file_bytes - t->offset)
-        return fail(w->error, MEGABYTE_TRUNCATED, t->offset,
+        return fail(w->error, MEGABYTE_ERROR_TRUNCATED, t->offset,
                     "tensor %u ('%s', %llu bytes) reaches beyond the file's end", w->index,
                     role_names[t->role], (unsigned long long)bytes);
     w->expected = round_up(t->offset + bytes, ALIGN);
@@ -1066,17 +1068,18 @@ static const u8 *metadata_entry(const u8 *p, const u8 *end, const char **key, co
 static status check_header(const u8 *f, u64 size, struct sizes *z, megabyte_error *e) {
     u8 digest[32];
     if (size < 8 || memcmp(f, model_magic, 8))
-        return fail(e, MEGABYTE_BAD_MAGIC, 0,
+        return fail(e, MEGABYTE_ERROR_BAD_MAGIC, 0,
                     "not a megabyte model (.mb) file; checkpoints are converted by mbconvert");
     if (size < HEADER_BYTES)
-        return fail(e, MEGABYTE_TRUNCATED, size,
+        return fail(e, MEGABYTE_ERROR_TRUNCATED, size,
                     "the file ends inside its header; copy or download it again");
     if (get32(f + 8) != MEGABYTE_FORMAT_VERSION || get32(f + 12) != HEADER_BYTES)
-        return fail(e, MEGABYTE_BAD_VERSION, 8, "format version %u; this library reads version %d",
-                    get32(f + 8), MEGABYTE_FORMAT_VERSION);
+        return fail(e, MEGABYTE_ERROR_BAD_VERSION, 8,
+                    "format version %u; this library reads version %d", get32(f + 8),
+                    MEGABYTE_FORMAT_VERSION);
     u64 stated = get64(f + 16), data = get64(f + 24);
     if (stated != size)
-        return fail(e, stated > size ? MEGABYTE_TRUNCATED : MEGABYTE_CORRUPT, 16,
+        return fail(e, stated > size ? MEGABYTE_ERROR_TRUNCATED : MEGABYTE_ERROR_CORRUPT, 16,
                     "the file should have %llu bytes but "
                     "has %llu; copy or download it again",
                     (unsigned long long)stated, (unsigned long long)size);
@@ -1089,12 +1092,12 @@ static status check_header(const u8 *f, u64 size, struct sizes *z, megabyte_erro
     u64 end = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES + (u64)tensors * TENSOR_BYTES +
               metadata_bytes;
     if (data > size || data % ALIGN || end > data || round_up(end, ALIGN) != data)
-        return fail(e, MEGABYTE_CORRUPT, 24,
+        return fail(e, MEGABYTE_ERROR_CORRUPT, 24,
                     "the tables end at %llu but the data begins at %llu in a file of %llu bytes",
                     (unsigned long long)end, (unsigned long long)data, (unsigned long long)size);
     sha256(f, 96, f + HEADER_BYTES, data - HEADER_BYTES, digest);
     if (memcmp(digest, f + 96, 32))
-        return fail(e, MEGABYTE_CORRUPT, 96,
+        return fail(e, MEGABYTE_ERROR_CORRUPT, 96,
                     "the checksum of the header and tables is wrong; copy or download the file "
                     "again");
     return MEGABYTE_OK;
@@ -1114,7 +1117,7 @@ static status read_stages(const u8 *f, struct sizes *z, megabyte_error *e) {
         z->stage[s] = g;
         for (u32 i = 4 * STAGE_FIELDS; i < STAGE_BYTES; i++)
             if (d[i])
-                return fail(e, MEGABYTE_UNSUPPORTED, (u64)(d + i - f),
+                return fail(e, MEGABYTE_ERROR_UNSUPPORTED, (u64)(d + i - f),
                             "stage %u uses an option that this version does "
                             "not know; update megabyte",
                             s);
@@ -1125,17 +1128,19 @@ static status read_stages(const u8 *f, struct sizes *z, megabyte_error *e) {
 /* The metadata's entries, which fill [p, stop). */
 static status check_metadata(megabyte_model *m, const u8 *p, const u8 *stop, megabyte_error *e) {
     const u8 *f = m->file;
-    if (stop - p < 4) return fail(e, MEGABYTE_CORRUPT, 48, "the metadata is cut short");
+    if (stop - p < 4) return fail(e, MEGABYTE_ERROR_CORRUPT, 48, "the metadata is cut short");
     m->n_metadata = get32(p);
     if (m->n_metadata > MAX_METADATA)
-        return fail(e, MEGABYTE_UNSUPPORTED, (u64)(p - f), "%u metadata entries; %d are possible",
-                    m->n_metadata, MAX_METADATA);
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, (u64)(p - f),
+                    "%u metadata entries; %d are possible", m->n_metadata, MAX_METADATA);
     m->metadata = p += 4;
     for (u32 i = 0; i < m->n_metadata; i++)
         if (!(p = metadata_entry(p, stop, NULL, NULL)))
-            return fail(e, MEGABYTE_CORRUPT, (u64)(stop - f), "metadata entry %u is malformed", i);
+            return fail(e, MEGABYTE_ERROR_CORRUPT, (u64)(stop - f),
+                        "metadata entry %u is malformed", i);
     if (p != stop)
-        return fail(e, MEGABYTE_CORRUPT, (u64)(p - f), "bytes are left over after the metadata");
+        return fail(e, MEGABYTE_ERROR_CORRUPT, (u64)(p - f),
+                    "bytes are left over after the metadata");
     return MEGABYTE_OK;
 }
 
@@ -1154,12 +1159,12 @@ static status check_tables(megabyte_model *m, struct sizes *z, u64 *table, megab
     u32 count = 0;
     if (layers * 8 <= tensors) each_tensor(z, count_tensor, &count);
     if (count != tensors)
-        return fail(e, MEGABYTE_CORRUPT, 44,
+        return fail(e, MEGABYTE_ERROR_CORRUPT, 44,
                     "%u tensors are listed, but a model of these sizes has another number",
                     tensors);
     if (get32(f + 60) || (z->pad_id != UINT32_MAX && z->pad_id >= z->vocabulary) ||
         (z->end_id != UINT32_MAX && (z->end_id >= z->vocabulary || z->end_id < 256)))
-        return fail(e, MEGABYTE_CORRUPT, 52,
+        return fail(e, MEGABYTE_ERROR_CORRUPT, 52,
                     "the header's pad id, end id or reserved field is wrong");
     *table = HEADER_BYTES + (u64)z->n_stages * STAGE_BYTES;
     const u8 *metadata = f + *table + (u64)tensors * TENSOR_BYTES;
@@ -1193,8 +1198,8 @@ static megabyte_model *new_model(megabyte_model *m, megabyte_error *e) {
     u8 *memory = arena_fits(&a) ? m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN)
                                 : NULL;
     if (!memory) {
-        fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for the model's tables (%llu bytes)",
-             (unsigned long long)a.used);
+        fail(e, MEGABYTE_ERROR_OUT_OF_MEMORY, 0,
+             "out of memory for the model's tables (%llu bytes)", (unsigned long long)a.used);
         return NULL;
     }
     m->allocated = (size_t)a.used;
@@ -1250,11 +1255,11 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     r = each_tensor(z, open_tensor, &walk);
     if (r) return r;
     if (walk.expected != m->file_bytes)
-        return fail(e, MEGABYTE_CORRUPT, walk.expected,
+        return fail(e, MEGABYTE_ERROR_CORRUPT, walk.expected,
                     "bytes are left over after the last tensor");
 
     megabyte_model *model = new_model(m, e);
-    if (!model) return MEGABYTE_OUT_OF_MEMORY;
+    if (!model) return MEGABYTE_ERROR_OUT_OF_MEMORY;
     walk.m = model;
     walk.at = table;
     walk.expected = m->data_offset;
@@ -1286,7 +1291,8 @@ static status copy_file(megabyte_model *m, megabyte_error *e) {
                   ? m->allocator.alloc(m->allocator.context, (size_t)m->file_bytes, ALIGN)
                   : NULL;
     if (m->copy) return MEGABYTE_OK;
-    return fail(e, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a copy of the file (%llu bytes)",
+    return fail(e, MEGABYTE_ERROR_OUT_OF_MEMORY, 0,
+                "out of memory for a copy of the file (%llu bytes)",
                 (unsigned long long)m->file_bytes);
 }
 
@@ -1297,9 +1303,9 @@ megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *d
     clear_error(error);
     if (model) *model = NULL;
     if (!model || !data)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and data must not be NULL");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "model and data must not be NULL");
     if ((uintptr_t)data % ALIGN)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "the model's bytes must be aligned to 64 (say _Alignas(64))");
     memset(&m, 0, sizeof m);
     status r = choose_allocator(&m.allocator, allocator, error);
@@ -1322,15 +1328,15 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
     struct stat st; /* O_NONBLOCK: opening a pipe must not wait; it is refused below */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
+        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be opened; is the path right?", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 0) {
         close(fd);
-        return fail(e, MEGABYTE_IO, 0, "%.120s: not a regular file", path);
+        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: not a regular file", path);
     }
     m->file_bytes = (u64)st.st_size;
     if (m->file_bytes < 8 || m->file_bytes > SIZE_MAX / 2) {
         close(fd);
-        return fail(e, m->file_bytes < 8 ? MEGABYTE_BAD_MAGIC : MEGABYTE_UNSUPPORTED, 0,
+        return fail(e, m->file_bytes < 8 ? MEGABYTE_ERROR_BAD_MAGIC : MEGABYTE_ERROR_UNSUPPORTED, 0,
                     "%.120s: %llu bytes cannot be a megabyte model (.mb) file here", path,
                     (unsigned long long)m->file_bytes);
     }
@@ -1338,7 +1344,7 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
     close(fd);
     if (m->mapping == MAP_FAILED) {
         m->mapping = NULL;
-        return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be mapped into memory", path);
+        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be mapped into memory", path);
     }
     m->file = m->mapping;
     if (!BIG_ENDIAN_HOST) return MEGABYTE_OK;
@@ -1354,15 +1360,16 @@ static status load_file(megabyte_model *m, const char *path, megabyte_error *e) 
     FILE *f = fopen(path, "rb");
     status r = MEGABYTE_OK;
     long size = -1;
-    if (!f) return fail(e, MEGABYTE_IO, 0, "%.120s: cannot be opened; is the path right?", path);
+    if (!f)
+        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be opened; is the path right?", path);
     if (!fseek(f, 0, SEEK_END)) size = ftell(f);
     m->file_bytes = (u64)size;
     if (size < 0 || fseek(f, 0, SEEK_SET))
-        r = fail(e, MEGABYTE_IO, 0, "%.120s: cannot be read", path);
+        r = fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be read", path);
     if (!r) r = copy_file(m, e);
     m->file = m->copy;
     if (!r && fread(m->copy, 1, (size_t)size, f) != (size_t)size)
-        r = fail(e, MEGABYTE_IO, 0, "%.120s: cannot be read", path);
+        r = fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be read", path);
     fclose(f);
     return r;
 #endif
@@ -1375,12 +1382,12 @@ megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
     clear_error(error);
     if (model) *model = NULL;
     if (!model || !path)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model and path must not be NULL");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "model and path must not be NULL");
     memset(&m, 0, sizeof m);
     status r = choose_allocator(&m.allocator, allocator, error);
     if (r) return r;
 #if defined(MEGABYTE_NO_FILE)
-    return fail(error, MEGABYTE_UNSUPPORTED, 0,
+    return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
                 "built with MEGABYTE_NO_FILE: use megabyte_model_open_memory");
 #else
     if (!(r = load_file(&m, path, error))) r = finish_opening(model, &m, error);
@@ -1399,7 +1406,7 @@ void megabyte_model_close(megabyte_model *model) {
 megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_error *error) {
     u8 digest[32];
     clear_error(error);
-    if (!model) return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "model must not be NULL");
+    if (!model) return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "model must not be NULL");
     int holds = model->data_holds; /* big-endian hosts looked before they turned the floats round */
     if (!BIG_ENDIAN_HOST) {
         sha256(model->file + model->data_offset, model->file_bytes - model->data_offset, NULL, 0,
@@ -1407,7 +1414,7 @@ megabyte_status megabyte_model_verify(const megabyte_model *model, megabyte_erro
         holds = !memcmp(digest, model->file + 64, 32);
     }
     if (!holds)
-        return fail(error, MEGABYTE_CORRUPT, model->data_offset,
+        return fail(error, MEGABYTE_ERROR_CORRUPT, model->data_offset,
                     "the weights do not match their checksum; copy or "
                     "download the file again");
     return MEGABYTE_OK;
@@ -1632,14 +1639,14 @@ struct mix_kernels {
 #define MAGIC_BITS 0x4b400000
 
 /* The preprocessor knows no enums: the instruction sets' numbers once more. */
-#define PASS_PLAIN 1
-#define PASS_AVX2 2
-#define PASS_AVX512_VNNI 3
-#define PASS_NEON 4
-#define PASS_NEON_DOT 5
-_Static_assert(PASS_PLAIN == MEGABYTE_ISA_PLAIN && PASS_AVX2 == MEGABYTE_ISA_AVX2 &&
-                   PASS_AVX512_VNNI == MEGABYTE_ISA_AVX512_VNNI && PASS_NEON == MEGABYTE_ISA_NEON &&
-                   PASS_NEON_DOT == MEGABYTE_ISA_NEON_DOT,
+#define BACKEND_PLAIN 1
+#define BACKEND_AVX2 2
+#define BACKEND_AVX512_VNNI 3
+#define BACKEND_NEON 4
+#define BACKEND_NEON_DOT 5
+_Static_assert(BACKEND_PLAIN == MEGABYTE_ISA_PLAIN && BACKEND_AVX2 == MEGABYTE_ISA_AVX2 &&
+                   BACKEND_AVX512_VNNI == MEGABYTE_ISA_AVX512_VNNI &&
+                   BACKEND_NEON == MEGABYTE_ISA_NEON && BACKEND_NEON_DOT == MEGABYTE_ISA_NEON_DOT,
                "passes are named by megabyte_isa");
 
 /* Sections 20 and 21, at the end of this file, once per instruction set. MEGABYTE_SELF is this
@@ -1647,18 +1654,18 @@ _Static_assert(PASS_PLAIN == MEGABYTE_ISA_PLAIN && PASS_AVX2 == MEGABYTE_ISA_AVX
 #ifndef MEGABYTE_SELF
 #define MEGABYTE_SELF "megabyte.c"
 #endif
-#define MEGABYTE_PASS PASS_PLAIN
+#define MEGABYTE_BACKEND BACKEND_PLAIN
 #include MEGABYTE_SELF
 #if HAVE_X86
-#define MEGABYTE_PASS PASS_AVX2
+#define MEGABYTE_BACKEND BACKEND_AVX2
 #include MEGABYTE_SELF
-#define MEGABYTE_PASS PASS_AVX512_VNNI
+#define MEGABYTE_BACKEND BACKEND_AVX512_VNNI
 #include MEGABYTE_SELF
 #endif
 #if HAVE_NEON
-#define MEGABYTE_PASS PASS_NEON
+#define MEGABYTE_BACKEND BACKEND_NEON
 #include MEGABYTE_SELF
-#define MEGABYTE_PASS PASS_NEON_DOT
+#define MEGABYTE_BACKEND BACKEND_NEON_DOT
 #include MEGABYTE_SELF
 #endif
 
@@ -1731,12 +1738,12 @@ const char *megabyte_isa_name(megabyte_isa isa) {
 
 /* A build or machine whose arithmetic is not IEEE single (fused, re-ordered, extended or flushed)
  * computes other bits here. Cheap enough for every engine; megabyte_self_test does more. */
-static u32 arithmetic_print(const struct kernels *k) {
+static u32 arithmetic_fingerprint(const struct kernels *k) {
     enum { N = 40, M = 5 };
     float x[48], w[3 * N * 16], y[M * 48], bias[48], g[48];
     u8 tiles[3 * N * 16];
     u64 q[M][48 / 4]; /* room for 48 elements of 2 bytes, aligned for anything */
-    u32 seed = 1, print = 2166136261u;
+    u32 seed = 1, fingerprint = 2166136261u;
     i32 sum[M];
     float scale[M];
     for (u32 i = 0; i < 3 * N * 16; i++) {
@@ -1779,13 +1786,13 @@ static u32 arithmetic_print(const struct kernels *k) {
     y[196] = (float)(cosine * 1e3 - (double)(float)(cosine * 1e3));
     for (u32 i = 0; i < 40; i++) { /* divisions that must not become products */
         k->quantize(w + 16 * i, 16, q[0], &sum[0], &scale[0]);
-        print = (print ^ f32_to_bits(scale[0])) * 16777619u;
+        fingerprint = (fingerprint ^ f32_to_bits(scale[0])) * 16777619u;
     }
     for (u32 i = 0; i < M * 48; i++)
-        if (i % 48 < 37) print = (print ^ f32_to_bits(y[i])) * 16777619u;
-    return print;
+        if (i % 48 < 37) fingerprint = (fingerprint ^ f32_to_bits(y[i])) * 16777619u;
+    return fingerprint;
 }
-#define ARITHMETIC_PRINT 0x4c71d348u
+#define ARITHMETIC_FINGERPRINT 0x4c71d348u
 
 /* ================================================================================ 8 threads */
 
@@ -1970,7 +1977,8 @@ static int pool_start(struct pool *p) {
 
 /* =================================================================================== 9 objects */
 
-/* Engine, stream, and what a call asks of them: job -> piece of a job -> row, a token of a batch. */
+/* Engine, stream, and what a call asks of them: job -> piece of a job -> row, a token of a batch.
+ * */
 
 /* A sequence's keys and values, per layer, for up to `cap` positions. Both are kept as the matrix
  * kernels read matrices, so that q.k and p.v are matrix products whose bits do not depend on how
@@ -2020,7 +2028,7 @@ struct megabyte_stream {
     u64 oldest; /* the first byte that `history` still holds */
     u8 *history; /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
     u64 history_bytes;
-    float *start; /* [dim] stage 0's start vector, where it depends on the type of file; or NULL */
+    float *start; /* [dim] stage 0's start vector, where it depends on the file type; or NULL */
     struct cache global; /* of stage 0 */
     float *ring; /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
     struct cache slot[MEGABYTE_MAX_STAGES]
@@ -2037,7 +2045,7 @@ struct megabyte_stream {
      * the states before this one, also after rewinds */
     u64 high;
     float *condition
-        /* stages but the finest: the current token's projection [next.rows] */
+        /* stages but the finest: the current token's projection [output.rows] */
         [MEGABYTE_MAX_STAGES];
     float *logits; /* [V] */
     u8 *cleared_from, *cleared_to; /* what lies between them is cleared by a reset */
@@ -2064,7 +2072,7 @@ struct job {
 
 /* The part of a job that one round computes: window-relative bytes [t0, t1), tokens [f0, f1) of the
  * finest stage. Stage s has its tokens [g0, g1) begin in there (their results: rows c0 ... of
- * engine->next[s]). */
+ * engine->outputs[s]). */
 struct piece {
     struct job *job;
     int want; /* the job's, or what a slide needs */
@@ -2110,14 +2118,15 @@ struct megabyte_engine {
     struct cache
         start[MEGABYTE_MAX_STAGES]; /* stages >= 1: the start token's keys and values ... */
     float *start_shift[MEGABYTE_MAX_STAGES]; /* ... its shift state ... */
-    float *start_next
+    float *start_output
         [MEGABYTE_MAX_STAGES]; /* ... and what it projects to; finest: the first byte's logits */
     float *angle
         [MEGABYTE_MAX_STAGES]; /* rotary, stages >= 1: [positions + 1][cos, sin][head_dim / 2] */
     /* stages >= 1: one layer's room for each sequence that lives within a pass, a layer's stride
      * apart */
     struct cache slots[MEGABYTE_MAX_STAGES];
-    float *next[MEGABYTE_MAX_STAGES]; /* stages but the finest: projections of a round's tokens */
+    float
+        *outputs[MEGABYTE_MAX_STAGES]; /* stages but the finest: projections of a round's tokens */
 
     /* the running pass */
     u32 stage, m;
@@ -2142,7 +2151,7 @@ struct megabyte_engine {
     float *ones; /* [widest head]: the scales of v8's rows */
     u32 n_slots; /* of `slots`, in use */
     struct piece *pieces; /* [batch], of the running round */
-    struct job *jobs; /* [batch], of megabyte_step_batch */
+    struct job *jobs; /* [batch], of megabyte_stream_step_batch */
     u32 *kept; /* [kept_bytes][KEPT_WORDS]: room for what a job's `scored` keeps of each byte */
     u64 kept_bytes;
 };
@@ -2451,7 +2460,7 @@ static void copy_keys(const struct stage *g, const struct cache *from, u32 from_
     }
 }
 
-/* Sums of gemm_q8 must fit: 255 * 127 * 65536 < 2^31. Longer sums over positions are taken in
+/* Sums of gemm_q8 must fit: 255 * 127 * 65536 < 2^31. Longer sums over positions are consumed in
  * parts. */
 #define MOST_SUMMED 65536u
 
@@ -2472,7 +2481,7 @@ struct attention {
     /* int8: */
     i32 *total; /* [2 QUERIES][side_stride]: sums of quantized weights times values */
     u8 *quant; /* [2 QUERIES][ld_quant]: quantized queries; high, low parts of a block's weights */
-    u32 block; /* positions whose weights are quantized at a time */
+    u32 block_size; /* positions whose weights are quantized at a time */
     u64 ld_quant;
     i32 q_sum[2 * QUERIES];
     float most[QUERIES][16], lane[QUERIES][16], largest[QUERIES];
@@ -2512,8 +2521,9 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
     const float *v_scale = c->v_scale + w->scale_at;
     u32 rows = w->rows;
     memset(w->total, 0, (size_t)(2 * rows * e->side_stride) * sizeof *w->total);
-    for (u32 at = from; at < from + part; at += w->block) {
-        u32 n = min32(from + part - at, w->block), n4 = (u32)round_up(min32(w->keys - at, n), 4);
+    for (u32 at = from; at < from + part; at += w->block_size) {
+        u32 n = min32(from + part - at, w->block_size),
+            n4 = (u32)round_up(min32(w->keys - at, n), 4);
         const u8 *v = c->v8 + w->v_at + (u64)at * 16;
         for (u32 r = 0; r < rows; r++) {
             i32 two[2];
@@ -2533,9 +2543,9 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
  * floats are summed in the order of positions, so blocks change no bit. */
 static void attend_q8(megabyte_engine *e, const struct stage *g, struct attention *w) {
     u32 d = g->size.head_dim;
-    w->block = w->rows == 1 ? 8 * KEY_BLOCK
-                            : KEY_BLOCK; /* a query alone waits for memory: long streams */
-    w->ld_quant = e->q_stride / 2 * (w->block / KEY_BLOCK);
+    w->block_size = w->rows == 1 ? 8 * KEY_BLOCK
+                                 : KEY_BLOCK; /* a query alone waits for memory: long streams */
+    w->ld_quant = e->q_stride / 2 * (w->block_size / KEY_BLOCK);
     score_keys(e, g, w);
     for (u32 from = 0; from < w->keys; from += MOST_SUMMED) {
         u32 part = min32(w->keys16 - from, MOST_SUMMED);
@@ -2623,7 +2633,7 @@ static double code_length(const megabyte_engine *e, float *logits, u32 n, u8 byt
  * finite. */
 static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     struct row *r = &e->rows[i];
-    float *a = g->next.data ? e->a + i * e->ld_a : e->n + i * e->ld_n;
+    float *a = g->output.data ? e->a + i * e->ld_a : e->n + i * e->ld_n;
     u32 n = g->outputs;
     if (!r->out && r->target < 0) return;
     if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n);
@@ -2708,7 +2718,7 @@ static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l,
 
 /* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
  * Within a phase a thread writes only the rows, output columns or heads that it has claimed.
- *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = next(norm(x)) */
+ *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = output(norm(x)) */
 static void pass(void *context) {
     megabyte_engine *e = context;
     const struct stage *g = &e->model->stage[e->stage];
@@ -2727,9 +2737,10 @@ static void pass(void *context) {
         memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
         if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
         MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
-        if (g->next.data) prepare(e, &g->next, i, n);
+        if (g->output.data) prepare(e, &g->output, i, n);
     }
-    if (g->next.data) multiply(e, phase, &g->next, e->n, e->ld_n, e->a, e->ld_a, g->next_bias, 0);
+    if (g->output.data)
+        multiply(e, phase, &g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0);
     ROWS(p) deliver(e, g, i);
 }
 #define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
@@ -2761,9 +2772,9 @@ static void run_pass(megabyte_engine *e) {
 /* The projection of stage s's token g, as the tokens below it see it. */
 static const float *condition_of(const megabyte_engine *e, const struct piece *p, u32 s, u64 g) {
     const struct stage *stage = &e->model->stage[s];
-    if (s && g % stage->size.positions == 0) return e->start_next[s];
+    if (s && g % stage->size.positions == 0) return e->start_output[s];
     if (g < p->g0[s]) return p->job->stream->condition[s];
-    return e->next[s] + (p->c0[s] + (g - p->g0[s])) * stage->outputs;
+    return e->outputs[s] + (p->c0[s] + (g - p->g0[s])) * stage->outputs;
 }
 
 /* The first row of a sequence that attends across patches: finds the sequence before it, in this
@@ -2810,8 +2821,8 @@ static void place_patch(const struct stage *g, struct row *r, u64 index) {
 }
 
 /* The first row of a sequence of stage s in this pass. A sequence that begins and ends within the
- * pass (`room` rows can follow) lives in a slot of the engine, one layer's room, used again for each
- * layer; any other in the stream's own. */
+ * pass (`room` rows can follow) lives in a slot of the engine, one layer's room, used again for
+ * each layer; any other in the stream's own. */
 static void place_sequence(megabyte_engine *e, u32 i, u32 s, u64 room) {
     const struct stage *g = &e->model->stage[s];
     struct row *r = &e->rows[i];
@@ -2916,7 +2927,7 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
             if (finest)
                 aim_row(r, p, p->begin + (index + 1 - g->shifted - p->t0),
                         e->model->sizes.vocabulary);
-            else r->out = e->next[s] + (p->c0[s] + (index - p->g0[s])) * g->outputs;
+            else r->out = e->outputs[s] + (p->c0[s] + (index - p->g0[s])) * g->outputs;
             if (e->m == e->batch) run_pass(e);
         }
     }
@@ -3038,7 +3049,7 @@ static status check_engine_options(const megabyte_engine_options *from, megabyte
     if (!to->threads) to->threads = defaults.threads;
     if (!to->batch) to->batch = defaults.batch;
     if (to->threads > 256 || to->batch > 4096)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "threads must be 1 to 256 (%u), batch 1 to 4096 (%u)", to->threads, to->batch);
     return MEGABYTE_OK;
 }
@@ -3082,7 +3093,7 @@ static void stage_layout(megabyte_engine *e, struct arena *a, u32 s, struct widt
     u64 b = e->batch, keys = (u64)last + 1 + g->size.cross, sequence = last + g->shifted;
     w->x = max64(w->x, g->size.dim);
     w->a = max64(w->a, max64(g->inner + 2 * (u64)g->kv_inner, max64(g->size.ff_dim, g->size.dim)));
-    w->a = max64(w->a, g->next.rows);
+    w->a = max64(w->a, g->output.rows);
     w->n = max64(w->n, max64(g->inner, max64(g->patch.data ? g->wide : 0, g->size.dim)));
     w->n = max64(w->n, g->size.ff_dim); /* quantized only, but one stride serves */
     w->keys = max64(w->keys, keys);
@@ -3092,14 +3103,14 @@ static void stage_layout(megabyte_engine *e, struct arena *a, u32 s, struct widt
     if (s && g->start_token) {
         e->start[s] = carve_cache(a, g, 1, g->size.layers);
         e->start_shift[s] = carve_floats(a, shift_floats(g), 1);
-        e->start_next[s] = carve_floats(a, g->next.rows, 1);
+        e->start_output[s] = carve_floats(a, g->output.rows, 1);
     }
     if (g->rotary && s && !g->size.cross && (last + 1) * (u64)g->size.head_dim <= MOST_ANGLES)
         e->angle[s] = carve_floats(a, last + 1, g->size.head_dim);
     else if (g->rotary) w->angles = max64(w->angles, g->size.head_dim);
     if (s + 1 < z->n_stages) /* a round's tokens: see run_jobs */
-        e->next[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b,
-                                  g->outputs);
+        e->outputs[s] = carve_floats(a, s ? b * (model->stage[0].bytes / g->bytes + 1) : b,
+                                     g->outputs);
     for (u32 c = 0; c < MAX_CONVOLUTIONS && g->convolution[c]; c++)
         e->bytes_stride += (c ? 0 : g->bytes * g->wide) +
                            (u64)(g->size.convolution[c] - 1) * g->wide;
@@ -3164,7 +3175,7 @@ static void run_start_tokens(megabyte_engine *e) {
         r->start = 1;
         r->cache = e->start[s];
         r->shift_to = e->start_shift[s];
-        r->out = e->start_next[s];
+        r->out = e->start_output[s];
         r->target = -1;
         e->stage = s;
         e->m = 1;
@@ -3177,12 +3188,12 @@ megabyte_status megabyte_engine_size(const megabyte_model *model,
     megabyte_engine_options o;
     megabyte_engine e;
     struct arena a = {NULL, 0, 0};
-    if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = check_engine_options(options, &o, NULL);
     if (r) return r;
     memset(&e, 0, sizeof e);
     engine_layout(&e, &a, model, &o);
-    if (!arena_fits(&a)) return MEGABYTE_OUT_OF_MEMORY;
+    if (!arena_fits(&a)) return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)a.used;
     return MEGABYTE_OK;
 }
@@ -3200,22 +3211,22 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     clear_error(error);
     if (engine) *engine = NULL;
     if (!engine || !model)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "engine and model must not be NULL");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "engine and model must not be NULL");
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_engine_options(options, &o, error);
     if (r) return r;
     struct kernels kernels;
     if (!find_kernels(o.isa, &kernels))
-        return fail(error, MEGABYTE_UNSUPPORTED, 0,
+        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
                     "this CPU or build lacks the instruction set '%s'", megabyte_isa_name(o.isa));
     fp_enter(&fp);
-    u32 print = arithmetic_print(&kernels);
+    u32 fingerprint = arithmetic_fingerprint(&kernels);
     fp_leave(&fp);
-    if (print != ARITHMETIC_PRINT)
-        return fail(error, MEGABYTE_ARITHMETIC, 0,
-                    "this build's floating point is not IEEE single precision (print %08x "
+    if (fingerprint != ARITHMETIC_FINGERPRINT)
+        return fail(error, MEGABYTE_ERROR_ARITHMETIC, 0,
+                    "this build's floating point is not IEEE single precision (fingerprint %08x "
                     "on %s); compile megabyte.c without fast-math or unusual FP flags",
-                    print, megabyte_isa_name(kernels.isa));
+                    fingerprint, megabyte_isa_name(kernels.isa));
     r = megabyte_engine_size(model, &o, &bytes);
     if ((r = new_object(&memory, &with, r, bytes, "an engine", error))) return r;
     a.base = memory;
@@ -3227,7 +3238,8 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     e->kernels = kernels;
     if (!pool_start(&e->pool)) {
         with.free(with.context, e, bytes);
-        return fail(error, MEGABYTE_UNSUPPORTED, 0, "%u threads could not be started", o.threads);
+        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0, "%u threads could not be started",
+                    o.threads);
     }
     fp_enter(&fp);
     for (u64 i = 0; e->ones && i < e->side_stride; i++) e->ones[i] = 1;
@@ -3262,18 +3274,19 @@ static status check_stream_options(const megabyte_model *model, const megabyte_s
     *to = from ? *from : defaults;
     if (!to->context) to->context = trained;
     if (to->context < least || to->context > trained)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "context must be %llu to %llu bytes, not %llu", (unsigned long long)least,
                     (unsigned long long)trained, (unsigned long long)to->context);
-    if (to->as && !(model->stage[0].size.flags & COLUMN_SUM))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
-                    "this model is not told the type of file: leave `as` out");
-    if (to->as && (!to->as[0] || strlen(to->as) > patch))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
-                    "a type of file must have 1 to %llu bytes, such as txt",
+    if (to->file_type && !(model->stage[0].size.flags & COLUMN_SUM))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "this model does not take a file type");
+    if (to->file_type && (!to->file_type[0] || strlen(to->file_type) > patch))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "a file type must have 1 to %llu bytes, such as txt",
                     (unsigned long long)patch);
     if (to->engine && to->engine->model != model)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "the engine belongs to another model");
     *patches = (u32)(to->context / patch);
     return MEGABYTE_OK;
 }
@@ -3320,7 +3333,7 @@ static status stream_bytes(const megabyte_model *model, u32 patches, size_t *byt
     struct arena a = {NULL, 0, 0};
     memset(&s, 0, sizeof s);
     stream_layout(&s, &a, model, patches);
-    if (!arena_fits(&a)) return MEGABYTE_OUT_OF_MEMORY;
+    if (!arena_fits(&a)) return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)a.used;
     return MEGABYTE_OK;
 }
@@ -3330,27 +3343,27 @@ megabyte_status megabyte_stream_size(const megabyte_model *model,
     megabyte_stream_options o;
     u32 patches = 0;
     size_t own = 0, engine = 0;
-    if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = check_stream_options(model, options, &o, &patches, NULL);
     if (!r) r = stream_bytes(model, patches, &own);
     if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
-    if (!r && engine > SIZE_MAX - own) r = MEGABYTE_OUT_OF_MEMORY;
+    if (!r && engine > SIZE_MAX - own) r = MEGABYTE_ERROR_OUT_OF_MEMORY;
     if (!r) *bytes = own + engine;
     return r;
 }
 
-/* The start vector for a type of file: its name's bytes, filled up with pads, are the first
+/* The start vector for a file type: its name's bytes, filled up with pads, are the first
  * patch. */
-static void choose_start(megabyte_stream *s, const char *as) {
+static void choose_start(megabyte_stream *s, const char *file_type) {
     const struct stage *g = &s->engine->model->stage[0];
     const struct sizes *z = &s->engine->model->sizes;
     u32 dim = g->size.dim;
     if (!s->start) return;
     memcpy(s->start, g->start, dim * sizeof *s->start);
-    if (!as) return;
+    if (!file_type) return;
     memset(s->start, 0, dim * sizeof *s->start);
     for (u64 b = 0; b < g->bytes; b++) {
-        u64 id = *as ? (u8)*as++ : z->pad_id;
+        u64 id = *file_type ? (u8)*file_type++ : z->pad_id;
         if (id >= z->vocabulary) continue; /* no pad */
         s->engine->kernels.add(s->start, g->embed + (b * z->vocabulary + id) * dim, dim);
     }
@@ -3371,7 +3384,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     clear_error(error);
     if (stream) *stream = NULL;
     if (!stream || !model)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "stream and model must not be NULL");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "stream and model must not be NULL");
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_stream_options(model, options, &o, &patches, error);
     if (r) return r;
@@ -3392,7 +3405,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
         s->owns_engine = 1;
     }
     fp_enter(&fp);
-    choose_start(s, o.as);
+    choose_start(s, o.file_type);
     fp_leave(&fp);
     megabyte_stream_reset(s);
     *stream = s;
@@ -3425,7 +3438,7 @@ void megabyte_stream_reset(megabyte_stream *s) {
            (size_t)(s->cleared_to - s->cleared_from)); /* saved states show it */
     if (ahead(s->engine->model)) run(s->engine, &nothing, 1);
     else
-        memcpy(s->logits, s->engine->start_next[z->n_stages - 1],
+        memcpy(s->logits, s->engine->start_output[z->n_stages - 1],
                z->vocabulary * sizeof *s->logits);
 }
 
@@ -3437,7 +3450,7 @@ static int bytes_known(const megabyte_stream *s, const u8 *bytes, size_t n) {
 }
 
 megabyte_status megabyte_stream_feed(megabyte_stream *s, const void *bytes, size_t n) {
-    if (!s || (n && !bytes) || !bytes_known(s, bytes, n)) return MEGABYTE_INVALID_ARGUMENT;
+    if (!s || (n && !bytes) || !bytes_known(s, bytes, n)) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     struct job job = {.stream = s, .bytes = bytes, .n = n, .want = WANT_LAST};
     run(s->engine, &job, 1);
     return MEGABYTE_OK;
@@ -3470,7 +3483,8 @@ static status feed_batch(megabyte_stream *const *streams, const u8 *const *bytes
                          const size_t *lengths, size_t n) {
     size_t i, good;
     if (!n) return MEGABYTE_OK;
-    if (!streams || (!bytes && !single) || (bytes && !lengths)) return MEGABYTE_INVALID_ARGUMENT;
+    if (!streams || (!bytes && !single) || (bytes && !lengths))
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
     for (good = 0; good < n; good++) {
         megabyte_stream *s = streams[good];
         const u8 *b = single ? single + good : bytes[good];
@@ -3481,24 +3495,26 @@ static status feed_batch(megabyte_stream *const *streams, const u8 *const *bytes
         s->busy = 1;
     }
     for (i = 0; i < good; i++) streams[i]->busy = 0;
-    if (good < n) return MEGABYTE_INVALID_ARGUMENT;
+    if (good < n) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     feed_all(streams, bytes, single, lengths, n);
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
-                                    size_t n) {
+megabyte_status megabyte_stream_step_batch(megabyte_stream *const *streams, const uint8_t *bytes,
+                                           size_t n) {
     return feed_batch(streams, NULL, bytes, NULL, n);
 }
 
-megabyte_status megabyte_feed_batch(megabyte_stream *const *streams, const uint8_t *const *bytes,
-                                    const size_t *lengths, size_t n) {
-    return bytes || !n ? feed_batch(streams, bytes, NULL, lengths, n) : MEGABYTE_INVALID_ARGUMENT;
+megabyte_status megabyte_stream_feed_batch(megabyte_stream *const *streams,
+                                           const uint8_t *const *bytes, const size_t *lengths,
+                                           size_t n) {
+    return bytes || !n ? feed_batch(streams, bytes, NULL, lengths, n)
+                       : MEGABYTE_ERROR_INVALID_ARGUMENT;
 }
 
 static status score_all(megabyte_stream *s, const u8 *b, size_t n, double *bits, float *logits,
                         float *each) {
-    if (!s || (n && !b) || !bytes_known(s, b, n)) return MEGABYTE_INVALID_ARGUMENT;
+    if (!s || (n && !b) || !bytes_known(s, b, n)) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (!n) return MEGABYTE_OK;
     megabyte_engine *e = s->engine;
     u32 vocabulary = e->model->sizes.vocabulary;
@@ -3523,7 +3539,7 @@ megabyte_status megabyte_stream_score(megabyte_stream *s, const void *bytes, siz
 
 megabyte_status megabyte_stream_score_bytes(megabyte_stream *s, const void *bytes, size_t n,
                                             float *bits) {
-    return bits || !n ? score_all(s, bytes, n, NULL, NULL, bits) : MEGABYTE_INVALID_ARGUMENT;
+    return bits || !n ? score_all(s, bytes, n, NULL, NULL, bits) : MEGABYTE_ERROR_INVALID_ARGUMENT;
 }
 
 const float *megabyte_stream_logits(const megabyte_stream *s) { return s ? s->logits : NULL; }
@@ -3551,16 +3567,16 @@ static u64 base_of(const megabyte_stream *s, u64 position) {
 }
 
 megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
-    if (!s || position > s->position) return MEGABYTE_INVALID_ARGUMENT;
+    if (!s || position > s->position) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (position == s->position) return MEGABYTE_OK;
     u64 base = base_of(s, position), patch = s->engine->model->stage[0].bytes;
     if (base < s->oldest || (s->oldest && position < s->oldest + MAX_REPETITION_WINDOW))
-        return MEGABYTE_CAPACITY;
+        return MEGABYTE_ERROR_CAPACITY;
     u64 t = position - base, oldest = s->oldest, from = 0;
     const struct stage *fine = &s->engine->model->stage[s->engine->model->sizes.n_stages - 1];
     if (base == s->base && t) {
-        /* Begin again with the patch that byte t - 1 lies in (shifted inputs: byte t), if the shift state
-         * before it is still there; where patches look back, as many before it as run_stage
+        /* Begin again with the patch that byte t - 1 lies in (shifted inputs: byte t), if the shift
+         * state before it is still there; where patches look back, as many before it as run_stage
          * takes. */
         u64 g = (t - 1 + ahead(s->engine->model)) / patch,
             back = fine->size.cross ? fine->size.layers : 0;
@@ -3627,11 +3643,11 @@ static void each_span(const megabyte_stream *s, span_visitor visit, void *contex
 }
 
 /* A saved stream: 96 bytes of header | history from `oldest` | the spans, little-endian | 8 of
- * check sum. */
+ * checksum. */
 #define STATE_HEADER 96
 static const u8 state_magic[8] = {0x8a, 'M', 'B', 'S', 'T', 'R', '\r', '\n'};
 
-static u64 check_sum(const u8 *p, u64 n) {
+static u64 checksum_of(const u8 *p, u64 n) {
     u64 h = n * 0x9e3779b97f4a7c15ULL + 1;
     for (; n >= 8; n -= 8, p += 8) {
         h = (h ^ get64(p)) * 0x9e3779b97f4a7c15ULL;
@@ -3694,9 +3710,9 @@ size_t megabyte_stream_save_size(const megabyte_stream *s) {
 }
 
 megabyte_status megabyte_stream_save(const megabyte_stream *s, void *out, size_t size) {
-    if (!s || !out) return MEGABYTE_INVALID_ARGUMENT;
+    if (!s || !out) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     size_t bytes = megabyte_stream_save_size(s);
-    if (size < bytes) return MEGABYTE_CAPACITY;
+    if (size < bytes) return MEGABYTE_ERROR_CAPACITY;
     u8 *p = out;
     memset(p, 0, STATE_HEADER);
     memcpy(p, state_magic, 8);
@@ -3712,24 +3728,24 @@ megabyte_status megabyte_stream_save(const megabyte_stream *s, void *out, size_t
     p += STATE_HEADER;
     for (u64 at = s->oldest; at < s->position; at++) *p++ = s->history[at % s->history_bytes];
     each_span(s, write_span, &p);
-    put64(p, check_sum(out, bytes - 8));
+    put64(p, checksum_of(out, bytes - 8));
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_t size) {
     const u8 *p = data;
-    if (!s || !data) return MEGABYTE_INVALID_ARGUMENT;
-    if (size < 8 || memcmp(p, state_magic, 8)) return MEGABYTE_BAD_MAGIC;
-    if (size < STATE_HEADER + 8) return MEGABYTE_TRUNCATED;
+    if (!s || !data) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    if (size < 8 || memcmp(p, state_magic, 8)) return MEGABYTE_ERROR_BAD_MAGIC;
+    if (size < STATE_HEADER + 8) return MEGABYTE_ERROR_TRUNCATED;
     if (get32(p + 8) != 1 || get32(p + 12) != MEGABYTE_NUMERICS_VERSION)
-        return MEGABYTE_BAD_VERSION;
-    if (get64(p + 32) > size) return MEGABYTE_TRUNCATED;
-    if (get64(p + 32) < size || get64(p + size - 8) != check_sum(p, size - 8))
-        return MEGABYTE_CORRUPT;
+        return MEGABYTE_ERROR_BAD_VERSION;
+    if (get64(p + 32) > size) return MEGABYTE_ERROR_TRUNCATED;
+    if (get64(p + 32) < size || get64(p + size - 8) != checksum_of(p, size - 8))
+        return MEGABYTE_ERROR_CORRUPT;
     if (memcmp(p + 16, s->engine->model->id, 16) || get64(p + 40) != s->patches)
-        return MEGABYTE_WRONG_MODEL;
+        return MEGABYTE_ERROR_WRONG_MODEL;
 
-    /* A forged check sum is no surprise: the numbers must make a possible stream, the length must
+    /* A forged checksum is no surprise: the numbers must make a possible stream, the length must
      * follow. */
     megabyte_stream trial = *s;
     trial.position = get64(p + 48);
@@ -3743,10 +3759,10 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
         trial.oldest > trial.base || trial.position - trial.oldest > s->history_bytes ||
         trial.high < computed || trial.high > s->patches ||
         megabyte_stream_save_size(&trial) != size)
-        return MEGABYTE_CORRUPT;
+        return MEGABYTE_ERROR_CORRUPT;
     p += STATE_HEADER;
     u64 kept = trial.position - trial.oldest;
-    if (!bytes_known(s, p, (size_t)kept)) return MEGABYTE_CORRUPT;
+    if (!bytes_known(s, p, (size_t)kept)) return MEGABYTE_ERROR_CORRUPT;
     for (u64 at = trial.oldest; at < trial.position; at++) s->history[at % s->history_bytes] = *p++;
     s->position = trial.position;
     s->base = trial.base;
@@ -3768,7 +3784,7 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
 megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream *from) {
     if (!to || !from || to->patches != from->patches ||
         memcmp(to->engine->model->id, from->engine->model->id, 16))
-        return MEGABYTE_INVALID_ARGUMENT;
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (to == from) return MEGABYTE_OK;
     struct span_copy c = {(u8 *)to, (const u8 *)from};
     for (u64 at = from->oldest, n; at < from->position; at += n) { /* up to the ring's end, again */
@@ -3803,11 +3819,11 @@ static u64 next_random(u64 *state) {
 }
 
 /* Chooses among logits l[n], which it overwrites; n <= 257, room for round_up(n, 16). */
-static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *how) {
+static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *sampling) {
     u32 best = likeliest(l, n);
-    u64 random = next_random(&how->seed);
-    if (how->temperature < 1e-6f) return best;
-    float top = l[best], by = 1.0f / how->temperature;
+    u64 random = next_random(&sampling->seed);
+    if (sampling->temperature < 1e-6f) return best;
+    float top = l[best], by = 1.0f / sampling->temperature;
     for (u32 i = 0; i < n; i++) {
         float d = l[i] - top;
         l[i] = d * by;
@@ -3817,10 +3833,10 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
     /* Kept bytes, likeliest first (ties: the smaller byte), until top-k or top-p or min-p ends the
      * list. */
     u16 order[257];
-    u32 limit = how->top_k && how->top_k < n ? how->top_k : n, kept = 0;
+    u32 limit = sampling->top_k && sampling->top_k < n ? sampling->top_k : n, kept = 0;
     double total = 0, sum = 0;
     for (u32 i = 0; i < n; i++) order[i] = (u16)i;
-    int sorted = limit < n || (how->top_p > 0 && how->top_p < 1);
+    int sorted = limit < n || (sampling->top_p > 0 && sampling->top_p < 1);
     for (u32 i = 0; sorted && i < limit; i++) { /* a selection sort, as far as needed */
         u32 m = i;
         for (u32 j = i + 1; j < n; j++)
@@ -3831,9 +3847,10 @@ static u32 choose(const struct kernels *k, float *l, u32 n, megabyte_sampling *h
         order[m] = t;
     }
     for (u32 i = 0; i < limit; i++) total += (double)l[order[i]];
-    float min_p = how->min_p < 1 ? how->min_p
-                                 : 1; /* the likeliest, whose weight is 1, always stays */
-    double nucleus = how->top_p > 0 && how->top_p < 1 ? total * (double)how->top_p : total * 2;
+    float min_p = sampling->min_p < 1 ? sampling->min_p
+                                      : 1; /* the likeliest, whose weight is 1, always stays */
+    double nucleus = sampling->top_p > 0 && sampling->top_p < 1 ? total * (double)sampling->top_p
+                                                                : total * 2;
     for (u32 i = 0; i < limit && sum < nucleus; i++) {
         if (l[order[i]] < min_p) {
             if (sorted) break;
@@ -3854,17 +3871,17 @@ static int field_ok(float v) { return v >= 0; } /* false for NaN */
 
 /* `end`: the logit of the id that ends a text, or NULL. */
 static status sample(const struct kernels *k, const float *logits, size_t n_logits,
-                     const float *end, const u8 *recent, size_t n_recent, megabyte_sampling *how,
-                     uint8_t *byte) {
+                     const float *end, const u8 *recent, size_t n_recent,
+                     megabyte_sampling *sampling, uint8_t *byte) {
     float l[272];
     u8 seen[257] = {0};
-    if (!field_ok(how->temperature) || !field_ok(how->top_p) || !field_ok(how->min_p) ||
-        !field_ok(how->repetition_penalty))
-        return MEGABYTE_INVALID_ARGUMENT;
+    if (!field_ok(sampling->temperature) || !field_ok(sampling->top_p) ||
+        !field_ok(sampling->min_p) || !field_ok(sampling->repetition_penalty))
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
     u32 bytes = n_logits < 256 ? (u32)n_logits : 256, n = bytes + (end != NULL), chosen;
     fp_state fp;
     fp_enter(&fp);
-    float penalty = how->repetition_penalty;
+    float penalty = sampling->repetition_penalty;
     for (size_t i = 0; penalty > 0 && i < n_recent; i++) seen[recent[i]] = 1;
     for (u32 i = 0; i < n; i++) {
         l[i] = i < bytes ? logits[i] : *end;
@@ -3873,40 +3890,42 @@ static status sample(const struct kernels *k, const float *logits, size_t n_logi
                              : -1e30f; /* finite, whatever the caller's logits and penalty are */
         l[i] = l[i] < 1e30f ? l[i] : 1e30f;
     }
-    chosen = choose(k, l, n, how);
+    chosen = choose(k, l, n, sampling);
     fp_leave(&fp);
     if (chosen == bytes) return MEGABYTE_END;
     *byte = (u8)chosen;
     return MEGABYTE_OK;
 }
 
-static u32 repetition_window(const megabyte_sampling *how) {
-    return min32(how->repetition_window ? how->repetition_window : 64, MAX_REPETITION_WINDOW);
+static u32 repetition_window(const megabyte_sampling *sampling) {
+    return min32(sampling->repetition_window ? sampling->repetition_window : 64,
+                 MAX_REPETITION_WINDOW);
 }
 
-megabyte_status megabyte_sample(const float *logits, size_t n_logits, const uint8_t *recent,
-                                size_t n_recent, megabyte_sampling *how, uint8_t *byte) {
-    if (!logits || !n_logits || !how || !byte || (n_recent && !recent))
-        return MEGABYTE_INVALID_ARGUMENT;
-    size_t window = repetition_window(how);
+megabyte_status megabyte_logits_sample(const float *logits, size_t n_logits, const uint8_t *recent,
+                                       size_t n_recent, megabyte_sampling *sampling,
+                                       uint8_t *byte) {
+    if (!logits || !n_logits || !sampling || !byte || (n_recent && !recent))
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    size_t window = repetition_window(sampling);
     if (n_recent > window) {
         recent += n_recent - window;
         n_recent = window;
     }
     struct kernels plain = kernels_plain();
-    return sample(&plain, logits, n_logits, NULL, recent, n_recent, how, byte);
+    return sample(&plain, logits, n_logits, NULL, recent, n_recent, sampling, byte);
 }
 
-megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *how,
+megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampling *sampling,
                                        uint8_t *byte) {
     u8 recent[MAX_REPETITION_WINDOW];
-    if (!s || !how || !byte) return MEGABYTE_INVALID_ARGUMENT;
-    u64 n = min64(repetition_window(how), s->position - s->oldest);
+    if (!s || !sampling || !byte) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    u64 n = min64(repetition_window(sampling), s->position - s->oldest);
     for (u64 i = 0; i < n; i++) recent[i] = s->history[(s->position - n + i) % s->history_bytes];
     const struct sizes *z = &s->engine->model->sizes;
     return sample(&s->engine->kernels, s->logits, z->vocabulary,
-                  z->end_id < z->vocabulary ? s->logits + z->end_id : NULL, recent, (size_t)n, how,
-                  byte);
+                  z->end_id < z->vocabulary ? s->logits + z->end_id : NULL, recent, (size_t)n,
+                  sampling, byte);
 }
 
 #if !defined(MEGABYTE_NO_CODEC) /* sections 15 to 18 */
@@ -4054,7 +4073,7 @@ static u32 decode_symbol(struct coder *c, const u32 *w, u32 n) {
     return symbol;
 }
 
-/* Bits that no one can foresee. */
+/* Equiprobable bits. */
 static void encode_plain(struct coder *c, u64 bits, u32 n) {
     while (n--) encode_bit(c, PROBABILITY_ONE / 2, bits >> n & 1);
 }
@@ -4065,7 +4084,7 @@ static u64 decode_plain(struct coder *c, u32 n) {
 }
 
 /* =========================================================================== 16 context mixing */
-/* Bit predictions from what this very data has shown so far, mixed with the network's.
+/* Bit predictions from what this very data has shown so far, mixed with the model's.
  *
  * Many simple models each give P(bit = 1); their opinions are added up in the logistic domain:
  *
@@ -4082,7 +4101,7 @@ static u64 decode_plain(struct coder *c, u32 n) {
  *             means is learned as well: each context has a map from history to probability.
  *   match     The longest earlier string equal to the last bytes predicts the byte that followed
  *             it.
- *   network   The transformer's probability; without it the mixer runs on contexts alone.
+ *   model     The transformer's probability; without it the mixer runs on contexts alone.
  *
  * Several weight sets, each selected by a small context, mix the same inputs; a second mixer joins
  * their outputs, and two adaptive probability maps correct what it still gets wrong. All of it is
@@ -4106,15 +4125,15 @@ enum {
     N_CONTEXTS,
     /* pairs of inputs: one per context, then */
     I_MATCH = N_CONTEXTS,
-    I_NETWORK,
-    I_REFINED,
-    N_INPUTS = 2 * (I_REFINED + 1),
-    /* weight sets: one of each group takes part. N_SETS groups with the network, one fewer
+    I_MODEL,
+    I_SSE,
+    N_INPUTS = 2 * (I_SSE + 1),
+    /* weight sets: one of each group takes part. N_SETS groups with the model, one fewer
      * without */
     SET_HITS = 0,
     SET_PARTIAL = SET_HITS + 32,
-    SET_NETWORK = SET_PARTIAL + 512,
-    SET_BYTE1 = SET_NETWORK + 256,
+    SET_MODEL = SET_PARTIAL + 512,
+    SET_BYTE1 = SET_MODEL + 256,
     SET_BYTE2 = SET_BYTE1 + 256,
     N_WEIGHTS = SET_BYTE2 + 256,
     N_SETS = 5,
@@ -4167,13 +4186,13 @@ struct mixer {
     _Alignas(64) struct mixer_pair input[N_INPUTS / 2];
     u8 state[N_CONTEXTS]; /* the contexts' histories */
     u32 chosen[N_SETS], before; /* rows of weights; the first one of the bit before */
-    i32 network, stretched; /* the network's P(1), and that stretched */
+    i32 from_model, stretched; /* the model's P(1), and that stretched */
     i32 x_set[N_SETS], x_final;
     u32 p_set[N_SETS], p_final;
-    u32 *match_p, *refined_p, *apm_row[2], *apm_p[2];
+    u32 *match_p, *sse_p, *apm_row[2], *apm_p[2];
 
     const struct mixer_tables *tables;
-    u32 n_sets, with_network;
+    u32 n_sets, with_model;
     i32 rate;
     u64 last8; /* the last bytes, newest lowest */
     u32 position, partial, node,
@@ -4192,7 +4211,7 @@ struct mixer {
     _Alignas(64) i16 weights[N_WEIGHTS][N_INPUTS]; /* 16384 = 1.0 */
     i32 final_weights[256][8]; /* 2^28 = 1.0 */
     u32 map[N_STATES][16]; /* [history][context]: probability */
-    u32 refined[N_STATES][N_BUCKETS];
+    u32 sse[N_STATES][N_BUCKETS];
     u32 apm[2][1024][N_BUCKETS];
     u32 match_map[32 * 4], last_seen[256], last_gap[256];
 };
@@ -4340,7 +4359,7 @@ static void byte_contexts(struct mixer *m) {
     m->context[C_COLUMN].key = context_key(C_COLUMN, (column < 255 ? column : 255) << 8 | above);
     m->context[C_FIELD].key = context_key(C_FIELD, m->field);
 
-    /* records: a gap that two pairs of equal bytes agree on, again and again, is taken for their
+    /* records: a gap that two pairs of equal bytes agree on, again and again, is consumed for their
      * length */
     u32 gap = pos - m->last_seen[c1];
     if (gap == m->last_gap[c1] && gap > 1 && m->last_seen[c1] > gap) {
@@ -4452,17 +4471,17 @@ static void match_find(struct mixer *m) {
 
 /* ---- setting up */
 
-/* Contexts alone learn fast at first; next to a network, whose word is good already, slowly. */
+/* Contexts alone learn fast at first; beside the model, which is good already, slowly. */
 static i32 mixer_rate(const struct mixer *m) {
     i32 n = (i32)(m->position < 65536 ? m->position : 65536);
-    return 24 + (m->with_network ? -16 : 40) * 64 / (64 + n);
+    return 24 + (m->with_model ? -16 : 40) * 64 / (64 + n);
 }
 
 static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
 
 /* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
 static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
-                        int with_network) {
+                        int with_model) {
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
     u8 *at = (u8 *)m + MIXER_STATE, *end = (u8 *)m + mixer_bytes(log2_memory);
     m->history = at;
@@ -4481,26 +4500,26 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
         m->match_map[i] = (PROBABILITY_ONE - PROBABILITY_ONE / ((i >> 2 & 15) + 3)) << 10 | 8;
     for (u32 k = 0; k < N_BUCKETS; k++) { /* maps of probabilities start as the identity */
         u32 p = squash(tables, clamp(((i32)k - 16) * 4096, X_MAX)) << 10;
-        m->apm[0][0][k] = p | (with_network ? 20 : 6);
-        m->refined[0][k] = p | 60;
+        m->apm[0][0][k] = p | (with_model ? 20 : 6);
+        m->sse[0][k] = p | 60;
     }
     for (u32 i = 1; i < 2 * 1024; i++)
         memcpy(m->apm[i / 1024][i % 1024], m->apm[0][0], sizeof m->apm[0][0]);
-    for (u32 i = 1; i < N_STATES; i++) memcpy(m->refined[i], m->refined[0], sizeof m->refined[0]);
-    m->with_network = with_network != 0;
-    m->n_sets = with_network ? N_SETS : N_SETS - 1;
+    for (u32 i = 1; i < N_STATES; i++) memcpy(m->sse[i], m->sse[0], sizeof m->sse[0]);
+    m->with_model = with_model != 0;
+    m->n_sets = with_model ? N_SETS : N_SETS - 1;
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to
-     * the network alone in the second row, so that short messages lose nothing). Row 0 hands them
+     * the model alone in the second row, so that short messages lose nothing). Row 0 hands them
      * on to new rows. */
     static const i16 start[2][N_INPUTS] = {
         {/* contexts alone */
          3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982,
          -124, 3330, -327, 2649,  -622, 2901, -705, 2457, -621, 2766, -580,
          3046, -400, 3188, 2,     3003, 1,    0,    0,    0,    471},
-        {/* with a network */
+        {/* with the model */
          92,  -107, 134, -157, 228, -36, 222, -9, 217, 5,  219, 19, 375,   48,   291,  45,
          183, -29,  135, -53,  127, -37, 284, 13, 251, 57, 132, 67, 13822, -218, 1561, 57}};
-    memcpy(m->weights[0], start[m->with_network], sizeof start[0]);
+    memcpy(m->weights[0], start[m->with_model], sizeof start[0]);
     m->weights_used[0] = 1; /* row 0 */
     for (u32 i = 0; i < 256; i++)
         for (u32 k = 0; k < m->n_sets; k++) m->final_weights[i][k] = (1 << 28) / (i32)m->n_sets;
@@ -4523,8 +4542,8 @@ static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
     return p ? p : 1;
 }
 
-/* The next bit, first step: what takes part in it. network: its P(1) */
-static void mixer_select(struct mixer *m, u32 network) {
+/* The next bit, first step: what takes part in it. from_model: the model's P(1) */
+static void mixer_select(struct mixer *m, u32 from_model) {
     u32 partial = m->partial, hits = 0, matching = 0;
     u32 c1 = (u32)m->last8 & 255, c2 = (u32)m->last8 >> 8 & 255;
 
@@ -4539,15 +4558,15 @@ static void mixer_select(struct mixer *m, u32 network) {
         m->match_p = &m->match_map[length * 4 + (m->match_misses < 3 ? m->match_misses : 3)];
         matching = length < 16 ? 1 : length < 24 ? 2 : 3;
     }
-    m->network = (i32)network;
-    m->stretched = m->with_network ? stretch(m->tables, network) : 0;
+    m->from_model = (i32)from_model;
+    m->stretched = m->with_model ? stretch(m->tables, from_model) : 0;
     u32 confidence = (u32)(m->stretched < 0 ? -m->stretched : m->stretched) / 128;
     m->before = m->chosen[0];
     m->chosen[0] = SET_HITS + hits * 4 + matching;
     m->chosen[1] = SET_PARTIAL + (partial | (u32)(matching > 1) << 8);
-    m->chosen[2] = SET_NETWORK + matching +
-                   (m->with_network ? ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
-                                    : (c1 >> 5) * 32 + (c2 >> 5) * 4);
+    m->chosen[2] = SET_MODEL + matching +
+                   (m->with_model ? ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
+                                  : (c1 >> 5) * 32 + (c2 >> 5) * 4);
     m->chosen[3] = SET_BYTE1 + c1;
     m->chosen[4] = SET_BYTE2 + c2;
     m->apm_row[0] = m->apm[0][partial | matching << 8];
@@ -4568,15 +4587,15 @@ static void mixer_mix(struct mixer *m) {
         i32 sign = m->expected >> (7 - m->bit_position) & 1 ? 1 : -1;
         x[I_MATCH] = (struct mixer_pair){(i16)(p.stretched * sign), (i16)(p.plain * 2 * sign)};
     }
-    /* The network: as it says, and as it turned out in its like where the order-2 history was the
+    /* The model: as it says, and as it turned out in its like where the order-2 history was the
      * same. */
-    if (m->with_network) {
-        x[I_NETWORK] = (struct mixer_pair){(i16)m->stretched,
-                                           (i16)((m->network - PROBABILITY_ONE / 2) >> 12)};
-        u32 refined = interpolate(m->refined[m->state[2]], m->stretched * 32, &m->refined_p);
-        x[I_REFINED].stretched = (i16)stretch(t, refined);
+    if (m->with_model) {
+        x[I_MODEL] = (struct mixer_pair){(i16)m->stretched,
+                                         (i16)((m->from_model - PROBABILITY_ONE / 2) >> 12)};
+        u32 refined = interpolate(m->sse[m->state[2]], m->stretched * 32, &m->sse_p);
+        x[I_SSE].stretched = (i16)stretch(t, refined);
     }
-    x[I_REFINED].plain = 64; /* the bias */
+    x[I_SSE].plain = 64; /* the bias */
 
     i32 sum = 0, *final = m->final_weights[m->partial];
     for (u32 k = 0; k < m->n_sets; k++) {
@@ -4641,14 +4660,14 @@ static void mixer_update(struct mixer *m, int bit) {
         t->kernels.train((const void *)m->input, m->weights[m->chosen[k]], (i16)e);
         final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
     }
-    if (m->with_network) adapt(m, m->refined_p, b, 255);
+    if (m->with_model) adapt(m, m->sse_p, b, 255);
     adapt(m, m->apm_p[0], b, 127);
     adapt(m, m->apm_p[1], b, 127);
     if (m->bit_position == 0) m->rate = mixer_rate(m);
 }
 
-/* Several mixers side by side: p[i], the network's P(1), becomes mixer i's. Each bit reads some
- * twenty lines all over a mixer's memory, and when the network has run in between none is in the
+/* Several mixers side by side: p[i], the model's P(1), becomes mixer i's. Each bit reads some
+ * twenty lines all over a mixer's memory, and when the model has run in between none is in the
  * caches any more. What a step needs is therefore prefetched for all mixers before any takes it:
  * then they all come at once, not one after the other. (64 streams, one thread: 2.5 us a byte
  * instead of 6.4.) */
@@ -4660,7 +4679,7 @@ static void mixers_predict(struct mixer *const *mixers, u32 n, u32 *p) {
         for (u32 k = 0; k < N_SETS; k++) PREFETCH(m->weights[m->chosen[k]]);
         UNROLLED for (u32 k = 0; k < N_CONTEXTS; k++) PREFETCH(&m->map[m->state[k]][k]);
         PREFETCH(m->final_weights[m->partial]);
-        PREFETCH(m->refined[m->state[2]] + bucket(m->stretched * 32));
+        PREFETCH(m->sse[m->state[2]] + bucket(m->stretched * 32));
     }
     for (u32 i = 0; i < n; i++) mixer_mix(mixers[i]);
     for (u32 i = 0; i < ahead; i++)
@@ -4695,17 +4714,16 @@ static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memo
 
 /* ================================================================================= 17 messages */
 
-/* What predicts the bytes of a message or block, alone or mixed: a stream of the network, and
- * contexts. */
+/* What predicts the bytes of a message or block, alone or mixed: a stream of the model, and
+ * context mixing. */
 struct predictor {
     megabyte_stream *stream; /* or NULL */
     struct mixer *mixer; /* or NULL */
-    double ideal,
-        network; /* encoding: -log2 of the coded, of the network's probabilities, summed up */
+    double ideal, alone; /* encoding: -log2 of the coded, of the model's probabilities, summed up */
 };
 
-/* Codes bytes, 1 to engine->kept_bytes at a time; the stream's and the contexts' histories then
- * hold them, too. Many bytes' decisions by the network are computed at once. */
+/* Codes bytes, 1 to engine->kept_bytes at a time; the stream's and the mixer's histories then
+ * hold them, too. Many bytes' decisions by the model are computed at once. */
 static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
     const u32 *decisions = NULL;
     if (by->stream) {
@@ -4720,7 +4738,7 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
         job.bits = code_length(e, e->a, 256, bytes[0]);
         keep_decisions(e->kept, 0, bytes[0], e->a);
         run_jobs(e, &job, 1);
-        by->network += job.bits;
+        by->alone += job.bits;
         decisions = e->kept;
     }
     for (u64 i = 0; i < n; i++) {
@@ -4738,7 +4756,7 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
 }
 
 /* Decodes the next byte of each of 1 .. MOST_AT_ONCE predictors of one kind (with streams or
- * without, with mixers or without). The contexts learn it; the streams are not moved on. */
+ * without, with mixers or without). The mixers learn it; the streams are not moved on. */
 #define MOST_AT_ONCE 8
 static void decode_bytes(const struct predictor *const *by, struct coder *const *coders, u32 count,
                          u8 *bytes) {
@@ -4824,7 +4842,7 @@ static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded,
     u32 stored = decode_bit(&c, STORED_PROBABILITY), bits = decode_symbol(&c, length_weights, 64);
     u64 length = (1ULL << bits | decode_plain(&c, bits)) - 1;
     *n = (size_t)min64(length, SIZE_MAX);
-    if (length > capacity) return MEGABYTE_CAPACITY;
+    if (length > capacity) return MEGABYTE_ERROR_CAPACITY;
     for (u64 i = 0; i < length && !beyond_end(&c); i++) {
         if (stored) bytes[i] = (u8)decode_plain(&c, 8);
         else decode_bytes(&predictor, &coder, 1, &bytes[i]);
@@ -4834,16 +4852,16 @@ static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded,
         megabyte_stream_feed(by->stream, bytes, (size_t)length);
     if (ends_decoding(&c)) return MEGABYTE_OK;
     *n = 0;
-    return MEGABYTE_CORRUPT;
+    return MEGABYTE_ERROR_CORRUPT;
 }
 
 megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
                                        size_t capacity, size_t *n_coded) {
     struct predictor by = {s, NULL, 0, 0};
     fp_state fp;
-    if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_INVALID_ARGUMENT;
-    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
-    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_CAPACITY;
+    if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
+    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_ERROR_CAPACITY;
     fp_enter(&fp);
     *n_coded = (size_t)encode_message(&by, s->engine->kept_bytes, bytes, n, coded);
     fp_leave(&fp);
@@ -4855,8 +4873,9 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
     struct predictor by = {s, NULL, 0, 0};
     fp_state fp;
     if (n) *n = 0;
-    if (!s || (n_coded && !coded) || (capacity && !bytes) || !n) return MEGABYTE_INVALID_ARGUMENT;
-    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_UNSUPPORTED;
+    if (!s || (n_coded && !coded) || (capacity && !bytes) || !n)
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
     fp_enter(&fp);
     status r = decode_message(&by, coded, n_coded, bytes, capacity, n);
     fp_leave(&fp);
@@ -4865,33 +4884,33 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 
 /* ========================================================================== 18 compressed files */
 
-/* ---- the container's headers; models/README.md has them byte by byte */
+/* ---- the file's headers; models/FORMAT.md has them byte by byte */
 
-static const u8 container_magic[4] = {0xb5, 'm', 'b', 'z'};
-#define CONTAINER_VERSION 1
+static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
+#define FILE_VERSION 1
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
 #define WHOLE_BYTES 8 /* of everything, in the end mark */
 #define HEADER_CHECK 2
-/* Is this method's code made with the network, with contexts? */
-static int uses_network(int method) {
-    return method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED;
+/* Is this method's code made with the model, with context mixing? */
+static int uses_model(megabyte_method method) {
+    return method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED;
 }
-static int uses_contexts(int method) {
-    return method == MEGABYTE_CONTEXTS || method == MEGABYTE_MIXED;
+static int uses_mixing(megabyte_method method) {
+    return method == MEGABYTE_METHOD_CONTEXT_MIXING || method == MEGABYTE_METHOD_MIXED;
 }
 
-/* Memory for contexts is 1, 4, 16 or 64 MB, which a file calls 1 to 4; 0 is none. */
-#define MOST_CONTEXTS 4
-static u32 contexts_log2(u32 code) { return 18 + 2 * code; }
-static u32 contexts_megabytes(u32 code) { return code ? 1u << (contexts_log2(code) - 20) : 0; }
-static u32 contexts_code(u32 megabytes) {
+/* Memory for context mixing is 1, 4, 16 or 64 MB, which a file calls 1 to 4; 0 is none. */
+#define MOST_MEMORY 4
+static u32 memory_log2(u32 code) { return 18 + 2 * code; }
+static u32 memory_megabytes(u32 code) { return code ? 1u << (memory_log2(code) - 20) : 0; }
+static u32 memory_code(u32 megabytes) {
     u32 code = 0;
-    while (code < MOST_CONTEXTS && contexts_megabytes(code) < megabytes) code++;
+    while (code < MOST_MEMORY && memory_megabytes(code) < megabytes) code++;
     return code;
 }
 
-enum { FLAG_SINGLE = 1, FLAG_SIZE = 2, FLAG_PRIMED = 4, METHOD_SHIFT = 4 };
+enum { FLAG_SINGLE = 1, FLAG_SIZE = 2, FLAG_DICTIONARY = 4, METHOD_SHIFT = 4 };
 
 /* 7 bits a byte, the lowest first; the top bit says that more follow. */
 static u32 put_varint(u8 *to, u64 v) {
@@ -4912,7 +4931,7 @@ struct reader {
 static u32 read_byte(struct reader *r) {
     if (r->result) return 0;
     if (r->used == r->n) {
-        r->result = MEGABYTE_TRUNCATED;
+        r->result = MEGABYTE_ERROR_TRUNCATED;
         return 0;
     }
     return r->at[r->used++];
@@ -4928,7 +4947,7 @@ static u64 read_varint(struct reader *r, u64 most) {
         if (byte < 128) return v;
         if (shift == 56) break; /* 2^63 and more would not fit */
     }
-    if (!r->result) r->result = MEGABYTE_CORRUPT;
+    if (!r->result) r->result = MEGABYTE_ERROR_CORRUPT;
     return 0;
 }
 
@@ -4937,129 +4956,132 @@ static void read_bytes(struct reader *r, u8 *to, u32 n) {
 }
 
 /* Bytes of code that a block of this method and size has, if that is known without saying. */
-static int code_is_implied(int method, u32 size, u32 *coded) {
-    if (method > MEGABYTE_CONSTANT) return 0;
-    *coded = method == MEGABYTE_STORED ? size : 1;
+static int code_is_implied(megabyte_method method, u32 size, u32 *coded) {
+    if (method > MEGABYTE_METHOD_CONSTANT) return 0;
+    *coded = method == MEGABYTE_METHOD_STORED ? size : 1;
     return 1;
 }
 
-static u32 write_container(const megabyte_container *c, u8 *to) {
+static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     u8 digest[32];
     u32 n = 4, coded;
-    memcpy(to, container_magic, 4);
-    to[n++] = (u8)c->format_version;
-    to[n++] = (u8)((c->single ? FLAG_SINGLE | c->method << METHOD_SHIFT : 0) |
-                   (c->primed ? FLAG_PRIMED : 0) |
-                   (!c->single && c->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
-    to[n++] = (u8)c->numerics_version;
-    memcpy(to + n, c->model_id, MODEL_ID_BYTES);
+    memcpy(to, file_magic, 4);
+    to[n++] = (u8)h->format_version;
+    to[n++] = (u8)((h->single ? FLAG_SINGLE | h->method << METHOD_SHIFT : 0) |
+                   (h->has_dictionary ? FLAG_DICTIONARY : 0) |
+                   (!h->single && h->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
+    to[n++] = (u8)h->numerics_version;
+    memcpy(to + n, h->model_id, MODEL_ID_BYTES);
     n += MODEL_ID_BYTES;
-    to[n++] = (u8)(c->halvings | contexts_code(c->contexts) << 4);
-    if (!c->single) n += put_varint(to + n, c->block);
-    if (c->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, c->size);
-    if (c->single && !code_is_implied(c->method, (u32)c->size, &coded))
-        n += put_varint(to + n, c->coded);
-    if (c->primed) {
-        memcpy(to + n, c->prime_id, sizeof c->prime_id);
-        n += sizeof c->prime_id;
+    to[n++] = (u8)(h->context_shift | memory_code(h->mixing_memory) << 4);
+    if (!h->single) n += put_varint(to + n, h->block_size);
+    if (h->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, h->size);
+    if (h->single && !code_is_implied(h->method, (u32)h->size, &coded))
+        n += put_varint(to + n, h->coded);
+    if (h->has_dictionary) {
+        memcpy(to + n, h->dictionary_id, sizeof h->dictionary_id);
+        n += sizeof h->dictionary_id;
     }
     sha256(to, n, NULL, 0, digest);
     memcpy(to + n, digest, HEADER_CHECK);
     return n + HEADER_CHECK;
 }
 
-megabyte_status megabyte_container_read(const void *bytes, size_t n, megabyte_container *c,
-                                        megabyte_error *error) {
+megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_file_header *h,
+                                          megabyte_error *error) {
     struct reader r = {bytes, n, 4, MEGABYTE_OK};
     u8 digest[32], check[HEADER_CHECK];
     clear_error(error);
-    if (!c || (n && !bytes))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
-    memset(c, 0, sizeof *c);
-    if (n && memcmp(r.at, container_magic, n < 4 ? n : 4))
-        return fail(error, MEGABYTE_BAD_MAGIC, 0, "this is not a .mbz file");
-    if (n < 4) return fail(error, MEGABYTE_TRUNCATED, n, "the header is cut off");
-    c->format_version = read_byte(&r);
-    if (c->format_version > CONTAINER_VERSION)
-        return fail(error, MEGABYTE_BAD_VERSION, 4,
+    if (!h || (n && !bytes))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "NULL is not a header");
+    memset(h, 0, sizeof *h);
+    if (n && memcmp(r.at, file_magic, n < 4 ? n : 4))
+        return fail(error, MEGABYTE_ERROR_BAD_MAGIC, 0, "this is not a .mbz file");
+    if (n < 4) return fail(error, MEGABYTE_ERROR_TRUNCATED, n, "the header is cut off");
+    h->format_version = read_byte(&r);
+    if (h->format_version > FILE_VERSION)
+        return fail(error, MEGABYTE_ERROR_BAD_VERSION, 4,
                     "format version %u is newer than this megabyte's (%u): "
                     "update it",
-                    c->format_version, CONTAINER_VERSION);
+                    h->format_version, FILE_VERSION);
     u32 flags = read_byte(&r);
-    c->numerics_version = read_byte(&r);
-    read_bytes(&r, c->model_id, MODEL_ID_BYTES);
-    u32 shape = read_byte(&r), contexts = shape >> 4;
-    c->halvings = shape & 15;
-    c->contexts = contexts <= MOST_CONTEXTS ? contexts_megabytes(contexts) : 0;
-    c->primed = (flags & FLAG_PRIMED) != 0;
-    c->single = (flags & FLAG_SINGLE) != 0;
-    c->size = MEGABYTE_SIZE_UNKNOWN;
-    int wrong = c->format_version < 1 || contexts > MOST_CONTEXTS;
-    if (c->single) {
-        c->method = (int)(flags >> METHOD_SHIFT);
-        c->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
-        c->block = (u32)c->size;
-        wrong |= flags & (FLAG_SIZE | 8) || c->method >= MEGABYTE_METHODS ||
-                 (uses_contexts(c->method) && !contexts) ||
-                 (!c->size && c->method != MEGABYTE_STORED);
-        if (!wrong && !code_is_implied(c->method, c->block, &c->coded)) {
-            c->coded = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
-            wrong |= !r.result && c->coded >= c->size;
+    h->numerics_version = read_byte(&r);
+    read_bytes(&r, h->model_id, MODEL_ID_BYTES);
+    u32 shape = read_byte(&r), memory = shape >> 4;
+    h->context_shift = shape & 15;
+    h->mixing_memory = memory <= MOST_MEMORY ? memory_megabytes(memory) : 0;
+    h->has_dictionary = (flags & FLAG_DICTIONARY) != 0;
+    h->single = (flags & FLAG_SINGLE) != 0;
+    h->size = MEGABYTE_SIZE_UNKNOWN;
+    int wrong = h->format_version < 1 || memory > MOST_MEMORY;
+    if (h->single) {
+        h->method = (int)(flags >> METHOD_SHIFT);
+        h->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
+        h->block_size = (u32)h->size;
+        wrong |= flags & (FLAG_SIZE | 8) || h->method >= MEGABYTE_METHOD_COUNT ||
+                 (uses_mixing(h->method) && !memory) ||
+                 (!h->size && h->method != MEGABYTE_METHOD_STORED);
+        if (!wrong && !code_is_implied(h->method, h->block_size, &h->coded)) {
+            h->coded = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
+            wrong |= !r.result && h->coded >= h->size;
         }
     } else {
-        c->block = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
-        if (flags & FLAG_SIZE) c->size = read_varint(&r, INT64_MAX);
-        wrong |= (!r.result && !c->block) ||
-                 (flags | FLAG_SIZE | FLAG_PRIMED) != (FLAG_SIZE | FLAG_PRIMED);
+        h->block_size = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
+        if (flags & FLAG_SIZE) h->size = read_varint(&r, INT64_MAX);
+        wrong |= (!r.result && !h->block_size) ||
+                 (flags | FLAG_SIZE | FLAG_DICTIONARY) != (FLAG_SIZE | FLAG_DICTIONARY);
     }
-    if (c->primed) read_bytes(&r, c->prime_id, sizeof c->prime_id);
-    c->header_bytes = (u32)r.used + HEADER_CHECK;
+    if (h->has_dictionary) read_bytes(&r, h->dictionary_id, sizeof h->dictionary_id);
+    h->header_bytes = (u32)r.used + HEADER_CHECK;
     read_bytes(&r, check, HEADER_CHECK);
-    if (r.result == MEGABYTE_TRUNCATED) return fail(error, r.result, n, "the header is cut off");
-    if (!r.result) sha256(r.at, c->header_bytes - HEADER_CHECK, NULL, 0, digest);
+    if (r.result == MEGABYTE_ERROR_TRUNCATED)
+        return fail(error, r.result, n, "the header is cut off");
+    if (!r.result) sha256(r.at, h->header_bytes - HEADER_CHECK, NULL, 0, digest);
     if (wrong || r.result || memcmp(digest, check, HEADER_CHECK))
-        return fail(error, MEGABYTE_CORRUPT, r.used, "the header is damaged");
+        return fail(error, MEGABYTE_ERROR_CORRUPT, r.used, "the header is damaged");
     return MEGABYTE_OK;
 }
 
-megabyte_status megabyte_block_read(const void *bytes, size_t n, const megabyte_container *c,
-                                    megabyte_block *b, megabyte_error *error) {
+megabyte_status megabyte_block_header_read(const void *bytes, size_t n,
+                                           const megabyte_file_header *h, megabyte_block_header *b,
+                                           megabyte_error *error) {
     struct reader r = {bytes, n, 0, MEGABYTE_OK};
     clear_error(error);
-    if (!c || !b || (n && !bytes))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "NULL is not a header");
+    if (!h || !b || (n && !bytes))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "NULL is not a header");
     memset(b, 0, sizeof *b);
     u32 tag = read_byte(&r), check = CHECK_BYTES;
     b->method = (int)tag - 1;
-    if (b->method >= MEGABYTE_METHODS || (uses_contexts(b->method) && !c->contexts))
-        r.result = MEGABYTE_CORRUPT;
+    if (b->method >= MEGABYTE_METHOD_COUNT || (uses_mixing(b->method) && !h->mixing_memory))
+        r.result = MEGABYTE_ERROR_CORRUPT;
     if (b->method >= 0) {
-        b->size = (u32)read_varint(&r, c->block);
-        if (!r.result && !b->size) r.result = MEGABYTE_CORRUPT;
+        b->size = (u32)read_varint(&r, h->block_size);
+        if (!r.result && !b->size) r.result = MEGABYTE_ERROR_CORRUPT;
         if (!r.result && !code_is_implied(b->method, b->size, &b->coded))
             b->coded = (u32)read_varint(&r, b->size - 1);
     } else {
         check = WHOLE_BYTES;
     }
     b->header_bytes = (u32)r.used + check;
-    if (!r.result && n - r.used < check) r.result = MEGABYTE_TRUNCATED;
+    if (!r.result && n - r.used < check) r.result = MEGABYTE_ERROR_TRUNCATED;
     if (r.result)
         return fail(error, r.result, r.used, "a block's header is %s",
-                    r.result == MEGABYTE_CORRUPT ? "damaged" : "cut off");
+                    r.result == MEGABYTE_ERROR_CORRUPT ? "damaged" : "cut off");
     return MEGABYTE_OK;
 }
 
 /* ---- codec: layout and creation */
 
-/* A block on its way. Compressing, only the first lane has a stream unless blocks are verified. */
-struct lane {
+/* A block in flight. Compressing, only the first has a stream unless blocks are verified. */
+struct block_job {
     megabyte_stream *stream;
     u8 *bytes, *code; /* [codec->block] each: original and coded */
     u32 n, n_code; /* how many there are; decompressing: how many there will be */
     u32 done; /* decompressing: bytes of code gathered, then bytes decoded */
-    struct mixer *mixer; /* memory for contexts, or NULL */
+    struct mixer *mixer; /* memory for context mixing, or NULL */
     struct predictor by;
-    int method, bad;
+    megabyte_method method;
+    int bad;
     u8 check[CHECK_BYTES];
     u8 head[24];
     u32 n_head; /* compressing: the block's header */
@@ -5073,59 +5095,60 @@ struct span {
 };
 
 #define TRIAL \
-    16384 /* of a block's bytes, coded with contexts alone to see what the network gains */
+    16384 /* of a block's bytes, coded by context mixing alone to see what the model gains */
 
 struct megabyte_codec {
     megabyte_allocator allocator;
     size_t allocated;
     const megabyte_model *model;
     megabyte_engine *engine;
-    int mode, owns_engine;
+    megabyte_mode mode;
+    int owns_engine;
     megabyte_codec_options options;
-    u32 block, n_lanes;
-    struct lane *lanes;
-    struct lane **active; /* [n_lanes] that are being decoded */
+    u32 block_size, n_jobs;
+    struct block_job *jobs;
+    struct block_job **active; /* [n_jobs] that are being decoded */
     u32 n_active;
     int verifying;
-    megabyte_stream **stepped; /* [n_lanes], for step_all ... */
+    megabyte_stream **stepped; /* [n_jobs], for step_all ... */
     u8 *step; /* ... and the bytes */
-    u32 contexts; /* code of the memory that a mixer has; 0: there is none */
+    u32 memory; /* code of the memory that a mixer has; 0: there is none */
     struct mixer_tables *tables;
-    megabyte_stream *primed; /* what every block begins with, or NULL ... */
-    struct mixer *primed_mixer[2]; /* ... with contexts alone, mixed */
-    u8 prime_id[4];
+    megabyte_stream *dictionary; /* what every block begins with, or NULL ... */
+    struct mixer *dictionary_mixer[2]; /* ... for context mixing alone, mixed */
+    u8 dictionary_id[4];
 
-    struct span *out; /* [2 n_lanes + 2] what is to be handed out */
+    struct span *out; /* [2 n_jobs + 2] what is to be handed out */
     u32 n_out, next_out;
-    u32 filled; /* lanes that are complete */
+    u32 filled; /* jobs that are complete */
     int begun, finished,
         ended; /* compressing: the header is out; no more input; the end mark is out */
     int flush, more; /* push had more than fits */
-    u64 pushed; /* bytes taken in */
+    u64 pushed; /* bytes consumed in */
     u64 reported; /* to options.progress */
     fp_state caller; /* while pull works */
     u64 blocks; /* of the running file */
     struct sha256 whole; /* of its original bytes */
-    megabyte_codec_counts counts;
+    megabyte_statistics counts;
     megabyte_error error; /* holds once all output is handed out */
 
     /* compressing: the file's header; decompressing: and what is being gathered */
-    megabyte_container container;
+    megabyte_file_header header;
     u8 head[MEGABYTE_HEADER_MAX], end[1 + WHOLE_BYTES];
     u32 n_head, end_seen;
     enum { IN_HEADER, IN_BLOCK, IN_CODE, IN_CHECK } state;
     u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
-    u64 work; /* of `declared`, what the network must predict, and a 128th of the rest */
+    u64 work; /* of `declared`, what the model must predict, and a 128th of the rest */
 };
 
 /* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to
  * 64 MB. */
 static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u32)o->level : 7; }
-static const u8 level_contexts[10] = {0, 1, 2, 3, 4, 0, 2, 3, 4, 4};
+static const u8 level_memory[10] = {0, 1, 2, 3, 4, 0, 2, 3, 4, 4};
 
-u32 megabyte_codec_block(const megabyte_codec_options *o) {
+u32 megabyte_codec_block_size(const megabyte_codec_options *o) {
     u64 size = o && o->size != MEGABYTE_SIZE_UNKNOWN ? o->size : 0, n = o ? o->streams : 0;
-    if (o && o->block) return o->block;
+    if (o && o->block_size) return o->block_size;
     if (!size) return 1u << 18;
     if (!n && level_of(o) < 9) n = min64(size >> 18, 16); /* 256 KB a block, then 16 blocks */
     u64 block = n ? size / n + (size % n != 0) : size;
@@ -5137,11 +5160,11 @@ u32 megabyte_codec_block(const megabyte_codec_options *o) {
 struct plan {
     megabyte_codec_options options;
     megabyte_stream_options stream;
-    u32 lanes, block, contexts;
-    int primed;
+    u32 jobs, block_size, memory;
+    int has_dictionary;
 };
 
-static status make_plan(struct plan *p, const megabyte_model *model, int mode,
+static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mode mode,
                         const megabyte_codec_options *from, megabyte_error *error) {
     static const megabyte_codec_options defaults;
     megabyte_codec_options *o = &p->options;
@@ -5149,85 +5172,89 @@ static status make_plan(struct plan *p, const megabyte_model *model, int mode,
     *o = from ? *from : defaults;
     if (o->size == MEGABYTE_SIZE_UNKNOWN) o->size = 0;
     u32 level = level_of(o),
-        given = o->contexts == MEGABYTE_NO_CONTEXTS ? 0 : contexts_code(o->contexts);
-    if (mode < MEGABYTE_COMPRESS || mode > MEGABYTE_MESSAGES || o->level < 0 || o->level > 9)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)", mode,
-                    o->level);
-    if (o->streams > 256 || o->block > MEGABYTE_BLOCK_MAX || o->halvings > 15 ||
-        o->max_ratio >> 32 || (o->n_prime && !o->prime))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
-                    "streams must be up to 256 (%u), blocks %u (%u), "
-                    "halvings 15 (%u)",
-                    o->streams, MEGABYTE_BLOCK_MAX, o->block, o->halvings);
-    if (o->contexts != MEGABYTE_NO_CONTEXTS && o->contexts != contexts_megabytes(given))
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
-                    "contexts must be 1, 4, 16 or 64 MB, not %u", o->contexts);
-    if (o->contexts == MEGABYTE_NO_CONTEXTS && level < 5 && mode != MEGABYTE_DECOMPRESS)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0,
-                    "levels 1 to 4 are nothing without contexts");
+        given = o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING ? 0 : memory_code(o->mixing_memory);
+    if (mode < MEGABYTE_MODE_COMPRESS || mode > MEGABYTE_MODE_MESSAGES || o->level < 0 ||
+        o->level > 9)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)",
+                    mode, o->level);
+    if (o->streams > 256 || o->block_size > MEGABYTE_BLOCK_MAX || o->context_shift > 15 ||
+        o->max_ratio >> 32 || (o->dictionary_size && !o->dictionary))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "streams must be up to 256 (%u), block_size %u (%u), context_shift 15 (%u)",
+                    o->streams, MEGABYTE_BLOCK_MAX, o->block_size, o->context_shift);
+    if (o->mixing_memory != MEGABYTE_NO_CONTEXT_MIXING &&
+        o->mixing_memory != memory_megabytes(given))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "mixing_memory must be 1, 4, 16 or 64 MB, not %u", o->mixing_memory);
+    if (o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING && level < 5 &&
+        mode != MEGABYTE_MODE_DECOMPRESS)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "levels 1 to 4 are context mixing: they need mixing_memory");
     if (o->engine && o->engine->model != model)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "the engine belongs to another model");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "the engine belongs to another model");
     if (model->sizes.vocabulary < 256)
-        return fail(error, MEGABYTE_UNSUPPORTED, 0, "a model of %u symbols cannot code all bytes",
-                    model->sizes.vocabulary);
+        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
+                    "a model of %u symbols cannot code all bytes", model->sizes.vocabulary);
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
     patch *= least_patches(model);
     p->stream.engine = o->engine;
-    p->stream.context = trained >> o->halvings > patch ? trained >> o->halvings : patch;
-    p->stream.as = o->as;
-    p->primed = o->n_prime || o->as;
-    p->block = mode == MEGABYTE_COMPRESS   ? megabyte_codec_block(o)
-               : mode == MEGABYTE_MESSAGES ? 1
-               : o->block                  ? o->block
-                                           : MEGABYTE_BLOCK_DEFAULT;
-    p->lanes = o->streams && (mode == MEGABYTE_DECOMPRESS || o->verify) ? o->streams : 1;
-    if (mode == MEGABYTE_MESSAGES) p->lanes = 1;
-    p->contexts = mode == MEGABYTE_DECOMPRESS ? 3 : level_contexts[level];
-    if (mode == MEGABYTE_MESSAGES)
-        p->contexts = min32(p->contexts, 1); /* short, and begun anew each time */
-    if (o->contexts) p->contexts = given;
+    p->stream.context = trained >> o->context_shift > patch ? trained >> o->context_shift : patch;
+    p->stream.file_type = o->file_type;
+    p->has_dictionary = o->dictionary_size || o->file_type;
+    p->block_size = mode == MEGABYTE_MODE_COMPRESS   ? megabyte_codec_block_size(o)
+                    : mode == MEGABYTE_MODE_MESSAGES ? 1
+                    : o->block_size                  ? o->block_size
+                                                     : MEGABYTE_BLOCK_DEFAULT;
+    p->jobs = o->streams && (mode == MEGABYTE_MODE_DECOMPRESS || o->verify) ? o->streams : 1;
+    if (mode == MEGABYTE_MODE_MESSAGES) p->jobs = 1;
+    p->memory = mode == MEGABYTE_MODE_DECOMPRESS ? 3 : level_memory[level];
+    if (mode == MEGABYTE_MODE_MESSAGES)
+        p->memory = min32(p->memory, 1); /* short, and begun anew each time */
+    if (o->mixing_memory) p->memory = given;
     /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far
      * fewer. */
-    for (most = 1; most < MOST_CONTEXTS && (u64)p->block << 7 > 1ULL << contexts_log2(most);
+    for (most = 1; most < MOST_MEMORY && (u64)p->block_size << 7 > 1ULL << memory_log2(most);
          most++) {}
-    if (mode == MEGABYTE_COMPRESS && !p->primed) p->contexts = min32(p->contexts, most);
+    if (mode == MEGABYTE_MODE_COMPRESS && !p->has_dictionary) p->memory = min32(p->memory, most);
     return MEGABYTE_OK;
 }
 
-static struct mixer *carve_mixer(struct arena *a, u32 contexts) {
-    return contexts ? carve(a, mixer_bytes(contexts_log2(contexts)), 1) : NULL;
+static struct mixer *carve_mixer(struct arena *a, u32 memory) {
+    return memory ? carve(a, mixer_bytes(memory_log2(memory)), 1) : NULL;
 }
 
 static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *p) {
     carve(a, 1, sizeof *c);
-    c->n_lanes = p->lanes;
-    c->block = p->block;
-    c->contexts = p->contexts;
-    c->lanes = carve(a, p->lanes, sizeof *c->lanes);
-    c->active = carve(a, p->lanes, sizeof *c->active);
-    c->stepped = carve(a, p->lanes, sizeof *c->stepped);
-    c->step = carve(a, p->lanes, 1);
-    c->out = carve(a, 2 * (u64)p->lanes + 2, sizeof *c->out);
-    c->tables = carve(a, p->contexts != 0, sizeof *c->tables);
-    for (u32 i = 0; i < p->lanes; i++) {
-        u8 *bytes = carve(a, p->block, 1), *code = carve(a, p->block, 1);
-        struct mixer *mixer = carve_mixer(a, p->contexts);
+    c->n_jobs = p->jobs;
+    c->block_size = p->block_size;
+    c->memory = p->memory;
+    c->jobs = carve(a, p->jobs, sizeof *c->jobs);
+    c->active = carve(a, p->jobs, sizeof *c->active);
+    c->stepped = carve(a, p->jobs, sizeof *c->stepped);
+    c->step = carve(a, p->jobs, 1);
+    c->out = carve(a, 2 * (u64)p->jobs + 2, sizeof *c->out);
+    c->tables = carve(a, p->memory != 0, sizeof *c->tables);
+    for (u32 i = 0; i < p->jobs; i++) {
+        u8 *bytes = carve(a, p->block_size, 1), *code = carve(a, p->block_size, 1);
+        struct mixer *mixer = carve_mixer(a, p->memory);
         if (!a->base) continue;
-        memset(&c->lanes[i], 0, sizeof c->lanes[i]);
-        c->lanes[i].bytes = bytes;
-        c->lanes[i].code = code;
-        c->lanes[i].mixer = mixer;
+        memset(&c->jobs[i], 0, sizeof c->jobs[i]);
+        c->jobs[i].bytes = bytes;
+        c->jobs[i].code = code;
+        c->jobs[i].mixer = mixer;
     }
-    for (u32 i = 0; i < 2; i++) c->primed_mixer[i] = p->primed ? carve_mixer(a, p->contexts) : NULL;
+    for (u32 i = 0; i < 2; i++)
+        c->dictionary_mixer[i] = p->has_dictionary ? carve_mixer(a, p->memory) : NULL;
 }
 
-megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
+megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode mode,
                                     const megabyte_codec_options *options, size_t *bytes) {
     struct plan p;
     megabyte_codec c;
     struct arena a = {NULL, 0, 0};
     size_t engine = 0, all = 0, stream = 0;
-    if (!model || !bytes) return MEGABYTE_INVALID_ARGUMENT;
+    if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = make_plan(&p, model, mode, options, NULL);
     if (!r && !p.options.engine) r = megabyte_engine_size(model, NULL, &engine);
     if (!r)
@@ -5236,9 +5263,9 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
     if (r) return r;
     stream = all - engine;
     codec_layout(&c, &a, &p);
-    u64 streams = (u64)p.lanes + (p.primed != 0), sum = a.used + engine;
+    u64 streams = (u64)p.jobs + (p.has_dictionary != 0), sum = a.used + engine;
     if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
-        return MEGABYTE_OUT_OF_MEMORY;
+        return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)(sum + streams * stream);
     return MEGABYTE_OK;
 }
@@ -5246,8 +5273,8 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
 void megabyte_codec_free(megabyte_codec *c) {
     if (!c) return;
     megabyte_allocator a = c->allocator;
-    for (u32 i = 0; i < c->n_lanes; i++) megabyte_stream_free(c->lanes[i].stream);
-    megabyte_stream_free(c->primed);
+    for (u32 i = 0; i < c->n_jobs; i++) megabyte_stream_free(c->jobs[i].stream);
+    megabyte_stream_free(c->dictionary);
     if (c->owns_engine) megabyte_engine_free(c->engine);
     a.free(a.context, c, c->allocated);
 }
@@ -5258,27 +5285,27 @@ void megabyte_codec_reset(megabyte_codec *c) {
     c->begun = c->finished = c->ended = c->flush = c->more = 0;
     c->pushed = c->blocks = c->files = c->member = c->declared = c->work = 0;
     c->state = IN_HEADER;
-    for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0, c->lanes[i].bad = 0;
+    for (u32 i = 0; i < c->n_jobs; i++) c->jobs[i].n = 0, c->jobs[i].bad = 0;
     c->reported = 0;
     memset(&c->counts, 0, sizeof c->counts);
-    memset(&c->container, 0, sizeof c->container);
-    c->container.halvings = c->options.halvings; /* decompressing: until the header says */
-    c->container.contexts = contexts_megabytes(c->contexts);
+    memset(&c->header, 0, sizeof c->header);
+    c->header.context_shift = c->options.context_shift; /* decompressing: until the header says */
+    c->header.mixing_memory = memory_megabytes(c->memory);
     clear_error(&c->error);
     sha256_begin(&c->whole);
 }
 
-/* What every block begins with: a stream and contexts that know the type of file and the priming
- * bytes. */
-static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
+/* What every block begins with: a stream and mixers that have read the file type and the
+ * dictionary. */
+static void read_dictionary(megabyte_codec *c, const char *file_type, const u8 *bytes, u64 n) {
     u8 digest[32];
     struct coder nowhere;
-    sha256((const u8 *)as, as ? strlen(as) + 1 : 0, bytes, n, digest);
-    memcpy(c->prime_id, digest, sizeof c->prime_id);
-    if (!c->contexts) megabyte_stream_feed(c->primed, bytes, (size_t)n);
-    for (int mixed = 0; c->contexts && mixed < 2; mixed++) {
-        struct predictor by = {mixed ? c->primed : NULL, c->primed_mixer[mixed], 0, 0};
-        mixer_reset(by.mixer, c->tables, contexts_log2(c->contexts), mixed);
+    sha256((const u8 *)file_type, file_type ? strlen(file_type) + 1 : 0, bytes, n, digest);
+    memcpy(c->dictionary_id, digest, sizeof c->dictionary_id);
+    if (!c->memory) megabyte_stream_feed(c->dictionary, bytes, (size_t)n);
+    for (int mixed = 0; c->memory && mixed < 2; mixed++) {
+        struct predictor by = {mixed ? c->dictionary : NULL, c->dictionary_mixer[mixed], 0, 0};
+        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
             some = min64(n - done, c->engine->kept_bytes);
@@ -5287,8 +5314,8 @@ static void prime(megabyte_codec *c, const char *as, const u8 *bytes, u64 n) {
     }
 }
 
-megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model, int mode,
-                                      const megabyte_codec_options *options,
+megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model,
+                                      megabyte_mode mode, const megabyte_codec_options *options,
                                       const megabyte_allocator *allocator, megabyte_error *error) {
     struct plan p;
     megabyte_allocator memory;
@@ -5299,14 +5326,14 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     clear_error(error);
     if (codec) *codec = NULL;
     if (!codec || !model)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "codec and model must not be NULL");
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "codec and model must not be NULL");
     status r = choose_allocator(&memory, allocator, error);
     if (!r) r = make_plan(&p, model, mode, options, error);
     if (r) return r;
     codec_layout(&sizes, &a, &p);
     size_t bytes = (size_t)a.used;
-    r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_OUT_OF_MEMORY, bytes,
-                   "a codec", error);
+    r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_ERROR_OUT_OF_MEMORY,
+                   bytes, "a codec", error);
     if (r) return r;
     advise_large_pages(object, bytes);
     c = object;
@@ -5319,24 +5346,26 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     c->model = model;
     c->mode = mode;
     c->options = p.options;
-    c->options.prime = NULL; /* they need not live on */
-    c->options.as = NULL;
+    c->options.dictionary = NULL; /* they need not live on */
+    c->options.file_type = NULL;
     c->engine = p.options.engine;
     if (!c->engine) {
         r = megabyte_engine_create(&c->engine, model, NULL, allocator, error);
         c->owns_engine = !r;
     }
     p.stream.engine = c->engine;
-    for (u32 i = 0; i < p.lanes && !r; i++)
-        r = megabyte_stream_create(&c->lanes[i].stream, model, &p.stream, allocator, error);
-    if (!r && p.primed) r = megabyte_stream_create(&c->primed, model, &p.stream, allocator, error);
+    for (u32 i = 0; i < p.jobs && !r; i++)
+        r = megabyte_stream_create(&c->jobs[i].stream, model, &p.stream, allocator, error);
+    if (!r && p.has_dictionary)
+        r = megabyte_stream_create(&c->dictionary, model, &p.stream, allocator, error);
     if (r) {
         megabyte_codec_free(c);
         return r;
     }
-    if (c->contexts) make_tables(c->tables, find_mix_kernels(c->engine->kernels.isa));
+    if (c->memory) make_tables(c->tables, find_mix_kernels(c->engine->kernels.isa));
     fp_enter(&fp);
-    if (c->primed) prime(c, p.options.as, p.options.prime, p.options.n_prime);
+    if (c->dictionary)
+        read_dictionary(c, p.options.file_type, p.options.dictionary, p.options.dictionary_size);
     fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;
@@ -5348,33 +5377,33 @@ const megabyte_error *megabyte_codec_error(const megabyte_codec *c) {
     return c ? &c->error : &none;
 }
 
-void megabyte_codec_count(const megabyte_codec *c, megabyte_codec_counts *counts) {
+void megabyte_codec_statistics(const megabyte_codec *c, megabyte_statistics *counts) {
     if (c && counts) *counts = c->counts;
 }
 
 /* ---- blocks */
 
 /* A block's or message's predictor at its beginning. */
-static struct predictor start(const megabyte_codec *c, int method, megabyte_stream *s,
+static struct predictor start(const megabyte_codec *c, megabyte_method method, megabyte_stream *s,
                               struct mixer *m) {
-    struct predictor by = {uses_network(method) ? s : NULL, uses_contexts(method) ? m : NULL, 0, 0};
-    u32 patches = c->model->stage[0].size.positions >> c->container.halvings;
-    u32 memory = contexts_log2(contexts_code(c->container.contexts));
-    if (by.stream && c->primed) {
-        megabyte_stream_copy(s, c->primed); /* cannot fail between streams made alike */
+    struct predictor by = {uses_model(method) ? s : NULL, uses_mixing(method) ? m : NULL, 0, 0};
+    u32 patches = c->model->stage[0].size.positions >> c->header.context_shift;
+    u32 memory = memory_log2(memory_code(c->header.mixing_memory));
+    if (by.stream && c->dictionary) {
+        megabyte_stream_copy(s, c->dictionary); /* cannot fail between streams made alike */
     } else if (by.stream) {
         megabyte_stream_reset(s);
         s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
     }
-    if (by.mixer && c->primed) mixer_copy(m, c->primed_mixer[by.stream != NULL], memory);
+    if (by.mixer && c->dictionary) mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
     else if (by.mixer) mixer_reset(m, c->tables, memory, by.stream != NULL);
     return by;
 }
 
 static int best_method(const megabyte_codec *c) {
-    return level_of(&c->options) < 5 ? MEGABYTE_CONTEXTS
-           : c->contexts             ? MEGABYTE_MIXED
-                                     : MEGABYTE_NETWORK;
+    return level_of(&c->options) < 5 ? MEGABYTE_METHOD_CONTEXT_MIXING
+           : c->memory               ? MEGABYTE_METHOD_MIXED
+                                     : MEGABYTE_METHOD_MODEL;
 }
 
 /* Tells the caller how far the work is; 1 if it is to stop. */
@@ -5384,25 +5413,25 @@ static int cancelled(megabyte_codec *c, u64 done) {
     fp_leave(&c->caller); /* the callback is the caller's */
     int stop = c->options.progress(c->options.progress_context, c->reported);
     fp_enter(&c->caller);
-    if (stop) fail(&c->error, MEGABYTE_CANCELLED, c->counts.compressed, "cancelled");
+    if (stop) fail(&c->error, MEGABYTE_ERROR_CANCELLED, c->counts.compressed, "cancelled");
     return stop != 0;
 }
 
-static void add_check(megabyte_codec *c, const struct lane *l, u8 check[CHECK_BYTES]) {
+static void add_check(megabyte_codec *c, const struct block_job *l, u8 check[CHECK_BYTES]) {
     u8 digest[32];
     sha256(l->bytes, l->n, NULL, 0, digest);
     memcpy(check, digest, CHECK_BYTES);
     sha256_add(&c->whole, l->bytes, l->n);
 }
 
-/* Codes the block's first n bytes; `before`: bytes of the lanes before it. *late is what their
+/* Codes the block's first n bytes; `before`: bytes of the jobs before it. *late is what their
  * second half comes to, in bits; the block is given up if that is more than `most`. 0 if
  * cancelled. */
-static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u64 before,
-                        double *late, double most) {
+static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method method, u32 n,
+                        u64 before, double *late, double most) {
     u32 half = min32(n, TRIAL) / 2, trial = 2 * half;
     l->method = method;
-    l->by = start(c, method, c->lanes[0].stream, c->lanes[0].mixer);
+    l->by = start(c, method, c->jobs[0].stream, c->jobs[0].mixer);
     begin_encoding(&l->coder, l->code, l->n - 1);
     for (u32 done = 0, some; done < n && l->coder.n <= l->coder.capacity; done += some) {
         if (done == half) *late = -l->by.ideal;
@@ -5419,20 +5448,21 @@ static int encode_block(megabyte_codec *c, struct lane *l, int method, u32 n, u6
 
 /* Chooses the method and makes the code. Contexts alone are tried on the block's beginning: where
  * the network gains less than half a percent there, it is not worth its time. 0 if cancelled. */
-static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
+static int encode_job(megabyte_codec *c, struct block_job *l, u64 before) {
     u32 same = 1, trial = min32(l->n, TRIAL);
     double contexts = 0, mixed = 0;
     while (same < l->n && l->bytes[same] == l->bytes[0]) same++;
-    l->method = MEGABYTE_STORED;
+    l->method = MEGABYTE_METHOD_STORED;
     l->n_code = l->n;
     if (l->n > 1 && same == l->n) {
-        l->method = MEGABYTE_CONSTANT;
+        l->method = MEGABYTE_METHOD_CONSTANT;
         l->n_code = 1;
         l->code[0] = l->bytes[0];
     } else if (l->n) {
-        int method = best_method(c);
-        if (method == MEGABYTE_MIXED) {
-            if (!encode_block(c, l, MEGABYTE_CONTEXTS, trial, before, &contexts, INFINITY))
+        megabyte_method method = best_method(c);
+        if (method == MEGABYTE_METHOD_MIXED) {
+            if (!encode_block(c, l, MEGABYTE_METHOD_CONTEXT_MIXING, trial, before, &contexts,
+                              INFINITY))
                 return 0;
             u64 whole = l->coder.n;
             if (!encode_block(c, l, method, l->n, before, &mixed,
@@ -5440,69 +5470,70 @@ static int encode_lane(megabyte_codec *c, struct lane *l, u64 before) {
                 return 0;
             if (l->coder.n > l->coder.capacity /* it may not have got as far as the trial's end */
                 || (trial < l->n ? mixed > contexts * 0.995 : whole <= l->coder.n))
-                method = MEGABYTE_CONTEXTS;
+                method = MEGABYTE_METHOD_CONTEXT_MIXING;
         }
         if (l->method != method && !encode_block(c, l, method, l->n, before, &contexts, INFINITY))
             return 0;
-        l->method = MEGABYTE_STORED;
+        l->method = MEGABYTE_METHOD_STORED;
         if (l->coder.n <= l->coder.capacity) {
             l->method = method;
             l->n_code = (u32)l->coder.n;
             c->counts.ideal_bits += l->by.ideal;
-            c->counts.network_bits += l->by.network;
+            c->counts.model_bits += l->by.alone;
             c->counts.coded_bits += 8 * l->coder.n;
         }
     }
     return !cancelled(c, before + l->n);
 }
 
-/* The next byte of n lanes whose method is the same. */
-static void decode_at_once(megabyte_codec *c, struct lane **lanes, u32 n) {
+/* The next byte of n jobs whose method is the same. */
+static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
     const struct predictor *by[MOST_AT_ONCE];
     struct coder *coders[MOST_AT_ONCE];
     u8 bytes[MOST_AT_ONCE];
-    for (u32 i = 0; i < n; i++) by[i] = &lanes[i]->by, coders[i] = &lanes[i]->coder;
+    for (u32 i = 0; i < n; i++) by[i] = &jobs[i]->by, coders[i] = &jobs[i]->coder;
     decode_bytes(by, coders, n, bytes);
     for (u32 i = 0; i < n; i++) {
-        struct lane *l = lanes[i];
+        struct block_job *l = jobs[i];
         if (!c->verifying) l->bytes[l->done] = bytes[i];
         l->bad = l->bytes[l->done] != bytes[i] || beyond_end(&l->coder);
         l->done += !l->bad;
     }
 }
 
-/* The next byte of every active lane whose stream all are waiting for; of the others a good many,
- * so that their contexts stay in the caches: TURN bytes of all together, after which the caller
- * hears of progress. Run by every thread of the pool. */
-#define TURN 65536u
-static void decode_pass(void *context) {
+/* The next byte of every active job whose stream all are waiting for; of the others a good many,
+ * so that their contexts stay in the caches: PROGRESS_BYTES bytes of all together, after which the
+ * caller hears of progress. Run by every thread of the pool. */
+#define PROGRESS_BYTES 65536u
+static void decode_step(void *context) {
     megabyte_codec *c = context;
-    u32 phase = 0, most = TURN / min32(c->n_active, 16);
+    u32 phase = 0, most = PROGRESS_BYTES / min32(c->n_active, 16);
     for (struct phase p = next_phase(&c->engine->pool, &phase, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
-            struct lane **lanes = c->active + i;
-            n = min32(p.to - i, lanes[0]->by.stream ? MOST_AT_ONCE : 1);
+            struct block_job **jobs = c->active + i;
+            n = min32(p.to - i, jobs[0]->by.stream ? MOST_AT_ONCE : 1);
             for (u32 k = 1; k < n; k++)
-                if (lanes[k]->method != lanes[0]->method) n = k;
-            u32 length = lanes[0]->by.stream ? 1 : min32(lanes[0]->n - lanes[0]->done, most);
-            while (length-- && !lanes[0]->bad) decode_at_once(c, lanes, n);
+                if (jobs[k]->method != jobs[0]->method) n = k;
+            u32 length = jobs[0]->by.stream ? 1 : min32(jobs[0]->n - jobs[0]->done, most);
+            while (length-- && !jobs[0]->bad) decode_at_once(c, jobs, n);
         }
 }
 
-/* Decodes the first `count` lanes side by side, into their bytes or, to verify, beside them; sets
+/* Decodes the first `count` jobs side by side, into their bytes or, to verify, beside them; sets
  * `bad` where the code is wrong. 0 if cancelled. */
-static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
+static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
     u64 all = 0;
     c->n_active = 0;
     c->verifying = verify;
     for (u32 i = 0; i < count; i++) {
-        struct lane *l = &c->lanes[i];
+        struct block_job *l = &c->jobs[i];
         all += l->n;
         l->done = 0;
         l->bad = 0;
-        if (l->method <= MEGABYTE_CONSTANT) {
-            if (!verify && l->method == MEGABYTE_STORED) memcpy(l->bytes, l->code, l->n);
-            if (!verify && l->method == MEGABYTE_CONSTANT) memset(l->bytes, l->code[0], l->n);
+        if (l->method <= MEGABYTE_METHOD_CONSTANT) {
+            if (!verify && l->method == MEGABYTE_METHOD_STORED) memcpy(l->bytes, l->code, l->n);
+            if (!verify && l->method == MEGABYTE_METHOD_CONSTANT)
+                memset(l->bytes, l->code[0], l->n);
             l->done = l->n;
         } else {
             begin_decoding(&l->coder, l->code, l->n_code);
@@ -5514,14 +5545,14 @@ static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
     for (u32 turn = 0; c->n_active; turn++) {
         u32 active = 0, streams = 0;
         u64 done = 0;
-        for (u32 i = 0; i < count; i++) done += c->lanes[i].done;
-        if (turn % 64 == 0 || done - told >= TURN) {
+        for (u32 i = 0; i < count; i++) done += c->jobs[i].done;
+        if (turn % 64 == 0 || done - told >= PROGRESS_BYTES) {
             told = done;
             if (cancelled(c, verify ? all : done)) return 0;
         }
-        pool_run(&c->engine->pool, decode_pass, c);
+        pool_run(&c->engine->pool, decode_step, c);
         for (u32 i = 0; i < c->n_active; i++) {
-            struct lane *l = c->active[i];
+            struct block_job *l = c->active[i];
             if (l->bad || l->done == l->n) {
                 l->bad |= !ends_decoding(&l->coder);
                 continue;
@@ -5541,9 +5572,9 @@ static int decode_lanes(megabyte_codec *c, u32 count, int verify) {
 
 static status message_ready(megabyte_codec *c, const void *from, size_t n, const void *to,
                             size_t capacity, size_t *n_to, struct predictor *by) {
-    if (!c || (n && !from) || (capacity && !to) || !n_to || c->mode != MEGABYTE_MESSAGES)
-        return MEGABYTE_INVALID_ARGUMENT;
-    *by = start(c, best_method(c), c->lanes[0].stream, c->lanes[0].mixer);
+    if (!c || (n && !from) || (capacity && !to) || !n_to || c->mode != MEGABYTE_MODE_MESSAGES)
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    *by = start(c, best_method(c), c->jobs[0].stream, c->jobs[0].mixer);
     return MEGABYTE_OK;
 }
 
@@ -5551,7 +5582,7 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
                                       size_t capacity, size_t *n_coded) {
     struct predictor by;
     fp_state fp;
-    if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_CAPACITY;
+    if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_ERROR_CAPACITY;
     fp_enter(&fp);
     status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
     if (!r) *n_coded = (size_t)encode_message(&by, c->engine->kept_bytes, bytes, n, coded);
@@ -5573,55 +5604,55 @@ megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size
 
 /* ---- pushing and pulling */
 
-static void hand_out(megabyte_codec *c, const u8 *at, u64 n) {
+static void emit(megabyte_codec *c, const u8 *at, u64 n) {
     struct span span = {at, n};
     if (n) c->out[c->n_out++] = span;
 }
 
-/* Where a header is for its lanes' data, or the whole file is one block. */
-static void begin_file(megabyte_codec *c, const struct lane *single) {
-    megabyte_container *h = &c->container;
-    h->format_version = CONTAINER_VERSION;
+/* Where a header is for its jobs' data, or the whole file is one block. */
+static void begin_file(megabyte_codec *c, const struct block_job *single) {
+    megabyte_file_header *h = &c->header;
+    h->format_version = FILE_VERSION;
     h->numerics_version = MEGABYTE_NUMERICS_VERSION;
     memcpy(h->model_id, c->model->id, MODEL_ID_BYTES);
-    memcpy(h->prime_id, c->prime_id, sizeof h->prime_id);
-    h->primed = c->primed != NULL;
+    memcpy(h->dictionary_id, c->dictionary_id, sizeof h->dictionary_id);
+    h->has_dictionary = c->dictionary != NULL;
     h->size = single ? single->n : c->options.size ? c->options.size : MEGABYTE_SIZE_UNKNOWN;
-    h->block = c->block;
+    h->block_size = c->block_size;
     if (single) {
         h->single = 1;
         h->method = single->method;
-        if (!uses_contexts(h->method))
-            h->contexts = 0; /* nothing that a small codec could not decode */
+        if (!uses_mixing(h->method))
+            h->mixing_memory = 0; /* nothing that a small codec could not decode */
         h->coded = single->n_code;
     }
-    c->n_head = write_container(h, c->head);
-    hand_out(c, c->head, c->n_head);
+    c->n_head = write_file_header(h, c->head);
+    emit(c, c->head, c->n_head);
     c->begun = 1;
 }
 
 /* Codes what was gathered, if it is time to. */
 static void compress_blocks(megabyte_codec *c) {
-    u32 count = c->filled + (c->filled < c->n_lanes && c->lanes[c->filled].n);
+    u32 count = c->filled + (c->filled < c->n_jobs && c->jobs[c->filled].n);
     u64 before = 0;
-    if (c->ended || !(c->finished || (c->flush && count) || (c->more && c->filled == c->n_lanes)))
+    if (c->ended || !(c->finished || (c->flush && count) || (c->more && c->filled == c->n_jobs)))
         return;
     if (c->finished && c->options.size && c->pushed != c->options.size) {
-        fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed,
+        fail(&c->error, MEGABYTE_ERROR_INVALID_ARGUMENT, c->pushed,
              "%llu bytes came, not the %llu announced", (unsigned long long)c->pushed,
              (unsigned long long)c->options.size);
         return;
     }
     int single = c->finished && !c->begun && count <= 1;
-    for (u32 i = 0; i < count || (single && !i); before += c->lanes[i].n, i++)
-        if (!encode_lane(c, &c->lanes[i], before)) return;
-    if (c->options.verify && !decode_lanes(c, count, 1)) return;
-    if (!c->begun) begin_file(c, single ? c->lanes : NULL);
+    for (u32 i = 0; i < count || (single && !i); before += c->jobs[i].n, i++)
+        if (!encode_job(c, &c->jobs[i], before)) return;
+    if (c->options.verify && !decode_jobs(c, count, 1)) return;
+    if (!c->begun) begin_file(c, single ? c->jobs : NULL);
     for (u32 i = 0; i < count || (single && !i); i++) {
-        struct lane *l = &c->lanes[i];
+        struct block_job *l = &c->jobs[i];
         u32 coded;
         if (c->options.verify && l->bad) {
-            fail(&c->error, MEGABYTE_CORRUPT, 0,
+            fail(&c->error, MEGABYTE_ERROR_CORRUPT, 0,
                  "block %llu did not decode to its bytes: a defect of this "
                  "machine or of megabyte, please report it",
                  (unsigned long long)c->blocks);
@@ -5635,10 +5666,10 @@ static void compress_blocks(megabyte_codec *c) {
                 l->n_head += put_varint(l->head + l->n_head, l->n_code);
             memcpy(l->head + l->n_head, l->check, CHECK_BYTES);
             l->n_head += CHECK_BYTES;
-            hand_out(c, l->head, l->n_head);
+            emit(c, l->head, l->n_head);
         }
-        hand_out(c, l->method == MEGABYTE_STORED ? l->bytes : l->code, l->n_code);
-        if (single) hand_out(c, l->check, CHECK_BYTES);
+        emit(c, l->method == MEGABYTE_METHOD_STORED ? l->bytes : l->code, l->n_code);
+        if (single) emit(c, l->check, CHECK_BYTES);
         c->counts.original += l->n;
         c->counts.blocks[l->method] += l->n || single;
         c->blocks++;
@@ -5648,7 +5679,7 @@ static void compress_blocks(megabyte_codec *c) {
         sha256_end(&c->whole, digest);
         c->end[0] = 0;
         memcpy(c->end + 1, digest, WHOLE_BYTES);
-        if (!single) hand_out(c, c->end, 1 + WHOLE_BYTES);
+        if (!single) emit(c, c->end, 1 + WHOLE_BYTES);
         c->ended = 1;
     }
     for (u32 i = 0; i < c->n_out; i++) c->counts.compressed += c->out[i].n;
@@ -5658,19 +5689,19 @@ static void compress_blocks(megabyte_codec *c) {
 static void decompress_blocks(megabyte_codec *c) {
     u32 count = c->filled;
     if (count &&
-        (count == c->n_lanes || c->finished || c->flush || c->end_seen || c->error.status)) {
+        (count == c->n_jobs || c->finished || c->flush || c->end_seen || c->error.status)) {
         megabyte_error later = c->error; /* found while gathering what follows */
         clear_error(&c->error);
-        if (!decode_lanes(c, count, 0)) {
+        if (!decode_jobs(c, count, 0)) {
             c->filled = 0; /* cancelled: that stays */
             return;
         }
         for (u32 i = 0; i < count; i++) {
-            struct lane *l = &c->lanes[i];
+            struct block_job *l = &c->jobs[i];
             u8 check[CHECK_BYTES];
             add_check(c, l, check);
             if (l->bad || memcmp(check, l->check, CHECK_BYTES)) {
-                fail(&c->error, MEGABYTE_CORRUPT, l->at,
+                fail(&c->error, MEGABYTE_ERROR_CORRUPT, l->at,
                      "block %llu, at offset %llu, is damaged: its %s", (unsigned long long)l->index,
                      (unsigned long long)l->at,
                      l->bad ? "code is not one that compressing gives"
@@ -5678,26 +5709,26 @@ static void decompress_blocks(megabyte_codec *c) {
                 c->filled = 0; /* nothing more is to come, after the intact blocks before it */
                 return;
             }
-            hand_out(c, l->bytes, l->n);
+            emit(c, l->bytes, l->n);
             c->counts.original += l->n;
             c->counts.blocks[l->method]++;
             c->counts.compressed = l->at + l->n_head + l->n_code;
-            if (l->method > MEGABYTE_CONSTANT) c->counts.coded_bits += 8ULL * l->n_code;
+            if (l->method > MEGABYTE_METHOD_CONSTANT) c->counts.coded_bits += 8ULL * l->n_code;
         }
         c->error = later;
         c->filled = 0;
         c->flush = 0;
-        if (c->state == IN_CODE && count < c->n_lanes) { /* a block is on its way already */
-            struct lane half = c->lanes[count];
-            c->lanes[count] = c->lanes[0];
-            c->lanes[0] = half;
+        if (c->state == IN_CODE && count < c->n_jobs) { /* a block is on its way already */
+            struct block_job half = c->jobs[count];
+            c->jobs[count] = c->jobs[0];
+            c->jobs[0] = half;
         }
     }
     if (c->end_seen && !c->filled) {
         u8 digest[32];
         sha256_end(&c->whole, digest);
-        if (!c->container.single && memcmp(digest, c->end + 1, WHOLE_BYTES))
-            fail(&c->error, MEGABYTE_CORRUPT, c->pushed,
+        if (!c->header.single && memcmp(digest, c->end + 1, WHOLE_BYTES))
+            fail(&c->error, MEGABYTE_ERROR_CORRUPT, c->pushed,
                  "every block is intact, but the file's checksum, "
                  "before offset %llu, does not match: blocks are missing or out of order",
                  (unsigned long long)c->pushed);
@@ -5707,22 +5738,22 @@ static void decompress_blocks(megabyte_codec *c) {
     }
 }
 
-/* The next lane begins to gather the code of a block. Its checksum comes before or after. */
-static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
-    struct lane *l = &c->lanes[c->filled];
+/* The next job begins to gather the code of a block. Its checksum comes before or after. */
+static void begin_job(megabyte_codec *c, megabyte_method method, u32 n, u32 n_code) {
+    struct block_job *l = &c->jobs[c->filled];
     c->declared += n;
     c->member += n;
     if (c->options.limit && c->declared > c->options.limit) {
-        fail(&c->error, MEGABYTE_LIMIT, c->pushed,
+        fail(&c->error, MEGABYTE_ERROR_LIMIT, c->pushed,
              "this decodes to %llu bytes or more, over the limit of %llu",
              (unsigned long long)c->declared, (unsigned long long)c->options.limit);
         return;
     }
     /* Headers are cheap to forge: 30 bytes can claim hours of work. */
-    c->work += method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED ? n : n / 128;
+    c->work += method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED ? n : n / 128;
     if (c->options.max_ratio &&
         c->work > MEGABYTE_RATIO_FREE + c->options.max_ratio * (c->pushed + n_code)) {
-        fail(&c->error, MEGABYTE_LIMIT, c->pushed,
+        fail(&c->error, MEGABYTE_ERROR_LIMIT, c->pushed,
              "%llu compressed bytes claim to be %llu or more, over the limit on ratio",
              (unsigned long long)(c->pushed + n_code), (unsigned long long)c->declared);
         return;
@@ -5738,8 +5769,8 @@ static void begin_lane(megabyte_codec *c, int method, u32 n, u32 n_code) {
 }
 
 /* A header is complete: can this codec decode the file? */
-static void accept_container(megabyte_codec *c) {
-    const megabyte_container *h = &c->container;
+static void accept_file(megabyte_codec *c) {
+    const megabyte_file_header *h = &c->header;
     u64 at = c->pushed - c->n_head;
     char id[2][2 * MODEL_ID_BYTES + 1];
     for (u32 i = 0; i < MODEL_ID_BYTES; i++) {
@@ -5747,83 +5778,83 @@ static void accept_container(megabyte_codec *c) {
         snprintf(id[1] + 2 * i, 3, "%02x", c->model->id[i]);
     }
     if (memcmp(h->model_id, c->model->id, MODEL_ID_BYTES))
-        fail(&c->error, MEGABYTE_WRONG_MODEL, at,
+        fail(&c->error, MEGABYTE_ERROR_WRONG_MODEL, at,
              "compressed with the model %s, but this one is %s", id[0], id[1]);
     else if (h->numerics_version != MEGABYTE_NUMERICS_VERSION)
-        fail(&c->error, MEGABYTE_BAD_VERSION, at,
+        fail(&c->error, MEGABYTE_ERROR_BAD_VERSION, at,
              "compressed with numerics %u, but this megabyte has %u: "
              "use %s one",
              h->numerics_version, MEGABYTE_NUMERICS_VERSION,
              h->numerics_version > MEGABYTE_NUMERICS_VERSION ? "a newer" : "an older");
-    else if (h->primed != (c->primed != NULL) || (h->primed && memcmp(h->prime_id, c->prime_id, 4)))
-        fail(&c->error, MEGABYTE_WRONG_PRIME, at, "compressed %s: give the same to decompress",
-             !h->primed  ? "without priming bytes"
-             : c->primed ? "with other priming bytes or as another type of file"
-                         : "with priming bytes or as a type of file");
-    else if (h->block > c->block)
-        fail(&c->error, MEGABYTE_CAPACITY, at,
-             "blocks of %u bytes need a codec made for them (option "
-             "block), not for %u",
-             h->block, c->block);
-    else if (h->halvings < c->options.halvings || (h->primed && h->halvings != c->options.halvings))
-        fail(&c->error, MEGABYTE_CAPACITY, at,
-             "a context halved %u times needs a codec made for it (option "
-             "halvings), not for %u",
-             h->halvings, c->options.halvings);
-    else if (contexts_code(h->contexts) > c->contexts ||
-             (h->primed && h->contexts && contexts_code(h->contexts) != c->contexts))
-        fail(&c->error, MEGABYTE_CAPACITY, at,
-             "contexts of %u MB need a codec made for %s (option "
-             "contexts), not for %u",
-             h->contexts, h->primed ? "just them, as the file is primed" : "them",
-             contexts_megabytes(c->contexts));
-    else if (h->single) begin_lane(c, h->method, h->block, h->coded);
+    else if (h->has_dictionary != (c->dictionary != NULL) ||
+             (h->has_dictionary && memcmp(h->dictionary_id, c->dictionary_id, 4)))
+        fail(&c->error, MEGABYTE_ERROR_WRONG_DICTIONARY, at,
+             "compressed %s: give the same to decompress",
+             !h->has_dictionary ? "without a dictionary"
+             : c->dictionary    ? "with another dictionary or file type"
+                                : "with a dictionary or file type");
+    else if (h->block_size > c->block_size)
+        fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
+             "blocks of %u bytes need a codec made for them (option block_size), not for %u",
+             h->block_size, c->block_size);
+    else if (h->context_shift < c->options.context_shift ||
+             (h->has_dictionary && h->context_shift != c->options.context_shift))
+        fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
+             "a context shifted by %u needs a codec made for it (option context_shift), not for %u",
+             h->context_shift, c->options.context_shift);
+    else if (memory_code(h->mixing_memory) > c->memory ||
+             (h->has_dictionary && h->mixing_memory && memory_code(h->mixing_memory) != c->memory))
+        fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
+             "context mixing in %u MB needs a codec made for %s (option mixing_memory), not %u",
+             h->mixing_memory, h->has_dictionary ? "just that, as there is a dictionary" : "that",
+             memory_megabytes(c->memory));
+    else if (h->single) begin_job(c, h->method, h->block_size, h->coded);
     else c->state = IN_BLOCK;
 }
 
 /* Takes a header's next byte, or finds out what is wrong with it. */
 static void gather_header(megabyte_codec *c, u8 byte) {
     megabyte_error error;
-    megabyte_block b;
+    megabyte_block_header b;
     status r;
     c->head[c->n_head++] = byte;
     c->pushed++;
     u64 at = c->pushed - c->n_head;
     if (c->state == IN_HEADER) {
         if (c->n_head == 1) c->member = c->blocks = 0;
-        r = megabyte_container_read(c->head, c->n_head, &c->container, &error);
-        if (r == MEGABYTE_BAD_MAGIC && c->files)
-            fail(&c->error, MEGABYTE_TRAILING_DATA, at,
+        r = megabyte_file_header_read(c->head, c->n_head, &c->header, &error);
+        if (r == MEGABYTE_ERROR_BAD_MAGIC && c->files)
+            fail(&c->error, MEGABYTE_ERROR_TRAILING_DATA, at,
                  "all was decoded, but what follows at offset %llu is "
                  "not compressed data",
                  (unsigned long long)at);
-        else if (r && r != MEGABYTE_TRUNCATED)
+        else if (r && r != MEGABYTE_ERROR_TRUNCATED)
             fail(&c->error, r, at, "%s (file at offset %llu)", error.text, (unsigned long long)at);
         if (r) return;
         c->files++;
-        accept_container(c);
+        accept_file(c);
     } else if (c->state == IN_BLOCK) {
-        r = megabyte_block_read(c->head, c->n_head, &c->container, &b, &error);
-        if (r == MEGABYTE_TRUNCATED) return;
+        r = megabyte_block_header_read(c->head, c->n_head, &c->header, &b, &error);
+        if (r == MEGABYTE_ERROR_TRUNCATED) return;
         if (r) {
             fail(&c->error, r, at, "block %llu, at offset %llu: its header is damaged",
                  (unsigned long long)c->blocks, (unsigned long long)at);
         } else if (b.method < 0) {
-            if (c->container.size != MEGABYTE_SIZE_UNKNOWN && c->container.size != c->member)
-                fail(&c->error, MEGABYTE_CORRUPT, at,
+            if (c->header.size != MEGABYTE_SIZE_UNKNOWN && c->header.size != c->member)
+                fail(&c->error, MEGABYTE_ERROR_CORRUPT, at,
                      "the file ends after %llu bytes, but its header said "
                      "%llu",
-                     (unsigned long long)c->member, (unsigned long long)c->container.size);
+                     (unsigned long long)c->member, (unsigned long long)c->header.size);
             memcpy(c->end, c->head, 1 + WHOLE_BYTES);
             c->end_seen = 1;
             c->state = IN_HEADER;
         } else {
-            memcpy(c->lanes[c->filled].check, c->head + b.header_bytes - CHECK_BYTES, CHECK_BYTES);
-            begin_lane(c, b.method, b.size, b.coded);
+            memcpy(c->jobs[c->filled].check, c->head + b.header_bytes - CHECK_BYTES, CHECK_BYTES);
+            begin_job(c, b.method, b.size, b.coded);
         }
     } else {
         if (c->n_head < CHECK_BYTES) return;
-        memcpy(c->lanes[c->filled++].check, c->head, CHECK_BYTES);
+        memcpy(c->jobs[c->filled++].check, c->head, CHECK_BYTES);
         c->end_seen = 1;
         c->state = IN_HEADER;
     }
@@ -5831,85 +5862,88 @@ static void gather_header(megabyte_codec *c, u8 byte) {
 }
 
 static size_t gather(megabyte_codec *c, const u8 *from, size_t n) {
-    size_t taken = 0;
+    size_t consumed = 0;
     for (;;) {
-        struct lane *l = &c->lanes[min32(c->filled, c->n_lanes - 1)];
-        if (c->error.status || c->end_seen || c->filled == c->n_lanes) return taken;
+        struct block_job *l = &c->jobs[min32(c->filled, c->n_jobs - 1)];
+        if (c->error.status || c->end_seen || c->filled == c->n_jobs) return consumed;
         if (c->state == IN_CODE) { /* a block may have no code at all */
-            u32 some = (u32)min64(l->n_code - l->done, n - taken);
-            if (some) memcpy(l->code + l->done, from + taken, some);
+            u32 some = (u32)min64(l->n_code - l->done, n - consumed);
+            if (some) memcpy(l->code + l->done, from + consumed, some);
             l->done += some;
-            taken += some;
+            consumed += some;
             c->pushed += some;
-            if (l->done < l->n_code) return taken;
-            c->state = c->container.single ? IN_CHECK : IN_BLOCK;
-            if (!c->container.single) c->filled++;
+            if (l->done < l->n_code) return consumed;
+            c->state = c->header.single ? IN_CHECK : IN_BLOCK;
+            if (!c->header.single) c->filled++;
         } else {
-            if (taken == n) return taken;
-            gather_header(c, from[taken++]);
+            if (consumed == n) return consumed;
+            gather_header(c, from[consumed++]);
         }
     }
 }
 
 static size_t collect(megabyte_codec *c, const u8 *from, size_t n) {
-    size_t taken = 0;
-    while (taken < n && c->filled < c->n_lanes) {
-        struct lane *l = &c->lanes[c->filled];
-        u32 some = (u32)min64(c->block - l->n, n - taken);
-        memcpy(l->bytes + l->n, from + taken, some);
+    size_t consumed = 0;
+    while (consumed < n && c->filled < c->n_jobs) {
+        struct block_job *l = &c->jobs[c->filled];
+        u32 some = (u32)min64(c->block_size - l->n, n - consumed);
+        memcpy(l->bytes + l->n, from + consumed, some);
         l->n += some;
-        taken += some;
-        if (l->n == c->block) c->filled++;
+        consumed += some;
+        if (l->n == c->block_size) c->filled++;
     }
-    c->more = taken < n; /* only then is a full codec known not to be at the end */
-    c->pushed += taken;
-    return taken;
+    c->more = consumed < n; /* only then is a full codec known not to be at the end */
+    c->pushed += consumed;
+    return consumed;
 }
 
-megabyte_status megabyte_codec_push(megabyte_codec *c, const void *bytes, size_t n, size_t *taken) {
-    if (taken) *taken = 0;
-    if (!c || (n && !bytes) || !taken) return MEGABYTE_INVALID_ARGUMENT;
-    if (c->mode == MEGABYTE_MESSAGES) return MEGABYTE_INVALID_ARGUMENT;
+megabyte_status megabyte_codec_push(megabyte_codec *c, const void *bytes, size_t n,
+                                    size_t *consumed) {
+    if (consumed) *consumed = 0;
+    if (!c || (n && !bytes) || !consumed) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    if (c->mode == MEGABYTE_MODE_MESSAGES) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (!n || c->n_out) return MEGABYTE_OK; /* pull first */
-    if (c->error.status && !(c->mode == MEGABYTE_DECOMPRESS && c->filled)) return c->error.status;
-    if (c->finished) return MEGABYTE_INVALID_ARGUMENT;
-    if (c->mode == MEGABYTE_DECOMPRESS) *taken = gather(c, bytes, n);
+    if (c->error.status && !(c->mode == MEGABYTE_MODE_DECOMPRESS && c->filled))
+        return c->error.status;
+    if (c->finished) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    if (c->mode == MEGABYTE_MODE_DECOMPRESS) *consumed = gather(c, bytes, n);
     else if (c->options.size && n > c->options.size - c->pushed)
-        return fail(&c->error, MEGABYTE_INVALID_ARGUMENT, c->pushed,
+        return fail(&c->error, MEGABYTE_ERROR_INVALID_ARGUMENT, c->pushed,
                     "more bytes come than the %llu "
                     "announced",
                     (unsigned long long)c->options.size);
-    else *taken = collect(c, bytes, n);
+    else *consumed = collect(c, bytes, n);
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capacity,
-                                    size_t *given) {
+                                    size_t *produced) {
     u8 *to = bytes;
-    if (given) *given = 0;
-    if (!c || (capacity && !to) || !given || c->mode == MEGABYTE_MESSAGES)
-        return MEGABYTE_INVALID_ARGUMENT;
+    if (produced) *produced = 0;
+    if (!c || (capacity && !to) || !produced || c->mode == MEGABYTE_MODE_MESSAGES)
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
     for (;;) {
         while (c->next_out < c->n_out) {
             struct span *span = &c->out[c->next_out];
-            size_t some = (size_t)min64(span->n, capacity - *given);
+            size_t some = (size_t)min64(span->n, capacity - *produced);
             if (!some) return MEGABYTE_OK;
-            memcpy(to + *given, span->at, some);
-            *given += some;
+            memcpy(to + *produced, span->at, some);
+            *produced += some;
             span->at += some;
             span->n -= some;
             c->next_out += !span->n;
         }
-        if (c->n_out && c->mode == MEGABYTE_COMPRESS) {
-            for (u32 i = 0; i < c->n_lanes; i++) c->lanes[i].n = 0;
+        if (c->n_out && c->mode == MEGABYTE_MODE_COMPRESS) {
+            for (u32 i = 0; i < c->n_jobs; i++) c->jobs[i].n = 0;
             c->filled = 0;
             c->more = c->flush = 0;
         }
         c->n_out = c->next_out = 0;
-        if (*given) return MEGABYTE_OK;
-        if (c->error.status && (c->mode == MEGABYTE_COMPRESS || !c->filled)) return c->error.status;
+        if (*produced) return MEGABYTE_OK;
+        if (c->error.status && (c->mode == MEGABYTE_MODE_COMPRESS || !c->filled))
+            return c->error.status;
         fp_enter(&c->caller);
-        if (c->mode == MEGABYTE_COMPRESS) compress_blocks(c);
+        if (c->mode == MEGABYTE_MODE_COMPRESS) compress_blocks(c);
         else decompress_blocks(c);
         fp_leave(&c->caller);
         if (!c->n_out) return c->error.status;
@@ -5918,21 +5952,21 @@ megabyte_status megabyte_codec_pull(megabyte_codec *c, void *bytes, size_t capac
 }
 
 megabyte_status megabyte_codec_flush(megabyte_codec *c) {
-    if (!c) return MEGABYTE_INVALID_ARGUMENT;
-    c->flush = c->filled || (c->mode == MEGABYTE_COMPRESS && c->lanes[0].n);
+    if (!c) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    c->flush = c->filled || (c->mode == MEGABYTE_MODE_COMPRESS && c->jobs[0].n);
     return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_codec_finish(megabyte_codec *c) {
-    if (!c) return MEGABYTE_INVALID_ARGUMENT;
+    if (!c) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     c->finished = 1;
-    if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen && c->files &&
-        c->state == IN_HEADER && c->n_head && c->n_head < sizeof container_magic)
-        fail(&c->error, MEGABYTE_TRAILING_DATA, c->pushed - c->n_head,
+    if (c->mode == MEGABYTE_MODE_DECOMPRESS && !c->error.status && !c->end_seen && c->files &&
+        c->state == IN_HEADER && c->n_head && c->n_head < sizeof file_magic)
+        fail(&c->error, MEGABYTE_ERROR_TRAILING_DATA, c->pushed - c->n_head,
              "all was decoded, but %u bytes follow", c->n_head);
-    else if (c->mode == MEGABYTE_DECOMPRESS && !c->error.status && !c->end_seen &&
+    else if (c->mode == MEGABYTE_MODE_DECOMPRESS && !c->error.status && !c->end_seen &&
              (c->state != IN_HEADER || c->n_head || !c->files))
-        fail(&c->error, MEGABYTE_TRUNCATED, c->pushed,
+        fail(&c->error, MEGABYTE_ERROR_TRUNCATED, c->pushed,
              "the compressed data ends too early, at offset %llu", (unsigned long long)c->pushed);
     return MEGABYTE_OK;
 }
@@ -5944,7 +5978,7 @@ size_t megabyte_compress_bound(size_t n) {
     return n <= SIZE_MAX - n / 2000 - 64 ? n + n / 2000 + 64 : SIZE_MAX;
 }
 
-static status code_at_once(const megabyte_model *model, int mode,
+static status code_at_once(const megabyte_model *model, megabyte_mode mode,
                            const megabyte_codec_options *options, const u8 *bytes, size_t n,
                            u8 *out, size_t capacity, size_t *n_out,
                            const megabyte_allocator *allocator, megabyte_error *error) {
@@ -5953,20 +5987,21 @@ static status code_at_once(const megabyte_model *model, int mode,
     if (options) o = *options;
     if (n_out) *n_out = 0;
     if ((n && !bytes) || (capacity && !out) || !n_out)
-        return fail(error, MEGABYTE_INVALID_ARGUMENT, 0, "bytes, out and n_out must not be NULL");
-    if (mode == MEGABYTE_COMPRESS) o.size = n;
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "bytes, out and n_out must not be NULL");
+    if (mode == MEGABYTE_MODE_COMPRESS) o.size = n;
     status r = megabyte_codec_create(&c, model, mode, &o, allocator, error);
     if (r) return r;
-    for (size_t given = 0; !r && (n || !c->finished || given);) {
-        size_t taken = 0;
-        if (n && (r = megabyte_codec_push(c, bytes, n, &taken))) break;
-        if (n) bytes += taken;
-        n -= taken;
+    for (size_t produced = 0; !r && (n || !c->finished || produced);) {
+        size_t consumed = 0;
+        if (n && (r = megabyte_codec_push(c, bytes, n, &consumed))) break;
+        if (n) bytes += consumed;
+        n -= consumed;
         if (!n && !c->finished) megabyte_codec_finish(c);
-        r = megabyte_codec_pull(c, out ? out + *n_out : NULL, capacity - *n_out, &given);
-        *n_out += given;
-        if (!r && !given && c->n_out)
-            r = fail(&c->error, MEGABYTE_CAPACITY, c->pushed,
+        r = megabyte_codec_pull(c, out ? out + *n_out : NULL, capacity - *n_out, &produced);
+        *n_out += produced;
+        if (!r && !produced && c->n_out)
+            r = fail(&c->error, MEGABYTE_ERROR_CAPACITY, c->pushed,
                      "the output does not fit into %llu bytes", (unsigned long long)capacity);
     }
     if (error) *error = c->error;
@@ -5978,7 +6013,7 @@ megabyte_status megabyte_compress(const megabyte_model *model,
                                   const megabyte_codec_options *options, const void *bytes,
                                   size_t n, void *out, size_t capacity, size_t *n_out,
                                   const megabyte_allocator *allocator, megabyte_error *error) {
-    return code_at_once(model, MEGABYTE_COMPRESS, options, bytes, n, out, capacity, n_out,
+    return code_at_once(model, MEGABYTE_MODE_COMPRESS, options, bytes, n, out, capacity, n_out,
                         allocator, error);
 }
 
@@ -5986,7 +6021,7 @@ megabyte_status megabyte_decompress(const megabyte_model *model,
                                     const megabyte_codec_options *options, const void *bytes,
                                     size_t n, void *out, size_t capacity, size_t *n_out,
                                     const megabyte_allocator *allocator, megabyte_error *error) {
-    return code_at_once(model, MEGABYTE_DECOMPRESS, options, bytes, n, out, capacity, n_out,
+    return code_at_once(model, MEGABYTE_MODE_DECOMPRESS, options, bytes, n, out, capacity, n_out,
                         allocator, error);
 }
 
@@ -6036,7 +6071,7 @@ static status draft_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-#define SELF_TEST_PRINT 0x1a45484cdbd10106ULL
+#define SELF_TEST_FINGERPRINT 0x1a45484cdbd10106ULL
 static const struct sizes drafts[] = {
     {256,
      UINT32_MAX,
@@ -6112,7 +6147,7 @@ static const struct sizes drafts[] = {
        0,
        {0}}}}};
 
-static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
+static status self_test(megabyte_isa isa, const struct sizes *z, u64 *fingerprint) {
     enum { BYTES = 100 };
     megabyte_model *model = NULL;
     megabyte_engine *engine = NULL;
@@ -6128,7 +6163,7 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
     each_tensor(z, draft_tensor, &d);
     size_t size = (size_t)d.end, logit_bytes = BYTES * vocabulary * sizeof(float);
     u8 *file = libc_alloc(NULL, size + logit_bytes, ALIGN);
-    if (!file) return MEGABYTE_OUT_OF_MEMORY;
+    if (!file) return MEGABYTE_ERROR_OUT_OF_MEMORY;
     memset(file, 0, size);
     float *logits = (void *)(file + size);
     put_header(file, z, tensors, 4, data, size);
@@ -6149,7 +6184,7 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
         for (u32 i = 0; i < BYTES; i++) text[i] = (u8)(i * i * 7 + i);
         megabyte_stream_score(stream, text, BYTES, &bits, logits);
         for (u32 i = 0; i < BYTES * vocabulary; i++)
-            *print = (*print ^ f32_to_bits(logits[i])) * 1099511628211ULL;
+            *fingerprint = (*fingerprint ^ f32_to_bits(logits[i])) * 1099511628211ULL;
     }
     megabyte_stream_free(stream);
     megabyte_engine_free(engine);
@@ -6159,18 +6194,19 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *print) {
 }
 
 megabyte_status megabyte_self_test(megabyte_isa isa) {
-    u64 print = 14695981039346656037ULL;
+    u64 fingerprint = 14695981039346656037ULL;
     status r = MEGABYTE_OK;
     for (u32 i = 0; i < sizeof drafts / sizeof *drafts && !r; i++)
-        r = self_test(isa, &drafts[i], &print);
-    return r ? r : print == SELF_TEST_PRINT ? MEGABYTE_OK : MEGABYTE_ARITHMETIC;
+        r = self_test(isa, &drafts[i], &fingerprint);
+    return r ? r : fingerprint == SELF_TEST_FINGERPRINT ? MEGABYTE_OK : MEGABYTE_ERROR_ARITHMETIC;
 }
 
 #if defined(__GNUC__) && !defined(__clang__) && \
     !defined(MEGABYTE_KEEP_OPTIONS) /* mbconvert keeps them */
 #pragma GCC pop_options
 #endif
-#else /* MEGABYTE_PASS: from here on this file is compiled once per instruction set (section 6) */
+/* MEGABYTE_BACKEND: from here on this file is compiled once per instruction set (section 6) */
+#else
 
 /* ======================================================================== 20 vector operations */
 
@@ -6218,7 +6254,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #define VA_SCALE_OF(i) (x_scale ? x_scale + (i) : NULL)
 
 /* ---- plain C */
-#if MEGABYTE_PASS == PASS_PLAIN
+#if MEGABYTE_BACKEND == BACKEND_PLAIN
 #define NAME(x) x##_plain
 #define TARGETED
 #undef V
@@ -6333,7 +6369,7 @@ static struct mix_kernels NAME(mix_kernels)(void) {
 #endif
 
 /* ---- AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
-#elif MEGABYTE_PASS == PASS_AVX2
+#elif MEGABYTE_BACKEND == BACKEND_AVX2
 #define NAME(x) x##_avx2
 #define TARGETED TARGET("avx2")
 #define TWO_TILES 0
@@ -6476,7 +6512,7 @@ static struct mix_kernels NAME(mix_kernels)(void) {
 #endif
 
 /* ---- AVX-512 with VNNI: one register is 16 lanes */
-#elif MEGABYTE_PASS == PASS_AVX512_VNNI
+#elif MEGABYTE_BACKEND == BACKEND_AVX512_VNNI
 #define NAME(x) x##_avx512
 #define TARGETED TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #define TWO_TILES 1
@@ -6684,8 +6720,8 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
 #undef EACH_ROW_6
 
 /* ---- NEON: four registers of 4 lanes */
-#elif MEGABYTE_PASS == PASS_NEON || MEGABYTE_PASS == PASS_NEON_DOT
-#if MEGABYTE_PASS == PASS_NEON
+#elif MEGABYTE_BACKEND == BACKEND_NEON || MEGABYTE_BACKEND == BACKEND_NEON_DOT
+#if MEGABYTE_BACKEND == BACKEND_NEON
 #define NAME(x) x##_neon
 #define TARGETED
 #else
@@ -6797,7 +6833,7 @@ V void vq_store(vq *p, vi x) {
     vst1q_s8(p, vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b))),
                             vmovn_s16(vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d)))));
 }
-#if MEGABYTE_PASS == PASS_NEON
+#if MEGABYTE_BACKEND == BACKEND_NEON
 /* ---- without dot products: of 8 bit in 16 bit, added pairwise: two partial sums a row */
 typedef struct {
     vi lo, hi;
@@ -7282,7 +7318,7 @@ static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const fl
 /* The table is a value, not an object: position-independent code would have to write its pointers
  * at load. */
 static struct kernels NAME(kernels)(void) {
-    return (struct kernels){.isa = (megabyte_isa)MEGABYTE_PASS,
+    return (struct kernels){.isa = (megabyte_isa)MEGABYTE_BACKEND,
                             .q_bytes = sizeof(vq),
                             .gemm_f32 = NAME(gemm_f32),
                             .gemm_q8 = NAME(gemm_q8),
@@ -7299,11 +7335,11 @@ static struct kernels NAME(kernels)(void) {
                             .softmax = NAME(softmax)};
 }
 
-#undef MEGABYTE_PASS
+#undef MEGABYTE_BACKEND
 #undef NAME
 #undef TARGETED
 #undef V
 #undef TWO_TILES
 #undef VA_PIN
 #undef OWN_GEMM_Q8
-#endif /* MEGABYTE_PASS */
+#endif /* MEGABYTE_BACKEND */

@@ -20,12 +20,12 @@
  *             megabyte_stream_create(&stream, model, NULL, NULL, &error))
  *             return puts(error.text), 1;
  *         megabyte_stream_feed(stream, "It was a dark and stormy night", 30);
- *         megabyte_sampling how = { .temperature = 0.7f, .top_p = 0.95f, .seed = 1 };
+ *         megabyte_sampling sampling = { .temperature = 0.7f, .top_p = 0.95f, .seed = 1 };
  *         for (int i = 0; i < 200; i++) {
  *             uint8_t byte;
- *             megabyte_stream_sample(stream, &how, &byte); // draws a byte, moves the seed on
+ *             megabyte_stream_sample(stream, &sampling, &byte); // draws a byte, moves the seed on
  *             putchar(byte);
- *             megabyte_stream_step(stream, byte); // tells the stream what was written
+ *             megabyte_stream_step(stream, byte); // appends it to the stream's history
  *         }
  *         megabyte_stream_free(stream);
  *         megabyte_model_close(model);
@@ -87,7 +87,12 @@ extern "C" {
  *   MEGABYTE_NO_THREADS   no pthreads; engines then run on the caller's thread only
  *   MEGABYTE_NO_FILE      no file access; models are opened from memory
  *   MEGABYTE_NO_SIMD      the plain C kernels only
- *   MEGABYTE_API          put before every public declaration (a visibility attribute, say) */
+ *   MEGABYTE_NO_CODEC     no compression: everything from "messages" on is left out
+ *   MEGABYTE_API          put before every public declaration (a visibility attribute, say)
+ *   MEGABYTE_SELF         the file's name if it is not "megabyte.c", which includes itself
+ * And for debugging and tests that include megabyte.c:
+ *   MEGABYTE_TRACE        a macro that sees every layer's activations (section 1 of megabyte.c)
+ *   MEGABYTE_KEEP_OPTIONS do not restore the compiler's floating-point options at the end */
 #ifndef MEGABYTE_API
 #define MEGABYTE_API
 #endif
@@ -108,22 +113,22 @@ MEGABYTE_API uint32_t megabyte_version(void);
 
 typedef enum megabyte_status {
     MEGABYTE_OK = 0,
-    MEGABYTE_INVALID_ARGUMENT = -1, /* a call that the documentation excludes */
-    MEGABYTE_OUT_OF_MEMORY = -2, /* the allocator returned NULL */
-    MEGABYTE_IO = -3, /* the file cannot be opened or read */
-    MEGABYTE_BAD_MAGIC = -4, /* not a model file / not a saved stream */
-    MEGABYTE_BAD_VERSION = -5, /* written by a newer megabyte, or with other numerics */
-    MEGABYTE_TRUNCATED = -6, /* shorter than it says */
-    MEGABYTE_CORRUPT = -7, /* a checksum or a value is wrong */
-    MEGABYTE_UNSUPPORTED = -8, /* well formed, but this build or CPU cannot run it */
-    MEGABYTE_WRONG_MODEL = -9, /* a saved stream of another model */
-    MEGABYTE_CAPACITY = -10, /* a buffer is too small, or a rewind reaches too far back */
-    MEGABYTE_ARITHMETIC = -11, /* this build's floating point is not IEEE: see the README */
-    MEGABYTE_LIMIT = -12, /* more output than options->limit allows */
-    MEGABYTE_TRAILING_DATA = -13, /* all was decoded, but something else follows */
-    MEGABYTE_WRONG_PRIME = -14, /* compressed with other priming bytes, or none */
-    MEGABYTE_CANCELLED = -15, /* options->progress said so */
-    MEGABYTE_END = 1 /* no error: the model ends its text (megabyte_stream_sample) */
+    MEGABYTE_END = 1, /* no error: the model ends its text (megabyte_stream_sample) */
+    MEGABYTE_ERROR_INVALID_ARGUMENT = -1, /* an argument is outside its documented range */
+    MEGABYTE_ERROR_OUT_OF_MEMORY = -2, /* the allocator returned NULL */
+    MEGABYTE_ERROR_IO = -3, /* the file cannot be opened or read */
+    MEGABYTE_ERROR_BAD_MAGIC = -4, /* not a model file / not a saved stream */
+    MEGABYTE_ERROR_BAD_VERSION = -5, /* written by a newer megabyte, or with other numerics */
+    MEGABYTE_ERROR_TRUNCATED = -6, /* shorter than its header says */
+    MEGABYTE_ERROR_CORRUPT = -7, /* a checksum or a value is wrong */
+    MEGABYTE_ERROR_UNSUPPORTED = -8, /* well formed, but this build or CPU cannot run it */
+    MEGABYTE_ERROR_WRONG_MODEL = -9, /* made with another model */
+    MEGABYTE_ERROR_CAPACITY = -10, /* a buffer is too small, or a rewind goes too far back */
+    MEGABYTE_ERROR_ARITHMETIC = -11, /* this build's floating point is not IEEE: see the README */
+    MEGABYTE_ERROR_LIMIT = -12, /* more output than options->limit or max_ratio allows */
+    MEGABYTE_ERROR_TRAILING_DATA = -13, /* everything was decoded, but other data follows */
+    MEGABYTE_ERROR_WRONG_DICTIONARY = -14, /* compressed with another dictionary, or none */
+    MEGABYTE_ERROR_CANCELLED = -15 /* options->progress asked to stop */
 } megabyte_status;
 
 /* A short English text for a status; never NULL, static. */
@@ -287,9 +292,9 @@ typedef struct megabyte_stream_options {
      * patches; 0 = n[0]*P. A stream's memory is nearly proportional to it and comes as it is
      * used; logits past it depend on it. */
     uint64_t context;
-    /* bGPT: the type of file, 1 to P bytes such as "txt", "wav" or "bmp", which these models see
+    /* bGPT: the file type, 1 to P bytes such as "txt", "wav" or "bmp", which these models see
      * first (read now, not kept); NULL: the model's default. Other models: NULL */
-    const char *as;
+    const char *file_type;
 } megabyte_stream_options;
 
 /* Creates an empty stream: its logits predict the first byte of a document.
@@ -312,8 +317,9 @@ MEGABYTE_API megabyte_status megabyte_stream_size(const megabyte_model *model,
  * predictions need is done: the global stage over all patches, the finer stages over the last ones.
  *
  * Sliding: when the context is full, the next byte first drops the older half of the window (its
- * patches, rounded up) and the kept half is fed again as if it were a document's beginning; so a
- * prediction sees between half and all of the context (paper, SpaceByte, bGPT: all but a byte).
+ * patches, rounded up) and the kept half is prefilled again as if it were a document's beginning;
+ * so a prediction sees between half and all of the context (paper, SpaceByte, bGPT: all but a
+ * byte).
  *
  *   Returns: OK; INVALID_ARGUMENT if a byte is outside the vocabulary (possible only where V <
  *   256). */
@@ -326,15 +332,15 @@ MEGABYTE_API megabyte_status megabyte_stream_step(megabyte_stream *stream, uint8
 /* Appends bytes[i] to streams[i] for all i < n, in batches of the engine's `batch`: the weights are
  * read once for each. The streams must be distinct and share one engine.
  *   Returns: OK; INVALID_ARGUMENT (then no stream has changed). */
-MEGABYTE_API megabyte_status megabyte_step_batch(megabyte_stream *const *streams,
-                                                 const uint8_t *bytes, size_t n);
+MEGABYTE_API megabyte_status megabyte_stream_step_batch(megabyte_stream *const *streams,
+                                                        const uint8_t *bytes, size_t n);
 
 /* Appends lengths[i] bytes at bytes[i] to streams[i], the global stage in parallel over the patches
  * of all of them: prompts of many streams take little more than one long prompt. As
- * megabyte_step_batch otherwise. */
-MEGABYTE_API megabyte_status megabyte_feed_batch(megabyte_stream *const *streams,
-                                                 const uint8_t *const *bytes, const size_t *lengths,
-                                                 size_t n);
+ * megabyte_stream_step_batch otherwise. */
+MEGABYTE_API megabyte_status megabyte_stream_feed_batch(megabyte_stream *const *streams,
+                                                        const uint8_t *const *bytes,
+                                                        const size_t *lengths, size_t n);
 
 /* Appends n bytes and adds their code length under the model, sum of -log2 p(byte | all before), to
  * *bits.
@@ -358,19 +364,19 @@ MEGABYTE_API void megabyte_stream_probabilities(const megabyte_stream *stream, f
 
 MEGABYTE_API uint64_t
 megabyte_stream_position(const megabyte_stream *stream); /* bytes in the history */
-/* Back to the empty history; the type of file (`as`) stays, also one that was loaded or copied.
- * Uses the engine, as feeding does. */
+/* Back to the empty history; the file type stays, also one that was loaded or copied. Uses the
+ * engine, as feeding does. */
 MEGABYTE_API void megabyte_stream_reset(megabyte_stream *stream);
 
 /* Back to an earlier position: the stream is then as if only the first `position` bytes had been
- * fed. Going back a few patches costs a step or two; further back, the window is fed again.
+ * fed. Going back a few patches costs a step or two; further back, the window is prefilled again.
  *   Returns: OK; INVALID_ARGUMENT if position is ahead; CAPACITY if it lies further back than the
- *   kept bytes allow. At least half the context, and everything while the history is no longer than
- *   the context, can be taken back, counted from the longest history since the last reset. */
+ *   history that is kept: at least half the context, and all of it while the history is no longer
+ *   than the context, counted from the longest history since the last reset. */
 MEGABYTE_API megabyte_status megabyte_stream_rewind(megabyte_stream *stream, uint64_t position);
 
-/* Makes `to` equal to `from` (same model and context option, else INVALID_ARGUMENT), the type of
- * file it was told (`as`) included. */
+/* Makes `to` equal to `from` (same model and context option, else INVALID_ARGUMENT), the file type
+ * included. */
 MEGABYTE_API megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream *from);
 
 /* A stream's state as bytes, the same on every machine: a prefix cache. Loading checks everything
@@ -400,26 +406,25 @@ typedef struct megabyte_sampling {
     uint64_t seed; /* the generator's state: any value; every draw moves it on */
 } megabyte_sampling;
 
-/* Draws the next byte from a stream's prediction; the stream does not change, how->seed does.
+/* Draws the next byte from a stream's prediction; the stream does not change, sampling->seed does.
  *   Returns: OK; END: the model ends the text here (models with an end id only), *byte is
  *   unchanged; INVALID_ARGUMENT (a NULL; a field that is NaN or negative). */
 MEGABYTE_API megabyte_status megabyte_stream_sample(const megabyte_stream *stream,
-                                                    megabyte_sampling *how, uint8_t *byte);
+                                                    megabyte_sampling *sampling, uint8_t *byte);
 
 /* The same from any logits: float[n_logits], of which only bytes are drawn; recent: the last bytes
  * written (NULL if n_recent == 0). */
-MEGABYTE_API megabyte_status megabyte_sample(const float *logits, size_t n_logits,
-                                             const uint8_t *recent, size_t n_recent,
-                                             megabyte_sampling *how, uint8_t *byte);
+MEGABYTE_API megabyte_status megabyte_logits_sample(const float *logits, size_t n_logits,
+                                                    const uint8_t *recent, size_t n_recent,
+                                                    megabyte_sampling *sampling, uint8_t *byte);
 
 /* ------------------------------------------------------------------------------------- messages */
 
-/* Raw mode: a message becomes arithmetic code and nothing else - no header, no checksum - for
+/* Raw messages: a message becomes arithmetic code and nothing else - no header, no checksum - for
  * records, packets and database cells. Both sides hold streams with the same model, context option
- * and history; the message is appended to the history of both. A common beginning (a dictionary, a
- * sample, the record before) makes short messages much smaller: feed it once, then
- * megabyte_stream_copy the primed stream for every message, or megabyte_stream_rewind to where it
- * ended.
+ * and history; the message is appended to the history of both. A dictionary (typical text, a
+ * sample, the record before) makes short messages much smaller: feed it once, then copy that stream
+ * with megabyte_stream_copy for every message, or go back to its end with megabyte_stream_rewind.
  *
  * The code carries the message's length (about one byte) and is as long as the model's ideal code
  * length rounded up, plus at most one byte for messages up to 126 bytes; it never exceeds
@@ -437,17 +442,17 @@ MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, con
 /* coded     exactly the bytes that megabyte_stream_encode wrote
  *   bytes     receives *n bytes
  *   Returns:  OK; INVALID_ARGUMENT, UNSUPPORTED; CAPACITY: the message is longer than `capacity`,
- *             *n tells how long (a damaged code can claim anything): nothing has changed; CORRUPT:
- *             the code is damaged: *n is 0, the stream's history is undefined until it is reset,
- *             loaded or copied to.
- *   Without a checksum, damage may go unnoticed: add your own where the transport has none. */
+ *             *n says how long (a damaged code can claim any length): nothing has changed; CORRUPT:
+ *             the code is damaged: *n is 0, and the stream's history is undefined until the stream
+ *             is reset, loaded or copied to.
+ *   There is no checksum, so damage may go unnoticed: add one where the transport has none. */
 MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, const void *coded,
                                                     size_t n_coded, void *bytes, size_t capacity,
                                                     size_t *n);
 
 /* ----------------------------------------------------------------------------- compressed files */
 
-/* The container .mbz, described byte by byte in models/README.md: a header that names the model,
+/* The file format .mbz, described byte by byte in models/FORMAT.md: a header that names the model,
  * independent blocks with checksums, an end mark with the checksum of everything. Files may be
  * concatenated. Blocks are decoded side by side, one stream each, the weights read once for all:
  * that is what makes decompression fast, so long data is cut into blocks, which costs some ratio.
@@ -455,127 +460,140 @@ MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, con
  * A codec compresses or decompresses one sequence of bytes, pushed in and pulled out in pieces of
  * any size:
  *
- *     size_t n, used, taken, given;
+ *     size_t n, used, consumed, produced;
  *     do {
  *         if (!(n = fread(in, 1, sizeof in, from))) megabyte_codec_finish(codec);
  *         used = 0;
  *         do {
- *             if (megabyte_codec_push(codec, in + used, n - used, &taken)) goto failed;
- *             used += taken;
+ *             if (megabyte_codec_push(codec, in + used, n - used, &consumed)) goto failed;
+ *             used += consumed;
  *             do {
- *                 if (megabyte_codec_pull(codec, out, sizeof out, &given)) goto failed;
- *                 fwrite(out, 1, given, to);
- *             } while (given);
+ *                 if (megabyte_codec_pull(codec, out, sizeof out, &produced)) goto failed;
+ *                 fwrite(out, 1, produced, to);
+ *             } while (produced);
  *         } while (used < n);
  *     } while (n);
  *
- * Push takes bytes until the codec's blocks are full and computes nothing; pull does the work once
- * they are full (or after flush or finish) and hands out the result. A block's bytes are handed out
- * only after its checksum held. */
+ * Push consumes input until the codec's blocks are full and computes nothing; pull does the work
+ * once they are full (or after flush or finish) and produces the output. A decompressed block is
+ * released only after its checksum verifies. */
 typedef struct megabyte_codec megabyte_codec;
 
-enum { MEGABYTE_COMPRESS = 1, MEGABYTE_DECOMPRESS = 2, MEGABYTE_MESSAGES = 3 };
+typedef enum megabyte_mode {
+    MEGABYTE_MODE_COMPRESS = 1,
+    MEGABYTE_MODE_DECOMPRESS = 2,
+    MEGABYTE_MODE_MESSAGES = 3
+} megabyte_mode;
 
 #define MEGABYTE_BLOCK_MAX 67108864u /* 64 MB */
-#define MEGABYTE_BLOCK_DEFAULT \
-    1048576u /* what a decompressing codec takes, and the most chosen by itself */
+/* The largest block that a decompressing codec accepts, and that compressing chooses, by default.
+ * */
+#define MEGABYTE_BLOCK_DEFAULT 1048576u
 #define MEGABYTE_SIZE_UNKNOWN UINT64_MAX
-#define MEGABYTE_RATIO_FREE \
-    1048576u /* bytes that a file of any size may decode to: see max_ratio */
-#define MEGABYTE_NO_CONTEXTS UINT32_MAX
+#define MEGABYTE_RATIO_FREE 1048576u /* bytes that any file may decode to, whatever max_ratio */
+#define MEGABYTE_NO_CONTEXT_MIXING UINT32_MAX /* for mixing_memory: the model alone */
 
-/* Zero means default in every field; start from { 0 }. */
+/* Zero means default in every field; start from { 0 }. Which fields each mode reads:
+ *
+ *     field              compress              decompress                messages
+ *     engine             x                     x                         x
+ *     streams            blocks, at least      blocks decoded at once    -
+ *     block_size         bytes per block       largest accepted          -
+ *     size               input bytes           -                         -
+ *     context_shift      of the streams        largest context accepted  of the stream
+ *     level              1 to 9                -                         1 to 9
+ *     mixing_memory      default by level      most accepted             default 1
+ *     dictionary, file_type: x                 the same                  the same on both sides
+ *     limit, max_ratio   -                     x                         -
+ *     verify             x                     -                         -
+ *     progress           x                     x                         -                       */
 typedef struct megabyte_codec_options {
     megabyte_engine *engine; /* computes; NULL: the codec makes its own (1 thread) */
-    /* blocks decoded side by side, 1..256; a stream's memory each. Decompressing (and verifying):
-     * default 1. Compressing: into at least how many blocks a known size is cut, of 16 KB or more;
-     * default by size: megabyte_codec_block */
+    /* 1..256. Decompressing (and verifying): blocks decoded side by side, each with a stream's
+     * memory; default 1. Compressing: a known size is cut into at least this many blocks, of 16 KB
+     * or more; default by size: megabyte_codec_block_size */
     uint32_t streams;
     /* 1..MEGABYTE_BLOCK_MAX. Compressing: bytes per block; default by `streams` and `size`.
-     * Decompressing: the largest block taken; default MEGABYTE_BLOCK_DEFAULT */
-    uint32_t block;
-    /* compressing: how many bytes will come, if known (then it must be right); 0: unknown */
+     * Decompressing: the largest block accepted; default MEGABYTE_BLOCK_DEFAULT */
+    uint32_t block_size;
+    /* compressing: how many bytes will be pushed, if known (then it must be exact); 0: unknown */
     uint64_t size;
-    /* 0..15: the streams' context is the model's, halved so often (rounded down to patches, at
-     * least the shortest): less memory, less ratio. Decompressing: what the memory is made for;
-     * files that need more (fewer halvings) are refused */
-    uint32_t halvings;
-    /* compressing: 1..9, default 7. 1 to 4: contexts alone, with 1, 4, 16, 64 MB, for speed; 5: the
-     * network alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as 8, in as few blocks as can be */
+    /* 0..15: the streams' context is the model's shifted right by this (rounded down to patches, at
+     * least the shortest): less memory, less ratio. Decompressing: the largest context accepted */
+    uint32_t context_shift;
+    /* 1..9, default 7. 1 to 4: context mixing without the model, with 1, 4, 16, 64 MB, for speed;
+     * 5: the model alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as 8, in as few blocks as
+     * possible */
     int level;
-    /* megabytes for each block's contexts: 1, 4, 16 or 64, or MEGABYTE_NO_CONTEXTS.
-     * Compressing: default by level; short blocks take less. Decompressing: the most that a
-     * file may need; default 16. Messages: default 1. Files that were primed need just the
-     * `contexts` and `halvings` they were made with */
-    uint32_t contexts;
-    /* [n_prime] fed before every block; both sides need the same. Read at creation only */
-    const void *prime;
-    size_t n_prime;
-    const char *as; /* as in megabyte_stream_options; primes, too: both sides need the same */
-    uint64_t limit; /* decompressing: the most bytes to hand out in all; 0: no limit */
-    /* decompressing: 0, or refuse (LIMIT) a block up to which the headers claim more than
-     * MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not need the
-     * network are a hundred times faster and count a 128th. 1024 is far above what honest data
-     * reach and bounds the time that a forged file can ask for */
-    uint64_t max_ratio; /* up to 2^32 */
-    int verify; /* compressing: decode each block before it is handed out */
-    int (*progress)(void *context,
-                    /* called now and then during the work with the number of original bytes done
-                     * since creation or reset; nonzero cancels */
-                    uint64_t bytes);
+    /* megabytes of context-mixing memory for each block: 1, 4, 16 or 64, or
+     * MEGABYTE_NO_CONTEXT_MIXING. Compressing: default by level; short blocks use less.
+     * Decompressing: the most that a file may need; default 16. Messages: default 1. A file made
+     * with a dictionary needs exactly the mixing_memory and context_shift that it was made with */
+    uint32_t mixing_memory;
+    /* [dictionary_size] read before every block, at creation only; both sides need the same */
+    const void *dictionary;
+    size_t dictionary_size;
+    const char *file_type; /* as in megabyte_stream_options; both sides need the same */
+    uint64_t limit; /* decompressing: the most bytes to produce in all; 0: no limit */
+    /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
+     * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not
+     * need the model are a hundred times faster and count a 128th. 1024 is far above what honest
+     * data reaches and bounds the time that a forged file can ask for */
+    uint64_t max_ratio;
+    int verify; /* compressing: decode each block before it is released */
+    /* called now and then with the number of original bytes done since creation or reset; nonzero
+     * cancels */
+    int (*progress)(void *context, uint64_t bytes);
     void *progress_context;
 } megabyte_codec_options;
 
-/* mode      MEGABYTE_COMPRESS, MEGABYTE_DECOMPRESS or MEGABYTE_MESSAGES
- *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...),
+/* Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...),
  *             ARITHMETIC.
- *   Memory:   allocated here: megabyte_codec_size tells how much (the codec's own engine, streams
+ *   Memory:   allocated here: megabyte_codec_size says how much (the codec's own engine, streams
  *             and block buffers included). Nothing later. */
 MEGABYTE_API megabyte_status megabyte_codec_create(megabyte_codec **codec,
-                                                   const megabyte_model *model, int mode,
+                                                   const megabyte_model *model, megabyte_mode mode,
                                                    const megabyte_codec_options *options,
                                                    const megabyte_allocator *allocator,
                                                    megabyte_error *error);
 MEGABYTE_API void megabyte_codec_free(megabyte_codec *codec); /* NULL is allowed */
-MEGABYTE_API megabyte_status megabyte_codec_size(const megabyte_model *model, int mode,
+MEGABYTE_API megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode mode,
                                                  const megabyte_codec_options *options,
                                                  size_t *bytes);
-MEGABYTE_API void megabyte_codec_reset(
-    megabyte_codec *codec); /* to begin anew with the same options */
+/* Starts a new sequence with the same options. */
+MEGABYTE_API void megabyte_codec_reset(megabyte_codec *codec);
 
 /* The bytes per block that compressing with these options uses. By default: 256 KB for an unknown
  * size; one block below 512 KB, then blocks of 256 KB, from 4 MB on 16 blocks of up to 1 MB. Level
  * 9: 1 MB. */
-MEGABYTE_API uint32_t megabyte_codec_block(const megabyte_codec_options *options);
+MEGABYTE_API uint32_t megabyte_codec_block_size(const megabyte_codec_options *options);
 
-/* Takes up to n bytes; *taken < n when the codec is full: pull, then push the rest.
- *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the failure that
- *             stopped the
- *   codec, which stays until reset. */
+/* Consumes up to n bytes; *consumed < n when the codec is full: pull, then push the rest.
+ *   Returns:  OK; INVALID_ARGUMENT (after finish; more than options->size); or the error that
+ *             stopped the codec, which persists until reset. */
 MEGABYTE_API megabyte_status megabyte_codec_push(megabyte_codec *codec, const void *bytes, size_t n,
-                                                 size_t *taken);
+                                                 size_t *consumed);
 
-/* Writes up to `capacity` bytes; *given == 0 when there is nothing (more) to do before the next
- * push, flush or finish. After finish: OK with *given == 0 means that everything is done.
- *   Returns:  OK; CANCELLED; compressing: CORRUPT (verification failed: report it, please),
+/* Writes up to `capacity` bytes; *produced == 0 when there is nothing (more) to do before the next
+ * push, flush or finish. After finish: OK with *produced == 0 means that everything is done.
+ *   Returns:  OK; CANCELLED; compressing: CORRUPT (verification failed: please report it),
  *             INVALID_ARGUMENT (options->size was wrong); decompressing: BAD_MAGIC, BAD_VERSION,
- *             WRONG_MODEL, WRONG_PRIME, TRUNCATED, CORRUPT, CAPACITY (blocks or a context larger
- *             than this codec takes), LIMIT, TRAILING_DATA (everything before it has been handed
- *             out). What was decoded before a failure is handed out first, so a failing call writes
- *             nothing. */
+ *             WRONG_MODEL, WRONG_DICTIONARY, TRUNCATED, CORRUPT, CAPACITY (blocks, a context or
+ *             mixing memory larger than this codec accepts), LIMIT, TRAILING_DATA (everything
+ *             before it has been produced). What was decoded before a failure is produced first, so
+ *             a failing call writes nothing. */
 MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *bytes,
-                                                 size_t capacity, size_t *given);
+                                                 size_t capacity, size_t *produced);
 
-/* What was pushed so far is to come out with the following pulls. Compressing: this ends a block.
+/* Makes all input so far available to the next pulls. Compressing: this ends a block.
  * Decompressing: complete blocks are decoded even if there are fewer than `streams`. */
 MEGABYTE_API megabyte_status megabyte_codec_flush(megabyte_codec *codec);
 MEGABYTE_API megabyte_status
 megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
 
-/* A codec for MEGABYTE_MESSAGES makes messages as megabyte_stream_encode does, each for itself, in
- * both directions, and nothing else: all begin from the same state, that of the priming bytes.
- * Contexts (`level`, `contexts`: the same on both sides; begun anew for each message) make primed
- * messages much smaller.
+/* MEGABYTE_MODE_MESSAGES: as megabyte_stream_encode and _decode, but every message starts from the
+ * same state, that of the dictionary, and context mixing (`level`, `mixing_memory`: the same on
+ * both sides; fresh for each message) makes messages with a dictionary much smaller.
  *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in
  *             another mode. */
 MEGABYTE_API megabyte_status megabyte_codec_encode(megabyte_codec *codec, const void *bytes,
@@ -585,27 +603,30 @@ MEGABYTE_API megabyte_status megabyte_codec_decode(megabyte_codec *codec, const 
                                                    size_t n_coded, void *bytes, size_t capacity,
                                                    size_t *n);
 
-/* The failure that stopped the codec, with the text (which block, which offset); never NULL. */
+/* The error that stopped the codec, with the text (which block, which offset); never NULL. */
 MEGABYTE_API const megabyte_error *megabyte_codec_error(const megabyte_codec *codec);
 
-/* Of a block: its bytes as they are; one byte repeated; coded with the network's predictions, with
- * those of contexts that learn as they go, or with both mixed. */
-enum {
-    MEGABYTE_STORED = 0,
-    MEGABYTE_CONSTANT = 1,
-    MEGABYTE_NETWORK = 2,
-    MEGABYTE_CONTEXTS = 3,
-    MEGABYTE_MIXED = 4,
-    MEGABYTE_METHODS = 5
-};
-typedef struct megabyte_codec_counts {
+/* How a block is stored. */
+typedef enum megabyte_method {
+    MEGABYTE_METHOD_END_MARK = -1, /* no block */
+    MEGABYTE_METHOD_STORED = 0, /* its bytes as they are */
+    MEGABYTE_METHOD_CONSTANT = 1, /* one byte repeated */
+    MEGABYTE_METHOD_MODEL = 2, /* coded with the model's predictions, */
+    MEGABYTE_METHOD_CONTEXT_MIXING =
+        3, /* with those of contexts that learn from the block itself, */
+    MEGABYTE_METHOD_MIXED = 4, /* with both mixed */
+    MEGABYTE_METHOD_COUNT = 5
+} megabyte_method;
+
+typedef struct megabyte_statistics {
     uint64_t original, compressed; /* bytes pushed or pulled so far, of complete blocks */
-    uint64_t blocks[MEGABYTE_METHODS]; /* by method */
+    uint64_t blocks[MEGABYTE_METHOD_COUNT]; /* by method */
     double ideal_bits; /* compressing: sum of -log2 p over the bytes of coded blocks, */
-    double network_bits; /* by the network alone (blocks that it was used for), */
-    uint64_t coded_bits; /* and what they came to: 8 * coded size */
-} megabyte_codec_counts;
-MEGABYTE_API void megabyte_codec_count(const megabyte_codec *codec, megabyte_codec_counts *counts);
+    double model_bits; /* by the model alone (blocks that it was used for), */
+    uint64_t coded_bits; /* and their coded size: 8 * bytes */
+} megabyte_statistics;
+MEGABYTE_API void megabyte_codec_statistics(const megabyte_codec *codec,
+                                            megabyte_statistics *statistics);
 
 /* One call for data in memory. The bound holds for all options with blocks of at least 16 KB:
  * n + n / 2000 + 64.
@@ -625,36 +646,37 @@ MEGABYTE_API megabyte_status megabyte_decompress(const megabyte_model *model,
                                                  const megabyte_allocator *allocator,
                                                  megabyte_error *error);
 
-/* What a compressed file says of itself, without a model. */
+/* What the header of a compressed file says, read without a model. */
 #define MEGABYTE_HEADER_MAX 64
-typedef struct megabyte_container {
+typedef struct megabyte_file_header {
     uint32_t format_version, numerics_version;
     uint8_t model_id[6]; /* the first bytes of megabyte_info.id */
-    uint8_t prime_id[4]; /* of the priming bytes' SHA-256, if primed */
-    int primed;
+    uint8_t dictionary_id[4]; /* of the dictionary's SHA-256, if there is one */
+    int has_dictionary; /* or a file type */
     int single; /* one block that needs no block header and no end mark */
     uint64_t size; /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
-    uint32_t halvings; /* of the streams' context */
-    uint32_t contexts; /* megabytes for each block's contexts: 0, 1, 4, 16 or 64 */
-    uint32_t block; /* original bytes per block, at most */
+    uint32_t context_shift; /* of the streams' context */
+    uint32_t mixing_memory; /* megabytes for each block: 0, 1, 4, 16 or 64 */
+    uint32_t block_size; /* original bytes per block, at most */
     uint32_t header_bytes; /* where the first block (if single: its code) begins */
     uint32_t coded; /* single: bytes of code, followed by 4 of checksum */
-    int method; /* single: of the block */
-} megabyte_container;
-typedef struct megabyte_block {
-    int method; /* MEGABYTE_STORED ...; -1: this is the end mark */
+    megabyte_method method; /* single: of the block */
+} megabyte_file_header;
+typedef struct megabyte_block_header {
+    megabyte_method method;
     uint32_t size, coded; /* original bytes; bytes that follow the header (0 at the end mark) */
     uint32_t header_bytes; /* including checksums */
-} megabyte_block;
+} megabyte_block_header;
 
 /* bytes[n]: the beginning of a file, or of a block; MEGABYTE_HEADER_MAX bytes are always enough.
  *   Returns:  OK; BAD_MAGIC, BAD_VERSION, TRUNCATED (n is too small), CORRUPT. */
-MEGABYTE_API megabyte_status megabyte_container_read(const void *bytes, size_t n,
-                                                     megabyte_container *container,
-                                                     megabyte_error *error);
-MEGABYTE_API megabyte_status megabyte_block_read(const void *bytes, size_t n,
-                                                 const megabyte_container *container,
-                                                 megabyte_block *block, megabyte_error *error);
+MEGABYTE_API megabyte_status megabyte_file_header_read(const void *bytes, size_t n,
+                                                       megabyte_file_header *header,
+                                                       megabyte_error *error);
+MEGABYTE_API megabyte_status megabyte_block_header_read(const void *bytes, size_t n,
+                                                        const megabyte_file_header *header,
+                                                        megabyte_block_header *block,
+                                                        megabyte_error *error);
 
 #ifdef __cplusplus
 }

@@ -51,12 +51,12 @@ rm b b.mbz b.other a.mbz
 "$mbrun" compress -c -S 3 --verify zeros text 2>said >a.mbz || fail "two files to standard output"
 cat zeros text >in
 "$mbrun" decompress -c a.mbz 2>said | cmp - in || fail "two files to standard output"
-run 0 "$mbrun" compress -f -B 1K --prime noise text
+run 0 "$mbrun" compress -f -B 1K --dictionary noise text
 run 1 "$mbrun" decompress -f text.mbz
-run 0 "$mbrun" decompress -c --prime noise text.mbz
-cmp out text || fail "--prime"
+run 0 "$mbrun" decompress -c --dictionary noise text.mbz
+cmp out text || fail "--dictionary"
 nothing_else
-group "pipes, -c, -o, --prime, concatenation"
+group "pipes, -c, -o, --dictionary, concatenation"
 
 # --------------------------------------------------------------------------------------------------- levels
 method() { # LEVEL METHOD: of text's blocks, as `list` tells
@@ -65,7 +65,7 @@ method() { # LEVEL METHOD: of text's blocks, as `list` tells
     run 0 "$mbrun" list text.mbz
     head -n 1 out | grep -q "$2" || fail "list has no column $2: $(head -n 1 out)"
 }
-for case in 1:contexts 3:contexts 5:network 7:mixed; do
+for case in 1:context-mixing 3:context-mixing 5:model 7:mixed; do
     level=${case%:*}
     if [ "$level" -lt 5 ]; then cp "$data/text.txt" text; else head -c 2000 "$data/text.txt" >text; fi
     run 0 "$mbrun" compress -f -v "-$level" text
@@ -88,13 +88,13 @@ for level in 1 3 5 7; do # the end of the text, primed with its beginning and mo
     tail -c 1500 text >a
     run 0 "$mbrun" compress -f "-$level" a
     plain=$(wc -c <a.mbz)
-    run 0 "$mbrun" compress -f "-$level" --prime text a
+    run 0 "$mbrun" compress -f "-$level" --dictionary text a
     [ "$level" = 5 ] || [ "$(wc -c <a.mbz)" -lt $((plain / 3)) ] || fail "-$level: $plain bytes, primed $(wc -c <a.mbz)"
     run 1 "$mbrun" test a.mbz
-    run 1 "$mbrun" test --prime byte a.mbz
-    run 0 "$mbrun" test --prime text a.mbz
-    run 0 "$mbrun" decompress -c --prime text a.mbz
-    cmp out a || fail "-$level --prime: other bytes"
+    run 1 "$mbrun" test --dictionary byte a.mbz
+    run 0 "$mbrun" test --dictionary text a.mbz
+    run 0 "$mbrun" decompress -c --dictionary text a.mbz
+    cmp out a || fail "-$level --dictionary: other bytes"
 done
 run 2 "$mbrun" compress -0 text
 run 2 "$mbrun" compress --level 10 text

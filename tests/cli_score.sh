@@ -14,7 +14,7 @@ for command in generate score compress decompress test list info bench; do
     run 0 "$mbrun" $command --help
     tells "^Usage: mbrun $command "
     [ -z "$(cut -c 121- out | tr -d '\n')" ] || fail "$command --help is too wide: $(cut -c 121- out)"
-    case $command in list | info) ;; *) tells '--as EXT' ;; esac
+    case $command in list | info) ;; *) tells '--type EXT' ;; esac
     run 2 "$mbrun" $command --no-such-option
 done
 group "every --help"
@@ -44,46 +44,46 @@ run 1 "$mbrun" score --context 1 text
 says context
 group "score --strided"
 
-# ----------------------------------------------------------------------------------------------------- --as
+# ----------------------------------------------------------------------------------------------------- --type
 for command in generate "score text" "score --mix text" "score --strided text" "compress text" "compress -c text" \
     "compress --against text" "bench --seconds 0.01"; do
-    run 1 "$mbrun" ${command%% *} --as txt $(echo "$command " | cut -d ' ' -f 2-)
-    says --as
-    says 'type of file'
+    run 1 "$mbrun" ${command%% *} --type txt $(echo "$command " | cut -d ' ' -f 2-)
+    says --type
+    says 'file type'
 done
-[ ! -e text.mbz ] || fail "compress --as leaves an output"
+[ ! -e text.mbz ] || fail "compress --type leaves an output"
 run 0 "$mbrun" compress text
-run 1 "$mbrun" test --as txt text.mbz
-says --as
-run 0 "$mbrun" compress -f --prime text.0 text
+run 1 "$mbrun" test --type txt text.mbz
+says --type
+run 0 "$mbrun" compress -f --dictionary text.0 text
 run 1 "$mbrun" decompress -c text.mbz
-says --prime
-says --as
+says --dictionary
+says --type
 run 0 "$convert" "$data/small-bgpt.safetensors" -q -o bgpt.mb --config "$data/small-bgpt.json" # told txt, wav ...
-run 0 "$mbrun" score -m bgpt.mb --json --as txt text
+run 0 "$mbrun" score -m bgpt.mb --json --type txt text
 txt=$(bits)
-run 0 "$mbrun" score -m bgpt.mb --json --as wav text
+run 0 "$mbrun" score -m bgpt.mb --json --type wav text
 [ "$(bits)" != "$txt" ] || fail "txt and wav are all one"
-run 1 "$mbrun" score -m bgpt.mb --as '' text
-run 1 "$mbrun" score -m bgpt.mb --as 12345678901234567 text
-says 'type of file'
+run 1 "$mbrun" score -m bgpt.mb --type '' text
+run 1 "$mbrun" score -m bgpt.mb --type 12345678901234567 text
+says 'file type'
 for level in 1 5 7; do
-    run 0 "$mbrun" compress -m bgpt.mb -f -$level --as wav text
-    run 0 "$mbrun" test -m bgpt.mb --as wav text.mbz
-    run 0 "$mbrun" decompress -m bgpt.mb -c --as wav text.mbz
-    cmp out text || fail "-$level --as wav: other bytes"
-    for wrong in '' '--as txt' '--as wav --prime text.0'; do
+    run 0 "$mbrun" compress -m bgpt.mb -f -$level --type wav text
+    run 0 "$mbrun" test -m bgpt.mb --type wav text.mbz
+    run 0 "$mbrun" decompress -m bgpt.mb -c --type wav text.mbz
+    cmp out text || fail "-$level --type wav: other bytes"
+    for wrong in '' '--type txt' '--type wav --dictionary text.0'; do
         run 1 "$mbrun" decompress -m bgpt.mb -c $wrong text.mbz
-        says --as
+        says --type
     done
-    run 0 "$mbrun" compress -m bgpt.mb -f -$level --prime text.0 --as wav text
-    run 1 "$mbrun" test -m bgpt.mb --prime text.0 text.mbz
-    run 0 "$mbrun" test -m bgpt.mb --prime text.0 --as wav text.mbz
+    run 0 "$mbrun" compress -m bgpt.mb -f -$level --dictionary text.0 --type wav text
+    run 1 "$mbrun" test -m bgpt.mb --dictionary text.0 text.mbz
+    run 0 "$mbrun" test -m bgpt.mb --dictionary text.0 --type wav text.mbz
 done
-run 0 "$mbrun" generate -m bgpt.mb --as txt --json -n 100000 -t 1 --top-p 1
+run 0 "$mbrun" generate -m bgpt.mb --type txt --json -n 100000 -t 1 --top-p 1
 tells '"ended": true'
-run 0 "$mbrun" generate -m bgpt.mb --as txt -n 0 -t 1 --top-p 1 --no-echo
-group "--as"
+run 0 "$mbrun" generate -m bgpt.mb --type txt -n 0 -t 1 --top-p 1 --no-echo
+group "--type"
 
 # --------------------------------------------------------------------------------------------- generate, info
 run 0 "$mbrun" generate --json -n 20 -p "The "

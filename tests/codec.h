@@ -287,15 +287,15 @@ static UNUSED_OK size_t ref_encode_message(megabyte_stream *s, megabyte_stream *
     return coded;
 }
 
-/* ------------------------------------------------------------------------------------ container */
+/* ------------------------------------------------------------------------------------- file format */
 
 enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS };
 
 typedef struct ref_header {
-    int single, known, primed, method;
-    int numerics, halvings, contexts; /* contexts: the code of their memory */
-    uint8_t model[6], prime[4];
-    uint64_t size, block, coded;
+    int single, known, has_dictionary, method;
+    int numerics, context_shift, mixing_memory; /* mixing_memory: 0 to 4, the file's code of it */
+    uint8_t model[6], dictionary[4];
+    uint64_t size, block_size, coded;
     size_t bytes; /* of the header */
 } ref_header;
 
@@ -328,32 +328,32 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     memset(h, 0, sizeof *h);
     if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
     if (p[4] != 1) return "format version";
-    h->single = p[5] & 1, h->known = p[5] >> 1 & 1, h->primed = p[5] >> 2 & 1,
+    h->single = p[5] & 1, h->known = p[5] >> 1 & 1, h->has_dictionary = p[5] >> 2 & 1,
     h->method = p[5] >> 4 & 7;
     if (p[5] & 0x88 || h->method >= REF_METHODS) return "flags";
     if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
     h->numerics = p[6];
     memcpy(h->model, p + 7, 6);
-    h->halvings = p[13] & 15;
-    h->contexts = p[13] >> 4;
-    if (h->contexts > 4) return "shape";
-    if (h->method >= REF_CONTEXTS && !h->contexts) return "contexts without memory";
+    h->context_shift = p[13] & 15;
+    h->mixing_memory = p[13] >> 4;
+    if (h->mixing_memory > 4) return "shape";
+    if (h->method >= REF_CONTEXTS && !h->mixing_memory) return "context mixing without memory";
     size_t at = 14;
     if (h->single) {
         if (!ref_get_varint(p, n, &at, &h->size)) return "size";
         h->known = 1;
-        h->block = h->size;
+        h->block_size = h->size;
         if (h->method == REF_STORED) h->coded = h->size;
         else if (h->method == REF_CONSTANT) h->coded = 1;
         else if (!ref_get_varint(p, n, &at, &h->coded) || h->coded >= h->size) return "coded size";
         if (!h->size && h->method) return "an empty block that is not stored";
     } else {
-        if (!ref_get_varint(p, n, &at, &h->block) || !h->block) return "block size";
+        if (!ref_get_varint(p, n, &at, &h->block_size) || !h->block_size) return "block size";
         if (h->known && !ref_get_varint(p, n, &at, &h->size)) return "size";
     }
-    if (h->primed) {
+    if (h->has_dictionary) {
         if (n - at < 4) return "truncated in the prime's id";
-        memcpy(h->prime, p + at, 4);
+        memcpy(h->dictionary, p + at, 4);
         at += 4;
     }
     if (n - at < 2) return "truncated in the header's checksum";
@@ -392,8 +392,8 @@ typedef struct ref_file {
 
 /* Decompresses a whole file of one or more members into out[capacity]. */
 static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void *prime,
-                                         size_t n_prime, const uint8_t *p, size_t n, uint8_t *out,
-                                         size_t capacity) {
+                                         size_t dictionary_size, const uint8_t *p, size_t n,
+                                         uint8_t *out, size_t capacity) {
     megabyte_info info = describe(model);
     ref_file f = {0};
     uint8_t digest[32];
@@ -404,17 +404,18 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
             f.wrong = "model";
             return f;
         }
-        ref_sha256(prime, n_prime, digest);
-        if (h.primed != (n_prime > 0) || (h.primed && memcmp(h.prime, digest, 4))) {
+        ref_sha256(prime, dictionary_size, digest);
+        if (h.has_dictionary != (dictionary_size > 0) ||
+            (h.has_dictionary && memcmp(h.dictionary, digest, 4))) {
             f.wrong = "prime";
             return f;
         }
         at += h.bytes;
-        uint64_t context = info.context_bytes >> h.halvings;
+        uint64_t context = info.context_bytes >> h.context_shift;
         context = context < info.patch_bytes ? info.patch_bytes : context;
         megabyte_stream *s = new_stream(model, NULL, context),
                         *primed = new_stream(model, NULL, context);
-        OK(megabyte_stream_feed(primed, prime, n_prime));
+        OK(megabyte_stream_feed(primed, prime, dictionary_size));
         size_t start = f.n;
         if (h.single) {
             if (n - at < h.coded || n - at - h.coded < 4) f.wrong = "truncated";
@@ -445,11 +446,11 @@ static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void
                     at += 8;
                     break;
                 }
-                if (tag > REF_METHODS || (tag > REF_CONTEXTS && !h.contexts)) {
+                if (tag > REF_METHODS || (tag > REF_CONTEXTS && !h.mixing_memory)) {
                     f.wrong = "tag";
                     break;
                 }
-                if (!ref_get_varint(p, n, &at, &size) || !size || size > h.block) {
+                if (!ref_get_varint(p, n, &at, &size) || !size || size > h.block_size) {
                     f.wrong = "block size";
                     break;
                 }
@@ -507,15 +508,15 @@ static void ref_write_varint(ref_writer *w, uint64_t v) {
 static UNUSED_OK void ref_write_header(ref_writer *w, const ref_header *h) {
     size_t start = w->n;
     uint8_t fixed[14] = {0xb5, 'm', 'b', 'z', 1};
-    fixed[5] = (uint8_t)(h->single | h->known << 1 | h->primed << 2 | h->method << 4);
+    fixed[5] = (uint8_t)(h->single | h->known << 1 | h->has_dictionary << 2 | h->method << 4);
     fixed[6] = (uint8_t)h->numerics;
     memcpy(fixed + 7, h->model, 6);
-    fixed[13] = (uint8_t)(h->halvings | h->contexts << 4);
+    fixed[13] = (uint8_t)(h->context_shift | h->mixing_memory << 4);
     ref_write(w, fixed, sizeof fixed);
-    ref_write_varint(w, h->single ? h->size : h->block);
+    ref_write_varint(w, h->single ? h->size : h->block_size);
     if (h->single ? h->method >= REF_CODED : h->known)
         ref_write_varint(w, h->single ? h->coded : h->size);
-    if (h->primed) ref_write(w, h->prime, 4);
+    if (h->has_dictionary) ref_write(w, h->dictionary, 4);
     ref_write(w, "??", 2);
     ref_sign_header(w->bytes + start, w->n - start);
 }

@@ -37,21 +37,21 @@ static const char priming[PRIME + 1] = "It was a dark and st";
 static void set_up(const char *path) {
     megabyte_error error;
     megabyte_codec_options o = {
-        .block = BLOCK, .streams = STREAMS, .limit = LARGEST, .contexts = 1};
+        .block_size = BLOCK, .streams = STREAMS, .limit = LARGEST, .mixing_memory = 1};
     MUST(megabyte_model_open(&model, path, NULL, &error) == MEGABYTE_OK);
     MUST(megabyte_engine_create(&engine, model, NULL, NULL, &error) == MEGABYTE_OK);
     o.engine = engine;
     for (int i = 0; i < DECODERS; i++) {
-        if (i == PRIMED_NETWORK) o.contexts = MEGABYTE_NO_CONTEXTS;
-        MUST(megabyte_codec_create(&decoder[i], model, MEGABYTE_DECOMPRESS, &o, NULL, &error) ==
-             MEGABYTE_OK);
-        o.prime = priming, o.n_prime = PRIME;
+        if (i == PRIMED_NETWORK) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
+        MUST(megabyte_codec_create(&decoder[i], model, MEGABYTE_MODE_DECOMPRESS, &o, NULL,
+                                   &error) == MEGABYTE_OK);
+        o.dictionary = priming, o.dictionary_size = PRIME;
     }
     for (int i = 0; i < 4; i++) {
         megabyte_codec_options how = {
-            .engine = engine, .contexts = 1, .level = i & 1 ? 7 : 1, .block = 300};
-        if (i & 2) how.prime = priming, how.n_prime = PRIME;
-        MUST(!megabyte_codec_create(&talker[i], model, MEGABYTE_MESSAGES, &how, NULL, &error));
+            .engine = engine, .mixing_memory = 1, .level = i & 1 ? 7 : 1, .block_size = 300};
+        if (i & 2) how.dictionary = priming, how.dictionary_size = PRIME;
+        MUST(!megabyte_codec_create(&talker[i], model, MEGABYTE_MODE_MESSAGES, &how, NULL, &error));
     }
     megabyte_stream_options with = {.engine = engine};
     for (int i = 0; i < 3; i++)
@@ -88,18 +88,18 @@ static status decompress(int by, const u8 *in, size_t n, size_t piece, u8 out[LA
 }
 
 static void headers(const u8 *in, size_t n) {
-    megabyte_container c;
-    megabyte_block b;
+    megabyte_file_header c;
+    megabyte_block_header b;
     megabyte_error error;
     u8 *own = (u8 *)malloc(n + !n);
     MUST(own);
     memcpy(own, in, n);
-    if (!megabyte_container_read(own, n, &c, &error)) {
+    if (!megabyte_file_header_read(own, n, &c, &error)) {
         MUST(c.header_bytes <= n && c.header_bytes <= MEGABYTE_HEADER_MAX &&
-             c.block <= MEGABYTE_BLOCK_MAX && c.halvings < 16 && c.contexts <= 64);
+             c.block_size <= MEGABYTE_BLOCK_MAX && c.context_shift < 16 && c.mixing_memory <= 64);
         for (size_t at = c.header_bytes; !c.single && at < n;) {
-            if (megabyte_block_read(own + at, n - at, &c, &b, &error)) break;
-            MUST(b.method >= -1 && b.method < MEGABYTE_METHODS && b.size <= c.block &&
+            if (megabyte_block_header_read(own + at, n - at, &c, &b, &error)) break;
+            MUST(b.method >= -1 && b.method < MEGABYTE_METHOD_COUNT && b.size <= c.block_size &&
                  b.header_bytes <= n - at);
             if (b.method < 0 || b.coded > n - at - b.header_bytes) break;
             at += b.header_bytes + b.coded;
@@ -114,7 +114,7 @@ static void message(const u8 *in, size_t n, int way) {
     if (way % 3) { /* by contexts */
         megabyte_codec *c = talker[way % 4];
         status r = megabyte_codec_decode(c, in, n, out, sizeof out, &got);
-        MUST(r == MEGABYTE_OK || r == MEGABYTE_CORRUPT || r == MEGABYTE_CAPACITY);
+        MUST(r == MEGABYTE_OK || r == MEGABYTE_ERROR_CORRUPT || r == MEGABYTE_ERROR_CAPACITY);
         if (r) return;
         MUST(got <= sizeof out &&
              !megabyte_codec_encode(c, out, got, again, sizeof again, &n_again));
@@ -123,7 +123,7 @@ static void message(const u8 *in, size_t n, int way) {
     }
     megabyte_stream_reset(stream[0]);
     status r = megabyte_stream_decode(stream[0], in, n, out, sizeof out, &got);
-    MUST(r == MEGABYTE_OK || r == MEGABYTE_CORRUPT || r == MEGABYTE_CAPACITY);
+    MUST(r == MEGABYTE_OK || r == MEGABYTE_ERROR_CORRUPT || r == MEGABYTE_ERROR_CAPACITY);
     if (r) return;
     MUST(got <= sizeof out && megabyte_stream_position(stream[0]) == got);
     megabyte_stream_reset(stream[1]);
@@ -140,18 +140,19 @@ static void round_trip(const u8 *in, size_t n) {
     megabyte_error error;
     megabyte_codec_options o = {.engine = engine,
                                 .streams = how[0] % 6,
-                                .block = (u32)how[1] + 1,
-                                .halvings = how[2] % 5,
+                                .block_size = (u32)how[1] + 1,
+                                .context_shift = how[2] % 5,
                                 .verify = how[3] & 1,
                                 .level = 1 + (how[3] >> 2) % 9,
-                                .contexts = 1};
-    if (o.level == 5) o.contexts = MEGABYTE_NO_CONTEXTS;
-    else if (n > 3u * o.block) n = 3u * o.block; /* emptying contexts for each takes time */
-    if (how[3] & 2) o.prime = priming, o.n_prime = PRIME, o.halvings = 0;
+                                .mixing_memory = 1};
+    if (o.level == 5) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
+    else if (n > 3u * o.block_size)
+        n = 3u * o.block_size; /* emptying contexts for each takes time */
+    if (how[3] & 2) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
     MUST(!megabyte_compress(model, &o, in, n, packed, sizeof packed, &n_out, NULL, &error));
-    MUST(!decompress(!o.n_prime     ? PLAIN
-                     : o.level == 5 ? PRIMED_NETWORK
-                                    : PRIMED,
+    MUST(!decompress(!o.dictionary_size ? PLAIN
+                     : o.level == 5     ? PRIMED_NETWORK
+                                        : PRIMED,
                      packed, n_out, (size_t)how[4] + 1, out, &got) &&
          got == n && !memcmp(in, out, n));
     if (n > 250) n = 250;
@@ -177,14 +178,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     if (!model) set_up(getenv("FUZZ_MODEL"));
     if (size) {
         memcpy(bad, input + 1, size - 1);
-        megabyte_container c;
+        megabyte_file_header c;
         u8 digest[32];
         if (input[0] & 32 && size > 17) { /* the header's checksum put right, wherever it is */
             for (size_t end = 15; end + 2 <= size - 1 && end < 40; end++) {
                 sha256(bad, end, NULL, 0, digest);
                 u8 was[2] = {bad[end], bad[end + 1]};
                 memcpy(bad + end, digest, 2);
-                if (!megabyte_container_read(bad, size - 1, &c, NULL) && c.header_bytes == end + 2)
+                if (!megabyte_file_header_read(bad, size - 1, &c, NULL) &&
+                    c.header_bytes == end + 2)
                     break;
                 memcpy(bad + end, was, 2);
             }
@@ -225,10 +227,10 @@ static void make_files(void) {
     for (int k = 0; k < FILES; k++) {
         int i = k / 3, level = k % 3 == 0 ? 5 : k % 3 == 1 ? 1 + i % 4 : 6 + i % 4;
         megabyte_codec_options o = {.engine = engine,
-                                    .block = i % 3 ? 200 : BLOCK,
-                                    .halvings = i % 4 == 3,
+                                    .block_size = i % 3 ? 200 : BLOCK,
+                                    .context_shift = i % 4 == 3,
                                     .level = level,
-                                    .contexts = level == 5 ? MEGABYTE_NO_CONTEXTS : 1};
+                                    .mixing_memory = level == 5 ? MEGABYTE_NO_CONTEXT_MIXING : 1};
         megabyte_sampling how = {.temperature = 0.3f, .seed = (u64)i};
         size_t n = file[k].n = i % 3 ? 60 * (size_t)i : 30 * (size_t)i % 255;
         megabyte_stream_reset(stream[0]);
@@ -240,8 +242,8 @@ static void make_files(void) {
             if (k % 3 == 1 && at >= 50 && at % 200 >= 50)
                 file[k].original[at] = file[k].original[at - 50];
         }
-        if (i % 5 == 0) o.prime = priming, o.n_prime = PRIME, o.halvings = 0;
-        file[k].by = !o.n_prime ? PLAIN : level == 5 ? PRIMED_NETWORK : PRIMED;
+        if (i % 5 == 0) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
+        file[k].by = !o.dictionary_size ? PLAIN : level == 5 ? PRIMED_NETWORK : PRIMED;
         MUST(!megabyte_compress(model, &o, file[k].original, n, file[k].packed,
                                 sizeof file[k].packed, &file[k].n_packed, NULL, &error));
     }
@@ -264,9 +266,9 @@ int main(int argc, char **argv) {
     for (long turn = 0; turn < count; turn++) {
         int i = (int)draw(FILES);
         size_t n = file[i].n_packed, got, header = n;
-        megabyte_container c;
+        megabyte_file_header c;
         memcpy(bad, file[i].packed, n);
-        if (!megabyte_container_read(bad, n, &c, NULL)) header = c.header_bytes;
+        if (!megabyte_file_header_read(bad, n, &c, NULL)) header = c.header_bytes;
         for (u64 k = 1 + draw(4); k && n; k--) {
             size_t at = (size_t)(draw(3) ? draw(n) : draw(min64(n, 40))), from = (size_t)draw(n);
             size_t some = (size_t)min64(draw(draw(2) ? 4 : 60), n - (at > from ? at : from));

@@ -171,7 +171,7 @@ static void operate(megabyte_engine *const engine[2], const megabyte_stream_opti
         case 4: {
             u64 to = below(2) ? at - min32(at, below(10)) : below(at + 1);
             status r = megabyte_stream_rewind(s[i], to);
-            MUST(!r || r == MEGABYTE_CAPACITY);
+            MUST(!r || r == MEGABYTE_ERROR_CAPACITY);
             MUST(!r || at > s[i]->patches * s[i]->engine->model->stage[0].bytes / 2);
             break;
         }
@@ -193,7 +193,7 @@ static void operate(megabyte_engine *const engine[2], const megabyte_stream_opti
                     u64 position = megabyte_stream_position(s[m]);
                     if (position < length) bytes[count] = text[position], some[count++] = s[m];
                 }
-                MUST(!megabyte_step_batch(some, bytes, count));
+                MUST(!megabyte_stream_step_batch(some, bytes, count));
                 for (u32 m = group; m < group + BESIDE; m++) check(s[m]);
             }
             break;
@@ -217,7 +217,7 @@ static void compress(megabyte_engine *e, megabyte_codec_options o) {
     MUST(!megabyte_compress(model, &o, text, length, out, sizeof out, &n, NULL, NULL));
     MUST(!n_packed || (n == n_packed && !memcmp(out, packed, n)));
     memcpy(packed, out, n_packed = n);
-    o.block = 0;
+    o.block_size = 0;
     MUST(!megabyte_decompress(model, &o, packed, n, back, sizeof back, &got, NULL, NULL));
     MUST(got == length && !memcmp(back, text, length));
 }
@@ -236,7 +236,7 @@ static void run_case(void) {
     as[min32(P, 3)] = 0;
     megabyte_stream_options with = {0}; /* one draw a statement: initializers have no order */
     if (below(2)) with.context = least + below(context - least + 1);
-    if (z.stage[0].flags & COLUMN_SUM && below(2)) with.as = as;
+    if (z.stage[0].flags & COLUMN_SUM && below(2)) with.file_type = as;
     length = min32(MOST_BYTES, below(3) ? below(4 * context + 9) : below(MOST_BYTES));
     for (u32 i = 0; i < length; i++)
         text[i] = (u8)(i > 9 && below(3) ? text[i - 7] : below(min32(vocabulary, 256)));
@@ -260,16 +260,16 @@ static void run_case(void) {
     MUST(!megabyte_stream_score(s, text, length, &bits, NULL) && fabs(bits - sum) <= 1e-4 * sum);
     megabyte_stream_free(s);
 
-    megabyte_codec_options codec = {.contexts = 1, .as = with.as};
-    codec.block = 1 + below(length + 1);
+    megabyte_codec_options codec = {.mixing_memory = 1, .file_type = with.file_type};
+    codec.block_size = 1 + below(length + 1);
     codec.streams = 1 + below(3);
-    codec.halvings = below(5);
+    codec.context_shift = below(5);
     codec.level = 5 + (int)below(2);
     codec.verify = (int)below(2);
     int compresses = vocabulary >= 256 && length && !below(4);
-    if (codec.level == 5) codec.contexts = MEGABYTE_NO_CONTEXTS;
+    if (codec.level == 5) codec.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
     n_packed = 0;
-    if (compresses && codec.block >= 16) compress(plain, codec);
+    if (compresses && codec.block_size >= 16) compress(plain, codec);
     for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_NEON_DOT; isa++) {
         if (!megabyte_isa_available((megabyte_isa)isa)) continue;
         megabyte_engine *engine[2];

@@ -31,7 +31,7 @@ static float random_float(struct random_model *d, double mean, double deviation)
  * stand out. */
 static void random_matrix(struct random_model *d, const struct tensor *t, u8 *to) {
     u64 cols4 = round_up(t->cols, 4), tiles = round_up(t->rows, 16) / 16;
-    double gain = t->role == ROLE_QKV ? 1.5 : t->role == ROLE_NEXT ? 1.5 : 1.0;
+    double gain = t->role == ROLE_QKV ? 1.5 : t->role == ROLE_OUTPUT ? 1.5 : 1.0;
     for (u64 tile = 0; tile < tiles; tile++)
         for (u64 c = 0; c < cols4; c++)
             for (u64 r = 0; r < 16; r++) { /* what only fills up is 128, the weight 0 */
@@ -108,7 +108,7 @@ static u8 *random_model(const struct sizes *z, u64 seed, size_t *size, megabyte_
     *size = (size_t)measured.end;
     d.file = (u8 *)libc_alloc(NULL, *size, ALIGN);
     if (!d.file) {
-        fail(error, MEGABYTE_OUT_OF_MEMORY, 0, "out of memory for a model of %llu bytes",
+        fail(error, MEGABYTE_ERROR_OUT_OF_MEMORY, 0, "out of memory for a model of %llu bytes",
              (unsigned long long)measured.end);
         return NULL;
     }

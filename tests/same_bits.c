@@ -61,11 +61,11 @@ static void score(megabyte_stream *s, const uint8_t *text, size_t n, size_t chun
  * method. */
 static void compress_file(const megabyte_model *model, const megabyte_codec_options *o,
                           const uint8_t *bytes, size_t size, size_t chunk,
-                          uint64_t blocks[MEGABYTE_METHODS]) {
+                          uint64_t blocks[MEGABYTE_METHOD_COUNT]) {
     uint8_t *packed = need(2 * size + 200, 1), *back = need(size, 1);
     size_t room = 2 * size + 200, n = 0, at = 0, taken, given = 1, got;
     megabyte_codec *c;
-    OK(megabyte_codec_create(&c, model, MEGABYTE_COMPRESS, o, NULL, NULL));
+    OK(megabyte_codec_create(&c, model, MEGABYTE_MODE_COMPRESS, o, NULL, NULL));
     while (at < size || given) {
         size_t some = size - at < chunk ? size - at : chunk;
         if (some) {
@@ -76,9 +76,9 @@ static void compress_file(const megabyte_model *model, const megabyte_codec_opti
         OK(megabyte_codec_pull(c, packed + n, room - n < chunk ? room - n : chunk, &given));
         n += given;
     }
-    megabyte_codec_counts counts;
-    megabyte_codec_count(c, &counts);
-    for (int method = 0; method < MEGABYTE_METHODS; method++)
+    megabyte_statistics counts;
+    megabyte_codec_statistics(c, &counts);
+    for (int method = 0; method < MEGABYTE_METHOD_COUNT; method++)
         blocks[method] += counts.blocks[method];
     megabyte_codec_free(c);
     hash_bytes(packed, n);
@@ -102,7 +102,7 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     enum { BLOCK = 110, SIZE = 360, REPEATED = 1000 };
     uint8_t text[290], bytes[SIZE], repeated[REPEATED], packed[SIZE + 200], back[SIZE];
     size_t n, got, lengths[] = {0, 1, 40, 90};
-    uint64_t blocks[MEGABYTE_METHODS] = {0};
+    uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0};
     megabyte_sampling how = {.temperature = 0.3f, .seed = 3};
     megabyte_stream *author = new_stream(model, engine, 0);
     for (size_t i = 0; i < sizeof text; i++) {
@@ -125,28 +125,29 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     for (size_t i = 3 * BLOCK; i < SIZE; i++) bytes[i] = (uint8_t)((i * i + 7) * 2654435761u >> 13);
     megabyte_codec_options o = {.engine = engine,
                                 .level = 5,
-                                .contexts = MEGABYTE_NO_CONTEXTS,
-                                .block = BLOCK,
-                                .halvings = 1,
-                                .prime = text + 220,
-                                .n_prime = 70,
+                                .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING,
+                                .block_size = BLOCK,
+                                .context_shift = 1,
+                                .dictionary = text + 220,
+                                .dictionary_size = 70,
                                 .streams = (uint32_t)beside % 8 + 1,
                                 .verify = beside > 0};
     compress_file(model, &o, bytes, SIZE, chunk, blocks);
     for (size_t i = 0; i < REPEATED; i++)
         repeated[i] = i % 450 < 300 ? bytes[i % 250] : text[i % 287];
     megabyte_codec_options plain = {
-        .engine = engine, .contexts = 1, .level = 1, .streams = o.streams, .verify = o.verify};
+        .engine = engine, .mixing_memory = 1, .level = 1, .streams = o.streams, .verify = o.verify};
     compress_file(model, &plain, repeated, REPEATED, chunk, blocks);
-    plain.level = 6, plain.block = BLOCK, plain.halvings = 1, plain.size = SIZE;
+    plain.level = 6, plain.block_size = BLOCK, plain.context_shift = 1, plain.size = SIZE;
     compress_file(model, &plain, bytes, SIZE, chunk, blocks);
-    for (int method = 0; method < MEGABYTE_METHODS; method++)
+    for (int method = 0; method < MEGABYTE_METHOD_COUNT; method++)
         CHECK(blocks[method], "no block of method %d", method);
 
-    o.level = 6, o.contexts = 1; /* primed messages, from one direction's codec to the other's */
+    o.level = 6,
+    o.mixing_memory = 1; /* primed messages, from one direction's codec to the other's */
     megabyte_codec *sender, *receiver;
-    OK(megabyte_codec_create(&sender, model, MEGABYTE_MESSAGES, &o, NULL, NULL));
-    OK(megabyte_codec_create(&receiver, model, MEGABYTE_MESSAGES, &o, NULL, NULL));
+    OK(megabyte_codec_create(&sender, model, MEGABYTE_MODE_MESSAGES, &o, NULL, NULL));
+    OK(megabyte_codec_create(&receiver, model, MEGABYTE_MODE_MESSAGES, &o, NULL, NULL));
     for (size_t i = 0; i < COUNT_OF(lengths); i++) {
         OK(megabyte_codec_encode(sender, text + 5 * i, lengths[i], packed, sizeof packed, &n));
         hash_bytes(packed, n);
@@ -201,7 +202,7 @@ int main(int argc, char **argv) {
         score(together[0], text, SCORED, chunk, v);
         for (size_t i = 0; i < STEPPED; i++) {
             for (n = 0; n <= beside; n++) next[n] = text[SCORED + i + n];
-            OK(megabyte_step_batch(together, next, beside + 1));
+            OK(megabyte_stream_step_batch(together, next, beside + 1));
             hash_floats(megabyte_stream_logits(together[0]), v);
         }
         megabyte_sampling how = {.temperature = 0.8f,

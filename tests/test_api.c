@@ -187,11 +187,11 @@ static void rewinds(void) {
         for (size_t at = 0; at <= n; at++) {
             if (at) OK(megabyte_stream_step(s, f->bytes[at - 1]));
             if (at % step && at != window && at != window + 1) continue;
-            CHECK_STATUS(megabyte_stream_rewind(s, at + 1), MEGABYTE_INVALID_ARGUMENT);
+            CHECK_STATUS(megabyte_stream_rewind(s, at + 1), MEGABYTE_ERROR_INVALID_ARGUMENT);
             for (size_t to = at - (at < 2 * window ? at : 2 * window); to <= at; to += step) {
                 OK(megabyte_stream_copy(back, s));
                 megabyte_status status = megabyte_stream_rewind(back, to);
-                if (status == MEGABYTE_CAPACITY)
+                if (status == MEGABYTE_ERROR_CAPACITY)
                     CHECK(at > window && (at - to) * 2 > window, "from %zu to %zu", at, to);
                 else CHECK(status == MEGABYTE_OK, "from %zu to %zu", at, to);
                 CHECK(megabyte_stream_position(back) == (status ? at : to));
@@ -251,7 +251,7 @@ static void copies(void) {
         check_at(b, f, k, "copied to itself");
         megabyte_stream *other = new_stream(f->model, NULL,
                                             f->context[(k + 1) % f->n_contexts].option);
-        CHECK_STATUS(megabyte_stream_copy(other, b), MEGABYTE_INVALID_ARGUMENT);
+        CHECK_STATUS(megabyte_stream_copy(other, b), MEGABYTE_ERROR_INVALID_ARGUMENT);
         check_at(other, f, (k + 1) % f->n_contexts, "after a refused copy");
         megabyte_stream_free(a);
         megabyte_stream_free(b);
@@ -259,7 +259,7 @@ static void copies(void) {
     }
     megabyte_stream *a = new_stream(fixtures[0].model, NULL, 0),
                     *b = new_stream(fixtures[3].model, NULL, 0);
-    CHECK_STATUS(megabyte_stream_copy(a, b), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_stream_copy(a, b), MEGABYTE_ERROR_INVALID_ARGUMENT);
     megabyte_stream_free(a);
     megabyte_stream_free(b);
 }
@@ -286,7 +286,7 @@ static void saves(void) {
             uint8_t *saved = need(size + 64, 1), *again = need(size + 64, 1);
             memset(saved, 0x77, size + 64);
             memset(again, 0x77, size + 64);
-            CHECK_STATUS(megabyte_stream_save(a, saved, size - 1), MEGABYTE_CAPACITY);
+            CHECK_STATUS(megabyte_stream_save(a, saved, size - 1), MEGABYTE_ERROR_CAPACITY);
             OK(megabyte_stream_save(a, saved, size));
             for (size_t i = 0; i < 64; i++)
                 CHECK(saved[size + i] == 0x77, "byte %zu past the end", i);
@@ -321,9 +321,9 @@ static void saves_of_other_models(void) {
     name_case("of another model");
     CHECK(size <= sizeof saved);
     OK(megabyte_stream_save(a, saved, size));
-    CHECK_STATUS(megabyte_stream_load(b, saved, size), MEGABYTE_WRONG_MODEL);
+    CHECK_STATUS(megabyte_stream_load(b, saved, size), MEGABYTE_ERROR_WRONG_MODEL);
     CHECK_STATUS(megabyte_stream_load(b, "It was a dark and stormy night, and so was this", 47),
-                 MEGABYTE_BAD_MAGIC);
+                 MEGABYTE_ERROR_BAD_MAGIC);
     check_at(b, &fixtures[3], 0, "after refused loads");
     megabyte_stream_free(a);
     megabyte_stream_free(b);
@@ -352,8 +352,8 @@ static void batches_on(const fixture *f, megabyte_engine *engine, int rounds) {
             bytes[n] = f->bytes + at, lengths[n] = random_below(left < 30 ? left + 1 : 30);
             next[n] = f->bytes[at], chosen[n] = i, some[n++] = all[i];
         }
-        if (round % 3) OK(megabyte_step_batch(some, next, n));
-        else OK(megabyte_feed_batch(some, bytes, lengths, n));
+        if (round % 3) OK(megabyte_stream_step_batch(some, next, n));
+        else OK(megabyte_stream_feed_batch(some, bytes, lengths, n));
         for (size_t i = 0; i < n; i++) check_at(some[i], f, chosen[i] % 3, "stepped in a batch");
     }
     for (size_t i = 0; i < MEMBERS; i++) megabyte_stream_free(all[i]);
@@ -364,16 +364,17 @@ static void bad_batches(const fixture *f) {
     megabyte_stream *a = new_stream(f->model, engine, 0), *b = new_stream(f->model, NULL, 0);
     const uint8_t *bytes[] = {f->bytes, NULL};
     const size_t lengths[] = {3, 1}, none[] = {3, 0};
-    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){a, a}, bytes, none, 2),
-                 MEGABYTE_INVALID_ARGUMENT);
-    CHECK_STATUS(megabyte_feed_batch((megabyte_stream *[]){a, b}, bytes, none, 2),
-                 MEGABYTE_INVALID_ARGUMENT);
-    CHECK_STATUS(megabyte_feed_batch(&a, bytes, NULL, 1), MEGABYTE_INVALID_ARGUMENT);
-    CHECK_STATUS(megabyte_feed_batch(&a, NULL, lengths, 1), MEGABYTE_INVALID_ARGUMENT);
-    CHECK_STATUS(megabyte_feed_batch(&a, bytes + 1, lengths + 1, 1), MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_stream_feed_batch((megabyte_stream *[]){a, a}, bytes, none, 2),
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_stream_feed_batch((megabyte_stream *[]){a, b}, bytes, none, 2),
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_stream_feed_batch(&a, bytes, NULL, 1), MEGABYTE_ERROR_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_stream_feed_batch(&a, NULL, lengths, 1), MEGABYTE_ERROR_INVALID_ARGUMENT);
+    CHECK_STATUS(megabyte_stream_feed_batch(&a, bytes + 1, lengths + 1, 1),
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
     CHECK(!megabyte_stream_position(a) && !megabyte_stream_position(b));
-    OK(megabyte_feed_batch(NULL, NULL, NULL, 0));
-    OK(megabyte_feed_batch(&a, bytes + 1, none + 1, 1));
+    OK(megabyte_stream_feed_batch(NULL, NULL, NULL, 0));
+    OK(megabyte_stream_feed_batch(&a, bytes + 1, none + 1, 1));
     check_at(a, f, 0, "fed nothing");
     megabyte_stream_free(a);
     megabyte_stream_free(b);
@@ -440,10 +441,10 @@ static void instruction_sets(void) {
         megabyte_engine *engine = NULL;
         megabyte_engine_options options = {.isa = isa};
         megabyte_error error;
-        CHECK_STATUS(megabyte_self_test(isa), MEGABYTE_UNSUPPORTED);
+        CHECK_STATUS(megabyte_self_test(isa), MEGABYTE_ERROR_UNSUPPORTED);
         CHECK_STATUS(megabyte_engine_create(&engine, fixtures[0].model, &options, NULL, &error),
-                     MEGABYTE_UNSUPPORTED);
-        CHECK(error.status == MEGABYTE_UNSUPPORTED && error.text[0]);
+                     MEGABYTE_ERROR_UNSUPPORTED);
+        CHECK(error.status == MEGABYTE_ERROR_UNSUPPORTED && error.text[0]);
     }
     name_case("all");
     CHECK(available >= 1 && megabyte_isa_available(MEGABYTE_ISA_PLAIN));
@@ -591,7 +592,7 @@ static void sizes_and_no_allocations(void) {
             OK(megabyte_stream_save(s, saved, megabyte_stream_save_size(s)));
             OK(megabyte_stream_load(t, saved, megabyte_stream_save_size(s)));
             OK(megabyte_stream_sample(s, &sampling, &byte));
-            OK(megabyte_step_batch((megabyte_stream *[]){s, t}, (uint8_t[]){1, 2}, 2));
+            OK(megabyte_stream_step_batch((megabyte_stream *[]){s, t}, (uint8_t[]){1, 2}, 2));
             megabyte_stream_reset(s);
             CHECK(engines.calls + streams.calls + own.calls == calls, "allocated during use");
             free(saved);
@@ -640,7 +641,7 @@ static void allocation_failures(void) {
             megabyte_status status = create_all(f, aligned, size, &c);
             CHECK(!c.live, "allocation %zu fails: %zu are not freed", k, c.live);
             if (!status) break;
-            CHECK_STATUS(status, MEGABYTE_OUT_OF_MEMORY);
+            CHECK_STATUS(status, MEGABYTE_ERROR_OUT_OF_MEMORY);
         }
         CHECK(k > 5 && k < 1000, "%zu allocations", k);
         free(file), free(aligned);
@@ -649,7 +650,7 @@ static void allocation_failures(void) {
 
 /* ------------------------------------------------------------------------------------ arguments */
 
-#define REFUSED(call) CHECK_STATUS(call, MEGABYTE_INVALID_ARGUMENT)
+#define REFUSED(call) CHECK_STATUS(call, MEGABYTE_ERROR_INVALID_ARGUMENT)
 
 static void invalid_arguments(void) {
     const fixture *f = &fixtures[0];
@@ -671,7 +672,7 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_model_open(&model, NULL, NULL, NULL));
     REFUSED(megabyte_model_open(&model, f->mb, &half, NULL));
     REFUSED(megabyte_model_open(&model, f->mb, &other_half, &error));
-    CHECK(error.status == MEGABYTE_INVALID_ARGUMENT && error.text[0]);
+    CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
     REFUSED(megabyte_model_open_memory(NULL, f->bytes, 8, NULL, NULL));
     REFUSED(megabyte_model_open_memory(&model, NULL, 8, NULL, NULL));
 
@@ -679,7 +680,8 @@ static void invalid_arguments(void) {
         {.threads = 257}, {.batch = 4097}, {.isa = (megabyte_isa)99}};
     for (size_t i = 0; i < COUNT_OF(bad_engine); i++) {
         megabyte_status status = megabyte_engine_create(&created, m, &bad_engine[i], NULL, &error);
-        CHECK(status == MEGABYTE_INVALID_ARGUMENT || (i == 2 && status == MEGABYTE_UNSUPPORTED),
+        CHECK(status == MEGABYTE_ERROR_INVALID_ARGUMENT ||
+                  (i == 2 && status == MEGABYTE_ERROR_UNSUPPORTED),
               "option %zu", i);
         CHECK(error.status == status && error.text[0]);
         CHECK(megabyte_engine_size(m, &bad_engine[i], &size) != MEGABYTE_OK || i == 2, "option %zu",
@@ -695,7 +697,7 @@ static void invalid_arguments(void) {
     for (size_t i = 0; i < COUNT_OF(bad_context); i++) {
         megabyte_stream_options options = {.engine = engine, .context = bad_context[i]};
         REFUSED(megabyte_stream_create(&s, m, &options, NULL, &error));
-        CHECK(error.status == MEGABYTE_INVALID_ARGUMENT && error.text[0]);
+        CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
         REFUSED(megabyte_stream_size(m, &options, &size));
     }
     megabyte_stream_options foreign = {.engine = engine};
@@ -718,27 +720,27 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_stream_copy(a, NULL));
     REFUSED(megabyte_stream_save(NULL, buffer, sizeof buffer));
     REFUSED(megabyte_stream_save(a, NULL, megabyte_stream_save_size(a)));
-    CHECK_STATUS(megabyte_stream_save(a, buffer, sizeof buffer), MEGABYTE_CAPACITY);
+    CHECK_STATUS(megabyte_stream_save(a, buffer, sizeof buffer), MEGABYTE_ERROR_CAPACITY);
     REFUSED(megabyte_stream_load(NULL, buffer, sizeof buffer));
     REFUSED(megabyte_stream_load(a, NULL, 100));
-    OK(megabyte_step_batch(NULL, NULL, 0));
-    REFUSED(megabyte_step_batch(NULL, &byte, 1));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, b}, NULL, 2));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, b, a}, (uint8_t[]){1, 2, 3}, 3));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, NULL}, (uint8_t[]){1, 2}, 2));
-    REFUSED(
-        megabyte_step_batch((megabyte_stream *[]){a, c}, (uint8_t[]){1, 2}, 2)); /* two engines */
+    OK(megabyte_stream_step_batch(NULL, NULL, 0));
+    REFUSED(megabyte_stream_step_batch(NULL, &byte, 1));
+    REFUSED(megabyte_stream_step_batch((megabyte_stream *[]){a, b}, NULL, 2));
+    REFUSED(megabyte_stream_step_batch((megabyte_stream *[]){a, b, a}, (uint8_t[]){1, 2, 3}, 3));
+    REFUSED(megabyte_stream_step_batch((megabyte_stream *[]){a, NULL}, (uint8_t[]){1, 2}, 2));
+    REFUSED(megabyte_stream_step_batch((megabyte_stream *[]){a, c}, (uint8_t[]){1, 2},
+                                       2)); /* two engines */
 
     megabyte_sampling how = {.temperature = 1};
     REFUSED(megabyte_stream_sample(NULL, &how, &byte));
     REFUSED(megabyte_stream_sample(a, NULL, &byte));
     REFUSED(megabyte_stream_sample(a, &how, NULL));
     const float *logits = megabyte_stream_logits(a);
-    REFUSED(megabyte_sample(NULL, 256, NULL, 0, &how, &byte));
-    REFUSED(megabyte_sample(logits, 0, NULL, 0, &how, &byte));
-    REFUSED(megabyte_sample(logits, 256, NULL, 1, &how, &byte));
-    REFUSED(megabyte_sample(logits, 256, NULL, 0, NULL, &byte));
-    REFUSED(megabyte_sample(logits, 256, NULL, 0, &how, NULL));
+    REFUSED(megabyte_logits_sample(NULL, 256, NULL, 0, &how, &byte));
+    REFUSED(megabyte_logits_sample(logits, 0, NULL, 0, &how, &byte));
+    REFUSED(megabyte_logits_sample(logits, 256, NULL, 1, &how, &byte));
+    REFUSED(megabyte_logits_sample(logits, 256, NULL, 0, NULL, &byte));
+    REFUSED(megabyte_logits_sample(logits, 256, NULL, 0, &how, NULL));
     megabyte_sampling bad[] = {{.temperature = -1},
                                {.temperature = NAN},
                                {.temperature = 1, .top_p = -0.1f},
@@ -781,7 +783,7 @@ static void bytes_outside_the_vocabulary(void) {
         bad[i] = f->bytes[i];
     }
     REFUSED(megabyte_stream_step(a, 100));
-    REFUSED(megabyte_step_batch((megabyte_stream *[]){a, b}, (uint8_t[]){99, 100}, 2));
+    REFUSED(megabyte_stream_step_batch((megabyte_stream *[]){a, b}, (uint8_t[]){99, 100}, 2));
     CHECK(bits == 1 && megabyte_stream_position(a) == 3 && megabyte_stream_position(b) == 0);
     walk(a, f, 0, 40, 5);
     walk(b, f, 0, 40, 5);
@@ -859,7 +861,7 @@ static void check_draws(const float *logits, size_t n, const uint8_t *recent, si
     for (int i = 0; i < DRAWS; i++) {
         uint8_t byte;
         uint64_t seed = how.seed;
-        OK(megabyte_sample(logits, n, recent, n_recent, &how, &byte));
+        OK(megabyte_logits_sample(logits, n, recent, n_recent, &how, &byte));
         CHECK(p[byte] > 0, "byte %d is drawn, but excluded", byte);
         CHECK(how.temperature == 0 || how.seed != seed, "the seed stays");
         count[byte]++;
@@ -904,28 +906,28 @@ static void sampling_corners(void) {
     megabyte_sampling none = {
         .temperature = 1e30f, .top_k = 5, .min_p = 2}; /* nothing but the best may stay */
     flat[3] = 1;
-    OK(megabyte_sample(flat, 256, NULL, 0, &none, &byte));
+    OK(megabyte_logits_sample(flat, 256, NULL, 0, &none, &byte));
     flat[3] = 0;
     megabyte_sampling harsh = {.repetition_penalty = INFINITY};
     flat[255] = 1;
-    OK(megabyte_sample(flat, 256, recent, 1, &harsh, &byte));
+    OK(megabyte_logits_sample(flat, 256, recent, 1, &harsh, &byte));
     CHECK(byte == 255, "%d", byte);
     flat[255] = 0;
-    OK(megabyte_sample(flat, 256, NULL, 0, &greedy, &byte));
+    OK(megabyte_logits_sample(flat, 256, NULL, 0, &greedy, &byte));
     CHECK(byte == 0, "ties go to the smallest byte, not %d", byte);
     steep[200] = steep[90] = 1e30f;
-    OK(megabyte_sample(steep, 256, NULL, 0, &greedy, &byte));
+    OK(megabyte_logits_sample(steep, 256, NULL, 0, &greedy, &byte));
     CHECK(byte == 90, "%d", byte);
     for (int i = 0; i < 20; i++) {
         steep[90] = 1e29f;
-        OK(megabyte_sample(steep, 256, NULL, 0, &one, &byte));
+        OK(megabyte_logits_sample(steep, 256, NULL, 0, &one, &byte));
         CHECK(byte == 200, "top-k 1 draws %d", byte);
-        OK(megabyte_sample(steep, 256, NULL, 0, &tiny, &byte));
+        OK(megabyte_logits_sample(steep, 256, NULL, 0, &tiny, &byte));
         CHECK(byte == 200, "a tiny temperature draws %d", byte);
     }
     steep[90] = -1, steep[200] = 2, steep[7] = 2.5f;
     greedy.repetition_penalty = 2;
-    OK(megabyte_sample(steep, 256, recent, 1, &greedy, &byte));
+    OK(megabyte_logits_sample(steep, 256, recent, 1, &greedy, &byte));
     CHECK(byte == 200, "a repeated byte is chosen: %d", byte);
     name_case("not numbers");
     for (uint64_t seed = 1; seed <= 300;
@@ -942,12 +944,12 @@ static void sampling_corners(void) {
                                  .top_k = 30,
                                  .seed = seed};
         size_t n = 1 + random_below(COUNT_OF(wild));
-        if (megabyte_sample(wild, n, recent, 1, &how, &byte) == MEGABYTE_OK)
+        if (megabyte_logits_sample(wild, n, recent, 1, &how, &byte) == MEGABYTE_OK)
             CHECK(byte < n, "%d of %zu", byte, n);
     }
 }
 
-/* A stream draws like megabyte_sample from its logits and all bytes before; one that has been
+/* A stream draws like megabyte_logits_sample from its logits and all bytes before; one that has been
  * further and gone back does, too. */
 static void sampling_from_streams(void) {
     EACH_FIXTURE(f)
@@ -960,7 +962,8 @@ static void sampling_from_streams(void) {
                               a = how, b = how;
             uint8_t drawn, expected;
             OK(megabyte_stream_sample(s, &a, &drawn));
-            OK(megabyte_sample(megabyte_stream_logits(s), f->v, f->bytes, at, &b, &expected));
+            OK(megabyte_logits_sample(megabyte_stream_logits(s), f->v, f->bytes, at, &b,
+                                      &expected));
             CHECK(drawn == expected && a.seed == b.seed, "after %zu bytes: %d, not %d", at, drawn,
                   expected);
             check_at(s, f, k, "sampled");
@@ -1034,7 +1037,7 @@ static void sampling_constant(void) {
     name_case("constant");
     for (int i = 0; i < 256; i++) logits[i] = (float)(i * 37 % 256) / 32 - 3;
     for (size_t i = 0; i < sizeof drawn; i++)
-        OK(megabyte_sample(logits, 256, drawn, i, &how, &drawn[i]));
+        OK(megabyte_logits_sample(logits, 256, drawn, i, &how, &drawn[i]));
     for (size_t i = 0; i < sizeof drawn && memcmp(drawn, constant, sizeof drawn); i++)
         printf("%s%d", i ? ", " : "drawn { ", drawn[i]);
     CHECK(!memcmp(drawn, constant, sizeof drawn), "other bytes are drawn");

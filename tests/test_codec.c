@@ -82,7 +82,7 @@ enum { ITS_OWN = -1 };
 static megabyte_codec_options usual(const megabyte_codec_options *options) {
     megabyte_codec_options o = {0};
     if (options) o = *options;
-    if (!o.level && !o.contexts) o.level = 5, o.contexts = MEGABYTE_NO_CONTEXTS;
+    if (!o.level && !o.mixing_memory) o.level = 5, o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
     if (o.level == ITS_OWN) o.level = 0;
     return o;
 }
@@ -164,7 +164,7 @@ static megabyte_status run_codec(const megabyte_model *m, int mode, const way *w
     megabyte_codec *c = new_codec(m, mode, &w->options);
     megabyte_status status = drive(c, w, in, n, out);
     const megabyte_error *error = megabyte_codec_error(c);
-    int refused = status == MEGABYTE_INVALID_ARGUMENT &&
+    int refused = status == MEGABYTE_ERROR_INVALID_ARGUMENT &&
                   !error->status; /* by push: the codec can go on */
     CHECK(refused || (error->status == status && !status == !error->text[0]),
           "'%s': the error says %d '%s'", megabyte_status_string(status), error->status,
@@ -184,7 +184,7 @@ static void compress_once(const megabyte_model *m, const megabyte_codec_options 
                           const uint8_t *in, size_t n, buffer *out) {
     megabyte_error error;
     size_t bound = megabyte_compress_bound(n), room = bound;
-    if (o && o->block && o->block < 16384) room += 32 * (n / o->block + 1);
+    if (o && o->block_size && o->block_size < 16384) room += 32 * (n / o->block_size + 1);
     free(out->bytes);
     out->bytes = need(room + 1, 1);
     out->room = room;
@@ -219,7 +219,7 @@ static megabyte_status decompress_once(const megabyte_model *m, const megabyte_c
 static void round_trip(const megabyte_model *m, const uint8_t *bytes, size_t n) {
     buffer packed = {0}, back = {0};
     megabyte_error error;
-    megabyte_codec_options small = {.block = (uint32_t)(n ? n : 1)};
+    megabyte_codec_options small = {.block_size = (uint32_t)(n ? n : 1)};
     compress_once(m, NULL, bytes, n, &packed);
     megabyte_status status = decompress_once(m, n < 65536 ? &small : NULL, packed.bytes, packed.n,
                                              n, &back, &error);
@@ -253,12 +253,14 @@ static void random_ways(const fixture *f, way *in, way *out, const uint8_t *byte
                         const uint8_t *prime) {
     memset(in, 0, sizeof *in);
     memset(out, 0, sizeof *out);
-    if (random_below(3)) in->options.block = 1 + (uint32_t)random_below(random_below(2) ? 40 : 400);
+    if (random_below(3))
+        in->options.block_size = 1 + (uint32_t)random_below(random_below(2) ? 40 : 400);
     if (random_below(2)) in->options.streams = 1 + (uint32_t)random_below(5);
     if (random_below(2)) in->options.size = n;
-    if (random_below(3) == 0) in->options.halvings = (uint32_t)random_below(4);
-    if (random_below(3) == 0) in->options.prime = prime, in->options.n_prime = random_below(60);
-    if (!in->options.n_prime) in->options.prime = NULL;
+    if (random_below(3) == 0) in->options.context_shift = (uint32_t)random_below(4);
+    if (random_below(3) == 0)
+        in->options.dictionary = prime, in->options.dictionary_size = random_below(60);
+    if (!in->options.dictionary_size) in->options.dictionary = NULL;
     in->options.verify = random_below(4) == 0;
     if (random_below(3)) in->push = 1 + random_below(random_below(2) ? 9 : 300);
     if (random_below(3)) in->pull = 1 + random_below(random_below(2) ? 9 : 300);
@@ -267,9 +269,9 @@ static void random_ways(const fixture *f, way *in, way *out, const uint8_t *byte
     out->options.verify = 0;
     out->options.size = 0;
     out->options.streams = (uint32_t)random_below(6);
-    out->options.block = in->options.block ? 400 : 0;
-    if (out->options.halvings && !in->options.n_prime)
-        out->options.halvings -= (uint32_t)random_below(2);
+    out->options.block_size = in->options.block_size ? 400 : 0;
+    if (out->options.context_shift && !in->options.dictionary_size)
+        out->options.context_shift -= (uint32_t)random_below(2);
     if (random_below(3)) out->push = 1 + random_below(random_below(2) ? 9 : 300);
     if (random_below(3)) out->pull = 1 + random_below(random_below(2) ? 9 : 300);
     (void)f, (void)bytes;
@@ -278,17 +280,18 @@ static void random_ways(const fixture *f, way *in, way *out, const uint8_t *byte
 /* A level, with little memory: emptying contexts takes longer than coding a short block. */
 static void at_level(int level, way *in, way *out) {
     in->options.level = out->options.level = level;
-    in->options.contexts = out->options.contexts = level == 5 ? MEGABYTE_NO_CONTEXTS : 1;
+    in->options.mixing_memory = out->options.mixing_memory = level == 5 ? MEGABYTE_NO_CONTEXT_MIXING
+                                                                        : 1;
 }
 
 static void name_way(const fixture *f, const way *in, const way *out, int kind, size_t n) {
     name_case(
-        "%s, %zu %s, -%d -S %u %u block %u size %d halvings %u %u prime %zu verify %d push %zu %zu pull %zu %zu "
+        "%s, %zu %s, -%d -S %u %u block %u size %d context_shift %u %u prime %zu verify %d push %zu %zu pull %zu %zu "
         "flush %zu",
         f->y.name, n, kind_name[kind], in->options.level, in->options.streams, out->options.streams,
-        in->options.block, (int)in->options.size, in->options.halvings, out->options.halvings,
-        in->options.n_prime, in->options.verify, in->push, out->push, in->pull, out->pull,
-        in->flush);
+        in->options.block_size, (int)in->options.size, in->options.context_shift,
+        out->options.context_shift, in->options.dictionary_size, in->options.verify, in->push,
+        out->push, in->pull, out->pull, in->flush);
 }
 
 /* Random options and pieces; some files of one, two or three members; the reference decodes many,
@@ -313,19 +316,19 @@ static void random_round_trips(void) {
             if (!i) random_ways(f, &in, &out, bytes, n, prime);
             else if (in.options.size) in.options.size = n;
             name_way(f, &in, &out, kind, n);
-            OK(run_codec(f->model, MEGABYTE_COMPRESS, &in, bytes + total, n, &packed));
+            OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &in, bytes + total, n, &packed));
             ref_append(&all.bytes, &all.n, &all.room, packed.bytes, packed.n);
             total += n;
         }
-        megabyte_status status = run_codec(f->model, MEGABYTE_DECOMPRESS, &out, all.bytes, all.n,
-                                           &got);
+        megabyte_status status = run_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &out, all.bytes,
+                                           all.n, &got);
         CHECK(!status && same(got.bytes, got.n, bytes, total), "%s, %zu bytes of %zu",
               megabyte_status_string(status), got.n, total);
         OK(decompress_once(f->model, &out.options, all.bytes, all.n, total, &got, NULL));
         CHECK(same(got.bytes, got.n, bytes, total), "in one call: %zu bytes of %zu", got.n, total);
         if (seed % 3 == 0) {
-            ref_file r = ref_decompress(f->model, in.options.prime, in.options.n_prime, all.bytes,
-                                        all.n, back, total);
+            ref_file r = ref_decompress(f->model, in.options.dictionary, in.options.dictionary_size,
+                                        all.bytes, all.n, back, total);
             CHECK(!r.wrong && same(back, r.n, bytes, total),
                   "the reference decodes %zu of %zu bytes: %s", r.n, total,
                   r.wrong ? r.wrong : "others");
@@ -352,18 +355,18 @@ static void edges(void) {
             for (size_t times = 1; times <= 4; times++)
                 for (size_t n = blocks[b] * times - 1; n <= blocks[b] * times + 1; n++)
                     for (size_t pushed = 0; pushed < 3; pushed++) {
-                        way in = {.options = {.block = (uint32_t)blocks[b],
+                        way in = {.options = {.block_size = (uint32_t)blocks[b],
                                               .streams = 1 + (uint32_t)(n % 3),
                                               .size = pushed == 1 ? n : 0},
                                   .push = pushed == 2 ? 5 : 0};
-                        way out = {.options = {.block = (uint32_t)blocks[b],
+                        way out = {.options = {.block_size = (uint32_t)blocks[b],
                                                .streams = 1 + (uint32_t)(n % 2)}};
                         seed_random(n);
                         name_way(f, &in, &out, LIKELY, n);
                         make_data(f, LIKELY, bytes, n);
-                        OK(run_codec(f->model, MEGABYTE_COMPRESS, &in, bytes, n, &packed));
-                        OK(run_codec(f->model, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n,
-                                     &got));
+                        OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &in, bytes, n, &packed));
+                        OK(run_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &out, packed.bytes,
+                                     packed.n, &got));
                         CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
                     }
     }
@@ -375,9 +378,9 @@ static void flushes(void) {
     EACH_FIXTURE(f)
     for (uint64_t seed = 1; seed <= 40; seed++) {
         megabyte_codec_options o = {
-            .block = 100, .streams = 1 + (uint32_t)(seed % 3), .verify = seed % 5 == 0};
-        megabyte_codec *c = new_codec(f->model, MEGABYTE_COMPRESS, &o);
-        megabyte_codec *d = new_codec(f->model, MEGABYTE_DECOMPRESS, &o);
+            .block_size = 100, .streams = 1 + (uint32_t)(seed % 3), .verify = seed % 5 == 0};
+        megabyte_codec *c = new_codec(f->model, MEGABYTE_MODE_COMPRESS, &o);
+        megabyte_codec *d = new_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &o);
         uint8_t bytes[400];
         buffer packed = {0}, got = {0};
         way pieces = {.push = 40, .pull = seed % 2 ? 7 : 0};
@@ -426,17 +429,20 @@ static void resets(void) {
     uint8_t bytes[500];
     buffer a = {0}, b = {0}, got = {0};
     EACH_FIXTURE(f) {
-        way w = {.options = {.block = 70, .streams = 3, .prime = f->pool, .n_prime = 21},
+        way w = {.options = {.block_size = 70,
+                             .streams = 3,
+                             .dictionary = f->pool,
+                             .dictionary_size = 21},
                  .push = 60,
                  .pull = 50};
-        megabyte_codec *c = new_codec(f->model, MEGABYTE_COMPRESS, &w.options);
-        megabyte_codec *d = new_codec(f->model, MEGABYTE_DECOMPRESS, &w.options);
+        megabyte_codec *c = new_codec(f->model, MEGABYTE_MODE_COMPRESS, &w.options);
+        megabyte_codec *d = new_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &w.options);
         for (uint64_t seed = 1; seed <= 30; seed++) {
             size_t n = seed * 16, taken;
             name_case("%s", f->y.name);
             seed_random(seed);
             make_data(f, MIXED, bytes, n);
-            OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, n, &a));
+            OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &w, bytes, n, &a));
             megabyte_codec_reset(c);
             OK(drive(c, &w, bytes, n, &b));
             CHECK(same(a.bytes, a.n, b.bytes, b.n), "%zu bytes, others after a reset", n);
@@ -461,19 +467,19 @@ static void with_text_small(void) {
         round_trip(text_small, text, sizes[i]);
     }
     buffer packed = {0}, got = {0};
-    way in = {.options = {.block = 1000,
+    way in = {.options = {.block_size = 1000,
                           .streams = 4,
                           .size = 6000,
-                          .prime = text + 20000,
-                          .n_prime = 500,
-                          .halvings = 4,
+                          .dictionary = text + 20000,
+                          .dictionary_size = 500,
+                          .context_shift = 4,
                           .verify = 1}};
     way out = in;
-    out.options.block = 1 << 16, out.options.verify = 0;
+    out.options.block_size = 1 << 16, out.options.verify = 0;
     name_case("text-small, blocks of 1000");
-    OK(run_codec(text_small, MEGABYTE_COMPRESS, &in, text, 6000, &packed));
+    OK(run_codec(text_small, MEGABYTE_MODE_COMPRESS, &in, text, 6000, &packed));
     CHECK(packed.n < 2500, "6000 bytes of text become %zu", packed.n);
-    OK(run_codec(text_small, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n, &got));
+    OK(run_codec(text_small, MEGABYTE_MODE_DECOMPRESS, &out, packed.bytes, packed.n, &got));
     CHECK(same(got.bytes, got.n, text, 6000));
     free(packed.bytes), free(got.bytes);
 }
@@ -491,14 +497,15 @@ static void one_result(void) {
         static const int levels[] = {0, 0, 0, 1, 3, 7};
         seed_random((uint64_t)options);
         make_data(f, options % 3 ? MIXED : LIKELY, bytes, SIZE);
-        megabyte_codec_options base = {.block = options % 2 ? 110 : 2000,
+        megabyte_codec_options base = {.block_size = options % 2 ? 110 : 2000,
                                        .streams = options % 3 ? 5 : 1};
         base.level = levels[options];
-        if (base.level) base.contexts = 1;
+        if (base.level) base.mixing_memory = 1;
         if (options % 3 > 1)
-            base.prime = f->pool + 999, base.n_prime = 33, base.halvings = 1, base.size = SIZE;
+            base.dictionary = f->pool + 999, base.dictionary_size = 33, base.context_shift = 1,
+            base.size = SIZE;
         way w = {.options = base};
-        OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, SIZE, &first));
+        OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &w, bytes, SIZE, &first));
         for (int isa = 0; isa < 6; isa++)
             for (uint32_t threads = 1; threads < 4; threads++)
                 for (size_t b = 0; b < COUNT_OF(batches); b++) {
@@ -516,19 +523,20 @@ static void one_result(void) {
                     w.options.verify = b % 2;
                     w.push = (b + threads) % 3 ? 1 + random_below(200) : 0;
                     w.pull = b % 3 ? 1 + random_below(200) : 0;
-                    OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, SIZE, &other));
+                    OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &w, bytes, SIZE, &other));
                     CHECK(same(first.bytes, first.n, other.bytes, other.n),
                           "%zu bytes, not the same as the %zu of one thread", other.n, first.n);
                     w.options.streams = 1 + (uint32_t)random_below(7);
                     w.options.size = 0;
-                    OK(run_codec(f->model, MEGABYTE_DECOMPRESS, &w, first.bytes, first.n, &got));
+                    OK(run_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &w, first.bytes, first.n,
+                                 &got));
                     CHECK(same(got.bytes, got.n, bytes, SIZE));
                     megabyte_engine_free(engine);
                 }
         name_case("%s, options %d, in one call", f->y.name, options);
         base.size = SIZE; /* what one call knows by itself */
         w = (way){.options = base, .push = 17};
-        OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, SIZE, &first));
+        OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &w, bytes, SIZE, &first));
         base.size = options % 2 ? SIZE : 0;
         compress_once(f->model, &base, bytes, SIZE, &other);
         CHECK(same(first.bytes, first.n, other.bytes, other.n),
@@ -545,7 +553,7 @@ static void containers(void) {
         fixture *f = &fixtures[seed % 3];
         way in, out;
         ref_header h;
-        megabyte_container c;
+        megabyte_file_header c;
         megabyte_error error;
         uint8_t digest[32];
         seed_random(seed);
@@ -554,53 +562,57 @@ static void containers(void) {
         random_ways(f, &in, &out, bytes, n, f->pool);
         if (seed % 2) at_level(1 + (int)(seed / 2 % 9), &in, &out);
         name_way(f, &in, &out, (int)(seed % KINDS), n);
-        OK(run_codec(f->model, MEGABYTE_COMPRESS, &in, bytes, n, &packed));
+        OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &in, bytes, n, &packed));
         const char *wrong = ref_read_header(packed.bytes, packed.n, &h);
         CHECK(!wrong, "%s", wrong);
-        OK(megabyte_container_read(packed.bytes,
-                                   packed.n < MEGABYTE_HEADER_MAX ? packed.n : MEGABYTE_HEADER_MAX,
-                                   &c, &error));
+        OK(megabyte_file_header_read(
+            packed.bytes, packed.n < MEGABYTE_HEADER_MAX ? packed.n : MEGABYTE_HEADER_MAX, &c,
+            &error));
         CHECK(c.format_version == 1 && (int)c.numerics_version == h.numerics);
         CHECK(!memcmp(c.model_id, f->info.id, 6) && !memcmp(h.model, f->info.id, 6));
-        CHECK(c.single == h.single && c.primed == h.primed && c.primed == (in.options.n_prime > 0));
-        CHECK(c.header_bytes == h.bytes && c.halvings == in.options.halvings &&
-              (int)c.halvings == h.halvings);
-        int uses_none = c.single && c.method != MEGABYTE_CONTEXTS && c.method != MEGABYTE_MIXED;
-        CHECK(c.contexts == (in.options.level && in.options.level != 5 && !uses_none ? 1 : 0) &&
-              h.contexts == (int)c.contexts);
-        if (c.primed) {
-            ref_sha256(in.options.prime, in.options.n_prime, digest);
-            CHECK(!memcmp(c.prime_id, digest, 4) && !memcmp(h.prime, digest, 4));
+        CHECK(c.single == h.single && c.has_dictionary == h.has_dictionary &&
+              c.has_dictionary == (in.options.dictionary_size > 0));
+        CHECK(c.header_bytes == h.bytes && c.context_shift == in.options.context_shift &&
+              (int)c.context_shift == h.context_shift);
+        int uses_none = c.single && c.method != MEGABYTE_METHOD_CONTEXT_MIXING &&
+                        c.method != MEGABYTE_METHOD_MIXED;
+        CHECK(c.mixing_memory ==
+                  (in.options.level && in.options.level != 5 && !uses_none ? 1 : 0) &&
+              h.mixing_memory == (int)c.mixing_memory);
+        if (c.has_dictionary) {
+            ref_sha256(in.options.dictionary, in.options.dictionary_size, digest);
+            CHECK(!memcmp(c.dictionary_id, digest, 4) && !memcmp(h.dictionary, digest, 4));
         }
         CHECK(c.size == (h.known ? h.size : MEGABYTE_SIZE_UNKNOWN) && (!h.known || h.size == n));
         if (in.options.size && n) CHECK(h.known, "the size was known");
         for (size_t k = 0; k < h.bytes; k++) {
             uint8_t *cut = need(k, 1);
             memcpy(cut, packed.bytes, k);
-            CHECK_STATUS(megabyte_container_read(cut, k, &c, &error), MEGABYTE_TRUNCATED);
-            CHECK(error.status == MEGABYTE_TRUNCATED && error.text[0]);
+            CHECK_STATUS(megabyte_file_header_read(cut, k, &c, &error), MEGABYTE_ERROR_TRUNCATED);
+            CHECK(error.status == MEGABYTE_ERROR_TRUNCATED && error.text[0]);
             free(cut);
         }
-        OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
+        OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
         at = h.bytes;
         if (c.single) {
             CHECK(c.coded == h.coded && c.method == h.method && c.size == n &&
                   at + c.coded + 4 == packed.n);
             continue;
         }
-        CHECK(c.block == h.block && (!in.options.block || c.block == in.options.block));
-        megabyte_block b = {0};
+        CHECK(c.block_size == h.block_size &&
+              (!in.options.block_size || c.block_size == in.options.block_size));
+        megabyte_block_header b = {0};
         do {
-            OK(megabyte_block_read(packed.bytes + at, packed.n - at, &c, &b, &error));
+            OK(megabyte_block_header_read(packed.bytes + at, packed.n - at, &c, &b, &error));
             for (size_t k = 0; k < b.header_bytes; k++) {
-                megabyte_block other;
-                CHECK_STATUS(megabyte_block_read(packed.bytes + at, k, &c, &other, &error),
-                             MEGABYTE_TRUNCATED);
+                megabyte_block_header other;
+                CHECK_STATUS(megabyte_block_header_read(packed.bytes + at, k, &c, &other, &error),
+                             MEGABYTE_ERROR_TRUNCATED);
             }
             CHECK(b.method == packed.bytes[at] - 1 && (b.method >= 0 || !(b.size || b.coded)));
             at += b.header_bytes + b.coded;
             sum += b.size;
-            CHECK(at <= packed.n && b.size <= c.block);
+            CHECK(at <= packed.n && b.size <= c.block_size);
         } while (b.method >= 0);
         CHECK(at == packed.n && sum == n, "the blocks hold %zu of %zu bytes", sum, n);
     }
@@ -610,10 +622,10 @@ static void containers(void) {
 /* Files made by the reference: blocks that are stored, constant or coded as it likes. */
 static ref_header header_for(const fixture *f) {
     ref_header h = {.numerics = 0};
-    megabyte_container c;
+    megabyte_file_header c;
     buffer packed = {0};
     compress_once(f->model, NULL, (const uint8_t *)"", 0, &packed);
-    OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
+    OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
     h.numerics = (int)c.numerics_version;
     memcpy(h.model, f->info.id, 6);
     free(packed.bytes);
@@ -632,16 +644,17 @@ static void files_of_the_reference(void) {
             seed_random(seed);
             name_case("%s", f->y.name);
             megabyte_stream_reset(primed);
-            megabyte_codec_options o = {.block = 300, .streams = 1 + (uint32_t)random_below(4)};
+            megabyte_codec_options o = {.block_size = 300,
+                                        .streams = 1 + (uint32_t)random_below(4)};
             if (seed % 2) {
-                o.prime = f->pool, o.n_prime = 1 + random_below(50);
-                h.primed = 1;
-                ref_sha256(o.prime, o.n_prime, digest);
-                memcpy(h.prime, digest, 4);
-                OK(megabyte_stream_feed(primed, o.prime, o.n_prime));
+                o.dictionary = f->pool, o.dictionary_size = 1 + random_below(50);
+                h.has_dictionary = 1;
+                ref_sha256(o.dictionary, o.dictionary_size, digest);
+                memcpy(h.dictionary, digest, 4);
+                OK(megabyte_stream_feed(primed, o.dictionary, o.dictionary_size));
             }
             for (size_t i = 0; i < count; i++) total += plan[i] = 1 + random_below(300);
-            h.block = 300, h.known = seed % 3 == 0, h.size = total;
+            h.block_size = 300, h.known = seed % 3 == 0, h.size = total;
             ref_write_header(&w, &h);
             for (size_t i = 0; i < count; i++) {
                 enum kind kind = (enum kind)random_below(KINDS);
@@ -828,35 +841,35 @@ static void refused_messages(void) {
             uint8_t *other = state_of(t, &n_other);
             for (size_t room = 0; room < megabyte_message_bound(n); room += 1 + room / 3)
                 CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, room, &n_coded),
-                             MEGABYTE_CAPACITY);
+                             MEGABYTE_ERROR_CAPACITY);
             CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, megabyte_message_bound(n) - 1,
                                                 &n_coded),
-                         MEGABYTE_CAPACITY);
+                         MEGABYTE_ERROR_CAPACITY);
             check_state(s, state, size, "after CAPACITY");
             CHECK_STATUS(megabyte_stream_encode(NULL, f->pool, n, coded, 700, &n_coded),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_encode(s, NULL, n, coded, 700, &n_coded),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, NULL, 700, &n_coded),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_encode(s, f->pool, n, coded, 700, NULL),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             check_state(s, state, size, "after INVALID_ARGUMENT");
             OK(megabyte_stream_encode(s, f->pool, n, coded, sizeof coded, &n_coded));
             for (size_t room = 0; room < n; room += 1 + room / 5) {
                 got = 12345;
                 CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, back, room, &got),
-                             MEGABYTE_CAPACITY);
+                             MEGABYTE_ERROR_CAPACITY);
                 CHECK(got == n, "a message of %zu, not %zu", n, got);
             }
             CHECK_STATUS(megabyte_stream_decode(NULL, coded, n_coded, back, n, &got),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_decode(t, NULL, n_coded, back, n, &got),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, NULL, n, &got),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             CHECK_STATUS(megabyte_stream_decode(t, coded, n_coded, back, n, NULL),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
             check_state(t, other, n_other, "after refused decoding");
             OK(megabyte_stream_decode(t, coded, n_coded, back, n, &got));
             CHECK(same(back, got, f->pool, n));
@@ -875,15 +888,16 @@ static int try_code(megabyte_stream *s, megabyte_stream *t, const uint8_t *coded
     memcpy(exact, coded, n_coded);
     megabyte_stream_reset(s);
     megabyte_status status = megabyte_stream_decode(s, exact, n_coded, back, capacity, &got);
-    CHECK(status == MEGABYTE_OK || status == MEGABYTE_CORRUPT || status == MEGABYTE_CAPACITY, "%s",
-          megabyte_status_string(status));
+    CHECK(status == MEGABYTE_OK || status == MEGABYTE_ERROR_CORRUPT ||
+              status == MEGABYTE_ERROR_CAPACITY,
+          "%s", megabyte_status_string(status));
     if (status == MEGABYTE_OK) {
         CHECK(got <= capacity);
         megabyte_stream_reset(t);
         int right = same(coded, n_coded, again, ref_message(t, 0, back, got, again));
         if (!right) right = same(coded, n_coded, again, ref_message(t, 1, back, got, again));
         CHECK(right, "decodes to %zu bytes, which have another code", got);
-    } else if (status == MEGABYTE_CORRUPT) {
+    } else if (status == MEGABYTE_ERROR_CORRUPT) {
         CHECK(got == 0, "%zu bytes and CORRUPT", got);
     } else {
         CHECK(got > capacity && megabyte_stream_position(s) == 0);
@@ -929,7 +943,7 @@ static void hostile_codes(void) {
 static void overhead(void) {
     static uint8_t bytes[200000];
     buffer packed = {0}, pieces = {0};
-    megabyte_container c;
+    megabyte_file_header c;
     EACH_FIXTURE(f)
     for (int kind = 0; kind < KINDS; kind++)
         for (size_t n = 0; n < 400; n += 1 + n / 9) {
@@ -937,12 +951,12 @@ static void overhead(void) {
             seed_random(n);
             make_data(f, (enum kind)kind, bytes, n);
             compress_once(f->model, NULL, bytes, n, &packed);
-            OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
+            OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
             CHECK(packed.n <= c.coded + 24 && c.single, "%zu bytes for %u of code", packed.n,
                   c.coded);
             CHECK(packed.n <= n + 24, "%zu bytes become %zu", n, packed.n);
             way w = {.push = 3}; /* of unknown size: still one block */
-            OK(run_codec(f->model, MEGABYTE_COMPRESS, &w, bytes, n, &pieces));
+            OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &w, bytes, n, &pieces));
             CHECK(pieces.n <= n + 24, "%zu bytes in pieces become %zu", n, pieces.n);
         }
     static const uint32_t streams[] = {0, 1, 4, 12};
@@ -955,7 +969,7 @@ static void overhead(void) {
             compress_once(tiny->model, &o, bytes, n, &packed);
             CHECK((double)packed.n <= (double)n * 1.0005 + 32, "%zu bytes", packed.n);
             way w = {.options = {.streams = streams[i]}, .push = 50000};
-            OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &w, bytes, n, &packed));
+            OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, n, &packed));
             CHECK((double)packed.n <= (double)n * 1.0005 + 32, "%zu bytes, pushed in pieces",
                   packed.n);
         }
@@ -969,16 +983,17 @@ static void close_to_ideal(void) {
         const fixture *f = i < 3 ? &fixtures[i] : NULL;
         size_t n = f ? POOL : i == 3 ? 20000 : 4000;
         const uint8_t *bytes = f ? f->pool : text + 1000 * i;
-        way w = {.options = {.block = i == 5 ? 1000 : 0, .size = n, .streams = 1}};
+        way w = {.options = {.block_size = i == 5 ? 1000 : 0, .size = n, .streams = 1}};
         name_case("%s, %zu bytes", f ? f->y.name : "text-small", n);
-        megabyte_codec *c = new_codec(f ? f->model : text_small, MEGABYTE_COMPRESS, &w.options);
+        megabyte_codec *c = new_codec(f ? f->model : text_small, MEGABYTE_MODE_COMPRESS,
+                                      &w.options);
         OK(drive(c, &w, bytes, n, &packed));
-        megabyte_codec_counts counts;
-        megabyte_codec_count(c, &counts);
+        megabyte_statistics counts;
+        megabyte_codec_statistics(c, &counts);
         CHECK(counts.original == n && counts.compressed == packed.n, "%llu -> %llu",
               (unsigned long long)counts.original, (unsigned long long)counts.compressed);
-        CHECK(counts.blocks[MEGABYTE_NETWORK] == (i == 5 ? 4u : 1u) &&
-              !counts.blocks[MEGABYTE_STORED]);
+        CHECK(counts.blocks[MEGABYTE_METHOD_MODEL] == (i == 5 ? 4u : 1u) &&
+              !counts.blocks[MEGABYTE_METHOD_STORED]);
         CHECK(counts.coded_bits % 8 == 0 &&
               counts.coded_bits / 8 + 30 * (i == 5 ? 4 : 1) >= packed.n);
         CHECK((double)counts.coded_bits <= counts.ideal_bits * 1.0005 + 48,
@@ -1013,13 +1028,13 @@ typedef struct sample { /* a file and what it holds */
 static void free_sample(sample *x) { free(x->packed.bytes); }
 
 static void find_blocks(sample *x) {
-    megabyte_container c;
-    megabyte_block b;
-    OK(megabyte_container_read(x->packed.bytes, x->packed.n, &c, NULL));
+    megabyte_file_header c;
+    megabyte_block_header b;
+    OK(megabyte_file_header_read(x->packed.bytes, x->packed.n, &c, NULL));
     x->blocks = 0, x->ends = x->packed.n;
     for (size_t at = c.header_bytes; !c.single && at < x->packed.n;
          at += b.header_bytes + b.coded) {
-        OK(megabyte_block_read(x->packed.bytes + at, x->packed.n - at, &c, &b, NULL));
+        OK(megabyte_block_header_read(x->packed.bytes + at, x->packed.n - at, &c, &b, NULL));
         if (b.method < 0) x->ends = at;
         else x->begins[x->blocks++] = at;
         CHECK(x->blocks < COUNT_OF(x->begins));
@@ -1029,8 +1044,8 @@ static void find_blocks(sample *x) {
 /* About 20 KB in blocks of all methods; the coded ones, which take time, come last. */
 static void make_blocks(sample *x, size_t stored, size_t coded) {
     static const size_t likely[] = {130, 50, 90, 70, 120, 40};
-    megabyte_codec_options o = {.block = 1024};
-    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_COMPRESS, &o);
+    megabyte_codec_options o = {.block_size = 1024};
+    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &o);
     seed_random(stored);
     for (size_t i = 0; i < stored + 3 + coded; i++) {
         size_t n = i < stored       ? 1024 - i % 3
@@ -1048,14 +1063,15 @@ static void make_blocks(sample *x, size_t stored, size_t coded) {
     }
     OK(megabyte_codec_finish(c));
     OK(pull_all(c, 0, &x->packed));
-    megabyte_codec_counts counts;
-    megabyte_codec_count(c, &counts);
-    CHECK(counts.blocks[MEGABYTE_STORED] == stored && counts.blocks[MEGABYTE_CONSTANT] == 3 &&
-              counts.blocks[MEGABYTE_NETWORK] == coded,
+    megabyte_statistics counts;
+    megabyte_codec_statistics(c, &counts);
+    CHECK(counts.blocks[MEGABYTE_METHOD_STORED] == stored &&
+              counts.blocks[MEGABYTE_METHOD_CONSTANT] == 3 &&
+              counts.blocks[MEGABYTE_METHOD_MODEL] == coded,
           "%llu stored, %llu constant, %llu coded", (unsigned long long)counts.blocks[0],
           (unsigned long long)counts.blocks[1], (unsigned long long)counts.blocks[2]);
     megabyte_codec_free(c);
-    x->w.options.block = 1024;
+    x->w.options.block_size = 1024;
     find_blocks(x);
 }
 
@@ -1064,7 +1080,7 @@ static void make_single(sample *x, enum kind kind, size_t n) {
     x->n = n;
     make_data(tiny, kind, x->original, n);
     compress_once(tiny->model, NULL, x->original, n, &x->packed);
-    x->w.options.block = 1024;
+    x->w.options.block_size = 1024;
     find_blocks(x);
 }
 
@@ -1075,7 +1091,7 @@ static int is_prefix(const sample *x, const buffer *out) {
 /* Every bit, or each `step`th from `from`, turned over in its turn: never OK, and what comes out is
  * a beginning. */
 static void flip_bits(const sample *x, size_t from, size_t step) {
-    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &x->w.options);
+    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &x->w.options);
     buffer out = {0};
     uint8_t *bad = need(x->packed.n, 1);
     memcpy(bad, x->packed.bytes, x->packed.n);
@@ -1103,19 +1119,19 @@ static void flip_bits(const sample *x, size_t from, size_t step) {
 }
 
 static void truncate_everywhere(const sample *x) {
-    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &x->w.options);
+    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &x->w.options);
     buffer out = {0};
     for (size_t n = 0; n < x->packed.n; n++) {
         test_seed = n;
         uint8_t *cut = need(n, 1);
         memcpy(cut, x->packed.bytes, n);
         megabyte_codec_reset(c);
-        CHECK_STATUS(drive(c, &x->w, cut, n, &out), MEGABYTE_TRUNCATED);
+        CHECK_STATUS(drive(c, &x->w, cut, n, &out), MEGABYTE_ERROR_TRUNCATED);
         CHECK(is_prefix(x, &out) && out.n <= x->n, "%zu of %zu bytes: wrong bytes are handed out",
               n, x->packed.n);
         if (n % 50 == 0)
             CHECK_STATUS(decompress_once(tiny->model, &x->w.options, cut, n, x->n, &out, NULL),
-                         MEGABYTE_TRUNCATED);
+                         MEGABYTE_ERROR_TRUNCATED);
         free(cut);
     }
     megabyte_codec_free(c);
@@ -1159,20 +1175,20 @@ static void flipped_bits_and_truncations(void) {
 static void flips_beside_the_end(void) {
     uint8_t bytes[100] = {0};
     buffer packed = {0}, got = {0};
-    megabyte_container c;
+    megabyte_file_header c;
     megabyte_error error;
     memcpy(bytes + 20, text, sizeof bytes - 20);
     for (int level = 5; level <= 7; level += 2) {
-        megabyte_codec_options o = {.level = level, .contexts = level == 5 ? 0 : 1};
+        megabyte_codec_options o = {.level = level, .mixing_memory = level == 5 ? 0 : 1};
         compress_once(text_small, &o, bytes, sizeof bytes, &packed);
-        OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
+        OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
         CHECK(packed.bytes[c.header_bytes] == 255 && packed.bytes[c.header_bytes + 1] == 255);
         for (size_t bit = 8 * c.header_bytes; bit < 8 * (c.header_bytes + 6u); bit++) {
             name_case("level %d, bit %zu", level, bit);
             packed.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
             CHECK_STATUS(
                 decompress_once(text_small, &o, packed.bytes, packed.n, sizeof bytes, &got, &error),
-                MEGABYTE_CORRUPT);
+                MEGABYTE_ERROR_CORRUPT);
             packed.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
     }
@@ -1197,13 +1213,13 @@ static void trailing_bytes(void) {
             file.n = 0;
             ref_append(&file.bytes, &file.n, &file.room, y->packed.bytes, y->packed.n);
             ref_append(&file.bytes, &file.n, &file.room, more, count);
-            way w = {.options = {.block = 1024, .streams = 1 + (uint32_t)tail % 3},
+            way w = {.options = {.block_size = 1024, .streams = 1 + (uint32_t)tail % 3},
                      .push = (size_t)tail % 4 * 7};
-            megabyte_status status = run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, file.bytes,
-                                               file.n, &out);
+            megabyte_status status = run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w,
+                                               file.bytes, file.n, &out);
             if (tail == 0xb5)
-                CHECK(status == MEGABYTE_TRUNCATED || status == MEGABYTE_TRAILING_DATA);
-            else CHECK_STATUS(status, MEGABYTE_TRAILING_DATA);
+                CHECK(status == MEGABYTE_ERROR_TRUNCATED || status == MEGABYTE_ERROR_TRAILING_DATA);
+            else CHECK_STATUS(status, MEGABYTE_ERROR_TRAILING_DATA);
             CHECK(same(out.bytes, out.n, y->original, y->n), "%zu of %zu bytes are handed out",
                   out.n, y->n);
             status = decompress_once(tiny->model, &w.options, file.bytes, file.n, y->n, &out, NULL);
@@ -1221,8 +1237,8 @@ static void mutations(void) {
     buffer file = {0}, out = {0};
     size_t refused = 0, status_seen[20] = {0};
     make_blocks(&x, 3, 5);
-    megabyte_codec_options o = {.block = 1024, .streams = 2};
-    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &o);
+    megabyte_codec_options o = {.block_size = 1024, .streams = 2};
+    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &o);
     size_t header = x.begins[0];
     for (uint64_t seed = 1; seed <= 2000; seed++) {
         seed_random(seed);
@@ -1283,12 +1299,12 @@ static void mutations(void) {
         status_seen[-status]++;
     }
     CHECK(refused > 1600, "%zu refused", refused);
-    CHECK(status_seen[-MEGABYTE_CORRUPT] && status_seen[-MEGABYTE_TRUNCATED] &&
-          status_seen[-MEGABYTE_BAD_MAGIC] && status_seen[-MEGABYTE_BAD_VERSION] &&
-          status_seen[-MEGABYTE_WRONG_MODEL]);
-    CHECK(!status_seen[-MEGABYTE_INVALID_ARGUMENT] && !status_seen[-MEGABYTE_OUT_OF_MEMORY] &&
-          !status_seen[-MEGABYTE_IO] && !status_seen[-MEGABYTE_UNSUPPORTED] &&
-          !status_seen[-MEGABYTE_CANCELLED]);
+    CHECK(status_seen[-MEGABYTE_ERROR_CORRUPT] && status_seen[-MEGABYTE_ERROR_TRUNCATED] &&
+          status_seen[-MEGABYTE_ERROR_BAD_MAGIC] && status_seen[-MEGABYTE_ERROR_BAD_VERSION] &&
+          status_seen[-MEGABYTE_ERROR_WRONG_MODEL]);
+    CHECK(!status_seen[-MEGABYTE_ERROR_INVALID_ARGUMENT] &&
+          !status_seen[-MEGABYTE_ERROR_OUT_OF_MEMORY] && !status_seen[-MEGABYTE_ERROR_IO] &&
+          !status_seen[-MEGABYTE_ERROR_UNSUPPORTED] && !status_seen[-MEGABYTE_ERROR_CANCELLED]);
     megabyte_codec_free(c);
     free_sample(&x);
     free(file.bytes), free(out.bytes);
@@ -1315,7 +1331,7 @@ static void hostile_claims(void) {
                                       UINT64_MAX};
     uint8_t bytes[100];
     buffer out = {0};
-    megabyte_codec_options o = {.block = 1024, .contexts = MEGABYTE_NO_CONTEXTS};
+    megabyte_codec_options o = {.block_size = 1024, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING};
     seed_random(1);
     make_data(tiny, LIKELY, bytes, sizeof bytes);
     megabyte_stream *s = new_stream(tiny->model, NULL, 0),
@@ -1332,7 +1348,7 @@ static void hostile_claims(void) {
                 name_case("claim %llx, method %d, place %d", (unsigned long long)claim, method,
                           what);
                 ref_sha256(bytes, sizeof bytes, digest);
-                h.block = what == 0 ? claim : 1024, h.known = what == 1,
+                h.block_size = what == 0 ? claim : 1024, h.known = what == 1,
                 h.size = h.known ? claim : 0;
                 if (what > 3) { /* a single block's sizes */
                     h.single = 1, h.method = method;
@@ -1364,16 +1380,16 @@ static void hostile_claims(void) {
                 megabyte_status status = megabyte_decompress(tiny->model, &o, w.bytes, w.n, room,
                                                              sizeof room, &n, &allocator, &error);
                 size_t needed;
-                OK(megabyte_codec_size(tiny->model, MEGABYTE_DECOMPRESS, &o, &needed));
+                OK(megabyte_codec_size(tiny->model, MEGABYTE_MODE_DECOMPRESS, &o, &needed));
                 CHECK(c.peak_bytes <= needed && !c.live, "%zu bytes allocated", c.peak_bytes);
                 if (status) CHECK(error.text[0] && n <= sizeof room);
                 else
                     CHECK(same(room, n, bytes, sizeof bytes) && what != 1 && what != 4,
                           "%zu bytes, OK", n);
-                megabyte_container container;
-                if (!megabyte_container_read(w.bytes, w.n, &container, NULL))
+                megabyte_file_header container;
+                if (!megabyte_file_header_read(w.bytes, w.n, &container, NULL))
                     CHECK(container.header_bytes <= MEGABYTE_HEADER_MAX &&
-                          container.block <= MEGABYTE_BLOCK_MAX);
+                          container.block_size <= MEGABYTE_BLOCK_MAX);
                 ref_discard(&w);
             }
     /* numbers in more bytes than they need, or without an end */
@@ -1381,7 +1397,7 @@ static void hostile_claims(void) {
         ref_writer w = {0};
         ref_header h = header_for(tiny);
         uint8_t continued[16];
-        h.block = 1024;
+        h.block_size = 1024;
         name_case("a number of %d bytes", extra + 1);
         ref_write_header(&w, &h);
         memset(continued, 0x80, sizeof continued);
@@ -1396,7 +1412,7 @@ static void hostile_claims(void) {
         ref_append(&w.original, &w.n_original, &w.room_original, bytes, 5);
         ref_write_end(&w);
         CHECK_STATUS(decompress_once(tiny->model, &o, w.bytes, w.n, 100, &out, NULL),
-                     MEGABYTE_CORRUPT);
+                     MEGABYTE_ERROR_CORRUPT);
         ref_discard(&w);
     }
     megabyte_stream_free(s), megabyte_stream_free(primed);
@@ -1415,7 +1431,7 @@ static void refuse(const megabyte_model *m, const megabyte_codec_options *o, con
     buffer out = {0};
     megabyte_error error;
     way w = {.options = o ? *o : (megabyte_codec_options){0}, .push = 5};
-    CHECK_STATUS(run_codec(m, MEGABYTE_DECOMPRESS, &w, bytes, n, &out), expected);
+    CHECK_STATUS(run_codec(m, MEGABYTE_MODE_DECOMPRESS, &w, bytes, n, &out), expected);
     CHECK(!out.n, "%zu bytes come out", out.n);
     CHECK_STATUS(decompress_once(m, o, bytes, n, 5000, &out, &error), expected);
     CHECK(!out.n, "%zu bytes come out of one call", out.n);
@@ -1428,54 +1444,55 @@ static void wrong_files(void) {
     uint8_t bytes[1000];
     buffer packed = {0}, primed = {0};
     char said[192], one[13], two[13];
-    megabyte_codec_options with = {.prime = text, .n_prime = 40},
-                           other = {.prime = text, .n_prime = 41};
+    megabyte_codec_options with = {.dictionary = text, .dictionary_size = 40},
+                           other = {.dictionary = text, .dictionary_size = 41};
     seed_random(1);
     make_data(tiny, LIKELY, bytes, sizeof bytes);
     for (int form = 0; form < 2; form++) { /* single, blocks */
-        with.block = other.block = form ? 300 : 0;
-        megabyte_codec_options plain = {.block = with.block}, large = {0};
+        with.block_size = other.block_size = form ? 300 : 0;
+        megabyte_codec_options plain = {.block_size = with.block_size}, large = {0};
         name_case("form %d", form);
         compress_once(tiny->model, &plain, bytes, sizeof bytes, &packed);
         compress_once(tiny->model, &with, bytes, sizeof bytes, &primed);
-        refuse(fixtures[1].model, NULL, packed.bytes, packed.n, MEGABYTE_WRONG_MODEL, said);
+        refuse(fixtures[1].model, NULL, packed.bytes, packed.n, MEGABYTE_ERROR_WRONG_MODEL, said);
         hex(one, tiny->info.id, 6), hex(two, fixtures[1].info.id, 6);
         CHECK(strstr(said, one) && strstr(said, two), "'%s' does not name %s and %s", said, one,
               two);
-        refuse(tiny->model, &other, primed.bytes, primed.n, MEGABYTE_WRONG_PRIME, NULL);
-        refuse(tiny->model, &large, primed.bytes, primed.n, MEGABYTE_WRONG_PRIME, NULL);
-        with.block = 0;
-        refuse(tiny->model, &with, packed.bytes, packed.n, MEGABYTE_WRONG_PRIME, NULL);
+        refuse(tiny->model, &other, primed.bytes, primed.n, MEGABYTE_ERROR_WRONG_DICTIONARY, NULL);
+        refuse(tiny->model, &large, primed.bytes, primed.n, MEGABYTE_ERROR_WRONG_DICTIONARY, NULL);
+        with.block_size = 0;
+        refuse(tiny->model, &with, packed.bytes, packed.n, MEGABYTE_ERROR_WRONG_DICTIONARY, NULL);
 
-        megabyte_container c, none;
-        OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
+        megabyte_file_header c, none;
+        OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
         uint8_t *bad = need(packed.n, 1);
         for (int place = 0; place < 4; place++) {
             memcpy(bad, packed.bytes, packed.n);
             bad[place] ^= 32;
-            refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_BAD_MAGIC, NULL);
-            CHECK_STATUS(megabyte_container_read(bad, packed.n, &none, NULL), MEGABYTE_BAD_MAGIC);
+            refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_ERROR_BAD_MAGIC, NULL);
+            CHECK_STATUS(megabyte_file_header_read(bad, packed.n, &none, NULL),
+                         MEGABYTE_ERROR_BAD_MAGIC);
         }
         for (int place = 4; place < 7; place += 2) { /* the format, the numerics */
             memcpy(bad, packed.bytes, packed.n);
             bad[place]++;
             ref_sign_header(bad, c.header_bytes);
-            refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_BAD_VERSION, said);
+            refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_ERROR_BAD_VERSION, said);
         }
         memcpy(bad, packed.bytes, packed.n);
         bad[c.header_bytes - 1] ^= 1;
-        refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_CORRUPT, NULL);
+        refuse(tiny->model, NULL, bad, packed.n, MEGABYTE_ERROR_CORRUPT, NULL);
         free(bad);
-        megabyte_codec_options small = {.block = form ? 299 : 999};
-        refuse(tiny->model, &small, packed.bytes, packed.n, MEGABYTE_CAPACITY, NULL);
-        megabyte_codec_options half = {.halvings = 1};
-        refuse(tiny->model, &half, packed.bytes, packed.n, MEGABYTE_CAPACITY, NULL);
+        megabyte_codec_options small = {.block_size = form ? 299 : 999};
+        refuse(tiny->model, &small, packed.bytes, packed.n, MEGABYTE_ERROR_CAPACITY, NULL);
+        megabyte_codec_options half = {.context_shift = 1};
+        refuse(tiny->model, &half, packed.bytes, packed.n, MEGABYTE_ERROR_CAPACITY, NULL);
     }
     name_case("foreign");
     refuse(tiny->model, NULL, (const uint8_t *)"It was a dark and stormy night", 30,
-           MEGABYTE_BAD_MAGIC, NULL);
-    refuse(tiny->model, NULL, (const uint8_t *)"\x1f\x8b\x08", 3, MEGABYTE_BAD_MAGIC, NULL);
-    refuse(tiny->model, NULL, (const uint8_t *)"", 0, MEGABYTE_TRUNCATED, NULL);
+           MEGABYTE_ERROR_BAD_MAGIC, NULL);
+    refuse(tiny->model, NULL, (const uint8_t *)"\x1f\x8b\x08", 3, MEGABYTE_ERROR_BAD_MAGIC, NULL);
+    refuse(tiny->model, NULL, (const uint8_t *)"", 0, MEGABYTE_ERROR_TRUNCATED, NULL);
     free(packed.bytes), free(primed.bytes);
 }
 
@@ -1487,19 +1504,19 @@ static void corrupt_blocks(void) {
     for (uint32_t streams = 1; streams < 5; streams++) {
         size_t before = 0;
         for (size_t i = 0; i < x.blocks; i++) {
-            megabyte_container c;
-            megabyte_block b;
+            megabyte_file_header c;
+            megabyte_block_header b;
             char number[30];
             name_case("block %zu, %u streams", i, streams);
-            OK(megabyte_container_read(x.packed.bytes, x.packed.n, &c, NULL));
-            OK(megabyte_block_read(x.packed.bytes + x.begins[i], 64, &c, &b, NULL));
+            OK(megabyte_file_header_read(x.packed.bytes, x.packed.n, &c, NULL));
+            OK(megabyte_block_header_read(x.packed.bytes + x.begins[i], 64, &c, &b, NULL));
             size_t at = x.begins[i] + b.header_bytes + b.coded / 2;
             uint8_t *bad = need(x.packed.n, 1);
             memcpy(bad, x.packed.bytes, x.packed.n);
             bad[at] ^= 16;
-            way w = {.options = {.block = 1024, .streams = streams}};
-            megabyte_codec *codec = new_codec(tiny->model, MEGABYTE_DECOMPRESS, &w.options);
-            CHECK_STATUS(drive(codec, &w, bad, x.packed.n, &out), MEGABYTE_CORRUPT);
+            way w = {.options = {.block_size = 1024, .streams = streams}};
+            megabyte_codec *codec = new_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w.options);
+            CHECK_STATUS(drive(codec, &w, bad, x.packed.n, &out), MEGABYTE_ERROR_CORRUPT);
             CHECK(out.n == before && is_prefix(&x, &out), "%zu bytes come out, %zu are right",
                   out.n, before);
             const megabyte_error *error = megabyte_codec_error(codec);
@@ -1530,27 +1547,28 @@ static void limits(void) {
     make_data(tiny, MIXED, bytes, sizeof bytes);
     for (uint32_t block = 50; block <= 1000; block += 190)
         for (int known = 0; known < 2; known++) {
-            way w = {.options = {.block = block, .size = known ? sizeof bytes : 0}, .push = 100};
-            OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &w, bytes, sizeof bytes, &packed));
+            way w = {.options = {.block_size = block, .size = known ? sizeof bytes : 0},
+                     .push = 100};
+            OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, sizeof bytes, &packed));
             for (uint64_t limit = 1; limit < 1200; limit += limit < 990 || limit > 1010 ? 71 : 1) {
-                way r = {.options = {.block = 1000,
+                way r = {.options = {.block_size = 1000,
                                      .limit = limit,
                                      .streams = 1 + (uint32_t)(limit % 3)},
                          .push = 99};
                 name_case("blocks of %u, limit %d", block, (int)limit);
-                megabyte_status status = run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r,
+                megabyte_status status = run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r,
                                                    packed.bytes, packed.n, &out);
-                CHECK(status == (limit < sizeof bytes ? MEGABYTE_LIMIT : MEGABYTE_OK), "%s",
+                CHECK(status == (limit < sizeof bytes ? MEGABYTE_ERROR_LIMIT : MEGABYTE_OK), "%s",
                       megabyte_status_string(status));
                 CHECK(out.n <= limit && same(out.bytes, out.n, bytes, out.n), "%zu bytes", out.n);
                 if (!status) CHECK(out.n == sizeof bytes);
             }
             for (size_t room = 0; room < sizeof bytes; room += 111) {
                 name_case("blocks of %u, room for %zu", block, room);
-                megabyte_codec_options o = {.block = 1000};
+                megabyte_codec_options o = {.block_size = 1000};
                 CHECK_STATUS(
                     decompress_once(tiny->model, &o, packed.bytes, packed.n, room, &out, NULL),
-                    MEGABYTE_CAPACITY);
+                    MEGABYTE_ERROR_CAPACITY);
                 CHECK(out.n <= room && same(out.bytes, out.n, bytes, out.n));
             }
             for (size_t room = 0; room < packed.n; room += 77) {
@@ -1560,8 +1578,8 @@ static void limits(void) {
                 megabyte_codec_options o = usual(&w.options);
                 CHECK_STATUS(megabyte_compress(tiny->model, &o, bytes, sizeof bytes, to, room, &n,
                                                NULL, &error),
-                             MEGABYTE_CAPACITY);
-                CHECK(error.status == MEGABYTE_CAPACITY && error.text[0] && n <= room);
+                             MEGABYTE_ERROR_CAPACITY);
+                CHECK(error.status == MEGABYTE_ERROR_CAPACITY && error.text[0] && n <= room);
                 free(to);
             }
         }
@@ -1569,11 +1587,11 @@ static void limits(void) {
     buffer two = {0};
     ref_append(&two.bytes, &two.n, &two.room, packed.bytes, packed.n);
     ref_append(&two.bytes, &two.n, &two.room, packed.bytes, packed.n);
-    way r = {.options = {.block = 1000, .limit = 1999}};
-    CHECK_STATUS(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, two.bytes, two.n, &out),
-                 MEGABYTE_LIMIT);
+    way r = {.options = {.block_size = 1000, .limit = 1999}};
+    CHECK_STATUS(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r, two.bytes, two.n, &out),
+                 MEGABYTE_ERROR_LIMIT);
     r.options.limit = 2000;
-    OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, two.bytes, two.n, &out));
+    OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r, two.bytes, two.n, &out));
     free(packed.bytes), free(out.bytes), free(two.bytes);
 }
 
@@ -1586,13 +1604,14 @@ static void ratios(void) {
     for (int constant = 0; constant < 2; constant++) {
         if (!constant) bytes[n / 4] = bytes[3 * n / 4] = 1;
         else memset(bytes, 0, n);
-        way w = {.options = {.block = (uint32_t)(n / 2), .size = n, .level = 1}, .push = 50000};
-        OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &w, bytes, n, &packed));
+        way w = {.options = {.block_size = (uint32_t)(n / 2), .size = n, .level = 1},
+                 .push = 50000};
+        OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, n, &packed));
         CHECK(packed.n > 30 && packed.n < 500, "%zu bytes", packed.n);
-        way r = {.options = {.block = (uint32_t)(n / 2), .contexts = 1, .max_ratio = 1},
+        way r = {.options = {.block_size = (uint32_t)(n / 2), .mixing_memory = 1, .max_ratio = 1},
                  .push = 50000};
         name_case("%s", constant ? "one byte" : "two blocks");
-        OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, packed.bytes, packed.n, &out));
+        OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r, packed.bytes, packed.n, &out));
         CHECK(out.n == n);
     }
     megabyte_stream *s = new_stream(tiny->model, NULL, 0);
@@ -1606,16 +1625,17 @@ static void ratios(void) {
         ref_write_payload(&w, REF_CODED, coded, n_coded, bytes);
         ref_sha256(bytes, n, digest);
         ref_write(&w, digest, 4);
-        way r = {.options = {.block = (uint32_t)n, .max_ratio = ratio}, .push = 7};
-        CHECK_STATUS(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &r, w.bytes, w.n, &out),
-                     ratio == 1024 ? MEGABYTE_LIMIT : MEGABYTE_CORRUPT);
+        way r = {.options = {.block_size = (uint32_t)n, .max_ratio = ratio}, .push = 7};
+        CHECK_STATUS(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r, w.bytes, w.n, &out),
+                     ratio == 1024 ? MEGABYTE_ERROR_LIMIT : MEGABYTE_ERROR_CORRUPT);
         CHECK(out.n == 0);
         free(w.bytes), free(w.original);
     }
     megabyte_codec *codec;
     const megabyte_codec_options o = {.max_ratio = (uint64_t)1 << 32};
-    CHECK_STATUS(megabyte_codec_create(&codec, tiny->model, MEGABYTE_DECOMPRESS, &o, NULL, NULL),
-                 MEGABYTE_INVALID_ARGUMENT);
+    CHECK_STATUS(
+        megabyte_codec_create(&codec, tiny->model, MEGABYTE_MODE_DECOMPRESS, &o, NULL, NULL),
+        MEGABYTE_ERROR_INVALID_ARGUMENT);
     megabyte_stream_free(s);
     free(bytes), free(packed.bytes), free(out.bytes);
 }
@@ -1639,30 +1659,32 @@ static void progress(void) {
     const uint8_t *bytes = tiny->pool;
     static const int levels[] = {5, 1, 7};
     for (size_t l = 0; l < COUNT_OF(levels); l++, packed.n = 0)
-        for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++)
+        for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++)
             for (int streams = 1; streams < 4; streams += 2)
-                for (int verify = 0; verify < (mode == MEGABYTE_COMPRESS ? 2 : 1); verify++) {
-                    if (levels[l] != 5 && streams == 1 && (verify || mode == MEGABYTE_DECOMPRESS))
+                for (int verify = 0; verify < (mode == MEGABYTE_MODE_COMPRESS ? 2 : 1); verify++) {
+                    if (levels[l] != 5 && streams == 1 &&
+                        (verify || mode == MEGABYTE_MODE_DECOMPRESS))
                         continue;
-                    uint32_t contexts = levels[l] == 5 ? MEGABYTE_NO_CONTEXTS : 1;
+                    uint32_t contexts = levels[l] == 5 ? MEGABYTE_NO_CONTEXT_MIXING : 1;
                     size_t size = levels[l] == 5 ? LONGEST : LONGEST / 4;
                     uint32_t block = (uint32_t)size * 3 / 20;
                     watcher watcher = {.tries = levels[l] > 5};
-                    way w = {.options = {.block = block,
+                    way w = {.options = {.block_size = block,
                                          .streams = (uint32_t)streams,
                                          .verify = verify,
                                          .level = levels[l],
-                                         .contexts = contexts,
+                                         .mixing_memory = contexts,
                                          .progress = watch,
                                          .progress_context = &watcher},
                              .push = size / 4};
-                    if (mode == MEGABYTE_COMPRESS && !packed.n) {
-                        way plain = {
-                            .options = {.block = block, .level = levels[l], .contexts = contexts}};
+                    if (mode == MEGABYTE_MODE_COMPRESS && !packed.n) {
+                        way plain = {.options = {.block_size = block,
+                                                 .level = levels[l],
+                                                 .mixing_memory = contexts}};
                         OK(run_codec(tiny->model, mode, &plain, bytes, size, &packed));
                     }
-                    const uint8_t *in = mode == MEGABYTE_COMPRESS ? bytes : packed.bytes;
-                    size_t n = mode == MEGABYTE_COMPRESS ? size : packed.n;
+                    const uint8_t *in = mode == MEGABYTE_MODE_COMPRESS ? bytes : packed.bytes;
+                    size_t n = mode == MEGABYTE_MODE_COMPRESS ? size : packed.n;
                     name_case("level %d, mode %d, %d streams, verify %d", levels[l], mode, streams,
                               verify);
                     OK(run_codec(tiny->model, mode, &w, in, n, &out));
@@ -1675,41 +1697,43 @@ static void progress(void) {
                         uint8_t byte;
                         watcher.calls = 0, watcher.last = 0, watcher.cancel_at = at;
                         megabyte_codec_reset(c);
-                        CHECK_STATUS(drive(c, &w, in, n, &out), MEGABYTE_CANCELLED);
-                        CHECK(out.n <= (mode == MEGABYTE_COMPRESS ? packed.n : size) &&
+                        CHECK_STATUS(drive(c, &w, in, n, &out), MEGABYTE_ERROR_CANCELLED);
+                        CHECK(out.n <= (mode == MEGABYTE_MODE_COMPRESS ? packed.n : size) &&
                                   same(out.bytes, out.n,
-                                       mode == MEGABYTE_COMPRESS ? packed.bytes : bytes, out.n),
+                                       mode == MEGABYTE_MODE_COMPRESS ? packed.bytes : bytes,
+                                       out.n),
                               "not a beginning");
                         CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken); /* it stays */
                         OK(megabyte_codec_flush(c)); /* whatever is called */
                         OK(megabyte_codec_finish(c));
-                        CHECK_STATUS(megabyte_codec_pull(c, &byte, 1, &taken), MEGABYTE_CANCELLED);
+                        CHECK_STATUS(megabyte_codec_pull(c, &byte, 1, &taken),
+                                     MEGABYTE_ERROR_CANCELLED);
                         CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken);
                         CHECK(watcher.calls == at, "the work goes on");
-                        CHECK(megabyte_codec_error(c)->status == MEGABYTE_CANCELLED &&
+                        CHECK(megabyte_codec_error(c)->status == MEGABYTE_ERROR_CANCELLED &&
                               megabyte_codec_error(c)->text[0]);
                     }
                     watcher.calls = 0, watcher.last = 0, watcher.cancel_at = 0;
                     megabyte_codec_reset(c);
                     OK(drive(c, &w, in, n, &out));
-                    CHECK(out.n == (mode == MEGABYTE_COMPRESS ? packed.n : size));
+                    CHECK(out.n == (mode == MEGABYTE_MODE_COMPRESS ? packed.n : size));
                     megabyte_codec_free(c);
                     watcher = (struct watcher){.cancel_at = 1, .tries = levels[l] > 5};
                     uint8_t *room = need(2 * size, 1);
                     size_t given = 0;
                     megabyte_status status =
-                        mode == MEGABYTE_COMPRESS
+                        mode == MEGABYTE_MODE_COMPRESS
                             ? megabyte_compress(tiny->model, &w.options, in, n, room, 2 * size,
                                                 &given, NULL, NULL)
                             : megabyte_decompress(tiny->model, &w.options, in, n, room, 2 * size,
                                                   &given, NULL, NULL);
-                    CHECK_STATUS(status, MEGABYTE_CANCELLED);
+                    CHECK_STATUS(status, MEGABYTE_ERROR_CANCELLED);
                     free(room);
                 }
     free(packed.bytes), free(out.bytes);
 }
 
-#define REFUSED(call) CHECK_STATUS(call, MEGABYTE_INVALID_ARGUMENT)
+#define REFUSED(call) CHECK_STATUS(call, MEGABYTE_ERROR_INVALID_ARGUMENT)
 
 static void wrong_calls(void) {
     const megabyte_model *m = tiny->model;
@@ -1720,26 +1744,26 @@ static void wrong_calls(void) {
     counter unused = {0};
     megabyte_allocator half = {counter_alloc, NULL, &unused};
     megabyte_engine *foreign = new_engine(fixtures[1].model, 1, 0, MEGABYTE_ISA_AUTO);
-    megabyte_codec_options bad[] = {{.streams = 257},     {.block = MEGABYTE_BLOCK_MAX + 1},
-                                    {.halvings = 16},     {.n_prime = 1},
-                                    {.level = -1},        {.level = 10},
-                                    {.level = INT32_MIN}, {.contexts = 2},
-                                    {.contexts = 65},     {.engine = foreign}};
-    megabyte_codec_options nothing = {.level = 4, .contexts = MEGABYTE_NO_CONTEXTS};
-    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_COMPRESS, &nothing, NULL, &error));
-    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MESSAGES, &nothing, NULL, &error));
-    for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++) {
+    megabyte_codec_options bad[] = {{.streams = 257},      {.block_size = MEGABYTE_BLOCK_MAX + 1},
+                                    {.context_shift = 16}, {.dictionary_size = 1},
+                                    {.level = -1},         {.level = 10},
+                                    {.level = INT32_MIN},  {.mixing_memory = 2},
+                                    {.mixing_memory = 65}, {.engine = foreign}};
+    megabyte_codec_options nothing = {.level = 4, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING};
+    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MODE_COMPRESS, &nothing, NULL, &error));
+    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MODE_MESSAGES, &nothing, NULL, &error));
+    for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++) {
         name_case("creating, mode %d", mode);
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
             test_seed = i;
             REFUSED(megabyte_codec_create(&c, m, mode, &bad[i], NULL, &error));
-            CHECK(error.status == MEGABYTE_INVALID_ARGUMENT && error.text[0]);
+            CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
             REFUSED(megabyte_codec_size(m, mode, &bad[i], &size));
             n = 77;
-            if (mode == MEGABYTE_COMPRESS)
+            if (mode == MEGABYTE_MODE_COMPRESS)
                 REFUSED(megabyte_compress(m, &bad[i], bytes, 3, out, 400, &n, NULL, &error));
             else REFUSED(megabyte_decompress(m, &bad[i], bytes, 3, out, 400, &n, NULL, &error));
-            CHECK(error.status == MEGABYTE_INVALID_ARGUMENT && error.text[0]);
+            CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
         }
         REFUSED(megabyte_codec_create(NULL, m, mode, NULL, NULL, NULL));
         REFUSED(megabyte_codec_create(&c, NULL, mode, NULL, NULL, NULL));
@@ -1761,7 +1785,7 @@ static void wrong_calls(void) {
     OK(megabyte_compress(m, NULL, NULL, 0, out, 400, &n, NULL, NULL));
     OK(megabyte_decompress(m, NULL, out, n, NULL, 0, &taken, NULL, NULL));
 
-    for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++) {
+    for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++) {
         name_case("calling, mode %d", mode);
         c = new_codec(m, mode, NULL);
         REFUSED(megabyte_codec_push(NULL, bytes, 1, &taken));
@@ -1777,15 +1801,15 @@ static void wrong_calls(void) {
         CHECK(taken == 0);
         megabyte_codec_options network = usual(NULL);
         OK(megabyte_compress(m, &network, bytes, 200, out, 400, &n, NULL, NULL));
-        const uint8_t *in = mode == MEGABYTE_COMPRESS ? bytes : out;
-        OK(megabyte_codec_push(c, in, mode == MEGABYTE_COMPRESS ? 200 : n, &taken));
+        const uint8_t *in = mode == MEGABYTE_MODE_COMPRESS ? bytes : out;
+        OK(megabyte_codec_push(c, in, mode == MEGABYTE_MODE_COMPRESS ? 200 : n, &taken));
         OK(megabyte_codec_finish(c));
         REFUSED(megabyte_codec_push(c, in, 1, &taken));
         uint8_t room[400];
         size_t given;
         OK(megabyte_codec_pull(c, room, sizeof room, &given));
-        CHECK(mode == MEGABYTE_COMPRESS ? same(room, given, out, n)
-                                        : same(room, given, bytes, 200));
+        CHECK(mode == MEGABYTE_MODE_COMPRESS ? same(room, given, out, n)
+                                             : same(room, given, bytes, 200));
         OK(megabyte_codec_pull(c, room, sizeof room, &given));
         CHECK(!given);
         OK(megabyte_codec_finish(c)); /* again: nothing */
@@ -1798,12 +1822,12 @@ static void wrong_calls(void) {
 
     for (uint64_t size_said = 1; size_said < 200; size_said += 33) { /* options->size is wrong */
         name_case("size %d of 200", (int)size_said);
-        megabyte_codec_options o = {.size = size_said, .block = size_said % 2 ? 50 : 0};
+        megabyte_codec_options o = {.size = size_said, .block_size = size_said % 2 ? 50 : 0};
         way w = {.options = o};
         buffer got = {0};
-        REFUSED(run_codec(m, MEGABYTE_COMPRESS, &w, bytes, 200, &got));
-        REFUSED(run_codec(m, MEGABYTE_COMPRESS, &w, bytes, (size_t)size_said - 1, &got));
-        OK(run_codec(m, MEGABYTE_COMPRESS, &w, bytes, (size_t)size_said, &got));
+        REFUSED(run_codec(m, MEGABYTE_MODE_COMPRESS, &w, bytes, 200, &got));
+        REFUSED(run_codec(m, MEGABYTE_MODE_COMPRESS, &w, bytes, (size_t)size_said - 1, &got));
+        OK(run_codec(m, MEGABYTE_MODE_COMPRESS, &w, bytes, (size_t)size_said, &got));
         OK(megabyte_compress(m, &o, bytes, 200, out, 400, &n, NULL,
                              NULL)); /* knows the size itself */
         free(got.bytes);
@@ -1814,15 +1838,15 @@ static void wrong_calls(void) {
     char mb[200];
     megabyte_model *few = open_model(synthetic_model(mb, &narrow, 1, "f32", NULL));
     megabyte_stream *s = new_stream(few, NULL, 0);
-    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_COMPRESS, NULL, NULL, &error),
-                 MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_MODE_COMPRESS, NULL, NULL, &error),
+                 MEGABYTE_ERROR_UNSUPPORTED);
     CHECK(error.text[0]);
-    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_DECOMPRESS, NULL, NULL, NULL),
-                 MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_MODE_DECOMPRESS, NULL, NULL, NULL),
+                 MEGABYTE_ERROR_UNSUPPORTED);
     CHECK_STATUS(megabyte_compress(few, NULL, bytes, 3, out, 400, &n, NULL, NULL),
-                 MEGABYTE_UNSUPPORTED);
-    CHECK_STATUS(megabyte_stream_encode(s, bytes, 3, out, 400, &n), MEGABYTE_UNSUPPORTED);
-    CHECK_STATUS(megabyte_stream_decode(s, out, 3, bytes, 100, &n), MEGABYTE_UNSUPPORTED);
+                 MEGABYTE_ERROR_UNSUPPORTED);
+    CHECK_STATUS(megabyte_stream_encode(s, bytes, 3, out, 400, &n), MEGABYTE_ERROR_UNSUPPORTED);
+    CHECK_STATUS(megabyte_stream_decode(s, out, 3, bytes, 100, &n), MEGABYTE_ERROR_UNSUPPORTED);
     CHECK(megabyte_stream_position(s) == 0);
     megabyte_stream_free(s);
     megabyte_model_close(few);
@@ -1846,19 +1870,19 @@ static void memory(void) {
         counter c = {0};
         megabyte_allocator allocator = counting(&c);
         megabyte_engine *engine = i & 1 ? new_engine(tiny->model, 1, 0, MEGABYTE_ISA_AUTO) : NULL;
-        int mode = i & 2 ? MEGABYTE_DECOMPRESS : MEGABYTE_COMPRESS;
+        int mode = i & 2 ? MEGABYTE_MODE_DECOMPRESS : MEGABYTE_MODE_COMPRESS;
         megabyte_codec_options o = {.engine = engine,
                                     .streams = i & 4 ? 4 : 0,
-                                    .block = i & 8 ? 170 : 2000,
+                                    .block_size = i & 8 ? 170 : 2000,
                                     .verify = i >> 4 & 1,
-                                    .n_prime = i & 32 ? 30 : 0,
-                                    .prime = text,
-                                    .halvings = i & 32 ? 1 : 0,
+                                    .dictionary_size = i & 32 ? 30 : 0,
+                                    .dictionary = text,
+                                    .context_shift = i & 32 ? 1 : 0,
                                     .level = i < 64  ? 5
                                              : i & 8 ? 7
                                                      : 2,
-                                    .contexts = i < 64 ? MEGABYTE_NO_CONTEXTS : 1};
-        if (i >= 64 && i & 1) o.n_prime = 30;
+                                    .mixing_memory = i < 64 ? MEGABYTE_NO_CONTEXT_MIXING : 1};
+        if (i >= 64 && i & 1) o.dictionary_size = 30;
         way w = {.options = o, .push = 300, .pull = 333};
         size_t size = 0;
         megabyte_codec *codec;
@@ -1873,7 +1897,7 @@ static void memory(void) {
         compress_once(tiny->model, &plain, bytes, sizeof bytes, &packed);
         buffer out = {0};
         for (int turn = 0; turn < 2; turn++) {
-            if (mode == MEGABYTE_COMPRESS) OK(drive(codec, &w, bytes, sizeof bytes, &out));
+            if (mode == MEGABYTE_MODE_COMPRESS) OK(drive(codec, &w, bytes, sizeof bytes, &out));
             else OK(drive(codec, &w, packed.bytes, packed.n, &out));
             megabyte_codec_reset(codec);
         }
@@ -1887,7 +1911,7 @@ static void memory(void) {
             codec = (megabyte_codec *)(void *)&d;
             megabyte_status status = megabyte_codec_create(&codec, tiny->model, mode, &o, &failing,
                                                            &error);
-            CHECK(status == (k <= calls ? MEGABYTE_OUT_OF_MEMORY : MEGABYTE_OK) &&
+            CHECK(status == (k <= calls ? MEGABYTE_ERROR_OUT_OF_MEMORY : MEGABYTE_OK) &&
                       error.status == status,
                   "allocation %zu of %zu fails: %s", k, calls, megabyte_status_string(status));
             CHECK(!status || (error.text[0] && !codec));
@@ -1897,12 +1921,12 @@ static void memory(void) {
             failing = counting(&e);
             uint8_t *room = need(4000, 1);
             size_t n;
-            status = mode == MEGABYTE_COMPRESS
+            status = mode == MEGABYTE_MODE_COMPRESS
                          ? megabyte_compress(tiny->model, &o, bytes, sizeof bytes, room, 4000, &n,
                                              &failing, NULL)
                          : megabyte_decompress(tiny->model, &o, packed.bytes, packed.n, room, 4000,
                                                &n, &failing, NULL);
-            CHECK(status == MEGABYTE_OUT_OF_MEMORY || (e.calls < k && !status),
+            CHECK(status == MEGABYTE_ERROR_OUT_OF_MEMORY || (e.calls < k && !status),
                   "in one call: allocation %zu fails: %s", k, megabyte_status_string(status));
             CHECK(!e.live);
             free(room);
@@ -1910,10 +1934,10 @@ static void memory(void) {
         free(out.bytes);
         megabyte_engine_free(engine);
     }
-    for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++)
+    for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++)
         for (uint32_t streams = 1; streams < 6; streams += 2)
             for (int primed = 0; primed < 2; primed++) {
-                static const uint32_t megabytes[] = {MEGABYTE_NO_CONTEXTS, 1, 4, 16, 64};
+                static const uint32_t megabytes[] = {MEGABYTE_NO_CONTEXT_MIXING, 1, 4, 16, 64};
                 static const int levels[] = {5, 1, 6, 3,
                                              8}; /* have these by default, when compressing */
                 name_case("the size with contexts, mode %d, %u streams, primed %d", mode, streams,
@@ -1921,18 +1945,18 @@ static void memory(void) {
                 size_t none = 0, size, mixers = streams + (primed ? 2 : 0);
                 for (size_t i = 0; i < COUNT_OF(megabytes); i++) {
                     megabyte_codec_options o = {
-                        .block = MEGABYTE_BLOCK_DEFAULT, .streams = streams, .verify = 1};
-                    if (primed) o.prime = text, o.n_prime = 9;
-                    o.contexts = megabytes[i];
+                        .block_size = MEGABYTE_BLOCK_DEFAULT, .streams = streams, .verify = 1};
+                    if (primed) o.dictionary = text, o.dictionary_size = 9;
+                    o.mixing_memory = megabytes[i];
                     OK(megabyte_codec_size(tiny->model, mode, &o, &size));
                     if (!i) none = size;
                     size_t tables = size - none -
                                     (i ? mixers * megabytes[i] << 20 : 0); /* once for all */
                     CHECK(i ? tables > 0 && tables < 32768 : !tables,
                           "%zu bytes for contexts of %u MB", size - none, megabytes[i]);
-                    o.contexts = 0, o.level = levels[i];
+                    o.mixing_memory = 0, o.level = levels[i];
                     OK(megabyte_codec_size(tiny->model, mode, &o, &size));
-                    size_t expected = mode == MEGABYTE_DECOMPRESS ? 16 : i ? megabytes[i] : 0;
+                    size_t expected = mode == MEGABYTE_MODE_DECOMPRESS ? 16 : i ? megabytes[i] : 0;
                     tables = size - none - (mixers * expected << 20);
                     CHECK(expected ? tables > 0 && tables < 32768 : !tables,
                           "%zu bytes for contexts by level %d", size - none, o.level);
@@ -1944,12 +1968,12 @@ static void memory(void) {
 static void choice_of_blocks(void) {
     megabyte_codec_options o = {0};
     name_case("blocks by size and streams");
-    uint32_t unknown = megabyte_codec_block(&o);
+    uint32_t unknown = megabyte_codec_block_size(&o);
     CHECK(unknown > 0 && unknown <= MEGABYTE_BLOCK_DEFAULT, "%u", unknown);
     for (uint64_t size = 1; size < (uint64_t)1 << 40; size += size / 3 + 1)
         for (uint32_t streams = 0; streams <= 256; streams += streams < 4 ? 1 : 21) {
             o = (megabyte_codec_options){.size = size, .streams = streams};
-            uint64_t block = megabyte_codec_block(&o), blocks = (size + block - 1) / block;
+            uint64_t block = megabyte_codec_block_size(&o), blocks = (size + block - 1) / block;
             CHECK(block && block <= MEGABYTE_BLOCK_MAX, "%llu", (unsigned long long)block);
             CHECK(!streams || blocks >= streams ||
                       (block <= 16384 && (blocks == 1 || block == 16384)) || blocks * 2 > streams,
@@ -1958,13 +1982,13 @@ static void choice_of_blocks(void) {
             if (!streams && size < 65536)
                 CHECK(blocks == 1, "%llu bytes in %llu blocks", (unsigned long long)size,
                       (unsigned long long)blocks);
-            o.block = 12345;
-            CHECK(megabyte_codec_block(&o) == 12345);
+            o.block_size = 12345;
+            CHECK(megabyte_codec_block_size(&o) == 12345);
         }
     o = (megabyte_codec_options){.size = MEGABYTE_SIZE_UNKNOWN, .streams = 7};
-    CHECK(megabyte_codec_block(&o) == unknown);
+    CHECK(megabyte_codec_block_size(&o) == unknown);
     o.size--;
-    CHECK(megabyte_codec_block(&o) == MEGABYTE_BLOCK_DEFAULT);
+    CHECK(megabyte_codec_block_size(&o) == MEGABYTE_BLOCK_DEFAULT);
     for (size_t n = 0; n < 100000; n += n / 2 + 1)
         CHECK(megabyte_compress_bound(n) == n + n / 2000 + 64);
     CHECK(megabyte_compress_bound(SIZE_MAX) == SIZE_MAX);
@@ -1972,21 +1996,22 @@ static void choice_of_blocks(void) {
 
 /* ----------------------- levels Contexts of 1 MB (at_level) wherever their size doesn't matter. */
 
-static void count_blocks(const megabyte_codec *c, uint64_t sum[MEGABYTE_METHODS]) {
-    megabyte_codec_counts counts;
-    megabyte_codec_count(c, &counts);
-    for (int i = 0; i < MEGABYTE_METHODS; i++) sum[i] += counts.blocks[i];
+static void count_blocks(const megabyte_codec *c, uint64_t sum[MEGABYTE_METHOD_COUNT]) {
+    megabyte_statistics counts;
+    megabyte_codec_statistics(c, &counts);
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) sum[i] += counts.blocks[i];
 }
 
 /* What a level may choose, and that it chose each of it. */
-static void check_methods(int level, const uint64_t blocks[MEGABYTE_METHODS]) {
-    CHECK(blocks[MEGABYTE_STORED] && blocks[MEGABYTE_CONSTANT], "level %d never stores", level);
-    CHECK(!blocks[MEGABYTE_NETWORK] == (level != 5), "level %d: %d by the network", level,
-          (int)blocks[MEGABYTE_NETWORK]);
-    CHECK(!blocks[MEGABYTE_CONTEXTS] == (level == 5), "level %d: %d by contexts", level,
-          (int)blocks[MEGABYTE_CONTEXTS]);
-    CHECK(!blocks[MEGABYTE_MIXED] == (level <= 5), "level %d: %d mixed", level,
-          (int)blocks[MEGABYTE_MIXED]);
+static void check_methods(int level, const uint64_t blocks[MEGABYTE_METHOD_COUNT]) {
+    CHECK(blocks[MEGABYTE_METHOD_STORED] && blocks[MEGABYTE_METHOD_CONSTANT],
+          "level %d never stores", level);
+    CHECK(!blocks[MEGABYTE_METHOD_MODEL] == (level != 5), "level %d: %d by the network", level,
+          (int)blocks[MEGABYTE_METHOD_MODEL]);
+    CHECK(!blocks[MEGABYTE_METHOD_CONTEXT_MIXING] == (level == 5), "level %d: %d by contexts",
+          level, (int)blocks[MEGABYTE_METHOD_CONTEXT_MIXING]);
+    CHECK(!blocks[MEGABYTE_METHOD_MIXED] == (level <= 5), "level %d: %d mixed", level,
+          (int)blocks[MEGABYTE_METHOD_MIXED]);
 }
 
 static void levels_and_lengths(void) {
@@ -1995,12 +2020,12 @@ static void levels_and_lengths(void) {
     EACH_FIXTURE(f)
     for (int level = 1; level <= 9; level++) {
         way in = {.pull = 0}, out = {.push = (size_t)level % 3 * 11};
-        uint64_t blocks[MEGABYTE_METHODS] = {0};
+        uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0};
         at_level(level, &in, &out);
-        in.options.block = out.options.block = 300;
+        in.options.block_size = out.options.block_size = 300;
         in.options.verify = level % 2;
-        megabyte_codec *c = new_codec(f->model, MEGABYTE_COMPRESS, &in.options);
-        megabyte_codec *d = new_codec(f->model, MEGABYTE_DECOMPRESS, &out.options);
+        megabyte_codec *c = new_codec(f->model, MEGABYTE_MODE_COMPRESS, &in.options);
+        megabyte_codec *d = new_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &out.options);
         size_t single = f == tiny && (level == 1 || level == 7) ? 256 : 3;
         size_t lengths = f == tiny ? 101 : level % 3 ? 9 : 30, last = lengths + single + 10;
         for (size_t i = 0; i < last; i++) { /* lengths, one byte of each value, then longer ones */
@@ -2023,8 +2048,9 @@ static void levels_and_lengths(void) {
     for (int level = 0; level <= 9; level++) /* and by default, in one call */
         for (size_t n = 0; n < 300; n = n * 5 + (level == 7 ? 3 : 17)) {
             megabyte_codec_options o = {.level = level ? level : ITS_OWN},
-                                   d = {.level = ITS_OWN, .block = 1 << 18};
-            if (level == 4 || level >= 8) d.contexts = 64; /* an empty file's header says so, too */
+                                   d = {.level = ITS_OWN, .block_size = 1 << 18};
+            if (level == 4 || level >= 8)
+                d.mixing_memory = 64; /* an empty file's header says so, too */
             name_case("level %d, %zu bytes", level, n);
             make_data(tiny, LIKELY, bytes, n);
             compress_once(tiny->model, &o, bytes, n, &packed);
@@ -2041,7 +2067,7 @@ static void levels_and_lengths(void) {
 static void random_levels(void) {
     enum { LONGEST = 700 };
     static uint8_t bytes[3 * LONGEST], prime[64];
-    uint64_t blocks[MEGABYTE_METHODS] = {0};
+    uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0};
     buffer packed = {0}, all = {0}, got = {0};
     megabyte_engine *engines[COUNT_OF(fixtures)][4] = {{NULL}};
     EACH_FIXTURE(f)
@@ -2060,36 +2086,37 @@ static void random_levels(void) {
             make_data(f, kind, bytes + total, n);
             if (!i) {
                 random_ways(f, &in, &out, bytes, n, prime);
-                if (!in.options.block && in.options.n_prime)
-                    in.options.block = out.options.block = 4096;
+                if (!in.options.block_size && in.options.dictionary_size)
+                    in.options.block_size = out.options.block_size = 4096;
                 in.options.engine = engines[f - fixtures][random_below(4)];
                 out.options.engine = engines[f - fixtures][random_below(4)];
             } else if (in.options.size) {
                 in.options.size = n;
             }
             int level = 1 + (int)((seed + i) % 9);
-            if (!i || !in.options.n_prime) at_level(level, &in, &out);
-            if (!in.options.n_prime) {
-                out.options.contexts = i || random_below(2) ? 4 : 1;
-                if (random_below(8) == 0 && level != 5) in.options.contexts = out.options.contexts;
+            if (!i || !in.options.dictionary_size) at_level(level, &in, &out);
+            if (!in.options.dictionary_size) {
+                out.options.mixing_memory = i || random_below(2) ? 4 : 1;
+                if (random_below(8) == 0 && level != 5)
+                    in.options.mixing_memory = out.options.mixing_memory;
             }
             name_way(f, &in, &out, kind, n);
-            megabyte_codec *c = new_codec(f->model, MEGABYTE_COMPRESS, &in.options);
+            megabyte_codec *c = new_codec(f->model, MEGABYTE_MODE_COMPRESS, &in.options);
             OK(drive(c, &in, bytes + total, n, &packed));
             count_blocks(c, blocks);
             megabyte_codec_free(c);
             ref_append(&all.bytes, &all.n, &all.room, packed.bytes, packed.n);
             total += n;
         }
-        megabyte_status status = run_codec(f->model, MEGABYTE_DECOMPRESS, &out, all.bytes, all.n,
-                                           &got);
+        megabyte_status status = run_codec(f->model, MEGABYTE_MODE_DECOMPRESS, &out, all.bytes,
+                                           all.n, &got);
         CHECK(!status && same(got.bytes, got.n, bytes, total), "%s, %zu bytes of %zu",
               megabyte_status_string(status), got.n, total);
         if (seed % 4) continue;
         OK(decompress_once(f->model, &out.options, all.bytes, all.n, total, &got, NULL));
         CHECK(same(got.bytes, got.n, bytes, total), "in one call: %zu bytes of %zu", got.n, total);
     }
-    for (int i = 0; i < MEGABYTE_METHODS; i++)
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++)
         CHECK(blocks[i] > 25, "%d of method %d", (int)blocks[i], i);
     EACH_FIXTURE(f)
     for (uint32_t threads = 1; threads < 4; threads++)
@@ -2109,21 +2136,21 @@ static void level_edges(void) {
         for (size_t b = 0; b < COUNT_OF(blocks); b++)
             for (size_t times = 1; times <= 3; times++)
                 for (size_t n = blocks[b] * times - 1; n <= blocks[b] * times + 1; n++) {
-                    way in = {
-                        .options = {.block = (uint32_t)blocks[b], .streams = 1 + (uint32_t)(n % 5)},
-                        .push = times == 2 ? 5 : 0};
-                    way out = {
-                        .options = {.block = (uint32_t)blocks[b], .streams = 5 - (uint32_t)(n % 5)},
-                        .pull = times == 3 ? 500 : 0};
+                    way in = {.options = {.block_size = (uint32_t)blocks[b],
+                                          .streams = 1 + (uint32_t)(n % 5)},
+                              .push = times == 2 ? 5 : 0};
+                    way out = {.options = {.block_size = (uint32_t)blocks[b],
+                                           .streams = 5 - (uint32_t)(n % 5)},
+                               .pull = times == 3 ? 500 : 0};
                     at_level(levels[l], &in, &out);
                     in.options.verify = n % 3 == 0;
                     if (times == 1) in.options.size = n;
                     seed_random(n);
                     name_way(tiny, &in, &out, b % 2 ? LIKELY : MIXED, n);
                     make_data(tiny, b % 2 ? LIKELY : MIXED, bytes, n);
-                    OK(run_codec(tiny->model, MEGABYTE_COMPRESS, &in, bytes, n, &packed));
-                    OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &out, packed.bytes, packed.n,
-                                 &got));
+                    OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &in, bytes, n, &packed));
+                    OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &out, packed.bytes,
+                                 packed.n, &got));
                     CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
                 }
     free(packed.bytes), free(got.bytes);
@@ -2133,7 +2160,8 @@ static void level_edges(void) {
 static void memory_of_contexts(void) {
     static const struct memory_case {
         int level;
-        uint32_t block, asked, primed, contexts; /* the last: what the file says */
+        uint32_t block_size, asked, has_dictionary,
+            mixing_memory; /* the last: what the file says */
     } cases[] = {
         {1, 262144, 0, 0, 1},       {2, 16384, 0, 0, 4},           {3, 65536, 0, 0, 16},
         {4, 262144, 0, 0, 64},      {5, 262144, 0, 0, 0},          {6, 262144, 0, 0, 4},
@@ -2144,7 +2172,7 @@ static void memory_of_contexts(void) {
         {6, 300, 0, 1, 4},          {7, 300, 16, 1, 16},           {5, 300, 0, 1, 0},
         {7, 300, UINT32_MAX, 1, 0},
     };
-    static const uint32_t offered[] = {MEGABYTE_NO_CONTEXTS, 1, 4, 16, 64};
+    static const uint32_t offered[] = {MEGABYTE_NO_CONTEXT_MIXING, 1, 4, 16, 64};
     uint8_t bytes[700];
     buffer packed = {0}, got = {0};
     seed_random(1);
@@ -2153,38 +2181,42 @@ static void memory_of_contexts(void) {
     make_data(tiny, LIKELY, bytes + 600, 100);
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         const struct memory_case *m = &cases[i];
-        megabyte_container c;
-        megabyte_codec_options o = {.level = m->level, .block = m->block, .contexts = m->asked};
-        if (m->primed) o.prime = tiny->pool, o.n_prime = 20;
-        name_case("level %d, blocks of %u, %u MB asked, primed %u", m->level, m->block, m->asked,
-                  m->primed);
+        megabyte_file_header c;
+        megabyte_codec_options o = {
+            .level = m->level, .block_size = m->block_size, .mixing_memory = m->asked};
+        if (m->has_dictionary) o.dictionary = tiny->pool, o.dictionary_size = 20;
+        name_case("level %d, blocks of %u, %u MB asked, primed %u", m->level, m->block_size,
+                  m->asked, m->has_dictionary);
         compress_once(tiny->model, &o, bytes, sizeof bytes, &packed);
-        OK(megabyte_container_read(packed.bytes, packed.n, &c, NULL));
-        CHECK(c.contexts == m->contexts, "%u MB", c.contexts);
+        OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
+        CHECK(c.mixing_memory == m->mixing_memory, "%u MB", c.mixing_memory);
         for (size_t k = 0; k < COUNT_OF(offered); k++) {
             uint32_t has = k ? offered[k] : 0;
-            megabyte_codec_options d = {.level = 7, .block = m->block, .contexts = offered[k]};
-            if (m->primed) d.prime = o.prime, d.n_prime = o.n_prime;
-            if (m->primed && has > 16) continue; /* takes its time */
+            megabyte_codec_options d = {
+                .level = 7, .block_size = m->block_size, .mixing_memory = offered[k]};
+            if (m->has_dictionary)
+                d.dictionary = o.dictionary, d.dictionary_size = o.dictionary_size;
+            if (m->has_dictionary && has > 16) continue; /* takes its time */
             megabyte_error error;
             megabyte_status status = decompress_once(tiny->model, &d, packed.bytes, packed.n,
                                                      sizeof bytes, &got, &error);
-            int fits = m->primed && m->contexts ? has == m->contexts : has >= m->contexts;
-            CHECK(status == (fits ? MEGABYTE_OK : MEGABYTE_CAPACITY), "for %u MB: '%s' %s", has,
-                  megabyte_status_string(status), error.text);
+            int fits = m->has_dictionary && m->mixing_memory ? has == m->mixing_memory
+                                                             : has >= m->mixing_memory;
+            CHECK(status == (fits ? MEGABYTE_OK : MEGABYTE_ERROR_CAPACITY), "for %u MB: '%s' %s",
+                  has, megabyte_status_string(status), error.text);
             if (fits) CHECK(same(got.bytes, got.n, bytes, sizeof bytes));
             else
-                CHECK(!got.n && strstr(error.text, "contexts"), "%zu bytes, '%s'", got.n,
+                CHECK(!got.n && strstr(error.text, "context mixing"), "%zu bytes, '%s'", got.n,
                       error.text);
         }
     }
     name_case("by default 16 MB are taken");
     for (int level = 1; level <= 8; level += 1 + (level == 4)) {
-        megabyte_codec_options o = {.level = level, .block = 262144}, d = {.level = ITS_OWN};
+        megabyte_codec_options o = {.level = level, .block_size = 262144}, d = {.level = ITS_OWN};
         compress_once(tiny->model, &o, bytes, sizeof bytes, &packed);
         CHECK_STATUS(
             decompress_once(tiny->model, &d, packed.bytes, packed.n, sizeof bytes, &got, NULL),
-            level % 4 ? MEGABYTE_OK : MEGABYTE_CAPACITY);
+            level % 4 ? MEGABYTE_OK : MEGABYTE_ERROR_CAPACITY);
     }
     free(packed.bytes), free(got.bytes);
 }
@@ -2211,26 +2243,26 @@ static void many_streams(void) {
         for (size_t i = 0; i < COUNT_OF(streams); i++) {
             name_case("%u streams, %u threads", streams[i], threads);
             way w = {.options = {.engine = engine,
-                                 .block = BLOCK,
+                                 .block_size = BLOCK,
                                  .streams = streams[i],
                                  .level = 7,
-                                 .contexts = 1,
+                                 .mixing_memory = 1,
                                  .verify = i % 2}};
-            megabyte_codec *c = new_codec(tiny->model, MEGABYTE_COMPRESS, &w.options);
+            megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w.options);
             OK(drive(c, &w, bytes, SIZE, i || threads > 1 ? &again : &packed));
-            megabyte_codec_counts counts;
-            megabyte_codec_count(c, &counts);
-            for (int method = 0; method < MEGABYTE_METHODS; method++)
-                CHECK(method == MEGABYTE_NETWORK || counts.blocks[method] > 2,
+            megabyte_statistics counts;
+            megabyte_codec_statistics(c, &counts);
+            for (int method = 0; method < MEGABYTE_METHOD_COUNT; method++)
+                CHECK(method == MEGABYTE_METHOD_MODEL || counts.blocks[method] > 2,
                       "%d blocks of method %d", (int)counts.blocks[method], method);
             if (again.n) CHECK(same(again.bytes, again.n, packed.bytes, packed.n), "another file");
             megabyte_codec_free(c);
-            OK(run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got));
+            OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w, packed.bytes, packed.n, &got));
             CHECK(same(got.bytes, got.n, bytes, SIZE), "other bytes");
             packed.bytes[packed.n * 3 / 4] ^= 8;
             CHECK_STATUS(
-                run_codec(tiny->model, MEGABYTE_DECOMPRESS, &w, packed.bytes, packed.n, &got),
-                MEGABYTE_CORRUPT);
+                run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w, packed.bytes, packed.n, &got),
+                MEGABYTE_ERROR_CORRUPT);
             packed.bytes[packed.n * 3 / 4] ^= 8;
             if (!intact) intact = got.n; /* of one stream alone: whole blocks before the damage */
             CHECK(got.n == intact && got.n > SIZE / 2 && got.n % BLOCK == 0 &&
@@ -2255,9 +2287,9 @@ static void choice_of_methods(void) {
                 "a constant",   "text by its model", "noise, twice"};
             const megabyte_model *m = what == 5 ? text_small : tiny->model;
             megabyte_codec_options o = {
-                .level = level, .contexts = level == 5 ? 0 : 1, .size = SIZE, .streams = 1};
+                .level = level, .mixing_memory = level == 5 ? 0 : 1, .size = SIZE, .streams = 1};
             size_t n = what == 5 ? 3000 : SIZE;
-            if (level == 3 && what == 1) o.contexts = 0;
+            if (level == 3 && what == 1) o.mixing_memory = 0;
             if (what ? level == 2 || level == 4 || level == 8 : 0)
                 continue; /* others with the memory of 1, 1, 7 */
             if (what == 5 && level != 1 && level != 5 && level != 7) continue;
@@ -2273,30 +2305,33 @@ static void choice_of_methods(void) {
                 memcpy(bytes + n / 2, bytes, n / 2); /* the second half repeats the first */
             way w = {.options = o};
             w.options.size = n;
-            megabyte_codec *c = new_codec(m, MEGABYTE_COMPRESS, &w.options);
+            megabyte_codec *c = new_codec(m, MEGABYTE_MODE_COMPRESS, &w.options);
             OK(drive(c, &w, bytes, n, &packed));
-            megabyte_codec_counts counts;
-            megabyte_codec_count(c, &counts);
-            int method = 0, with = level < 5    ? MEGABYTE_CONTEXTS
-                                   : level == 5 ? MEGABYTE_NETWORK
-                                                : MEGABYTE_MIXED;
-            while (method < MEGABYTE_METHODS - 1 && !counts.blocks[method]) method++;
+            megabyte_statistics counts;
+            megabyte_codec_statistics(c, &counts);
+            int method = 0, with = level < 5    ? MEGABYTE_METHOD_CONTEXT_MIXING
+                                   : level == 5 ? MEGABYTE_METHOD_MODEL
+                                                : MEGABYTE_METHOD_MIXED;
+            while (method < MEGABYTE_METHOD_COUNT - 1 && !counts.blocks[method]) method++;
             CHECK(counts.blocks[method] == 1, "%d blocks", (int)counts.blocks[method]);
             CHECK(counts.compressed == packed.n && counts.original == n);
             CHECK(packed.n <= n + n / 2000 + 64 && packed.n <= n + 24, "%zu bytes become %zu", n,
                   packed.n);
             int expected = with;
-            if (what == 3) expected = MEGABYTE_STORED;
-            if (what == 4) expected = MEGABYTE_CONSTANT;
-            if (level > 5 && (what == 0 || what == 6)) expected = MEGABYTE_CONTEXTS;
-            if (level == 5 && (what == 0 || what == 1 || what == 6)) expected = MEGABYTE_STORED;
+            if (what == 3) expected = MEGABYTE_METHOD_STORED;
+            if (what == 4) expected = MEGABYTE_METHOD_CONSTANT;
+            if (level > 5 && (what == 0 || what == 6)) expected = MEGABYTE_METHOD_CONTEXT_MIXING;
+            if (level == 5 && (what == 0 || what == 1 || what == 6))
+                expected = MEGABYTE_METHOD_STORED;
             if (what == 1 && level > 5)
                 expected = method; /* either: the network has seen no such text */
-            if (what == 1 && level > 5) CHECK(method >= MEGABYTE_CONTEXTS, "method %d", method);
+            if (what == 1 && level > 5)
+                CHECK(method >= MEGABYTE_METHOD_CONTEXT_MIXING, "method %d", method);
             CHECK(method == expected, "method %d, not %d", method, expected);
             if (what == 6 && level != 5) CHECK(packed.n < n * 7 / 10, "%zu bytes", packed.n);
             if (what == 0 && level != 5) CHECK(packed.n < 2500, "%zu bytes", packed.n);
-            if (method <= MEGABYTE_CONSTANT) CHECK(!counts.coded_bits && counts.ideal_bits == 0);
+            if (method <= MEGABYTE_METHOD_CONSTANT)
+                CHECK(!counts.coded_bits && counts.ideal_bits == 0);
             else {
                 CHECK((double)counts.coded_bits <= counts.ideal_bits * 1.0005 + 48,
                       "%f ideal bits, %llu coded", counts.ideal_bits,
@@ -2305,19 +2340,19 @@ static void choice_of_methods(void) {
                       "%f ideal bits, %llu coded", counts.ideal_bits,
                       (unsigned long long)counts.coded_bits);
             }
-            static double network_bits; /* as level 5 counted them */
-            if (level == 5) network_bits = counts.ideal_bits;
-            if (method == MEGABYTE_NETWORK)
-                CHECK(counts.network_bits <= counts.ideal_bits * 1.0001);
-            else if (method == MEGABYTE_CONTEXTS)
-                CHECK(counts.network_bits == 0, "%f bits by a network that is not used",
-                      counts.network_bits);
-            else if (method == MEGABYTE_MIXED && level > 5 && network_bits > 0)
-                CHECK(fabs(counts.network_bits / network_bits - 1) < 1e-4,
-                      "%f bits by the network, %f at level 5", counts.network_bits, network_bits);
+            static double model_bits; /* as level 5 counted them */
+            if (level == 5) model_bits = counts.ideal_bits;
+            if (method == MEGABYTE_METHOD_MODEL)
+                CHECK(counts.model_bits <= counts.ideal_bits * 1.0001);
+            else if (method == MEGABYTE_METHOD_CONTEXT_MIXING)
+                CHECK(counts.model_bits == 0, "%f bits by a network that is not used",
+                      counts.model_bits);
+            else if (method == MEGABYTE_METHOD_MIXED && level > 5 && model_bits > 0)
+                CHECK(fabs(counts.model_bits / model_bits - 1) < 1e-4,
+                      "%f bits by the network, %f at level 5", counts.model_bits, model_bits);
             if (what == 2 && level > 5)
-                CHECK(counts.ideal_bits < network_bits * 1.005 + 80,
-                      "%f bits mixed, %f by the network", counts.ideal_bits, network_bits);
+                CHECK(counts.ideal_bits < model_bits * 1.005 + 80,
+                      "%f bits mixed, %f by the network", counts.ideal_bits, model_bits);
             megabyte_codec_free(c);
         }
     free(packed.bytes);
@@ -2337,17 +2372,17 @@ static int is_code_of(megabyte_codec *c, megabyte_stream *scratch, const uint8_t
 }
 
 static const megabyte_codec_options message_options[] = {
-    {.level = 3, .contexts = 1},
+    {.level = 3, .mixing_memory = 1},
     {.level = 5},
-    {.level = 7, .contexts = 1},
-    {.level = 5, .contexts = MEGABYTE_NO_CONTEXTS, .n_prime = 60},
-    {.level = 3, .contexts = 1, .n_prime = 500},
-    {.level = 7, .contexts = 1, .n_prime = 500},
+    {.level = 7, .mixing_memory = 1},
+    {.level = 5, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING, .dictionary_size = 60},
+    {.level = 3, .mixing_memory = 1, .dictionary_size = 500},
+    {.level = 7, .mixing_memory = 1, .dictionary_size = 500},
 };
 static megabyte_codec_options options_for_messages(const fixture *f, size_t i) {
     megabyte_codec_options o = message_options[i];
-    if (o.level == 5) o.contexts = MEGABYTE_NO_CONTEXTS;
-    if (o.n_prime) o.prime = f->pool;
+    if (o.level == 5) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
+    if (o.dictionary_size) o.dictionary = f->pool;
     return o;
 }
 
@@ -2356,18 +2391,18 @@ static void messages_of_codecs(void) {
     EACH_FIXTURE(f)
     for (size_t i = 0; i < COUNT_OF(message_options); i++) {
         megabyte_codec_options o = options_for_messages(f, i);
-        megabyte_codec *c = new_codec(f->model, MEGABYTE_MESSAGES, &o);
+        megabyte_codec *c = new_codec(f->model, MEGABYTE_MODE_MESSAGES, &o);
         megabyte_engine *engine = new_engine(f->model, 1 + i % 3, 3, MEGABYTE_ISA_AUTO);
-        o.engine = engine, o.streams = (uint32_t)i % 4, o.block = (uint32_t)i * 1000;
-        megabyte_codec *d = new_codec(f->model, MEGABYTE_MESSAGES, &o);
+        o.engine = engine, o.streams = (uint32_t)i % 4, o.block_size = (uint32_t)i * 1000;
+        megabyte_codec *d = new_codec(f->model, MEGABYTE_MODE_MESSAGES, &o);
         megabyte_stream *s = new_stream(f->model, engine, 0),
                         *primed = new_stream(f->model, engine, 0);
-        OK(megabyte_stream_feed(primed, o.prime, o.n_prime));
+        OK(megabyte_stream_feed(primed, o.dictionary, o.dictionary_size));
         for (size_t n = 0; n <= 200; n += f == tiny ? 1 : 13) {
             uint8_t bytes[200], coded[200 + 32], back[200 + 16], other[200 + 16];
             size_t n_coded = 12345, got = 12345, bound = megabyte_message_bound(n);
             name_case("%s, level %d, primed with %zu, a message of %zu", f->y.name, o.level,
-                      o.n_prime, n);
+                      o.dictionary_size, n);
             seed_random(n);
             if (n % 5 == 1) memcpy(bytes, f->pool + 100, n);
             else make_data(f, n % 5 == 3 ? MIXED : n % 5 == 4 ? RANDOM : LIKELY, bytes, n);
@@ -2403,10 +2438,11 @@ static void messages_of_codecs(void) {
                 REFUSED(megabyte_codec_decode(c, coded, n_coded, NULL, sizeof other, &got));
                 REFUSED(megabyte_codec_decode(c, coded, n_coded, other, sizeof other, NULL));
                 CHECK_STATUS(megabyte_codec_encode(c, bytes, n, other, bound - 1, &got),
-                             MEGABYTE_CAPACITY);
-                CHECK_STATUS(megabyte_codec_encode(c, bytes, n, other, 0, &got), MEGABYTE_CAPACITY);
+                             MEGABYTE_ERROR_CAPACITY);
+                CHECK_STATUS(megabyte_codec_encode(c, bytes, n, other, 0, &got),
+                             MEGABYTE_ERROR_CAPACITY);
                 CHECK_STATUS(megabyte_codec_decode(d, coded, n_coded, other, n - 1, &got),
-                             MEGABYTE_CAPACITY);
+                             MEGABYTE_ERROR_CAPACITY);
                 CHECK(got == n, "a message of %zu, not %zu", n, got);
             }
             free(exact);
@@ -2427,15 +2463,15 @@ static void messages_beside_files(void) {
     make_data(tiny, MIXED, bytes, sizeof bytes);
     for (size_t i = 0; i < COUNT_OF(message_options); i++) {
         megabyte_codec_options o = options_for_messages(tiny, i);
-        name_case("level %d, primed with %zu", o.level, o.n_prime);
-        megabyte_codec *m = new_codec(tiny->model, MEGABYTE_MESSAGES, &o);
+        name_case("level %d, primed with %zu", o.level, o.dictionary_size);
+        megabyte_codec *m = new_codec(tiny->model, MEGABYTE_MODE_MESSAGES, &o);
         OK(megabyte_codec_encode(m, bytes, sizeof bytes, coded, sizeof coded, &n_coded));
         REFUSED(megabyte_codec_push(m, bytes, 1, &taken));
         REFUSED(megabyte_codec_pull(m, back, sizeof back, &got));
         megabyte_codec_reset(m);
         OK(megabyte_codec_decode(m, coded, n_coded, back, sizeof back, &got));
         CHECK(same(back, got, bytes, sizeof bytes));
-        for (int mode = MEGABYTE_COMPRESS; mode <= MEGABYTE_DECOMPRESS; mode++) {
+        for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++) {
             megabyte_codec *c = new_codec(tiny->model, mode, &o);
             REFUSED(megabyte_codec_encode(c, bytes, sizeof bytes, back, sizeof back, &got));
             got = 5;
@@ -2450,14 +2486,14 @@ static void messages_beside_files(void) {
 static void hostile_codes_for_codecs(void) {
     for (size_t i = 0; i < COUNT_OF(message_options); i++) {
         megabyte_codec_options o = options_for_messages(tiny, i);
-        megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MESSAGES, &o),
-                       *d = new_codec(tiny->model, MEGABYTE_MESSAGES, &o);
+        megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_MESSAGES, &o),
+                       *d = new_codec(tiny->model, MEGABYTE_MODE_MESSAGES, &o);
         megabyte_stream *scratch = new_stream(tiny->model, NULL, 0);
         size_t decoded = 0;
         for (int seed = -1; seed < 1500; seed++) {
             uint8_t coded[600], bytes[300];
             size_t n = random_below(seed % 2 ? 12 : 200), got = 12345, room = random_below(300);
-            name_case("level %d, primed with %zu, a code", o.level, o.n_prime);
+            name_case("level %d, primed with %zu, a code", o.level, o.dictionary_size);
             seed_random((uint64_t)seed);
             if (seed < 256) {
                 n = seed >= 0, coded[0] = (uint8_t)seed, room = 300;
@@ -2474,14 +2510,14 @@ static void hostile_codes_for_codecs(void) {
             uint8_t *exact = need(n, 1), *back = need(room, 1);
             memcpy(exact, coded, n);
             megabyte_status status = megabyte_codec_decode(d, exact, n, back, room, &got);
-            CHECK(status == MEGABYTE_OK || status == MEGABYTE_CORRUPT ||
-                      status == MEGABYTE_CAPACITY,
+            CHECK(status == MEGABYTE_OK || status == MEGABYTE_ERROR_CORRUPT ||
+                      status == MEGABYTE_ERROR_CAPACITY,
                   "%s", megabyte_status_string(status));
             if (status == MEGABYTE_OK) {
                 CHECK(got <= room && is_code_of(c, scratch, coded, n, back, got),
                       "%zu bytes, of another code", got);
                 decoded++;
-            } else if (status == MEGABYTE_CORRUPT) {
+            } else if (status == MEGABYTE_ERROR_CORRUPT) {
                 CHECK(!got, "%zu bytes and CORRUPT", got);
             } else {
                 CHECK(got > room);
@@ -2498,12 +2534,12 @@ static void hostile_codes_for_codecs(void) {
  * bytes. */
 static void make_level(sample *x, int level, int single) {
     static const size_t sizes[] = {900, 1024, 50, 90, 130, 160};
-    way w = {.options = {.block = 1024}};
-    uint64_t blocks[MEGABYTE_METHODS] = {0};
+    way w = {.options = {.block_size = 1024}};
+    uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0};
     size_t taken;
     at_level(level, &w, &x->w);
-    x->w.options.block = 1024;
-    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_COMPRESS, &w.options);
+    x->w.options.block_size = 1024;
+    megabyte_codec *c = new_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w.options);
     seed_random((uint64_t)level);
     for (size_t i = 0; i < (single ? 1 : COUNT_OF(sizes)); i++) {
         size_t n = single ? 300 : sizes[i];
@@ -2521,8 +2557,8 @@ static void make_level(sample *x, int level, int single) {
     OK(megabyte_codec_finish(c));
     OK(pull_all(c, 0, &x->packed));
     count_blocks(c, blocks);
-    int method = level < 5 ? MEGABYTE_CONTEXTS : MEGABYTE_MIXED;
-    CHECK(blocks[method] == (single ? 1 : 3) && blocks[MEGABYTE_STORED] == (single ? 0 : 2),
+    int method = level < 5 ? MEGABYTE_METHOD_CONTEXT_MIXING : MEGABYTE_METHOD_MIXED;
+    CHECK(blocks[method] == (single ? 1 : 3) && blocks[MEGABYTE_METHOD_STORED] == (single ? 0 : 2),
           "%d by method %d", (int)blocks[method], method);
     megabyte_codec_free(c);
     find_blocks(x);
@@ -2564,16 +2600,16 @@ static void hostile_contexts(void) {
                 for (int has = 0; has < 3; has++) { /* the decoder: no contexts, 1 MB, 4 MB */
                     ref_writer w = {0};
                     ref_header h = header_for(tiny);
-                    megabyte_container c;
+                    megabyte_file_header c;
                     megabyte_error error;
                     int mixed = method == REF_MIXED, coded = method >= REF_CODED;
                     const sample *x = &right[mixed];
-                    OK(megabyte_container_read(x->packed.bytes, x->packed.n, &c, NULL));
+                    OK(megabyte_file_header_read(x->packed.bytes, x->packed.n, &c, NULL));
                     name_case("contexts %d, method %d, single %d, decoder %d", code, method, single,
                               has);
-                    h.single = single, h.method = single ? method : 0, h.contexts = code;
+                    h.single = single, h.method = single ? method : 0, h.mixing_memory = code;
                     h.size = method == REF_STORED ? sizeof bytes : x->n;
-                    h.coded = coded ? c.coded : h.size, h.block = 1024;
+                    h.coded = coded ? c.coded : h.size, h.block_size = 1024;
                     ref_write_header(&w, &h);
                     const uint8_t *holds = coded ? x->original : bytes;
                     if (method == REF_CONSTANT) memset(bytes, 7, sizeof bytes);
@@ -2594,12 +2630,14 @@ static void hostile_contexts(void) {
                     else ref_write_end(&w);
                     int corrupt = code > 4 || method >= REF_METHODS ||
                                   (method > REF_CODED && !code);
-                    megabyte_status expected = corrupt && (single || code > 4)  ? MEGABYTE_CORRUPT
-                                               : code > (has == 2 ? 2 : has)    ? MEGABYTE_CAPACITY
-                                               : corrupt || method == REF_CODED ? MEGABYTE_CORRUPT
-                                                                                : MEGABYTE_OK;
-                    megabyte_codec_options o = {
-                        .block = 1024, .contexts = has ? has == 2 ? 4 : 1 : MEGABYTE_NO_CONTEXTS};
+                    megabyte_status expected =
+                        corrupt && (single || code > 4)  ? MEGABYTE_ERROR_CORRUPT
+                        : code > (has == 2 ? 2 : has)    ? MEGABYTE_ERROR_CAPACITY
+                        : corrupt || method == REF_CODED ? MEGABYTE_ERROR_CORRUPT
+                                                         : MEGABYTE_OK;
+                    megabyte_codec_options o = {.block_size = 1024,
+                                                .mixing_memory = has ? has == 2 ? 4 : 1
+                                                                     : MEGABYTE_NO_CONTEXT_MIXING};
                     megabyte_status status = decompress_once(tiny->model, &o, w.bytes, w.n, 1024,
                                                              &out, &error);
                     if (expected || method < REF_CONTEXTS ||
@@ -2607,20 +2645,22 @@ static void hostile_contexts(void) {
                         CHECK(status == expected, "'%s' (%s), not '%s'",
                               megabyte_status_string(status), error.text,
                               megabyte_status_string(expected));
-                    else CHECK(status == MEGABYTE_OK || status == MEGABYTE_CORRUPT);
+                    else CHECK(status == MEGABYTE_OK || status == MEGABYTE_ERROR_CORRUPT);
                     if (status) CHECK(!out.n);
                     else CHECK(same(out.bytes, out.n, w.original, w.n_original));
-                    status = megabyte_container_read(w.bytes, w.n, &c, NULL);
-                    CHECK(status ==
-                              (corrupt && (single || code > 4) ? MEGABYTE_CORRUPT : MEGABYTE_OK),
+                    status = megabyte_file_header_read(w.bytes, w.n, &c, NULL);
+                    CHECK(status == (corrupt && (single || code > 4) ? MEGABYTE_ERROR_CORRUPT
+                                                                     : MEGABYTE_OK),
                           "'%s'", megabyte_status_string(status));
                     if (!status) {
-                        CHECK(c.contexts == (code ? 1u << 2 * (code - 1) : 0), "%u MB", c.contexts);
-                        megabyte_block b;
+                        CHECK(c.mixing_memory == (code ? 1u << 2 * (code - 1) : 0), "%u MB",
+                              c.mixing_memory);
+                        megabyte_block_header b;
                         if (!single)
-                            CHECK_STATUS(megabyte_block_read(w.bytes + c.header_bytes,
-                                                             w.n - c.header_bytes, &c, &b, NULL),
-                                         corrupt ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+                            CHECK_STATUS(megabyte_block_header_read(w.bytes + c.header_bytes,
+                                                                    w.n - c.header_bytes, &c, &b,
+                                                                    NULL),
+                                         corrupt ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_OK);
                     }
                     if (code == 1 && (method == REF_CONTEXTS || method == REF_MIXED)) {
                         uint8_t room[1024];
@@ -2641,16 +2681,16 @@ static void hostile_contexts(void) {
 static const struct golden {
     const char *name;
     int synthetic; /* the model: fixtures[0], or text-small */
-    size_t from, n, zeros, random, n_prime; /* of text.txt; then zeros; then noise */
+    size_t from, n, zeros, random, dictionary_size; /* of text.txt; then zeros; then noise */
     megabyte_codec_options options;
 } goldens[] = {
     {"empty", 0, 0, 0, 0, 0, 0, {0}},
     {"single", 0, 0, 6000, 0, 0, 0, {0}},
-    {"blocks", 0, 6000, 9000, 5000, 4096, 0, {.block = 4096}},
-    {"primed", 0, 16000, 3000, 0, 0, 2000, {.block = 1000, .halvings = 3, .streams = 2}},
-    {"synthetic", 1, 300, 500, 300, 800, 40, {.block = 250}},
-    {"contexts", 0, 2000, 9000, 3000, 1000, 1500, {.block = 4096, .level = 1}},
-    {"mixed", 0, 8000, 3500, 0, 500, 0, {.block = 2000, .level = 7, .contexts = 1}},
+    {"blocks", 0, 6000, 9000, 5000, 4096, 0, {.block_size = 4096}},
+    {"primed", 0, 16000, 3000, 0, 0, 2000, {.block_size = 1000, .context_shift = 3, .streams = 2}},
+    {"synthetic", 1, 300, 500, 300, 800, 40, {.block_size = 250}},
+    {"contexts", 0, 2000, 9000, 3000, 1000, 1500, {.block_size = 4096, .level = 1}},
+    {"mixed", 0, 8000, 3500, 0, 500, 0, {.block_size = 2000, .level = 7, .mixing_memory = 1}},
 };
 
 static void golden_files(int write) {
@@ -2668,18 +2708,19 @@ static void golden_files(int write) {
         else memcpy(bytes, text + g->from, g->n);
         seed_random(i);
         random_bytes(bytes + g->n + g->zeros, g->random, 256);
-        if (g->n_prime) o.prime = text + 25000, o.n_prime = g->n_prime;
+        if (g->dictionary_size) o.dictionary = text + 25000, o.dictionary_size = g->dictionary_size;
         compress_once(m, &o, bytes, total, &packed);
         if (write) write_file(path, packed.bytes, packed.n);
         uint8_t *file = read_file(path, &size);
         CHECK(same(file, size, packed.bytes, packed.n), "other bytes than in %s are written", path);
-        o.block = o.streams = 0;
-        if (o.level) o.contexts = 1;
+        o.block_size = o.streams = 0;
+        if (o.level) o.mixing_memory = 1;
         megabyte_error error;
         CHECK(!decompress_once(m, &o, file, size, total, &out, &error), "%s: %s", path, error.text);
         CHECK(same(out.bytes, out.n, bytes, total), "%s holds other bytes", path);
         if (out.bytes) memset(out.bytes, 0, out.room);
-        ref_file r = ref_decompress(m, o.prime, o.n_prime, file, size, out.bytes, total);
+        ref_file r = ref_decompress(m, o.dictionary, o.dictionary_size, file, size, out.bytes,
+                                    total);
         if (g->options.level)
             CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "%s: '%s'", path,
                   r.wrong);

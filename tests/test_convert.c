@@ -921,16 +921,18 @@ static void families_refuse(void) {
     check_config("\"n_head\": 2", "\"n_head\": null", "--heads");
     check_names_changed("byte_level_decoder.base.transformer.ln_f.bias",
                         "byte_level_decoder.base.transformer.ln_f.biaS", "ln_f.bias");
-    name_case("--as");
-    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "jpeg") == 2 && strstr(said, "--as"),
+    name_case("--type");
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--type", "jpeg") == 2 &&
+              strstr(said, "--type"),
           "%s", said);
-    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "wav") == 0, "%s", said);
-    CHECK(RUN(IN, "-o", AGAIN, "-f", "--config", CONFIG, "--as", "txt") == 0, "%s", said);
-    CHECK(shell("cmp " OUT " " AGAIN) == 1, "--as has no effect");
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--type", "wav") == 0, "%s", said);
+    CHECK(RUN(IN, "-o", AGAIN, "-f", "--config", CONFIG, "--type", "txt") == 0, "%s", said);
+    CHECK(shell("cmp " OUT " " AGAIN) == 1, "--type has no effect");
 
     choose_case(paper.name);
-    name_case("--as");
-    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--as", "txt") == 2 && strstr(said, "--as"),
+    name_case("--type");
+    CHECK(RUN(IN, "-o", OUT, "-f", "--config", CONFIG, "--type", "txt") == 2 &&
+              strstr(said, "--type"),
           "%s", said);
     check_config("\"patch_size\": 3", "\"patch_size\": null", "patch_size is missing");
     check_config("\"patch_size\": 3", "\"patch_size\": 4", "4");

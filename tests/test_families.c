@@ -621,7 +621,7 @@ static uint32_t score_case(const megabyte_model *model, const char *as, const ui
                            size_t n, double *bits, float *logits) {
     megabyte_stream *s = NULL;
     megabyte_error error;
-    megabyte_stream_options options = {.as = as};
+    megabyte_stream_options options = {.file_type = as};
     *bits = 0;
     CHECK(megabyte_stream_create(&s, model, &options, NULL, &error) == MEGABYTE_OK, "%s",
           error.text);

@@ -56,7 +56,7 @@ static void threads_that_cannot_start(void) {
         threads_left = some;
         megabyte_status status = megabyte_engine_create(&engine, model, &o, &a, &error);
         threads_left = 1 << 20;
-        CHECK(status == (some < 3 ? MEGABYTE_UNSUPPORTED : MEGABYTE_OK) &&
+        CHECK(status == (some < 3 ? MEGABYTE_ERROR_UNSUPPORTED : MEGABYTE_OK) &&
               !engine == (status != MEGABYTE_OK));
         CHECK(some == 3 || (error.status == status && strstr(error.text, "threads")));
         megabyte_engine_free(engine);
@@ -70,7 +70,8 @@ static void a_mapping_that_fails(void) {
     mappings_fail = 1;
     megabyte_status status = megabyte_model_open(&none, path, NULL, &error);
     mappings_fail = 0;
-    CHECK(status == MEGABYTE_IO && !none && error.status == MEGABYTE_IO && error.text[0]);
+    CHECK(status == MEGABYTE_ERROR_IO && !none && error.status == MEGABYTE_ERROR_IO &&
+          error.text[0]);
 }
 
 static void arithmetic_that_is_wrong(void) {
@@ -79,8 +80,9 @@ static void arithmetic_that_is_wrong(void) {
     const megabyte_engine_options o = {.isa = MEGABYTE_ISA_PLAIN};
     roots_are_wrong = 1;
     megabyte_status status = megabyte_engine_create(&engine, model, &o, NULL, &error);
-    CHECK(status == MEGABYTE_ARITHMETIC && !engine && strstr(error.text, "IEEE"), "%s", error.text);
-    CHECK_STATUS(megabyte_self_test(MEGABYTE_ISA_PLAIN), MEGABYTE_ARITHMETIC);
+    CHECK(status == MEGABYTE_ERROR_ARITHMETIC && !engine && strstr(error.text, "IEEE"), "%s",
+          error.text);
+    CHECK_STATUS(megabyte_self_test(MEGABYTE_ISA_PLAIN), MEGABYTE_ERROR_ARITHMETIC);
     roots_are_wrong = 0;
     OK(megabyte_self_test(MEGABYTE_ISA_PLAIN));
 }
@@ -89,7 +91,7 @@ static void arithmetic_that_is_wrong(void) {
 static int damages;
 static int damage(void *context, uint64_t done) {
     megabyte_codec *c = *(megabyte_codec **)context;
-    if (c->verifying && done && !damages++) c->lanes[0].code[c->lanes[0].n_code / 2] ^= 4;
+    if (c->verifying && done && !damages++) c->jobs[0].code[c->jobs[0].n_code / 2] ^= 4;
     return 0;
 }
 
@@ -103,7 +105,7 @@ static void a_verification_that_fails(void) {
         size_t n, produced;
         if (damaged) o.progress = damage, o.progress_context = &codec;
         name_case("%s", damaged ? "damaged" : "intact");
-        OK(megabyte_codec_create(&codec, model, MEGABYTE_COMPRESS, &o, NULL, NULL));
+        OK(megabyte_codec_create(&codec, model, MEGABYTE_MODE_COMPRESS, &o, NULL, NULL));
         OK(megabyte_codec_push(codec, bytes, sizeof bytes, &n));
         OK(megabyte_codec_finish(codec));
         megabyte_status status = megabyte_codec_pull(codec, out, sizeof out, &produced);
@@ -111,7 +113,7 @@ static void a_verification_that_fails(void) {
             CHECK(produced <= MEGABYTE_HEADER_MAX, "%zu bytes", produced);
             status = megabyte_codec_pull(codec, out, sizeof out, &produced);
         }
-        CHECK_STATUS(status, damaged ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+        CHECK_STATUS(status, damaged ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_OK);
         CHECK(!damages == !damaged && (damaged ? !produced : produced > 100));
         if (damaged) CHECK(strstr(megabyte_codec_error(codec)->text, "did not decode"));
         megabyte_codec_free(codec);
@@ -144,7 +146,7 @@ static void the_last_resort(void) {
     megabyte_sampling how = {.temperature = 1, .seed = seed_for(UINT64_MAX)};
     uint64_t seed = how.seed;
     CHECK(next_random(&seed) == UINT64_MAX);
-    OK(megabyte_sample(logits, 256, NULL, 0, &how, &byte));
+    OK(megabyte_logits_sample(logits, 256, NULL, 0, &how, &byte));
     CHECK(byte == 255, "%d", byte);
 }
 
@@ -153,9 +155,9 @@ static void penalties(void) {
     const uint8_t recent[1] = {0};
     megabyte_sampling how = {.repetition_penalty = 2}; /* temperature 0: the likeliest */
     uint8_t byte = 9;
-    OK(megabyte_sample(negative, 2, recent, 1, &how, &byte));
+    OK(megabyte_logits_sample(negative, 2, recent, 1, &how, &byte));
     CHECK(byte == 1, "negative logits");
-    OK(megabyte_sample(positive, 2, recent, 1, &how, &byte));
+    OK(megabyte_logits_sample(positive, 2, recent, 1, &how, &byte));
     CHECK(byte == 1, "positive logits");
 }
 
@@ -173,7 +175,7 @@ static void windows(void) {
                                      .repetition_window = (uint32_t)window};
             memset(recent, 0, sizeof recent);
             recent[sizeof recent - back] = 7;
-            OK(megabyte_sample(logits, 256, recent, sizeof recent, &how, &byte));
+            OK(megabyte_logits_sample(logits, 256, recent, sizeof recent, &how, &byte));
             CHECK(byte == (back > counts ? 7 : 9), "%d", byte);
             megabyte_stream *s = new_stream(model, NULL, 0);
             OK(megabyte_stream_feed(s, recent, sizeof recent));
@@ -195,7 +197,7 @@ static void rewinds_and_windows(void) {
     CHECK(s->oldest);
     uint64_t oldest = s->oldest, edge = oldest + MAX_REPETITION_WINDOW;
     CHECK(base_of(s, edge - 1) >= oldest && edge < s->position);
-    CHECK_STATUS(megabyte_stream_rewind(s, edge - 1), MEGABYTE_CAPACITY);
+    CHECK_STATUS(megabyte_stream_rewind(s, edge - 1), MEGABYTE_ERROR_CAPACITY);
     OK(megabyte_stream_rewind(s, edge));
     CHECK(s->position == edge && s->oldest == oldest);
     megabyte_stream_free(s);
@@ -208,14 +210,14 @@ static void rewinds_and_windows(void) {
     for (int i = 0; i < 400; i++) OK(megabyte_stream_feed(s, bytes, sizeof bytes));
     uint64_t margin = s->oldest + MAX_REPETITION_WINDOW;
     CHECK(s->oldest && base_of(s, margin) < s->oldest);
-    CHECK_STATUS(megabyte_stream_rewind(s, margin), MEGABYTE_CAPACITY);
+    CHECK_STATUS(megabyte_stream_rewind(s, margin), MEGABYTE_ERROR_CAPACITY);
     megabyte_stream_free(s);
     megabyte_model_close(longer);
 }
 
 static void sign(uint8_t *state, size_t n) {
     put64(state + 32, n);
-    put64(state + n - 8, check_sum(state, n - 8));
+    put64(state + n - 8, checksum_of(state, n - 8));
 }
 
 static void forged_states(void) {
@@ -233,7 +235,8 @@ static void forged_states(void) {
         name_case("a byte of %d", id);
         state[STATE_HEADER + 10] = (uint8_t)id;
         sign(state, n);
-        CHECK_STATUS(megabyte_stream_load(s, state, n), id < 100 ? MEGABYTE_OK : MEGABYTE_CORRUPT);
+        CHECK_STATUS(megabyte_stream_load(s, state, n),
+                     id < 100 ? MEGABYTE_OK : MEGABYTE_ERROR_CORRUPT);
     }
     state[STATE_HEADER + 10] = 0;
     for (uint64_t high = 0; high < 20; high++) { /* 11 bytes are 3 patches of 16 */
@@ -241,7 +244,7 @@ static void forged_states(void) {
         put64(state + 72, high);
         sign(state, n);
         CHECK_STATUS(megabyte_stream_load(s, state, n),
-                     high < 3 || high > 16 ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+                     high < 3 || high > 16 ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_OK);
     }
     put64(state + 72, 3);
     const float wild[] = {INFINITY, -INFINITY, NAN, 3e38f};
@@ -254,7 +257,7 @@ static void forged_states(void) {
     }
     put32(state + 12, MEGABYTE_NUMERICS_VERSION + 1);
     sign(state, n);
-    CHECK_STATUS(megabyte_stream_load(s, state, n), MEGABYTE_BAD_VERSION);
+    CHECK_STATUS(megabyte_stream_load(s, state, n), MEGABYTE_ERROR_BAD_VERSION);
     free(state);
     megabyte_stream_free(s);
     megabyte_model_close(few);
@@ -273,7 +276,7 @@ static void forged_states(void) {
         sign(longer, n + add);
         megabyte_stream *t = new_stream(model, NULL, 0);
         CHECK_STATUS(megabyte_stream_load(t, longer, n + add),
-                     more ? MEGABYTE_CORRUPT : MEGABYTE_OK);
+                     more ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_OK);
         megabyte_stream_free(t);
         free(longer);
     }
@@ -286,28 +289,28 @@ static void limits_of_sizes(void) {
     struct sizes z = model->sizes;
     OK(check_sizes(&z, NULL));
     z.family = FAMILY_BGPT + 1; /* made by a later version */
-    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_ERROR_UNSUPPORTED);
     z = model->sizes;
     z.stage[1].flags |= 1u << 30;
-    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_ERROR_UNSUPPORTED);
     z = model->sizes;
     z.stage[0].heads = z.stage[0].head_dim = 65536; /* wraps to 0 in 32 bits */
-    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_ERROR_UNSUPPORTED);
     z = model->sizes;
     z.stage[0].heads = 1024, z.stage[0].head_dim = 64;
     OK(check_sizes(&z, NULL));
     z.stage[0].head_dim = 66;
-    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_ERROR_UNSUPPORTED);
     z = model->sizes; /* dim 16: patches of 4096 bytes are 65536 wide */
     z.stage[1].positions = 4096;
     OK(check_sizes(&z, NULL));
     z.stage[1].positions = 4097;
-    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_ERROR_UNSUPPORTED);
     z.stage[1].dim = 1;
     z.stage[1].positions = 65536;
     OK(check_sizes(&z, NULL));
     z.stage[1].positions = 65537;
-    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_UNSUPPORTED);
+    CHECK_STATUS(check_sizes(&z, NULL), MEGABYTE_ERROR_UNSUPPORTED);
 }
 
 /* A hostile model's frequencies: what is no reasonable angle counts as 0. */
@@ -343,9 +346,9 @@ static void single_blocks(void) {
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)random_below(3);
     const megabyte_codec_options o = {.level = 1};
     OK(megabyte_compress(model, &o, bytes, sizeof bytes, coded, sizeof coded, &n, NULL, NULL));
-    megabyte_container c;
-    OK(megabyte_container_read(coded, n, &c, NULL));
-    CHECK(c.single && c.method == MEGABYTE_CONTEXTS && c.size == sizeof bytes);
+    megabyte_file_header c;
+    OK(megabyte_file_header_read(coded, n, &c, NULL));
+    CHECK(c.single && c.method == MEGABYTE_METHOD_CONTEXT_MIXING && c.size == sizeof bytes);
     uint8_t *size = coded + 14; /* a varint of two bytes, then that of the code's size, then two */
     CHECK((size[0] & 127) + 128 * size[1] == 2000 && size[2] >= 128 && !(size[3] & 128));
     for (uint32_t claim = 1998; claim < 2003; claim++) {
@@ -354,8 +357,8 @@ static void single_blocks(void) {
         size[2] = (uint8_t)(128 | claim % 128), size[3] = (uint8_t)(claim / 128);
         sha256(coded, 18, NULL, 0, digest);
         memcpy(coded + 18, digest, 2);
-        CHECK_STATUS(megabyte_container_read(coded, n, &c, NULL),
-                     claim < 2000 ? MEGABYTE_OK : MEGABYTE_CORRUPT);
+        CHECK_STATUS(megabyte_file_header_read(coded, n, &c, NULL),
+                     claim < 2000 ? MEGABYTE_OK : MEGABYTE_ERROR_CORRUPT);
     }
 }
 

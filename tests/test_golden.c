@@ -95,7 +95,7 @@ static void every_way(const golden *g, const megabyte_model *model, const uint8_
     while (megabyte_stream_position(member[MEMBERS - 1]) < n &&
            megabyte_stream_position(member[1]) < n) {
         for (size_t i = 0; i < MEMBERS; i++) next[i] = bytes[megabyte_stream_position(member[i])];
-        OK(megabyte_step_batch(member, next, MEMBERS));
+        OK(megabyte_stream_step_batch(member, next, MEMBERS));
         for (size_t i = 0; i < MEMBERS; i++) {
             uint64_t at = megabyte_stream_position(member[i]);
             CHECK_LOGITS(member[i], rows + at * v, v, "%d bytes, stream %zu of a batch", (int)at,

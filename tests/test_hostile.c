@@ -99,7 +99,7 @@ static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_
     OK(megabyte_stream_score(s, text, n, &bits, rows));
     CHECK(bits >= 0 && isfinite(bits), "%g bits", bits);
     check_finite(rows, n * v, "logit");
-    OK(megabyte_step_batch((megabyte_stream *[]){s, t}, text + n, 2));
+    OK(megabyte_stream_step_batch((megabyte_stream *[]){s, t}, text + n, 2));
     OK(megabyte_stream_feed(t, text, sizeof text));
     OK(megabyte_stream_rewind(s, n - 3));
     megabyte_stream_probabilities(s, rows);
@@ -113,11 +113,11 @@ static uint64_t use_model(const megabyte_model *model, megabyte_isa isa, uint32_
     uint8_t *saved = need(megabyte_stream_save_size(s), 1);
     OK(megabyte_stream_save(s, saved, megabyte_stream_save_size(s)));
     OK(megabyte_stream_load(s, saved, megabyte_stream_save_size(s)));
-    hash = check_sum((const uint8_t *)megabyte_stream_logits(s), v * 4) ^
-           check_sum((const uint8_t *)megabyte_stream_logits(t), v * 4) * 3;
+    hash = checksum_of((const uint8_t *)megabyte_stream_logits(s), v * 4) ^
+           checksum_of((const uint8_t *)megabyte_stream_logits(t), v * 4) * 3;
     megabyte_stream_reset(s);
     OK(megabyte_stream_score(s, text, n, NULL, rows));
-    hash ^= check_sum((const uint8_t *)rows, n * v * 4) * 5;
+    hash ^= checksum_of((const uint8_t *)rows, n * v * 4) * 5;
     free(saved), free(rows);
     megabyte_stream_free(s);
     megabyte_stream_free(t);
@@ -159,8 +159,8 @@ static void truncations(void) {
         memcpy(cut, file, n);
         test_seed = n;
         megabyte_status status = open_bytes(&model, cut, n, &c);
-        CHECK(status == (n < 8 ? MEGABYTE_BAD_MAGIC : MEGABYTE_TRUNCATED), "%zu bytes: %s", n,
-              megabyte_status_string(status));
+        CHECK(status == (n < 8 ? MEGABYTE_ERROR_BAD_MAGIC : MEGABYTE_ERROR_TRUNCATED),
+              "%zu bytes: %s", n, megabyte_status_string(status));
         if (n > HEADER_BYTES) { /* one that says so itself, with checksums that hold */
             put64(cut + 16, n);
             sign(cut, n, 1);
@@ -190,8 +190,8 @@ static void flipped_bits(void) {
         work[bit / 8] ^= (uint8_t)(1 << bit % 8);
         OK(open_bytes(&model, work, size, &c));
         megabyte_error error;
-        CHECK_STATUS(megabyte_model_verify(model, &error), MEGABYTE_CORRUPT);
-        CHECK(error.status == MEGABYTE_CORRUPT && error.text[0]);
+        CHECK_STATUS(megabyte_model_verify(model, &error), MEGABYTE_ERROR_CORRUPT);
+        CHECK(error.status == MEGABYTE_ERROR_CORRUPT && error.text[0]);
         use_model(model, MEGABYTE_ISA_AUTO, 0);
         megabyte_model_close(model);
         work[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -305,18 +305,19 @@ static void foreign_files(void) {
         size_t n;
         megabyte_status expected;
     } files[] = {
-        {"tests/tmp/foreign-empty", "", 0, MEGABYTE_BAD_MAGIC},
-        {"tests/tmp/foreign-byte", "\x8a", 1, MEGABYTE_BAD_MAGIC},
+        {"tests/tmp/foreign-empty", "", 0, MEGABYTE_ERROR_BAD_MAGIC},
+        {"tests/tmp/foreign-byte", "\x8a", 1, MEGABYTE_ERROR_BAD_MAGIC},
         {"tests/tmp/foreign-html", "<!DOCTYPE html><html><body>404 Not Found</body></html>", 54,
-         MEGABYTE_BAD_MAGIC},
-        {"tests/tmp/foreign-gguf", "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, MEGABYTE_BAD_MAGIC},
-        {"tests/tmp/foreign-magic", "\x8aMBMDL\r\n", 8, MEGABYTE_TRUNCATED},
+         MEGABYTE_ERROR_BAD_MAGIC},
+        {"tests/tmp/foreign-gguf", "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20,
+         MEGABYTE_ERROR_BAD_MAGIC},
+        {"tests/tmp/foreign-magic", "\x8aMBMDL\r\n", 8, MEGABYTE_ERROR_TRUNCATED},
         {"tests/tmp/foreign-text", "\x8aMBMDL\n", 7,
-         MEGABYTE_BAD_MAGIC}, /* line ends were converted */
-        {"tests/tmp/foreign-missing", NULL, 0, MEGABYTE_IO},
-        {"tests/tmp", NULL, 0, MEGABYTE_IO},
-        {"", NULL, 0, MEGABYTE_IO},
-        {"tests/data/lucid-3stage.safetensors", NULL, 0, MEGABYTE_BAD_MAGIC},
+         MEGABYTE_ERROR_BAD_MAGIC}, /* line ends were converted */
+        {"tests/tmp/foreign-missing", NULL, 0, MEGABYTE_ERROR_IO},
+        {"tests/tmp", NULL, 0, MEGABYTE_ERROR_IO},
+        {"", NULL, 0, MEGABYTE_ERROR_IO},
+        {"tests/data/lucid-3stage.safetensors", NULL, 0, MEGABYTE_ERROR_BAD_MAGIC},
     };
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         counter c = {0};
@@ -336,19 +337,19 @@ static void foreign_files(void) {
     megabyte_model *model;
     megabyte_error error;
     CHECK_STATUS(megabyte_model_open_memory(&model, work + 1, size, NULL, &error),
-                 MEGABYTE_INVALID_ARGUMENT);
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
     CHECK(error.text[0]);
     memcpy(work, file, size);
     put32(work + 8, MEGABYTE_FORMAT_VERSION + 1);
     sign(work, size, 0);
     CHECK_STATUS(megabyte_model_open_memory(&model, work, size, NULL, &error),
-                 MEGABYTE_BAD_VERSION);
+                 MEGABYTE_ERROR_BAD_VERSION);
     for (size_t n = tables; n < size; n += 1 + size / 40) { /* truncated files on disk */
         counter c = {0};
         megabyte_allocator allocator = counting(&c);
         write_file("tests/tmp/foreign-cut", file, n);
         CHECK_STATUS(megabyte_model_open(&model, "tests/tmp/foreign-cut", &allocator, &error),
-                     MEGABYTE_TRUNCATED);
+                     MEGABYTE_ERROR_TRUNCATED);
         CHECK(!c.live);
     }
 }
@@ -408,7 +409,7 @@ static void spoil_saved_streams(uint64_t seeds) {
                     break;
                 default: put32(bad + header + random_below((n - header - 12) / 4) * 4, 0x7fc00000);
                 }
-            put64(bad + n - 8, check_sum(bad, n - 8));
+            put64(bad + n - 8, checksum_of(bad, n - 8));
             if (megabyte_stream_load(t, bad, n) == MEGABYTE_OK) {
                 loaded++;
                 uint64_t from = megabyte_stream_position(t);

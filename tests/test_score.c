@@ -99,14 +99,16 @@ static void refusals(void) {
         name_case("%s", f->mb);
         OK(megabyte_stream_score_bytes(s, f->bytes, 2, bits));
         CHECK_STATUS(megabyte_stream_score_bytes(NULL, f->bytes, 1, bits),
-                     MEGABYTE_INVALID_ARGUMENT);
-        CHECK_STATUS(megabyte_stream_score_bytes(s, NULL, 1, bits), MEGABYTE_INVALID_ARGUMENT);
-        CHECK_STATUS(megabyte_stream_score_bytes(s, f->bytes, 1, NULL), MEGABYTE_INVALID_ARGUMENT);
+                     MEGABYTE_ERROR_INVALID_ARGUMENT);
+        CHECK_STATUS(megabyte_stream_score_bytes(s, NULL, 1, bits),
+                     MEGABYTE_ERROR_INVALID_ARGUMENT);
+        CHECK_STATUS(megabyte_stream_score_bytes(s, f->bytes, 1, NULL),
+                     MEGABYTE_ERROR_INVALID_ARGUMENT);
         OK(megabyte_stream_score_bytes(s, NULL, 0, NULL));
         bits[1] = 7;
         if (f->info.vocabulary < 256)
             CHECK_STATUS(megabyte_stream_score_bytes(s, "\1\377", 2, bits + 1),
-                         MEGABYTE_INVALID_ARGUMENT);
+                         MEGABYTE_ERROR_INVALID_ARGUMENT);
         CHECK(same_floats(bits + 1, (float[]){7, 3}, 2), "a refused call has written");
         CHECK(megabyte_stream_position(s) == 2, "a refused call has moved the stream");
         OK(megabyte_stream_score(s, f->bytes + 2, 1, &sum, NULL));

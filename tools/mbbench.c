@@ -137,7 +137,7 @@ static void measure_limit(burst run, const void *memory, size_t size, uint32_t t
 
 enum { ROUNDS = 4, MOST_STREAMS = 64, TEXT_BYTES = 32768, SHORT_CONTEXT = 256, STEPS = 32 };
 
-/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the network alone, by contexts alone,
+/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the model alone, by context mixing alone,
  * mixed. */
 typedef enum work_kind { SCORE, STEP, FEED, COMPRESS, DECOMPRESS } work_kind;
 
@@ -169,15 +169,15 @@ static const workload workloads[] = {
     {"16 streams, %u bytes each", "streams_16", STEP, 16, SHORT_CONTEXT, 0, -1},
     {"64 streams, %u bytes each", "streams_64", STEP, 64, SHORT_CONTEXT, 0, -1},
     {"feed (prefill) %u", "feed", FEED, 1, 4096, 0, -1},
-    {"compress -5, %u bytes", "compress_network", COMPRESS, 1, 8192, 5, SCORE_LONG},
-    {"compress -5, %u bytes", "compress_network_long", COMPRESS, 1, 32768, 5, -1},
+    {"compress -5, %u bytes", "compress_model", COMPRESS, 1, 8192, 5, SCORE_LONG},
+    {"compress -5, %u bytes", "compress_model_long", COMPRESS, 1, 32768, 5, -1},
     {"compress -7, %u bytes", "compress_mixed", COMPRESS, 1, 32768, 7, COMPRESS_LONG},
-    {"decompress -5, 64 times %u", "decompress_network", DECOMPRESS, 64, 512, 5, SCORE_SHORT},
+    {"decompress -5, 64 times %u", "decompress_model", DECOMPRESS, 64, 512, 5, SCORE_SHORT},
     {"decompress -7, 64 times %u", "decompress_mixed", DECOMPRESS, 64, 512, 7, DECOMPRESS_NETWORK},
-    {"compress -3, %u bytes", "compress_contexts", COMPRESS, 1, TEXT_BYTES, 3, -1},
-    {"decompress -3, %u bytes", "decompress_contexts", DECOMPRESS, 1, TEXT_BYTES, 3, -1},
-    {"compress -1, %u bytes", "compress_small_contexts", COMPRESS, 1, TEXT_BYTES, 1, -1},
-    {"decompress -1, %u bytes", "decompress_small_contexts", DECOMPRESS, 1, TEXT_BYTES, 1, -1},
+    {"compress -3, %u bytes", "compress_context_mixing", COMPRESS, 1, TEXT_BYTES, 3, -1},
+    {"decompress -3, %u bytes", "decompress_context_mixing", DECOMPRESS, 1, TEXT_BYTES, 3, -1},
+    {"compress -1, %u bytes", "compress_context_mixing_1mb", COMPRESS, 1, TEXT_BYTES, 1, -1},
+    {"decompress -1, %u bytes", "decompress_context_mixing_1mb", DECOMPRESS, 1, TEXT_BYTES, 1, -1},
 };
 enum { N_WORKLOADS = COUNT_OF(workloads) };
 
@@ -191,7 +191,7 @@ typedef struct trial {
 typedef struct bench {
     shared_options shared;
     session s;
-    const char *as;
+    const char *file_type;
     double seconds;
     double open_seconds; /* the median of a few */
     int is_f32;
@@ -237,20 +237,21 @@ static void fill_text(bench *b) {
     open_engine(&b->s, &b->shared, b->trials[b->n_trials - 1].threads);
     for (size_t i = 0; i < MOST_STREAMS; i++) {
         uint64_t context = b->s.info.patch_bytes > EACH ? b->s.info.patch_bytes : EACH;
-        stream[i] = new_stream(
-            &b->s, context < b->s.info.context_bytes ? context : b->s.info.context_bytes, b->as);
+        stream[i] =
+            new_stream(&b->s, context < b->s.info.context_bytes ? context : b->s.info.context_bytes,
+                       b->file_type);
         check(megabyte_stream_feed(stream[i], paragraph + 8 * i, 32));
     }
     for (size_t t = 0; t < EACH; t++) {
         for (size_t i = 0; i < MOST_STREAMS; i++) {
             megabyte_status status = megabyte_stream_sample(stream[i], &how, &byte[i]);
             if (status == MEGABYTE_END) /* go on: these draw bytes only */
-                status = megabyte_sample(megabyte_stream_logits(stream[i]), vocabulary, NULL, 0,
-                                         &how, &byte[i]);
+                status = megabyte_logits_sample(megabyte_stream_logits(stream[i]), vocabulary, NULL,
+                                                0, &how, &byte[i]);
             check(status);
             b->text[i * EACH + t] = byte[i];
         }
-        check(megabyte_step_batch(stream, byte, MOST_STREAMS));
+        check(megabyte_stream_step_batch(stream, byte, MOST_STREAMS));
     }
     for (size_t i = 0; i < MOST_STREAMS; i++) megabyte_stream_free(stream[i]);
     megabyte_engine_free(b->s.engine);
@@ -267,7 +268,7 @@ static void step_all(bench *b, uint32_t n, uint32_t at) {
     uint8_t byte[MOST_STREAMS];
     for (uint32_t i = 0; i < n; i++) byte[i] = b->text[(i * 97 + at) % TEXT_BYTES];
     check(n == 1 ? megabyte_stream_step(b->batch[0], byte[0])
-                 : megabyte_step_batch(b->batch, byte, n));
+                 : megabyte_stream_step_batch(b->batch, byte, n));
 }
 
 /* Streams go on from sample to sample, STEPS bytes each time: short samples find the quiet moments.
@@ -285,18 +286,18 @@ static double run_steps(bench *b, const workload *w) {
 /* Everything through a codec, into `out` if it is not NULL; returns the bytes that came out. */
 static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, uint8_t *out) {
     static uint8_t piece[TEXT_BYTES];
-    size_t taken, given, total = 0;
+    size_t consumed, produced, total = 0;
     megabyte_codec_reset(codec);
     do {
-        check(megabyte_codec_push(codec, bytes, n, &taken));
-        bytes += taken;
-        n -= taken;
+        check(megabyte_codec_push(codec, bytes, n, &consumed));
+        bytes += consumed;
+        n -= consumed;
         if (!n) check(megabyte_codec_finish(codec));
         do {
-            check(megabyte_codec_pull(codec, piece, sizeof piece, &given));
-            if (out) memcpy(out + total, piece, given);
-            total += given;
-        } while (given);
+            check(megabyte_codec_pull(codec, piece, sizeof piece, &produced));
+            if (out) memcpy(out + total, piece, produced);
+            total += produced;
+        } while (produced);
     } while (n);
     return total;
 }
@@ -305,22 +306,23 @@ static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, u
 static void open_codec(bench *b, size_t i) {
     const workload *w = &workloads[i];
     megabyte_codec_options o = {.engine = b->s.engine,
-                                .block = w->bytes,
+                                .block_size = w->bytes,
                                 .level = w->level,
                                 .streams = w->streams,
-                                .as = b->as};
-    while (o.halvings < 15 && b->s.info.context_bytes >> (o.halvings + 1) >= w->bytes &&
-           b->s.info.context_bytes >> (o.halvings + 1) >= b->s.info.patch_bytes)
-        o.halvings++;
-    check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_COMPRESS, &o, NULL, NULL));
+                                .file_type = b->file_type};
+    while (o.context_shift < 15 && b->s.info.context_bytes >> (o.context_shift + 1) >= w->bytes &&
+           b->s.info.context_bytes >> (o.context_shift + 1) >= b->s.info.patch_bytes)
+        o.context_shift++;
+    check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_MODE_COMPRESS, &o, NULL, NULL));
     if (w->kind == COMPRESS) return;
     b->code[i] = allocate(2 * TEXT_BYTES);
     b->n_code[i] = run_codec(b->codec[i], b->text, (size_t)w->bytes * w->streams, b->code[i]);
     megabyte_codec_free(b->codec[i]);
-    megabyte_container header;
-    check(megabyte_container_read(b->code[i], b->n_code[i], &header, NULL));
-    o.contexts = header.contexts ? header.contexts : MEGABYTE_NO_CONTEXTS;
-    check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_DECOMPRESS, &o, NULL, NULL));
+    megabyte_file_header header;
+    check(megabyte_file_header_read(b->code[i], b->n_code[i], &header, NULL));
+    o.mixing_memory = header.mixing_memory ? header.mixing_memory : MEGABYTE_NO_CONTEXT_MIXING;
+    check(
+        megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_MODE_DECOMPRESS, &o, NULL, NULL));
 }
 
 /* One sample: bytes per second. */
@@ -354,8 +356,9 @@ static void open_streams(bench *b, uint32_t threads) {
     open_engine(&b->s, &b->shared, threads);
     if (context > b->s.info.context_bytes) context = b->s.info.context_bytes;
     if (context < b->s.info.patch_bytes) context = b->s.info.patch_bytes;
-    b->full = new_stream(&b->s, 0, b->as);
-    for (size_t i = 0; i < MOST_STREAMS; i++) b->batch[i] = new_stream(&b->s, context, b->as);
+    b->full = new_stream(&b->s, 0, b->file_type);
+    for (size_t i = 0; i < MOST_STREAMS; i++)
+        b->batch[i] = new_stream(&b->s, context, b->file_type);
     for (size_t i = 0; i < N_WORKLOADS; i++)
         if (workloads[i].level && b->s.info.vocabulary >= 256) open_codec(b, i);
     b->kernels = kernels_for(b->s.isa);
@@ -580,7 +583,7 @@ int run_bench(const command *self, int argc, char **argv) {
     const option own[] = {
         {"seconds", 0, OPTION_REAL, &b->seconds, 0.01, 3600, "S",
          "for each measurement (1); there are about 28"},
-        {"as", 0, OPTION_TEXT, &b->as, 0, 0, "EXT", AS_HELP},
+        {"type", 0, OPTION_TEXT, &b->file_type, 0, 0, "EXT", TYPE_HELP},
     };
     if (parse_options(self, own, COUNT_OF(own), &b->shared, argc, argv))
         usage_error(self, argv[0], "unexpected argument (a model is given with -m)");

@@ -552,13 +552,14 @@ void close_session(session *s) {
     megabyte_model_close(s->model);
 }
 
-/* The library's text (in *error) if the model cannot be told this type of file; NULL if it can, or
- * `as` is NULL. */
-const char *fault_of_type(const session *s, const char *as, megabyte_error *error) {
+/* The library's text (in *error) if the model does not take this file type; NULL if it does, or
+ * `file_type` is NULL. */
+const char *fault_of_type(const session *s, const char *file_type, megabyte_error *error) {
     size_t size;
     megabyte_stream *none;
-    const megabyte_stream_options options = {.as = as};
-    if (!as || megabyte_stream_size(s->model, &options, &size) != MEGABYTE_INVALID_ARGUMENT)
+    const megabyte_stream_options options = {.file_type = file_type};
+    if (!file_type ||
+        megabyte_stream_size(s->model, &options, &size) != MEGABYTE_ERROR_INVALID_ARGUMENT)
         return NULL;
     megabyte_stream_create(&none, s->model, &options, NULL,
                            error); /* the same again, for the text */
@@ -566,19 +567,20 @@ const char *fault_of_type(const session *s, const char *as, megabyte_error *erro
 }
 
 /* A context that the model does not have is told, not cut silently. */
-megabyte_stream *new_stream(const session *s, uint64_t context, const char *as) {
+megabyte_stream *new_stream(const session *s, uint64_t context, const char *file_type) {
     megabyte_error error;
     megabyte_stream *stream;
-    const megabyte_stream_options options = {.engine = s->engine, .context = context, .as = as};
-    const char *fault = fault_of_type(s, as, &error);
+    const megabyte_stream_options options = {
+        .engine = s->engine, .context = context, .file_type = file_type};
+    const char *fault = fault_of_type(s, file_type, &error);
     char why[256];
     size_t size;
-    if (fault) die("--as", fault);
+    if (fault) die("--type", fault);
     if (!megabyte_stream_size(s->model, &options, &size) &&
         !memory_suffices(s, "a stream of this model", size, why))
         die(s->path, why);
     megabyte_status status = megabyte_stream_create(&stream, s->model, &options, NULL, &error);
-    if (status == MEGABYTE_INVALID_ARGUMENT && context) die("--context", error.text);
+    if (status == MEGABYTE_ERROR_INVALID_ARGUMENT && context) die("--context", error.text);
     if (status) die_of(s->path, &error, status);
     return stream;
 }

@@ -1855,14 +1855,14 @@ static const struct origin staged_origins[ROLE_COUNT] = {
     [ROLE_FF_DOWN] = {.part = {"{0}.{s}.layers.{l}.1.4.weight"}},
     [ROLE_FF_DOWN_BIAS] = {.part = {"{0}.{s}.layers.{l}.1.4.bias"}},
     [ROLE_NORM] = {.part = {"{0}.{s}.norm.g"}},
-    [ROLE_NEXT] = {.part = {"{2}.{s}.1.weight"}},
-    [ROLE_NEXT_BIAS] = {.part = {"{2}.{s}.1.bias"}},
+    [ROLE_OUTPUT] = {.part = {"{2}.{s}.1.weight"}},
+    [ROLE_OUTPUT_BIAS] = {.part = {"{2}.{s}.1.bias"}},
 };
 static const struct origin staged_finest[ROLE_COUNT] = {
     /* embeds single bytes, and projects to logits */
     [ROLE_EMBED] = {.part = {"{1}.0.weight"}},
-    [ROLE_NEXT] = {.part = {"to_logits.weight"}},
-    [ROLE_NEXT_BIAS] = {.part = {"to_logits.bias"}},
+    [ROLE_OUTPUT] = {.part = {"to_logits.weight"}},
+    [ROLE_OUTPUT_BIAS] = {.part = {"to_logits.bias"}},
 };
 
 /* Models after the paper, in names of our own. Matrices are [out, in], D_G is the global width per
@@ -1907,8 +1907,8 @@ static const struct origin paper_origins[ROLE_COUNT] = {
     [ROLE_FF_DOWN_BIAS] = {.part = {"{0}.layers.{l}.down.bias"}, .optional = 1},
     [ROLE_NORM] = {.part = {"{0}.norm.weight"}},
     [ROLE_NORM_BIAS] = {.part = {"{0}.norm.bias"}, .optional = 1},
-    [ROLE_NEXT] = {.part = {"logits.weight"}, .instead = &tied_logits},
-    [ROLE_NEXT_BIAS] = {.part = {"logits.bias"}, .optional = 1},
+    [ROLE_OUTPUT] = {.part = {"logits.weight"}, .instead = &tied_logits},
+    [ROLE_OUTPUT_BIAS] = {.part = {"logits.bias"}, .optional = 1},
 };
 static const struct origin paper_finest[ROLE_COUNT] = {
     [ROLE_POSITION] = {.part = {"local.position.weight"}},
@@ -1934,8 +1934,8 @@ static const struct origin spacebyte_origins[ROLE_COUNT] = {
     [ROLE_FF_NORM] = {.part = {"{0}_blocks.{l}.feedforward.layer_norm.scale"}},
     [ROLE_FF_UP] = {.part = {"{0}_blocks.{l}.feedforward.linear_1.weight"}},
     [ROLE_FF_DOWN] = {.part = {"{0}_blocks.{l}.feedforward.linear_2.weight"}},
-    [ROLE_NEXT] = {.part = {"logits.logits_linear.weight"},
-                   .how = FIRST_ROWS}, /* filled up to 64 n rows */
+    [ROLE_OUTPUT] = {.part = {"logits.logits_linear.weight"},
+                     .how = FIRST_ROWS}, /* filled up to 64 n rows */
 };
 static const struct origin spacebyte_finest[ROLE_COUNT] = {
     [ROLE_POSITION] = {.part = {"local_position_encoding"}},
@@ -1962,7 +1962,7 @@ static const struct origin bgpt_origins[ROLE_COUNT] = {
     [ROLE_FF_DOWN_BIAS] = {.part = {"{0}.h.{l}.mlp.c_proj.bias"}},
     [ROLE_NORM] = {.part = {"{0}.ln_f.weight"}},
     [ROLE_NORM_BIAS] = {.part = {"{0}.ln_f.bias"}},
-    [ROLE_NEXT] = {.part = {"byte_level_decoder.base.lm_head.weight"}, .instead = &tied_head},
+    [ROLE_OUTPUT] = {.part = {"byte_level_decoder.base.lm_head.weight"}, .instead = &tied_head},
 };
 static const struct origin tied_embedding = {.part = {"byte_level_decoder.base.lm_head.weight"}};
 static const struct origin bgpt_finest[ROLE_COUNT] = {
@@ -2292,10 +2292,10 @@ static void derive_staged(struct conversion *c) {
         g->dim = dimension(c, ROLE_START, s, 0, 1, 0);
         g->ff_dim = dimension(c, ROLE_FF_UP, s, 0, 2, 0);
         if (s) {
-            u32 rows = dimension(c, ROLE_NEXT, s - 1, 0, 2, 0);
+            u32 rows = dimension(c, ROLE_OUTPUT, s - 1, 0, 2, 0);
             if (rows % g->dim)
                 die(c->in.path, "tensor %s has %u rows, no multiple of stage %u's width %u",
-                    source_of(c, ROLE_NEXT, s - 1, 0, 0)->name, rows, s, g->dim);
+                    source_of(c, ROLE_OUTPUT, s - 1, 0, 0)->name, rows, s, g->dim);
             g->positions = rows / g->dim;
             compare(c, ARG_POSITIONS, s, g->positions);
         } else {
@@ -2441,7 +2441,7 @@ static void derive_bgpt(struct conversion *c) {
     c->config.text[TEXT_EXTENSION] = c->extension = c->options->extension ? c->options->extension
                                                                           : "txt";
     if (strlen(c->extension) > g[1].positions)
-        die_usage("--as", "'%.100s' is longer than a patch, of %u bytes", c->extension,
+        die_usage("--type", "'%.100s' is longer than a patch, of %u bytes", c->extension,
                   g[1].positions);
     derive_context(c, dimension(c, ROLE_POSITION, 0, 0, 2, 0));
     g[0].flags = COLUMN_SUM;
@@ -2819,7 +2819,7 @@ static void derive_sizes(struct conversion *c) {
             "--config",
             c->family->title);
     if (c->options->extension && c->family->id != FAMILY_BGPT)
-        die_usage("--as", "a model of %s does not ask what kind of file it reads",
+        die_usage("--type", "a model of %s does not ask what kind of file it reads",
                   c->family->title);
     c->family->derive(c);
     clear_error(&e);
@@ -3095,7 +3095,7 @@ static const char help[] =
     "                        what tensors don't tell: attention heads, their width (one of both will do),\n"
     "                        patches of the context (max_seq_len[0]), padding id (outside the vocabulary:\n"
     "                        none); these win over the configuration\n"
-    "  --as EXT              bGPT: what kind of file texts are taken for, by extension (default txt)\n"
+    "  --type EXT            bGPT: what kind of file texts are taken for, by extension (default txt)\n"
     "  --name, --licence, --source, --training-data, --description TEXT\n"
     "                        metadata; empty: none. Default: the configuration's texts of these names\n"
     "  --ignore-unknown      leave out tensors that are not part of the model\n"
@@ -3156,7 +3156,7 @@ static void parse_options(struct options *o, int argc, char **argv) {
         {"--quant", 0, NULL, NULL, NULL, NULL},
         {"--heads", 0, NULL, NULL, &o->heads, NULL},
         {"--dim-head", 0, NULL, NULL, &o->dim_head, NULL},
-        {"--as", 0, NULL, NULL, NULL, &o->extension},
+        {"--type", 0, NULL, NULL, NULL, &o->extension},
         {"--seq-len", 0, NULL, NULL, &o->positions, NULL},
         {"--pad-id", 0, NULL, NULL, &o->pad_id, NULL},
         {"--name", 0, NULL, NULL, NULL, &o->text[TEXT_NAME]},

@@ -29,7 +29,7 @@
 
 typedef struct generate_options {
     shared_options shared;
-    const char *prompt, *prompt_file, *as;
+    const char *prompt, *prompt_file, *file_type;
     uint64_t n, seed, context, top_k, window;
     double temperature, top_p, min_p, penalty;
     int no_echo;
@@ -128,7 +128,7 @@ static int run_generate(const command *self, int argc, char **argv) {
          "1; same seed, same bytes, on every machine"},
         {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES",
          "remember fewer bytes: less memory"},
-        {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
+        {"type", 0, OPTION_TEXT, &o.file_type, 0, 0, "EXT", TYPE_HELP},
         {"no-echo", 0, OPTION_FLAG, &o.no_echo, 0, 0, NULL, "leave the prompt out of the output"},
     };
     uint32_t cores = count_cores();
@@ -141,7 +141,7 @@ static int run_generate(const command *self, int argc, char **argv) {
     session s;
     open_model(&s, &o.shared);
     open_engine(&s, &o.shared, thread_count(&o.shared));
-    megabyte_stream *stream = new_stream(&s, o.context, o.as);
+    megabyte_stream *stream = new_stream(&s, o.context, o.file_type);
     int ended = 0;
     if (o.prompt) append(&prompt, o.prompt, strlen(o.prompt));
     if (o.prompt_file) read_file(o.prompt_file, &prompt);
@@ -168,7 +168,7 @@ typedef struct scorer {
     shared_options shared;
     session s;
     uint64_t window, limit, context;
-    const char *logits_path, *as;
+    const char *logits_path, *file_type;
     int mix; /* what compressing comes to instead */
     int strided; /* two passes: see score_piece */
     megabyte_stream *stream, *second; /* second: NULL unless strided */
@@ -251,35 +251,35 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
     static uint8_t out[PIECE];
     megabyte_codec *codec;
     megabyte_codec_options options = {.engine = o->s.engine,
-                                      .block = (uint32_t)o->window,
+                                      .block_size = (uint32_t)o->window,
                                       .size = expected,
-                                      .as = o->as,
+                                      .file_type = o->file_type,
                                       .progress = stop_asked};
-    megabyte_codec_counts counts;
+    megabyte_statistics counts;
     megabyte_error error;
-    size_t n, used, taken, given;
-    if (!o->window) options.block = megabyte_codec_block(&options);
+    size_t n, used, consumed, produced;
+    if (!o->window) options.block_size = megabyte_codec_block_size(&options);
     options.size = 0; /* known only to be cut alike: the file may grow */
     char why[256];
-    if (!megabyte_codec_size(o->s.model, MEGABYTE_COMPRESS, &options, &n) &&
+    if (!megabyte_codec_size(o->s.model, MEGABYTE_MODE_COMPRESS, &options, &n) &&
         !memory_suffices(&o->s, "compressing", n, why))
         return complain(t->name, why);
-    if (megabyte_codec_create(&codec, o->s.model, MEGABYTE_COMPRESS, &options, NULL, &error))
+    if (megabyte_codec_create(&codec, o->s.model, MEGABYTE_MODE_COMPRESS, &options, NULL, &error))
         return complain(t->name, error.text);
     o->bar = (progress){.start = now()};
     do {
         n = read_piece(o, in, t, PIECE);
         if (!n) megabyte_codec_finish(codec);
-        for (used = 0, given = 0; !stop_requested() && (used < n || !n); used += taken) {
-            megabyte_codec_push(codec, o->input + used, n - used, &taken);
-            do megabyte_codec_pull(codec, out, sizeof out, &given);
-            while (given);
+        for (used = 0, produced = 0; !stop_requested() && (used < n || !n); used += consumed) {
+            megabyte_codec_push(codec, o->input + used, n - used, &consumed);
+            do megabyte_codec_pull(codec, out, sizeof out, &produced);
+            while (produced);
             if (!n) break;
         }
         t->bytes += n;
         show_progress(&o->bar, t->bytes, expected, "", t->name);
     } while (n && !stop_requested());
-    megabyte_codec_count(codec, &counts);
+    megabyte_codec_statistics(codec, &counts);
     megabyte_codec_free(codec);
     t->bits = 8 * (double)counts.compressed;
     t->seconds = now() - o->bar.start;
@@ -431,12 +431,12 @@ static int run_score(const command *self, int argc, char **argv) {
          "only this many bytes of each file (0: all)"},
         {"context", 0, OPTION_SIZE, &o.context, 0, ANY, "BYTES",
          "remember fewer bytes: less memory"},
-        {"as", 0, OPTION_TEXT, &o.as, 0, 0, "EXT", AS_HELP},
+        {"type", 0, OPTION_TEXT, &o.file_type, 0, 0, "EXT", TYPE_HELP},
         {"logits", 0, OPTION_TEXT, &o.logits_path, 0, 0, "OUT",
          "write float32 [n, vocabulary], little-endian (one FILE only)"},
         {"force", 'f', OPTION_FLAG, &o.force, 0, 0, NULL, "overwrite OUT"},
         {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL,
-         "what compress comes to: the model mixed with contexts (-7)"},
+         "what compress comes to: model and context mixing (-7)"},
     };
     int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
     if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");
@@ -452,11 +452,11 @@ static int run_score(const command *self, int argc, char **argv) {
 
     open_model(&o.s, &o.shared);
     open_engine(&o.s, &o.shared, thread_count(&o.shared));
-    o.stream = new_stream(&o.s, o.context, o.as);
+    o.stream = new_stream(&o.s, o.context, o.file_type);
     o.input = allocate(PIECE);
     if (o.strided) {
         if (o.s.info.patch_bytes < 2) die("--strided", "this model's patches are single bytes");
-        o.second = new_stream(&o.s, o.context, o.as);
+        o.second = new_stream(&o.s, o.context, o.file_type);
         for (int i = 0; i < 2; i++) o.bits[i] = allocate(sizeof(float) * PIECE);
     }
     catch_interrupt();
@@ -705,61 +705,67 @@ static int run_info(const command *self, int argc, char **argv) {
 
 static const command commands[] = {
     {"generate", "[-m MODEL] [-p PROMPT | -f FILE] [-n BYTES] [options]",
-     "Writes the prompt, then bytes drawn from the model as they come. Models that can end a text stop there.\n"
-     "Uses up to 4 threads unless told.",
+     "Writes the prompt, then bytes sampled from the model as they come. Models that can end a text\n"
+     "stop there. Uses up to 4 threads unless told otherwise.",
      run_generate},
     {"score", "[-m MODEL] [options] FILE...",
      "Prints how many bits per byte the model needs for each file (- is standard input) and in total.\n"
      "Long files slide: a byte is predicted from between half and all of the model's context before it.\n"
-     "The paper's ways of inference: --window CONTEXT is basic; --window CONTEXT --strided, strided; without options,\n"
-     "sliding; --strided alone, both.\n"
-     "--mix: what compress comes to instead, container included; --window is then the size of a block.\n"
-     "Uses all cores unless told.",
+     "The paper's ways of inference: --window CONTEXT is basic; --window CONTEXT --strided, strided;\n"
+     "without options, sliding; --strided alone, both.\n"
+     "--mix: what compress comes to instead, headers included; --window is then the block size.\n"
+     "Uses all cores unless told otherwise.",
      run_score},
     {"compress",
      "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
-     "Writes FILE.mbz beside each FILE, which stays; standard input goes to standard output. The model itself is\n"
-     "needed to decompress. Smaller blocks (-B, or more of them: -S) can be decoded side by side, which is faster\n"
-     "and costs some ratio. Mode, times and owner are kept. Uses all cores unless told.\n"
-     "-1 to -4 leave the network out (contexts that learn from the file alone, with 1, 4, 16, 64 MB) and are fast;\n"
-     "-5 is the network alone; -6 to -8 mix both, with 4, 16, 64 MB of contexts; -9 is -8 in as few blocks as can be.\n"
-     "--verify takes as long again as decompressing does. --against runs what it finds of gzip, xz, zstd, brotli,\n"
-     "bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
-     "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped, and so are\n"
-     "FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something failed or was skipped, 2 wrong\n"
-     "usage, 130 interrupted. An output appears under its name when it is complete, else not at all.\n"
-     "--rm removes FILE only if it is still what was read and the output is on disk; not with hard links (without -f).",
+     "Writes FILE.mbz beside each FILE, which is kept; standard input goes to standard output. The\n"
+     "model itself is needed to decompress. Smaller blocks (-B, or more of them: -S) can be decoded\n"
+     "side by side, which is faster and costs some ratio. Mode, times and owner are kept. Uses all\n"
+     "cores unless told otherwise.\n"
+     "-1 to -4 use context mixing alone, which learns from the file itself, in 1, 4, 16, 64 MB, and\n"
+     "are fast; -5 uses the model alone; -6 to -8 mix both, with 4, 16, 64 MB; -9 is -8 in as few\n"
+     "blocks as possible.\n"
+     "--verify takes as long again as decompressing does. --against runs what it finds of gzip, xz,\n"
+     "zstd, brotli, bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
+     "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped,\n"
+     "and so are FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something failed\n"
+     "or was skipped, 2 wrong usage, 130 interrupted. An output appears under its name when it is\n"
+     "complete, else not at all.\n"
+     "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked files\n"
+     "only with -f.",
      run_compress},
     {"decompress",
      "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
-     "Writes FILE for each FILE.mbz, which stays; standard input goes to standard output. Concatenated .mbz files\n"
-     "give the concatenated originals. Without -m, the model that a file needs is looked for by its id: first the\n"
-     "one that is used without -m (see below), then the others beside it. Uses up to 8 threads unless told; all\n"
-     "streams together take at most a quarter of the machine's memory: there are fewer where they would take more.\n"
-     "Every byte that is written has been checked. A damaged file leaves no output; on standard output, everything\n"
-     "before the damage. If something else follows the compressed data the output is kept, FILE is not removed\n"
-     "(--rm), and the exit status is 1.\n"
-     "A file whose headers claim more than 1 MB + 1024 times its own size is refused before any work (what needs no\n"
-     "network counts a 128th), unless --limit says how much may come; 0: any amount.\n"
-     "--rm removes FILE only if it is still what was read and the output is on disk; not with hard links (without -f).\n"
+     "Writes FILE for each FILE.mbz, which is kept; standard input goes to standard output.\n"
+     "Concatenated .mbz files give the concatenated originals. Without -m, the model that a file needs\n"
+     "is looked for by its id: first the one that is used without -m (see below), then the others\n"
+     "beside it. Uses up to 8 threads unless told otherwise; all streams together take at most a\n"
+     "quarter of the machine's memory: there are fewer where they would take more.\n"
+     "Every byte is checked before it is written. A damaged file leaves no output; on standard output,\n"
+     "everything before the damage. If other data follows the compressed data, the output is kept,\n"
+     "FILE is not removed (--rm), and the exit status is 1.\n"
+     "A file whose headers claim more than 1 MB + 1024 times its own size is refused before any work\n"
+     "(what needs no model counts a 128th), unless --limit says how much is allowed; 0: any amount.\n"
+     "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked files\n"
+     "only with -f.\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
      run_decompress},
     {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE | -]...",
-     "Decompresses without writing anything. Exit status: 0 if every FILE is whole, 1 if not, 2 wrong usage, 130\n"
-     "interrupted. The model is found as by decompress.",
+     "Decompresses without writing anything. Exit status: 0 if every FILE is intact, 1 if not, 2 wrong\n"
+     "usage, 130 interrupted. The model is found as by decompress.",
      run_test},
     {"list", "[-m MODEL] [--json] [FILE | -]...",
-     "Tells what the headers of .mbz files say, without decoding anything (test does): sizes in bytes, original /\n"
-     "compressed, blocks by method (stored, constant: one byte repeated, coded by the network, by contexts that learn\n"
-     "from the file, by both mixed), the version of the format and of the numerics (p: primed, by --prime or --as),\n"
-     "the id of the model and its name if it is at hand.\n"
+     "Prints what the headers of .mbz files say, without decoding anything (test does): sizes in\n"
+     "bytes, original / compressed, blocks by method (stored; constant: one byte repeated; coded by the\n"
+     "model, by context mixing, by both mixed), the version of the format and of the numerics (d: made\n"
+     "with --dictionary or --type), the id of the model and its name if it is found.\n"
      "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.",
      run_list},
     {"info", "[-m MODEL] [--verify] [--json]",
      "Describes a model in the terms of the MEGABYTE paper.", run_info},
     {"bench", "[-m MODEL] [-T THREADS] [options]",
-     "Measures bytes per second, beside the peaks of this machine measured in the same run; with 1 thread and with\n"
-     "all cores unless told.",
+     "Measures bytes per second, beside the peaks of this machine measured in the same run; with 1\n"
+     "thread and with all cores unless told otherwise.",
      run_bench},
 };
 

@@ -45,7 +45,7 @@ typedef struct shared_options {
 
 #define ANY 0x1p64 /* as `high`: no limit but that of uint64_t */
 #define MAX_THREADS 256
-#define AS_HELP "the type of file that bGPT models are told: txt, wav, bmp ..."
+#define TYPE_HELP "the file type, for bGPT models: txt, wav, bmp ..."
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
 extern const char *program_name; /* argv[0], for finding the models */
@@ -106,8 +106,8 @@ uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores 
 int isa_exists(int isa); /* 1 if megabyte knows it by name */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
 megabyte_stream *new_stream(const session *s, uint64_t context,
-                            const char *as); /* 0: the model's; NULL; or dies */
-const char *fault_of_type(const session *s, const char *as,
+                            const char *file_type); /* 0: the model's; NULL; or dies */
+const char *fault_of_type(const session *s, const char *file_type,
                           megabyte_error *error); /* of --as; NULL if it will do */
 uint32_t count_cores(void); /* those this process may use, <= 256 */
 

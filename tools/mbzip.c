@@ -54,12 +54,12 @@
 typedef struct zipper {
     const command *self;
     shared_options shared;
-    int mode; /* MEGABYTE_COMPRESS or MEGABYTE_DECOMPRESS */
-    const char *output, *prime_file, *as;
-    uint64_t streams, block, limit, level;
+    megabyte_mode mode; /* compress or decompress */
+    const char *output, *dictionary_file, *file_type;
+    uint64_t streams, block_size, limit, level;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
     int writes; /* 0: test and --against only count */
-    bytes prime;
+    bytes dictionary;
     known_models known;
     int have_known; /* `known` was filled */
     session s;
@@ -86,7 +86,7 @@ typedef struct job {
     int to_stdout;
     uint64_t bytes_in, bytes_out;
     double seconds;
-    megabyte_codec_counts counts;
+    megabyte_statistics counts;
     int has_trailing_data;
 } job;
 
@@ -158,7 +158,7 @@ static int open_input(job *j, int follow, int any_kind) {
             return complain(j->name, "has its setuid, setgid or sticky bit set; skipped with --rm "
                                      "(not with -f)");
     }
-    if (z->mode == MEGABYTE_DECOMPRESS && isatty(j->in) && !z->force)
+    if (z->mode == MEGABYTE_MODE_DECOMPRESS && isatty(j->in) && !z->force)
         return complain(j->name, "is a terminal; compressed data is not read from one without -f");
     if (is_regular(j)) {
         off_t at = lseek(j->in, 0, SEEK_CUR);
@@ -172,13 +172,13 @@ static void close_input(const job *j) {
 }
 
 /* Reads just enough for the header: more may not come before we answer. */
-static int read_head(job *j, megabyte_container *header) {
+static int read_head(job *j, megabyte_file_header *header) {
     for (;;) {
         megabyte_error error;
-        megabyte_status status = megabyte_container_read(j->head, j->n_head, header, &error);
+        megabyte_status status = megabyte_file_header_read(j->head, j->n_head, header, &error);
         if (!status) return 1;
         ssize_t n = 0;
-        if (status == MEGABYTE_TRUNCATED && j->n_head < sizeof j->head)
+        if (status == MEGABYTE_ERROR_TRUNCATED && j->n_head < sizeof j->head)
             n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
         if (n < 0) return 0;
         if (n == 0)
@@ -230,11 +230,11 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
 
 /* What the headers of a .mbz file say. */
 typedef struct survey {
-    megabyte_container first; /* the first member's header */
-    uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHODS];
-    uint64_t predicted; /* of `original`, what the network must read byte by byte */
-    uint32_t block, halvings,
-        contexts; /* the largest, the fewest, the most: what a codec must be made for */
+    megabyte_file_header first; /* the first member's header */
+    uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHOD_COUNT];
+    uint64_t predicted; /* of `original`, what the model must read byte by byte */
+    /* what a codec must be made for: the largest, the smallest, the most */
+    uint32_t block_size, context_shift, mixing_memory;
     uint32_t format_version; /* the newest */
     int has_several_models;
 } survey;
@@ -242,18 +242,18 @@ typedef struct survey {
 static void count_block(survey *v, int method, uint64_t size) {
     v->blocks++;
     v->original += size;
-    if (method >= 0 && method < MEGABYTE_METHODS) v->by_method[method]++;
-    if (method == MEGABYTE_NETWORK || method == MEGABYTE_MIXED) v->predicted += size;
+    if (method >= 0 && method < MEGABYTE_METHOD_COUNT) v->by_method[method]++;
+    if (method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED) v->predicted += size;
 }
 
-static void count_member(survey *v, const megabyte_container *c) {
+static void count_member(survey *v, const megabyte_file_header *c) {
     if (!v->members++) {
         v->first = *c;
-        v->halvings = c->halvings;
+        v->context_shift = c->context_shift;
     }
-    if (c->block > v->block) v->block = c->block;
-    if (c->halvings < v->halvings) v->halvings = c->halvings;
-    if (c->contexts > v->contexts) v->contexts = c->contexts;
+    if (c->block_size > v->block_size) v->block_size = c->block_size;
+    if (c->context_shift < v->context_shift) v->context_shift = c->context_shift;
+    if (c->mixing_memory > v->mixing_memory) v->mixing_memory = c->mixing_memory;
     if (c->format_version > v->format_version) v->format_version = c->format_version;
     if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
 }
@@ -271,14 +271,14 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
     memset(error, 0, sizeof *error);
     if (j->size != MEGABYTE_SIZE_UNKNOWN) r.base = lseek(j->in, 0, SEEK_CUR);
     while (!status && v->blocks < max_blocks) {
-        megabyte_container c;
-        megabyte_block b = {.method = 0};
+        megabyte_file_header c;
+        megabyte_block_header b = {.method = 0};
         ssize_t n = look(&r, offset, &data);
-        if (n < 0) return error->status = MEGABYTE_IO;
+        if (n < 0) return error->status = MEGABYTE_ERROR_IO;
         if (n == 0 && v->members) break;
-        status = megabyte_container_read(data, (size_t)n, &c, error);
-        if (status == MEGABYTE_BAD_MAGIC && v->members)
-            error->status = status = MEGABYTE_TRAILING_DATA;
+        status = megabyte_file_header_read(data, (size_t)n, &c, error);
+        if (status == MEGABYTE_ERROR_BAD_MAGIC && v->members)
+            error->status = status = MEGABYTE_ERROR_TRAILING_DATA;
         if (status) break;
         count_member(v, &c);
         offset += c.header_bytes;
@@ -288,17 +288,17 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
         }
         while (!c.single && b.method >= 0 && v->blocks < max_blocks) {
             n = look(&r, offset, &data);
-            if (n < 0) return error->status = MEGABYTE_IO;
-            status = megabyte_block_read(data, (size_t)n, &c, &b, error);
+            if (n < 0) return error->status = MEGABYTE_ERROR_IO;
+            status = megabyte_block_header_read(data, (size_t)n, &c, &b, error);
             if (status) break;
             offset += (uint64_t)b.header_bytes + b.coded;
             if (b.method >= 0) count_block(v, b.method, b.size);
         }
         if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size)
-            status = MEGABYTE_TRUNCATED;
+            status = MEGABYTE_ERROR_TRUNCATED;
         if (!status && j->size == MEGABYTE_SIZE_UNKNOWN) { /* read what was jumped over */
-            if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_IO;
-            if (r.at + r.n < offset) status = MEGABYTE_TRUNCATED;
+            if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_ERROR_IO;
+            if (r.at + r.n < offset) status = MEGABYTE_ERROR_TRUNCATED;
         }
     }
     v->compressed = offset;
@@ -306,7 +306,7 @@ static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
         error->status = status;
         snprintf(error->text, sizeof error->text, "the compressed data ends too early");
     }
-    error->offset = status == MEGABYTE_TRUNCATED && offset > r.at + r.n ? r.at + r.n : offset;
+    error->offset = status == MEGABYTE_ERROR_TRUNCATED && offset > r.at + r.n ? r.at + r.n : offset;
     return status;
 }
 
@@ -326,7 +326,7 @@ static int choose_output(job *j) {
             return complain(z->output, "is no regular file, so nobody knows where the data goes: "
                                        "not together with --rm");
         path = copy_text(z->output);
-    } else if (z->mode == MEGABYTE_COMPRESS) {
+    } else if (z->mode == MEGABYTE_MODE_COMPRESS) {
         if (has_suffix(j->path) && !z->force)
             return skip(z, j->name, "already has the suffix " SUFFIX "; skipped (not with -f)");
         path = allocate(strlen(j->path) + sizeof SUFFIX);
@@ -345,7 +345,7 @@ static int choose_output(job *j) {
     free(path);
     if (j->to.file < 0) return 1;
     const char *name = j->to.path ? j->to.path : "standard output";
-    if (z->mode == MEGABYTE_COMPRESS && isatty(j->to.file) && !z->force)
+    if (z->mode == MEGABYTE_MODE_COMPRESS && isatty(j->to.file) && !z->force)
         return complain(name, "is a terminal; compressed data is not written to one without -f");
     return 1;
 }
@@ -418,7 +418,7 @@ static void print_id(FILE *out, const uint8_t *id, size_t n) {
 
 /* Opens the model that a file was compressed with. If there is none, the one at hand: the library
  * then refuses the file with a text that names both. */
-static int use_model_of(zipper *z, const job *j, const megabyte_container *header) {
+static int use_model_of(zipper *z, const job *j, const megabyte_file_header *header) {
     const size_t n = sizeof header->model_id;
     if (z->is_open && (z->shared.model || !memcmp(z->s.info.id, header->model_id, n))) return 1;
     if (z->shared.model) return open_with(z, &z->shared), 1;
@@ -445,7 +445,7 @@ static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blo
     if (blocks < o->streams) o->streams = blocks ? (uint32_t)blocks : 1;
     while (o->streams > 1) {
         megabyte_status status = megabyte_codec_size(z->s.model, z->mode, o, &size);
-        if (status ? status != MEGABYTE_OUT_OF_MEMORY : size <= z->s.memory / 4) break;
+        if (status ? status != MEGABYTE_ERROR_OUT_OF_MEMORY : size <= z->s.memory / 4) break;
         o->streams--;
     }
 }
@@ -459,9 +459,9 @@ static int on_progress(void *context, uint64_t done) {
 static megabyte_codec_options common_options(job *j) {
     zipper *z = j->z;
     return (megabyte_codec_options){.engine = z->s.engine,
-                                    .prime = z->prime.data,
-                                    .n_prime = z->prime.n,
-                                    .as = z->as,
+                                    .dictionary = z->dictionary.data,
+                                    .dictionary_size = z->dictionary.n,
+                                    .file_type = z->file_type,
                                     .progress = on_progress,
                                     .progress_context = j};
 }
@@ -471,14 +471,14 @@ static megabyte_codec_options options_for_compressing(job *j) {
     const zipper *z = j->z;
     megabyte_codec_options o = common_options(j);
     o.streams = (uint32_t)z->streams;
-    o.block = (uint32_t)z->block;
+    o.block_size = (uint32_t)z->block_size;
     o.level = (int)z->level;
     o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
     o.verify = z->verify;
     j->expected = o.size;
     if (o.verify) {
-        o.block = megabyte_codec_block(&o);
-        fit_streams(z, &o, o.size ? (o.size - 1) / o.block + 1 : UINT64_MAX);
+        o.block_size = megabyte_codec_block_size(&o);
+        fit_streams(z, &o, o.size ? (o.size - 1) / o.block_size + 1 : UINT64_MAX);
     }
     return o;
 }
@@ -486,7 +486,7 @@ static megabyte_codec_options options_for_compressing(job *j) {
 /* Bytes per second of one stream, by a short trial: what decompressing a block takes, or less when
  * several are decoded side by side. 0 if it cannot be told. */
 static double measure_rate(const zipper *z) {
-    const megabyte_stream_options options = {.engine = z->s.engine, .as = z->as};
+    const megabyte_stream_options options = {.engine = z->s.engine, .file_type = z->file_type};
     const int trial = 48;
     megabyte_stream *stream;
     if (megabyte_stream_create(&stream, z->s.model, &options, NULL, NULL)) return 0;
@@ -518,18 +518,20 @@ static void describe_claim(job *j, const survey *v) {
 
 /* Room for everything that the headers announce (of a pipe: the first one, and what others have by
  * default). */
-static megabyte_codec_options options_for_decompressing(job *j, const megabyte_container *header) {
+static megabyte_codec_options options_for_decompressing(job *j,
+                                                        const megabyte_file_header *header) {
     const zipper *z = j->z;
     megabyte_codec_options o = common_options(j);
     uint64_t blocks = header->single ? 1 : UINT64_MAX;
-    o.block = header->block;
-    o.halvings = header->halvings;
-    o.contexts = header->contexts;
+    o.block_size = header->block_size;
+    o.context_shift = header->context_shift;
+    o.mixing_memory = header->mixing_memory;
     if (z->limit == UNLIKELY_ONLY) o.max_ratio = LIKELY_RATIO;
     else o.limit = z->limit;
     if (header->size != MEGABYTE_SIZE_UNKNOWN) {
         j->expected = header->size;
-        if (header->block) blocks = header->size ? (header->size - 1) / header->block + 1 : 1;
+        if (header->block_size)
+            blocks = header->size ? (header->size - 1) / header->block_size + 1 : 1;
     }
     if (j->size != MEGABYTE_SIZE_UNKNOWN) {
         survey v;
@@ -539,17 +541,19 @@ static megabyte_codec_options options_for_decompressing(job *j, const megabyte_c
             megabyte_status status = survey_file(j, 100000, &v, &error);
             lseek(j->in, read_already, SEEK_CUR);
             blocks = v.blocks;
-            if (v.block > o.block) o.block = v.block;
-            if (v.members && v.halvings < o.halvings) o.halvings = v.halvings;
-            if (v.contexts > o.contexts) o.contexts = v.contexts;
+            if (v.block_size > o.block_size) o.block_size = v.block_size;
+            if (v.members && v.context_shift < o.context_shift) o.context_shift = v.context_shift;
+            if (v.mixing_memory > o.mixing_memory) o.mixing_memory = v.mixing_memory;
             if (!status && v.compressed == j->size) j->expected = v.original;
             if (v.original > SMALL_CLAIM) describe_claim(j, &v);
         }
     }
-    if (o.block < MEGABYTE_BLOCK_DEFAULT) o.block = MEGABYTE_BLOCK_DEFAULT;
-    if (header->primed) o.contexts = header->contexts ? header->contexts : MEGABYTE_NO_CONTEXTS;
-    else if (j->size == MEGABYTE_SIZE_UNKNOWN && o.contexts < 16) o.contexts = 16;
-    else if (!o.contexts) o.contexts = MEGABYTE_NO_CONTEXTS;
+    if (o.block_size < MEGABYTE_BLOCK_DEFAULT) o.block_size = MEGABYTE_BLOCK_DEFAULT;
+    if (header->has_dictionary)
+        o.mixing_memory = header->mixing_memory ? header->mixing_memory
+                                                : MEGABYTE_NO_CONTEXT_MIXING;
+    else if (j->size == MEGABYTE_SIZE_UNKNOWN && o.mixing_memory < 16) o.mixing_memory = 16;
+    else if (!o.mixing_memory) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
     fit_streams(z, &o, blocks);
     return o;
 }
@@ -558,19 +562,19 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
     megabyte_error error;
     char why[256];
-    const char *fault = fault_of_type(&z->s, z->as, &error);
+    const char *fault = fault_of_type(&z->s, z->file_type, &error);
     if (fault) {
-        snprintf(why, sizeof why, "--as: %s", fault);
+        snprintf(why, sizeof why, "--type: %s", fault);
         return complain(j->name, why);
     }
     megabyte_codec_free(z->codec);
     z->codec = NULL;
     size_t size;
     if (!megabyte_codec_size(z->s.model, z->mode, o, &size) &&
-        !memory_suffices(&z->s, z->mode == MEGABYTE_COMPRESS ? "compressing" : "decompressing",
+        !memory_suffices(&z->s, z->mode == MEGABYTE_MODE_COMPRESS ? "compressing" : "decompressing",
                          size, why))
         return complain(j->name, why);
-    z->size_was_told = z->mode == MEGABYTE_COMPRESS && o->size != 0;
+    z->size_was_told = z->mode == MEGABYTE_MODE_COMPRESS && o->size != 0;
     megabyte_status status = megabyte_codec_create(&z->codec, z->s.model, z->mode, o, NULL, &error);
     if (!status) return 1;
     z->codec = NULL;
@@ -583,13 +587,14 @@ static int codec_failed(job *j, megabyte_status status) {
     const char *text = error->text[0] ? error->text : megabyte_status_string(status);
     char why[512];
     end_progress(&j->z->bar);
-    if (status == MEGABYTE_CANCELLED && stop_requested()) return 0;
-    if (status == MEGABYTE_TRAILING_DATA) j->has_trailing_data = 1;
-    if (status == MEGABYTE_INVALID_ARGUMENT && j->z->size_was_told)
+    if (status == MEGABYTE_ERROR_CANCELLED && stop_requested()) return 0;
+    if (status == MEGABYTE_ERROR_TRAILING_DATA) j->has_trailing_data = 1;
+    if (status == MEGABYTE_ERROR_INVALID_ARGUMENT && j->z->size_was_told)
         return complain(j->name, "changed while it was read");
-    int n = snprintf(why, sizeof why, "%s%s", text,
-                     status == MEGABYTE_WRONG_PRIME ? " (options --prime and --as)" : "");
-    if (status == MEGABYTE_LIMIT && n > 0)
+    int n = snprintf(
+        why, sizeof why, "%s%s", text,
+        status == MEGABYTE_ERROR_WRONG_DICTIONARY ? " (options --dictionary and --type)" : "");
+    if (status == MEGABYTE_ERROR_LIMIT && n > 0)
         snprintf(why + n, sizeof why - (size_t)n, "%s%s; --limit SIZE allows more, 0 anything",
                  *j->claim ? ": " : "", j->claim);
     return complain(j->name, why);
@@ -597,21 +602,21 @@ static int codec_failed(job *j, megabyte_status status) {
 
 /* Hands on everything that the codec has to give. */
 static int pull_all(job *j) {
-    for (size_t given;;) {
-        megabyte_status status = megabyte_codec_pull(j->z->codec, j->z->result, PIECE, &given);
+    for (size_t produced;;) {
+        megabyte_status status = megabyte_codec_pull(j->z->codec, j->z->result, PIECE, &produced);
         if (status) return codec_failed(j, status);
-        if (!given) return !stop_requested();
-        if (!write_out(j, j->z->result, given)) return 0;
+        if (!produced) return !stop_requested();
+        if (!write_out(j, j->z->result, produced)) return 0;
     }
 }
 
 static int push_all(job *j, const uint8_t *data, size_t n) {
-    for (size_t taken, idle = 0; n; data += taken, n -= taken) {
-        megabyte_status status = megabyte_codec_push(j->z->codec, data, n, &taken);
+    for (size_t consumed, idle = 0; n; data += consumed, n -= consumed) {
+        megabyte_status status = megabyte_codec_push(j->z->codec, data, n, &consumed);
         if (status) return codec_failed(j, status);
-        idle = taken ? 0 : idle + 1;
+        idle = consumed ? 0 : idle + 1;
         if (idle > 1) return complain(j->name, "the codec takes no more (this is a bug)");
-        if (taken < n && !pull_all(j)) return 0;
+        if (consumed < n && !pull_all(j)) return 0;
     }
     return 1;
 }
@@ -622,7 +627,7 @@ static int transfer(job *j) {
     if (!push_all(j, j->head, j->n_head)) return 0;
     j->bytes_in = j->n_head;
     for (;;) {
-        if (z->mode == MEGABYTE_DECOMPRESS && !input_waits(j->in)) {
+        if (z->mode == MEGABYTE_MODE_DECOMPRESS && !input_waits(j->in)) {
             megabyte_codec_flush(z->codec);
             if (!pull_all(j)) return 0;
         }
@@ -639,23 +644,23 @@ static int transfer(job *j) {
 /* ==================================================================================== 5 reports */
 
 static uint64_t original_size(const job *j) {
-    return j->z->mode == MEGABYTE_COMPRESS ? j->bytes_in : j->bytes_out;
+    return j->z->mode == MEGABYTE_MODE_COMPRESS ? j->bytes_in : j->bytes_out;
 }
 
 static uint64_t compressed_size(const job *j) {
-    return j->z->mode == MEGABYTE_COMPRESS ? j->bytes_out : j->bytes_in;
+    return j->z->mode == MEGABYTE_MODE_COMPRESS ? j->bytes_out : j->bytes_in;
 }
 
 static double quotient(double a, double b) { return b > 0 ? a / b : (double)NAN; }
 
 static double or_zero(double value) { return isfinite(value) ? value : 0; }
 
-static const char *const methods[MEGABYTE_METHODS] = {"stored", "constant", "network", "contexts",
-                                                      "mixed"};
+static const char *const methods[MEGABYTE_METHOD_COUNT] = {"stored", "constant", "model",
+                                                           "context-mixing", "mixed"};
 
-static void json_blocks(const uint64_t by_method[MEGABYTE_METHODS]) {
+static void json_blocks(const uint64_t by_method[MEGABYTE_METHOD_COUNT]) {
     printf(", \"blocks\": {");
-    for (int i = 0; i < MEGABYTE_METHODS; i++)
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++)
         printf("%s\"%s\": %llu", i ? ", " : "", methods[i], (unsigned long long)by_method[i]);
     putchar('}');
 }
@@ -671,16 +676,15 @@ static void print_report(const job *j) {
             or_zero(quotient(8 * compressed, original)), j->seconds,
             or_zero(quotient(1e-3 * original, j->seconds)));
     fprintf(stderr, "    blocks:");
-    for (int i = MEGABYTE_METHODS, n = 0; i-- > 0;)
+    for (int i = MEGABYTE_METHOD_COUNT, n = 0; i-- > 0;)
         if (blocks[i])
             fprintf(stderr, "%s %llu %s", n++ ? "," : "", (unsigned long long)blocks[i],
                     methods[i]);
-    if (j->z->mode == MEGABYTE_COMPRESS && j->counts.coded_bits)
+    if (j->z->mode == MEGABYTE_MODE_COMPRESS && j->counts.coded_bits)
         fprintf(stderr, "; coded in %llu bytes, ideally %.1f (%+.4f%%)",
                 (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
                 100 * ((double)j->counts.coded_bits / j->counts.ideal_bits - 1));
-    if (j->counts.network_bits > 0)
-        fprintf(stderr, "; network alone %.1f", j->counts.network_bits / 8);
+    if (j->counts.model_bits > 0) fprintf(stderr, "; model alone %.1f", j->counts.model_bits / 8);
     fputc('\n', stderr);
 }
 
@@ -696,10 +700,10 @@ static void print_report_json(const job *j, const char *output) {
     json_field("ratio", quotient(original, compressed));
     json_field("bits_per_byte", quotient(8 * compressed, original));
     json_blocks(j->counts.blocks);
-    if (j->z->mode == MEGABYTE_COMPRESS) {
+    if (j->z->mode == MEGABYTE_MODE_COMPRESS) {
         json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
         json_field("ideal_bytes", j->counts.ideal_bits / 8);
-        json_field("network_bytes", j->counts.network_bits / 8);
+        json_field("model_bytes", j->counts.model_bits / 8);
     }
     json_field("seconds", j->seconds);
     json_field("bytes_per_second", quotient(original, j->seconds));
@@ -709,10 +713,10 @@ static void add_up(job *total, const job *j) {
     total->bytes_in += j->bytes_in;
     total->bytes_out += j->bytes_out;
     total->seconds += j->seconds;
-    for (int i = 0; i < MEGABYTE_METHODS; i++) total->counts.blocks[i] += j->counts.blocks[i];
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) total->counts.blocks[i] += j->counts.blocks[i];
     total->counts.coded_bits += j->counts.coded_bits;
     total->counts.ideal_bits += j->counts.ideal_bits;
-    total->counts.network_bits += j->counts.network_bits;
+    total->counts.model_bits += j->counts.model_bits;
 }
 
 /* ================================================================= 6 compress, decompress, test */
@@ -726,7 +730,7 @@ static int run_job(job *j, const megabyte_codec_options *o) {
     int good = transfer(j);
     j->seconds = now() - z->bar.start;
     end_progress(&z->bar);
-    megabyte_codec_count(z->codec, &j->counts);
+    megabyte_codec_statistics(z->codec, &j->counts);
     return good;
 }
 
@@ -734,7 +738,7 @@ static int process(job *j) {
     zipper *z = j->z;
     int elsewhere = !z->writes || z->to_stdout || z->output;
     int good = open_input(j, z->force || elsewhere, elsewhere);
-    if (good && z->mode == MEGABYTE_COMPRESS) {
+    if (good && z->mode == MEGABYTE_MODE_COMPRESS) {
         good = choose_output(j);
         if (good && !z->is_open) open_with(z, &z->shared);
         if (good) {
@@ -742,7 +746,7 @@ static int process(job *j) {
             good = run_job(j, &o);
         }
     } else if (good) {
-        megabyte_container header;
+        megabyte_file_header header;
         good = choose_output(j) && read_head(j, &header) && use_model_of(z, j, &header);
         if (good) {
             megabyte_codec_options o = options_for_decompressing(j, &header);
@@ -805,7 +809,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     zipper z = {.self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY};
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
-    z.mode = who == COMPRESSES ? MEGABYTE_COMPRESS : MEGABYTE_DECOMPRESS;
+    z.mode = who == COMPRESSES ? MEGABYTE_MODE_COMPRESS : MEGABYTE_MODE_DECOMPRESS;
     z.shared.threads = who != COMPRESSES && cores > 8
                            ? 8
                            : cores; /* a byte of each stream is too little for more */
@@ -834,7 +838,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {TESTS, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"}},
         {COMPRESSES,
          {"level", '1', OPTION_LEVEL, &z.level, 1, 9, "LEVEL",
-          "1-4 (fast): contexts alone, 1 4 16 64 MB; 5: the network; 6-9: both (7)"}},
+          "1-4 (fast): context mixing, 1 4 16 64 MB; 5: the model; 6-9: both (7)"}},
         {COMPRESSES,
          {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
           "cut each file into at least so many blocks (default: by size)"}},
@@ -842,7 +846,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
          {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
           "decode so many blocks side by side (16), if memory allows"}},
         {COMPRESSES,
-         {"block", 'B', OPTION_SIZE, &z.block, 1, MEGABYTE_BLOCK_MAX, "SIZE",
+         {"block", 'B', OPTION_SIZE, &z.block_size, 1, MEGABYTE_BLOCK_MAX, "SIZE",
           "bytes per block (default: by -S and size), up to 64M"}},
         {COMPRESSES,
          {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL,
@@ -851,12 +855,13 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
          {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
           "refuse a file that claims more (0: none; default: see above)"}},
         {all,
-         {"prime", 0, OPTION_TEXT, &z.prime_file, 0, 0, "FILE",
+         {"dictionary", 0, OPTION_TEXT, &z.dictionary_file, 0, 0, "FILE",
           who == COMPRESSES ? "make the model read FILE before each block; decoding needs it"
-                            : "the FILE given to compress --prime"}},
-        {COMPRESSES, {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", AS_HELP "; decoding needs it"}},
+                            : "the FILE given to compress --dictionary"}},
+        {COMPRESSES,
+         {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", TYPE_HELP "; decoding needs it"}},
         {DECOMPRESSES | TESTS,
-         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "EXT", "the EXT given to compress --as"}},
+         {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", "the EXT given to compress --type"}},
         {COMPRESSES,
          {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
           "write no files: print a table of sizes beside other compressors"}},
@@ -892,14 +897,14 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (z.against && !n) usage_error(self, "FILE", "none given");
     if (z.remove_input) z.verify = 1;
 
-    if (z.prime_file) read_file(z.prime_file, &z.prime);
+    if (z.dictionary_file) read_file(z.dictionary_file, &z.dictionary);
     z.input = allocate(PIECE);
     z.result = allocate(PIECE);
     catch_interrupt();
     int status = z.against ? compare_all(&z, argv, n) : process_all(&z, argv, n);
     close_model(&z);
     free_known_models(&z.known);
-    free(z.prime.data);
+    free(z.dictionary.data);
     free(z.input);
     free(z.result);
     return status;
@@ -919,13 +924,14 @@ int run_test(const command *self, int argc, char **argv) {
 
 /* ======================================================================================= 7 list */
 
+#define METHOD_WIDTH(i) (strlen(methods[i]) > 8 ? (int)strlen(methods[i]) : 8)
 static void print_line(const survey *v, const char *version, const char *model, const char *name) {
     printf("%12llu  %12llu  %7.3f  %9.5f ", (unsigned long long)v->original,
            (unsigned long long)v->compressed,
            or_zero(quotient((double)v->original, (double)v->compressed)),
            or_zero(quotient(8 * (double)v->compressed, (double)v->original)));
-    for (int i = 0; i < MEGABYTE_METHODS; i++)
-        printf(" %8llu", (unsigned long long)v->by_method[i]);
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++)
+        printf(" %*llu", METHOD_WIDTH(i), (unsigned long long)v->by_method[i]);
     printf("  %7s  %-23s  ", version, model);
     print_harmless(stdout, name);
     putchar('\n');
@@ -961,7 +967,7 @@ static void list_as_text(zipper *z, const survey *v, const char *name) {
         snprintf(model + n, sizeof model - (size_t)n, " %.*s", (int)name_length(known->path),
                  base_name(known->path));
     snprintf(version, sizeof version, "%u.%u%s", v->format_version, v->first.numerics_version,
-             v->first.primed ? "p" : "");
+             v->first.has_dictionary ? "d" : "");
     print_line(v, version, model, name);
 }
 
@@ -971,12 +977,12 @@ static void list_as_json(zipper *z, const survey *v, const char *name) {
     json_text(stdout, name, strlen(name));
     printf(", ");
     print_line_json(v);
-    json_field("block_bytes", v->block);
-    json_field("halvings", v->halvings);
+    json_field("block_bytes", v->block_size);
+    json_field("context_shift", v->context_shift);
     json_field("format_version", v->format_version);
     json_field("numerics_version", v->first.numerics_version);
-    printf(", \"primed\": %s, \"several_models\": %s, \"model_id\": \"",
-           v->first.primed ? "true" : "false", v->has_several_models ? "true" : "false");
+    printf(", \"dictionary\": %s, \"several_models\": %s, \"model_id\": \"",
+           v->first.has_dictionary ? "true" : "false", v->has_several_models ? "true" : "false");
     print_id(stdout, v->first.model_id, sizeof v->first.model_id);
     printf("\", \"model\": ");
     if (known) json_text(stdout, base_name(known->path), name_length(known->path));
@@ -993,14 +999,14 @@ static int list_file(zipper *z, char *path, survey *total, int n_printed, int *i
     if (!open_input(&j, 1, 1)) return 0;
     megabyte_status status = survey_file(&j, UINT64_MAX, &v, &error);
     close_input(&j);
-    if (status && status != MEGABYTE_IO) {
+    if (status && status != MEGABYTE_ERROR_IO) {
         char why[256];
-        int is_told = error.text[0] && status != MEGABYTE_TRAILING_DATA;
+        int is_told = error.text[0] && status != MEGABYTE_ERROR_TRAILING_DATA;
         const char *text = is_told ? error.text : megabyte_status_string(status);
         snprintf(why, sizeof why, "%.190s (at byte %llu)", text, (unsigned long long)error.offset);
         complain(j.name, why);
     }
-    if (status && status != MEGABYTE_TRAILING_DATA) return 0;
+    if (status && status != MEGABYTE_ERROR_TRAILING_DATA) return 0;
     if (n_printed && z->shared.json) printf(", ");
     if (z->shared.json) list_as_json(z, &v, path);
     else list_as_text(z, &v, path);
@@ -1009,12 +1015,12 @@ static int list_file(zipper *z, char *path, survey *total, int n_printed, int *i
     total->original += v.original;
     total->compressed += v.compressed;
     total->members += v.members;
-    for (int i = 0; i < MEGABYTE_METHODS; i++) total->by_method[i] += v.by_method[i];
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) total->by_method[i] += v.by_method[i];
     return !status;
 }
 
 int run_list(const command *self, int argc, char **argv) {
-    zipper z = {.self = self, .mode = MEGABYTE_DECOMPRESS};
+    zipper z = {.self = self, .mode = MEGABYTE_MODE_DECOMPRESS};
     const option own[] = {
         {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"},
         {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "not a word about skipped files"},
@@ -1029,10 +1035,9 @@ int run_list(const command *self, int argc, char **argv) {
     survey total = {.original = 0};
     catch_interrupt();
     if (z.shared.json) printf("{\"files\": [");
-    else
-        printf("%12s  %12s  %7s  %9s  %8s %8s %8s %8s %8s  %7s  %-23s  %s\n", "original",
-               "compressed", "ratio", "bits/byte", methods[0], methods[1], methods[2], methods[3],
-               methods[4], "version", "model", "name");
+    else printf("%12s  %12s  %7s  %9s ", "original", "compressed", "ratio", "bits/byte");
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) printf(" %*s", METHOD_WIDTH(i), methods[i]);
+    printf("  %7s  %-23s  %s\n", "version", "model", "name");
     for (int i = 0; i < n && !stop_requested(); i++) {
         int is_listed;
         if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
@@ -1197,9 +1202,9 @@ static void print_head(const comparison *c) {
            (unsigned long long)z->s.info.file_bytes);
     if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
     if (z->level) printf(", -%llu", (unsigned long long)z->level);
-    if (z->block) printf(", -B %llu", (unsigned long long)z->block);
-    if (z->prime_file) printf(", --prime %s", base_name(z->prime_file));
-    if (z->as) printf(", --as %s", z->as);
+    if (z->block_size) printf(", -B %llu", (unsigned long long)z->block_size);
+    if (z->dictionary_file) printf(", --dictionary %s", base_name(z->dictionary_file));
+    if (z->file_type) printf(", --type %s", z->file_type);
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         if (!c->program[i])
             printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);

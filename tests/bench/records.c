@@ -50,8 +50,8 @@ int main(int argc, char **argv) {
     if (megabyte_model_open(&model, argv[1], NULL, &error)) fail(argv[1], error.text);
     for (int i = 0; i < 3; i++) {
         megabyte_codec_options o = {.level = i < 2 ? 5 : 7};
-        if (i > 0) o.prime = bytes, o.n_prime = SAMPLE;
-        if (megabyte_codec_create(&codec[i], model, MEGABYTE_MESSAGES, &o, NULL, &error))
+        if (i > 0) o.dictionary = bytes, o.dictionary_size = SAMPLE;
+        if (megabyte_codec_create(&codec[i], model, MEGABYTE_MODE_MESSAGES, &o, NULL, &error))
             fail("codec", error.text);
     }
     size_t total = 0, coded[3] = {0}, records = 0;
