@@ -1034,10 +1034,13 @@ int run_list(const command *self, int argc, char **argv) {
     }
     survey total = {.original = 0};
     catch_interrupt();
-    if (z.shared.json) printf("{\"files\": [");
-    else printf("%12s  %12s  %7s  %9s ", "original", "compressed", "ratio", "bits/byte");
-    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) printf(" %*s", METHOD_WIDTH(i), methods[i]);
-    printf("  %7s  %-23s  %s\n", "version", "model", "name");
+    if (z.shared.json) {
+        printf("{\"files\": [");
+    } else {
+        printf("%12s  %12s  %7s  %9s ", "original", "compressed", "ratio", "bits/byte");
+        for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) printf(" %*s", METHOD_WIDTH(i), methods[i]);
+        printf("  %7s  %-23s  %s\n", "version", "model", "name");
+    }
     for (int i = 0; i < n && !stop_requested(); i++) {
         int is_listed;
         if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
