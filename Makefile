@@ -16,7 +16,7 @@ MODELS = $(wildcard models/*.mb)
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert tests/bin/test_long \
 	tests/bin/test_gaps
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
-TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h tools/mbconvert.c
+TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) tools/families.c $(HEADERS)
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh # and cli_*.sh, after all
 
 .PHONY: all lib demo test bench format install clean help
@@ -32,12 +32,16 @@ megabyte.o: megabyte.c megabyte.h
 libmegabyte.a: megabyte.o
 	$(AR) rcs $@ megabyte.o
 
-MBRUN = tools/mbrun.c tools/mbzip.c tools/mbbench.c tools/mbcommon.c tools/output.c
-tools/mbrun: $(MBRUN) tools/mbrun.h tools/output.h tools/mbpeak.h megabyte.o
+HEADERS = megabyte.h $(wildcard tools/*.h)
+SHARED = tools/common.c tools/options.c tools/output.c
+MBRUN = tools/mbrun.c tools/mbzip.c tools/mbbench.c tools/mbcommon.c $(SHARED)
+tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 
-tools/mbconvert: tools/mbconvert.c megabyte.c megabyte.h # includes megabyte.c
-	$(COMPILE) tools/mbconvert.c -o $@ $(LINK)
+MBCONVERT = tools/mbconvert.c tools/json.c tools/safetensors.c tools/pytorch.c tools/config.c \
+	tools/names.c $(SHARED)
+tools/mbconvert: $(MBCONVERT) tools/families.c $(HEADERS) megabyte.c # includes megabyte.c
+	$(COMPILE) $(MBCONVERT) -o $@ $(LINK)
 
 # ------------------------------------------------------------------------------------------------ using
 demo: tools/mbrun ## write 400 bytes with the shipped model

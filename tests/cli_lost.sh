@@ -134,7 +134,7 @@ group "score --logits"
 
 cp "$data/small-bgpt.json" config.json
 run 1 "$convert" "$data/small-bgpt.safetensors" -q -f -o config.json --config config.json
-says 'is the configuration itself'
+says 'is the input'
 cmp config.json "$data/small-bgpt.json" || fail "mbconvert overwrites its configuration"
 cp "$data/small-bgpt.safetensors" checkpoint.safetensors
 run 1 "$convert" checkpoint.safetensors -q -f -o checkpoint.safetensors --config config.json

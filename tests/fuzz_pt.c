@@ -9,7 +9,7 @@
  * some in tests/tmp):
  *
  *     fuzz_pt FILE.pt CONFIG.json COUNT SEED */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -67,8 +67,9 @@ static _Noreturn void fuzz_exit(int status) { longjmp(refused, status + 1); }
 #define fclose fuzz_close
 #define exit fuzz_exit
 #define fprintf(...) ((void)0) /* messages */
-#define main mbconvert_main
-#include "../tools/mbconvert.c"
+#define fputc(...) ((void)0)
+#define fwrite(...) ((void)0)
+#include "mbconvert.h"
 #undef calloc
 #undef realloc
 #undef free
@@ -76,7 +77,8 @@ static _Noreturn void fuzz_exit(int status) { longjmp(refused, status + 1); }
 #undef fclose
 #undef exit
 #undef fprintf
-#undef main
+#undef fputc
+#undef fwrite
 
 #define MUST(condition)                                   \
     do {                                                  \
@@ -100,8 +102,7 @@ static status read_tensor_rows(void *context, struct tensor *t) {
 /* Returns 1 if the checkpoint became a model, 0 if it was refused later than by its archive, -1
  * else. */
 static int convert(const uint8_t *data, size_t size, const char *config) {
-    static struct options o;
-    static struct conversion c;
+        static struct conversion c;
     volatile int result = -1;
     const struct options usual = {.in = "input",
                                   .out = "nowhere",
@@ -110,15 +111,15 @@ static int convert(const uint8_t *data, size_t size, const char *config) {
                                   .dim_head = ABSENT,
                                   .positions = ABSENT,
                                   .pad_id = ABSENT};
-    o = usual;
+    options = usual;
     memset(&c, 0, sizeof c);
-    c.options = &o;
+    c.options = &options;
     quiet = 1;
     input = data;
     input_size = size;
     asked = 0;
     if (size && !setjmp(refused)) {
-        open_checkpoint(&c.in, o.in);
+        open_checkpoint(&c.in, options.in);
         MUST(asked <= 100 * size + (1u << 20)); /* before anything is known of the model */
         for (u64 i = 0; i < c.in.count; i++) load(&c.in, &c.in.tensors[i]);
         result = 0;

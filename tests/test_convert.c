@@ -2,9 +2,7 @@
  * conversion runs in a child process, so that exit statuses and crashes are seen; memory asked for
  * is bounded by the input's size. */
 #define MEGABYTE_API static __attribute__((unused))
-#if !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
-#define _POSIX_C_SOURCE 200809L
-#endif
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,9 +18,7 @@ static size_t charged(size_t count, size_t size) {
 #define malloc(size) malloc(charged(1, size))
 #define calloc(count, size) calloc(count, charged(count, size))
 #define realloc(memory, size) realloc(memory, charged(1, size))
-#define main mbconvert_main
-#include "../tools/mbconvert.c"
-#undef main
+#include "mbconvert.h"
 #undef malloc
 #undef calloc
 #undef realloc

@@ -108,9 +108,9 @@ static void measure_limit(burst run, const void *memory, size_t size, uint32_t t
     t.rounds = calibrate(&t);
     double wanted = seconds / SAMPLE_SECONDS;
     t.n_samples = wanted > MAX_SAMPLES ? MAX_SAMPLES : wanted < 10 ? 10 : (size_t)wanted;
-    t.times = allocate(threads * t.n_samples * 2 * sizeof *t.times);
+    t.times = allocate(threads * t.n_samples * 2 * sizeof *t.times, 1);
     atomic_init(&t.arrived, 0);
-    member *members = allocate(threads * sizeof *members);
+    member *members = allocate(threads * sizeof *members, 1);
     for (uint32_t i = 0; i < threads; i++) {
         members[i] = (member){.of = &t, .index = i};
         if (i && pthread_create(&members[i].thread, NULL, run_member, &members[i]))
@@ -218,7 +218,7 @@ static const char paragraph[] =
     "Nobody looked up. Far out, beyond the 2 white buoys, a sail stood as if it had been painted there in 1891.\n\n";
 
 static void check(megabyte_status status) {
-    if (status) die("bench", megabyte_status_string(status));
+    if (status) die("bench", "%s", megabyte_status_string(status));
 }
 
 /* The paragraph again and again; then, if the model codes bytes, what it writes itself, which is as
@@ -315,7 +315,7 @@ static void open_codec(bench *b, size_t i) {
         o.context_shift++;
     check(megabyte_codec_create(&b->codec[i], b->s.model, MEGABYTE_MODE_COMPRESS, &o, NULL, NULL));
     if (w->kind == COMPRESS) return;
-    b->code[i] = allocate(2 * TEXT_BYTES);
+    b->code[i] = allocate(2 * TEXT_BYTES, 1);
     b->n_code[i] = run_codec(b->codec[i], b->text, (size_t)w->bytes * w->streams, b->code[i]);
     megabyte_codec_free(b->codec[i]);
     megabyte_file_header header;
@@ -576,7 +576,7 @@ static double time_opening(const char *path) {
 
 int run_bench(const command *self, int argc, char **argv) {
     enum { ONE_AND_ALL = MAX_THREADS + 1 };
-    bench *b = allocate(sizeof *b);
+    bench *b = allocate(sizeof *b, 1);
     memset(b, 0, sizeof *b);
     b->seconds = 1;
     b->shared.threads = ONE_AND_ALL;

@@ -2,10 +2,9 @@
  * SPDX-License-Identifier: MIT
  *
  * CONTENTS
- *    1 errors and memory   die, usage_error, output that fails, files, time, Ctrl-C, the bar
- *    2 options             one table-driven parser for all subcommands; it also prints their help
- *    3 the model in use    finding the files, opening them, the engine
- *    4 JSON */
+ *    1 output and files    output that fails, files, time, the progress bar
+ *    2 the model in use    finding the files, opening them, the engine
+ *    3 JSON */
 
 #define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
 #define _DARWIN_C_SOURCE
@@ -27,47 +26,13 @@
 #include <sched.h>
 #endif
 
-/* ========================================================================== 1 errors and memory */
-
-void print_harmless(FILE *out, const char *text) {
-    const uint8_t *p = (const uint8_t *)text;
-    for (size_t left = strlen(text), n; left; p += n, left -= n) {
-        n = utf8_length(p, left);
-        if (!n || *p < 0x20 || *p == 0x7F || (*p == 0xC2 && p[1] < 0xA0)) fputc('?', out);
-        else fwrite(p, 1, n, out);
-        if (!n) n = 1;
-    }
-}
-
-/* Returns 0, so that `return complain(...)` says "failed". */
-int complain(const char *what, const char *why) {
-    fflush(stdout);
-    fputs("mbrun: ", stderr);
-    print_harmless(stderr, what);
-    fputs(": ", stderr);
-    print_harmless(stderr, why);
-    fputc('\n', stderr);
-    return 0;
-}
-
-_Noreturn void die(const char *what, const char *why) {
-    complain(what, why);
-    exit(1);
-}
-
-_Noreturn void usage_error(const command *self, const char *what, const char *why) {
-    complain(what, why);
-    fprintf(stderr, "Try 'mbrun%s%s --help'.\n", self ? " " : "", self ? self->name : "");
-    exit(2);
-}
-
-static const char *volatile unfinished; /* the temporary file of now */
+/* ========================================================================== 1 output and files */
 
 /* A reader that went away (mbrun ... | head) ends a filter without a word, by the signal: that is
  * what shells and scripts know. */
 int ignores_pipes;
 _Noreturn void reader_went_away(void) {
-    if (unfinished) unlink(unfinished);
+    remove_unfinished();
     if (!ignores_pipes) {
         signal(SIGPIPE, SIG_DFL);
         raise(SIGPIPE);
@@ -79,7 +44,7 @@ _Noreturn void reader_went_away(void) {
 _Noreturn void output_failed(void) {
     if (errno == EPIPE) reader_went_away();
     fprintf(stderr, "mbrun: standard output: %s\n", strerror(errno));
-    if (unfinished) unlink(unfinished);
+    remove_unfinished();
     _Exit(1);
 }
 
@@ -105,14 +70,8 @@ void flush_report(void) {
 int report_failure(void) {
     flush_report();
     if (report_errno == EPIPE) reader_went_away();
-    if (report_errno) complain("standard output", strerror(report_errno));
+    if (report_errno) complain("standard output", "%s", strerror(report_errno));
     return report_errno != 0;
-}
-
-void *allocate(size_t size) {
-    void *memory = malloc(size ? size : 1);
-    if (!memory) die("memory", "not enough of it");
-    return memory;
 }
 
 void append(bytes *b, const void *data, size_t n) {
@@ -133,9 +92,9 @@ void read_file(const char *path, bytes *out) {
     uint8_t piece[16384];
     int is_stdin = !strcmp(path, "-");
     FILE *in = is_stdin ? stdin : fopen(path, "rb");
-    if (!in) die(path, strerror(errno));
+    if (!in) die(path, "%s", strerror(errno));
     for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) append(out, piece, n);
-    if (ferror(in)) die(path, strerror(errno));
+    if (ferror(in)) die(path, "%s", strerror(errno));
     if (!is_stdin) fclose(in);
 }
 
@@ -144,32 +103,6 @@ double now(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
-
-static volatile sig_atomic_t interrupted;
-/* A second Ctrl-C ends the program at once, should the first one be noticed too late. */
-static void on_interrupt(int number) {
-    if (interrupted) {
-        if (unfinished) unlink(unfinished);
-        _exit(128 + number);
-    }
-    interrupted = number;
-}
-
-/* What was ignored when the program began (nohup, a shell's background job) stays ignored. */
-void catch_interrupt(void) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
-        struct sigaction action, before;
-        memset(&action, 0, sizeof action);
-        action.sa_handler = on_interrupt;
-        if (sigaction(numbers[i], NULL, &before) || before.sa_handler == SIG_IGN) continue;
-        sigaction(numbers[i], &action, NULL);
-    }
-}
-
-int stop_requested(void) { return interrupted ? 128 + interrupted : 0; }
-
-void remove_if_killed(const char *path) { unfinished = path; }
 
 void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note,
                    const char *name) {
@@ -203,150 +136,7 @@ void end_progress(progress *p) {
     p->last = 0;
 }
 
-/* ==================================================================================== 2 options */
-
-static const option *find_option(const option *table, size_t n, const char *name, size_t length,
-                                 char letter) {
-    for (size_t i = 0; i < n; i++) {
-        if (letter ? table[i].letter == letter ||
-                         (table[i].kind == OPTION_LEVEL && letter >= '1' && letter <= '9')
-                   : strlen(table[i].name) == length && !memcmp(table[i].name, name, length))
-            return &table[i];
-    }
-    return NULL;
-}
-
-static int parse_real(const char *text, double *value) {
-    char *end;
-    if (isspace((unsigned char)text[0]) || !text[0]) return 0;
-    *value = strtod(text, &end);
-    return !*end;
-}
-
-static int parse_count(const char *text, int may_have_suffix, uint64_t *value) {
-    char *end;
-    if (!isdigit((unsigned char)text[0])) return 0; /* strtoull would take " -1" */
-    errno = 0;
-    unsigned long long number = strtoull(text, &end, 10);
-    if (errno || number > UINT64_MAX) return 0;
-    unsigned shift = 0;
-    if (may_have_suffix && *end) {
-        const char *found = strchr("KkMmGg", *end++);
-        if (!found) return 0;
-        shift = 10 * (unsigned)(1 + (found - "KkMmGg") / 2);
-    }
-    *value = (uint64_t)number << shift;
-    return !*end && *value >> shift == number;
-}
-
-static void set_option(const command *self, const option *o, const char *given, const char *text) {
-    char why[160];
-    double real = 0;
-    uint64_t count = 0;
-    if (o->kind == OPTION_FLAG) {
-        *(int *)o->value = 1;
-        return;
-    }
-    if (!text) usage_error(self, given, "needs a value");
-    if (o->kind == OPTION_TEXT) {
-        *(const char **)o->value = text;
-        return;
-    }
-    int good = o->kind == OPTION_REAL ? parse_real(text, &real)
-                                      : parse_count(text, o->kind == OPTION_SIZE, &count);
-    if (o->kind != OPTION_REAL) real = (double)count;
-    if (good && real >= o->low && real <= o->high) { /* false for NaN */
-        if (o->kind == OPTION_REAL) *(double *)o->value = real;
-        else *(uint64_t *)o->value = count;
-        return;
-    }
-    int n = snprintf(why, sizeof why, "'%.40s' is not a %snumber from %.10g", text,
-                     o->kind == OPTION_REAL ? "" : "whole ", o->low);
-    snprintf(why + n, sizeof why - (size_t)n, o->high < ANY ? " to %.10g" : " up", o->high);
-    usage_error(self, given, why);
-}
-
-static void print_options(const option *table, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        char left[64], letter[8] = "    ";
-        if (table[i].letter) snprintf(letter, sizeof letter, "-%c, ", table[i].letter);
-        if (table[i].kind == OPTION_LEVEL) snprintf(letter, sizeof letter, "-1..9, ");
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, table[i].name,
-                 table[i].argument ? " " : "", table[i].argument ? table[i].argument : "");
-        printf("  %-32s %s\n", left, table[i].help);
-    }
-}
-
-static _Noreturn void print_help(const command *self, const option *own, size_t n_own,
-                                 const option *rest, size_t n_rest) {
-    printf("Usage: mbrun %s %s\n\n%s\n\n", self->name, self->synopsis, self->summary);
-    print_options(own, n_own);
-    print_options(rest, n_rest);
-    printf(
-        "  -h, --help                       this text\n\n"
-        "Sizes may end in K, M or G (1024, 1024^2, 1024^3). Without -m the model is $MEGABYTE_MODEL, else\n"
-        "models/text.mb beside the program or in the current directory.\n");
-    flush_output();
-    exit(0);
-}
-
-int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
-                  int argc, char **argv) {
-    const option rest[] = {
-        {"model", 'm', OPTION_TEXT, &shared->model, 0, 0, "MODEL",
-         "a .mb file, or a name such as text-small"},
-        {"threads", 'T', OPTION_NUMBER, &shared->threads, 0, MAX_THREADS, "THREADS",
-         "0: all cores; the results never depend on it"},
-        {"isa", 0, OPTION_TEXT, &shared->isa_name, 0, 0, "NAME",
-         "instruction set: auto, or one that info lists"},
-        {"memory", 0, OPTION_SIZE, &shared->memory, 0, ANY, "SIZE",
-         "refuse what needs more memory than this (default: this machine's)"},
-        {"json", 0, OPTION_FLAG, &shared->json, 0, 0, NULL, "print a JSON object"},
-    };
-    int n_arguments = 0;
-    for (int i = 1; i < argc; i++) {
-        char *word = argv[i], given[48];
-        if (word[0] != '-' || !word[1]) {
-            argv[n_arguments++] = word;
-            continue;
-        }
-        if (!strcmp(word, "--")) {
-            while (++i < argc) argv[n_arguments++] = argv[i];
-            break;
-        }
-        if (word[1] == '-') {
-            size_t length = strcspn(word + 2, "=");
-            char *value = word[2 + length] ? word + 3 + length : NULL;
-            snprintf(given, sizeof given, "--%.*s", length < 40 ? (int)length : 40, word + 2);
-            if (!strcmp(given, "--help")) print_help(self, own, n_own, rest, COUNT_OF(rest));
-            const option *o = find_option(own, n_own, word + 2, length, 0);
-            if (!o) o = find_option(rest, COUNT_OF(rest), word + 2, length, 0);
-            if (!o) usage_error(self, given, "no such option");
-            if (o->kind == OPTION_FLAG && value) usage_error(self, given, "takes no value");
-            if (o->kind != OPTION_FLAG && !value && ++i < argc) value = argv[i];
-            set_option(self, o, given, value);
-            continue;
-        }
-        for (char *p = word + 1; *p; p++) { /* flags may be joined: -kfo OUT */
-            snprintf(given, sizeof given, "-%c", *p);
-            if (*p == 'h') print_help(self, own, n_own, rest, COUNT_OF(rest));
-            const option *o = find_option(own, n_own, NULL, 0, *p);
-            if (!o) o = find_option(rest, COUNT_OF(rest), NULL, 0, *p);
-            if (!o) usage_error(self, given, "no such option");
-            if (o->kind == OPTION_FLAG) {
-                set_option(self, o, given, NULL);
-            } else if (o->kind == OPTION_LEVEL) {
-                set_option(self, o, given, given + 1);
-            } else {
-                set_option(self, o, given, p[1] ? p + 1 : ++i < argc ? argv[i] : NULL);
-                break;
-            }
-        }
-    }
-    return n_arguments;
-}
-
-/* =========================================================================== 3 the model in use */
+/* =========================================================================== 2 the model in use */
 
 static int is_file(const char *path) {
     struct stat status;
@@ -425,7 +215,7 @@ _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_st
     const char *why = error->text[0] ? error->text : megabyte_status_string(status);
     size_t n = strlen(path);
     if (!strncmp(why, path, n) && !strncmp(why + n, ": ", 2)) why += n + 2;
-    die(path, why);
+    die(path, "%s", why);
 }
 
 uint64_t physical_memory(void) {
@@ -451,7 +241,7 @@ void open_model(session *s, const shared_options *shared) {
     char why[8448];
     memset(s, 0, sizeof *s);
     if (!find_model(shared->model, s->path, sizeof s->path, &name, why, sizeof why))
-        die(name ? name : "model", why);
+        die(name ? name : "model", "%s", why);
     megabyte_status status = megabyte_model_open(&s->model, s->path, NULL, &error);
     if (status) die_of(s->path, &error, status);
     megabyte_model_describe(s->model, &s->info);
@@ -469,7 +259,7 @@ static void add_known_model(known_models *list, const char *path) {
     if (!larger) die("memory", "not enough of it");
     list->model = larger;
     known_model *added = &larger[list->n++];
-    added->path = allocate(strlen(path) + 1);
+    added->path = allocate(strlen(path) + 1, 1);
     strcpy(added->path, path);
     memcpy(added->id, info.id, sizeof added->id);
 }
@@ -536,7 +326,7 @@ void open_engine(session *s, const shared_options *shared, uint32_t threads) {
     size_t size;
     if (!megabyte_engine_size(s->model, &options, &size) &&
         !memory_suffices(s, "an engine of this model", size, why))
-        die(s->path, why);
+        die(s->path, "%s", why);
     megabyte_status status = megabyte_engine_create(&s->engine, s->model, &options, NULL, &error);
     if (status) die_of(s->path, &error, status);
     s->isa = megabyte_engine_isa(s->engine);
@@ -575,12 +365,12 @@ megabyte_stream *new_stream(const session *s, uint64_t context, const char *file
     const char *fault = fault_of_type(s, file_type, &error);
     char why[256];
     size_t size;
-    if (fault) die("--type", fault);
+    if (fault) die("--type", "%s", fault);
     if (!megabyte_stream_size(s->model, &options, &size) &&
         !memory_suffices(s, "a stream of this model", size, why))
-        die(s->path, why);
+        die(s->path, "%s", why);
     megabyte_status status = megabyte_stream_create(&stream, s->model, &options, NULL, &error);
-    if (status == MEGABYTE_ERROR_INVALID_ARGUMENT && context) die("--context", error.text);
+    if (status == MEGABYTE_ERROR_INVALID_ARGUMENT && context) die("--context", "%s", error.text);
     if (status) die_of(s->path, &error, status);
     return stream;
 }
@@ -594,25 +384,7 @@ uint32_t count_cores(void) {
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (uint32_t)n;
 }
 
-/* ======================================================================================= 4 JSON */
-
-/* Length of the valid UTF-8 sequence at p (RFC 3629), 0 if there is none. */
-size_t utf8_length(const uint8_t *p, size_t n) {
-    size_t length = p[0] < 0x80   ? 1
-                    : p[0] < 0xC2 ? 0
-                    : p[0] < 0xE0 ? 2
-                    : p[0] < 0xF0 ? 3
-                    : p[0] < 0xF5 ? 4
-                                  : 0;
-    if (length > n) return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F))
-        return 0; /* overlong; surrogates */
-    if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
-        return 0; /* overlong; beyond U+10FFFF */
-    return length;
-}
+/* ======================================================================================= 3 JSON */
 
 void json_text(FILE *out, const void *text, size_t n) {
     const uint8_t *p = text;

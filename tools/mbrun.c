@@ -25,6 +25,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+const char tool_name[] = "mbrun";
+
 /* =================================================================================== 1 generate */
 
 typedef struct generate_options {
@@ -39,7 +41,7 @@ static int bad_byte(const char *what, const session *s) {
     char why[96];
     snprintf(why, sizeof why, "holds a byte outside this model's vocabulary of %u",
              s->info.vocabulary);
-    return complain(what, why);
+    return complain(what, "%s", why);
 }
 
 /* In pieces, so that Ctrl-C is noticed. Returns 1, or 0 after a message. */
@@ -78,7 +80,7 @@ static double write_on(megabyte_stream *stream, const generate_options *o, bytes
         megabyte_status status = megabyte_stream_sample(stream, &how, &byte);
         if ((*ended = status == MEGABYTE_END)) break;
         if (!status) status = megabyte_stream_step(stream, byte);
-        if (status) die("generate", megabyte_status_string(status));
+        if (status) die("generate", "%s", megabyte_status_string(status));
         if (out) append(out, &byte, 1);
         else emit(byte, is_terminal, &last_flush);
         last = byte;
@@ -193,16 +195,16 @@ static double bits_per_byte(const tally *t) { return t->bytes ? t->bits / (doubl
 static void open_logits(scorer *o, const char *input) {
     struct stat there;
     int is_there = strcmp(input, "-") ? !stat(input, &there) : !fstat(STDIN_FILENO, &there);
-    o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary);
+    o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary, 1);
     if (!strcmp(o->logits_path, "-")) {
         o->logits_file = stdout;
         return;
     }
-    if (!name_output(&o->to, o->logits_path, o->force, 1, is_there ? &there : NULL) ||
+    if (!name_output(&o->to, o->logits_path, o->force, 1, &there, is_there != 0) ||
         !create_output(&o->to))
-        die(o->logits_path, o->to.why);
+        die(o->logits_path, "%s", o->to.why);
     o->logits_file = fdopen(dup(o->to.file), "wb");
-    if (!o->logits_file) die(o->logits_path, strerror(errno));
+    if (!o->logits_file) die(o->logits_path, "%s", strerror(errno));
 }
 
 static int write_logits(const scorer *o, size_t n) {
@@ -218,7 +220,7 @@ static int write_logits(const scorer *o, size_t n) {
     }
     if (fwrite(o->logits, sizeof(float), count, o->logits_file) == count) return 1;
     if (o->logits_file == stdout) output_failed();
-    return complain(o->logits_path, strerror(errno));
+    return complain(o->logits_path, "%s", strerror(errno));
 }
 
 /* Half a file is worse than none. Returns 1 if everything went well. */
@@ -228,9 +230,9 @@ static int close_logits(scorer *o, int good) {
         flush_output();
         return good;
     }
-    if (fclose(o->logits_file) && good) good = complain(o->logits_path, strerror(errno));
+    if (fclose(o->logits_file) && good) good = complain(o->logits_path, "%s", strerror(errno));
     int kept = finish_output(&o->to, good, NULL);
-    if (good && !kept) complain(o->logits_path, o->to.why);
+    if (good && !kept) complain(o->logits_path, "%s", o->to.why);
     free_output(&o->to);
     return kept;
 }
@@ -263,9 +265,9 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
     char why[256];
     if (!megabyte_codec_size(o->s.model, MEGABYTE_MODE_COMPRESS, &options, &n) &&
         !memory_suffices(&o->s, "compressing", n, why))
-        return complain(t->name, why);
+        return complain(t->name, "%s", why);
     if (megabyte_codec_create(&codec, o->s.model, MEGABYTE_MODE_COMPRESS, &options, NULL, &error))
-        return complain(t->name, error.text);
+        return complain(t->name, "%s", error.text);
     o->bar = (progress){.start = now()};
     do {
         n = read_piece(o, in, t, PIECE);
@@ -283,7 +285,7 @@ static int mix_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
     megabyte_codec_free(codec);
     t->bits = 8 * (double)counts.compressed;
     t->seconds = now() - o->bar.start;
-    return ferror(in) ? complain(t->name, strerror(errno)) : 1;
+    return ferror(in) ? complain(t->name, "%s", strerror(errno)) : 1;
 }
 
 /* Strided inference (paper, section 4): predictions are best at the beginning of a patch, when what
@@ -341,7 +343,7 @@ static int score_bytes(scorer *o, FILE *in, uint64_t expected, tally *t) {
         show_progress(&o->bar, t->bytes, expected, note, t->name);
     }
     t->seconds = now() - o->bar.start;
-    return ferror(in) ? complain(t->name, strerror(errno)) : 1;
+    return ferror(in) ? complain(t->name, "%s", strerror(errno)) : 1;
 }
 
 /* Returns 1, or 0 after a message: the other files still get their turn. */
@@ -355,7 +357,7 @@ static int score_file(scorer *o, const char *path, tally *t) {
         expected = (uint64_t)status.st_size;
         if (o->limit && expected > o->limit) expected = o->limit;
     }
-    int good = !in      ? complain(path, strerror(errno))
+    int good = !in      ? complain(path, "%s", strerror(errno))
                : o->mix ? mix_bytes(o, in, expected, t)
                         : score_bytes(o, in, expected, t);
     end_progress(&o->bar);
@@ -453,11 +455,11 @@ static int run_score(const command *self, int argc, char **argv) {
     open_model(&o.s, &o.shared);
     open_engine(&o.s, &o.shared, thread_count(&o.shared));
     o.stream = new_stream(&o.s, o.context, o.file_type);
-    o.input = allocate(PIECE);
+    o.input = allocate(PIECE, 1);
     if (o.strided) {
         if (o.s.info.patch_bytes < 2) die("--strided", "this model's patches are single bytes");
         o.second = new_stream(&o.s, o.context, o.file_type);
-        for (int i = 0; i < 2; i++) o.bits[i] = allocate(sizeof(float) * PIECE);
+        for (int i = 0; i < 2; i++) o.bits[i] = allocate(sizeof(float) * PIECE, 1);
     }
     catch_interrupt();
     if (o.logits_path) open_logits(&o, argv[0]);
@@ -801,7 +803,8 @@ int main(int argc, char **argv) {
         for (size_t i = 0; i < COUNT_OF(commands); i++)
             if (!strcmp(argv[1], commands[i].name)) found = &commands[i];
         if (!found)
-            usage_error(NULL, argv[1], argv[1][0] == '-' ? "no such option" : "no such subcommand");
+            usage_error(NULL, argv[1], "%s",
+                        argv[1][0] == '-' ? "no such option" : "no such subcommand");
         status = found->run(found, argc - 1, argv + 1);
     }
     flush_output();

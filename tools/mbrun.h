@@ -4,63 +4,15 @@
 #define MBRUN_H
 
 #include "../megabyte.h"
+#include "common.h"
+#include "options.h"
 
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-
-/* -------------------------------------------------------------------------------------- options */
-
-typedef enum option_kind {
-    OPTION_FLAG, /* int: set to 1 */
-    OPTION_TEXT, /* const char * */
-    OPTION_NUMBER, /* uint64_t within [low, high] */
-    OPTION_SIZE, /* the same; may end in K, M or G (1024, 1024^2, 1024^3) */
-    OPTION_REAL, /* double within [low, high] */
-    OPTION_LEVEL /* uint64_t; its letters are the digits 1 to 9 (`letter`: '1') */
-} option_kind;
-
-typedef struct option {
-    const char *name; /* without the dashes */
-    char letter; /* 0: none */
-    option_kind kind;
-    void *value;
-    double low, high;
-    const char *argument, *help; /* argument: its name in the help text; NULL for flags */
-} option;
-
-typedef struct command {
-    const char *name, *synopsis, *summary;
-    int (*run)(const struct command *self, int argc, char **argv); /* returns the exit status */
-} command;
-
-/* The options that every subcommand has. Set `threads` to the default before parsing; 0 is all
- * cores. */
-typedef struct shared_options {
-    const char *model, *isa_name;
-    uint64_t threads;
-    uint64_t memory; /* the most that may be asked for; 0: what this machine has */
-    int json;
-} shared_options;
-
-#define ANY 0x1p64 /* as `high`: no limit but that of uint64_t */
-#define MAX_THREADS 256
 #define TYPE_HELP "the file type, for bGPT models: txt, wav, bmp ..."
-#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
 extern const char *program_name; /* argv[0], for finding the models */
 
-/* Reads argv[1..argc-1], prints the help text and exits if asked to, exits with 2 on a mistake.
- * Returns how many other arguments there are; they are moved to argv[0], argv[1] ... */
-int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
-                  int argc, char **argv);
+/* ---- output */
 
-/* Both print "mbrun: what: why" to stderr; the first exits with 1, the second adds a hint and exits
- * with 2. */
-_Noreturn void die(const char *what, const char *why);
-_Noreturn void usage_error(const command *self, const char *what, const char *why);
-int complain(const char *what,
-             const char *why); /* the same as die, but returns 0: `return complain(...)` */
 _Noreturn void output_failed(void); /* standard output did: quiet about a closed pipe */
 void flush_output(void); /* or output_failed */
 /* The same for reports beside the real work: it goes on, and report_failure tells in the end. */
@@ -68,10 +20,6 @@ void flush_report(void);
 int report_failure(void); /* 1: a report could not be printed; does not return without its reader */
 _Noreturn void reader_went_away(void); /* of a pipe: dies by SIGPIPE, as other filters do */
 extern int ignores_pipes; /* SIGPIPE was ignored when the program began */
-/* Names and texts of strangers must not command the terminal: control characters and what is no
- * UTF-8 are printed as `?`. */
-void print_harmless(FILE *out, const char *text);
-
 /* ----------------------------------------------------------------------------- the model in use */
 
 typedef struct session {
@@ -108,7 +56,7 @@ _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_st
 megabyte_stream *new_stream(const session *s, uint64_t context,
                             const char *file_type); /* 0: the model's; NULL; or dies */
 const char *fault_of_type(const session *s, const char *file_type,
-                          megabyte_error *error); /* of --as; NULL if it will do */
+                          megabyte_error *error); /* of --type; NULL if it will do */
 uint32_t count_cores(void); /* those this process may use, <= 256 */
 
 uint64_t physical_memory(void); /* bytes that this machine has */
@@ -116,8 +64,6 @@ uint64_t physical_memory(void); /* bytes that this machine has */
 int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]);
 
 /* -------------------------------------------------------------------------------- odds and ends */
-
-void *allocate(size_t size); /* never NULL: dies */
 
 /* Bytes that grow as they come in; data is never NULL after the first append. */
 typedef struct bytes {
@@ -129,11 +75,6 @@ void append(bytes *b, const void *data, size_t n);
 void read_file(const char *path, bytes *out); /* appends all of it (-: standard input), or dies */
 
 double now(void); /* seconds since some moment */
-void catch_interrupt(void); /* SIGINT (Ctrl-C), SIGTERM, SIGHUP */
-int stop_requested(void); /* after the first of them: the exit status, 128 + its number; else 0 */
-void remove_if_killed(
-    const char *path); /* by a second of them; NULL: nothing. The text must stay */
-
 /* A bar on stderr if that is a terminal. Set `start` to now(), the rest to 0. expected: 0 if
  * unknown. */
 typedef struct progress {
@@ -147,7 +88,6 @@ void json_text(FILE *out, const void *text,
                size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
 void json_real(FILE *out, double value); /* null if not finite */
 void json_field(const char *key, double value); /* , "key": value on stdout */
-size_t utf8_length(const uint8_t *p, size_t n); /* of the character at p, 0 if it is none */
 
 int run_bench(const command *self, int argc, char **argv);
 int run_compress(const command *self, int argc, char **argv);

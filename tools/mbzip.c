@@ -91,13 +91,13 @@ typedef struct job {
 } job;
 
 static int skip(const zipper *z, const char *what, const char *why) {
-    return z->quiet ? 0 : complain(what, why);
+    return z->quiet ? 0 : complain(what, "%s", why);
 }
 
 static int is_regular(const job *j) { return S_ISREG(j->status.st_mode); }
 
 static char *copy_text(const char *text) {
-    char *copy = allocate(strlen(text) + 1);
+    char *copy = allocate(strlen(text) + 1, 1);
     return strcpy(copy, text);
 }
 
@@ -119,7 +119,7 @@ static ssize_t read_some(int file, void *out, size_t n, const char *name) {
         ssize_t got = read(file, out, n);
         if (got >= 0) return got;
         if (errno == EAGAIN) poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, -1);
-        else if (errno != EINTR) return complain(name, strerror(errno)) - 1;
+        else if (errno != EINTR) return complain(name, "%s", strerror(errno)) - 1;
     }
     return -1;
 }
@@ -137,20 +137,20 @@ static int open_input(job *j, int follow, int any_kind) {
     if (strcmp(j->path, "-")) {
         j->name = j->path;
         j->in = -1;
-        if (lstat(j->path, &j->status)) return complain(j->name, strerror(errno));
+        if (lstat(j->path, &j->status)) return complain(j->name, "%s", strerror(errno));
         if (S_ISLNK(j->status.st_mode)) {
             if (!follow)
                 return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
             j->is_link = 1;
-            if (stat(j->path, &j->status)) return complain(j->name, strerror(errno));
+            if (stat(j->path, &j->status)) return complain(j->name, "%s", strerror(errno));
         }
         if (S_ISDIR(j->status.st_mode)) return skip(z, j->name, "is a directory; skipped");
         if (!is_regular(j) && !any_kind)
             return skip(z, j->name, "is not a regular file; skipped (not with -c or -o)");
         j->in = open(j->path, O_RDONLY | O_NOCTTY);
-        if (j->in < 0) return complain(j->name, strerror(errno));
+        if (j->in < 0) return complain(j->name, "%s", strerror(errno));
     }
-    if (fstat(j->in, &j->status)) return complain(j->name, strerror(errno));
+    if (fstat(j->in, &j->status)) return complain(j->name, "%s", strerror(errno));
     if (z->remove_input && !z->force && is_regular(j)) { /* as gzip and xz have it */
         if (j->status.st_nlink > 1)
             return complain(j->name, "has other hard links; skipped with --rm (not with -f)");
@@ -182,7 +182,8 @@ static int read_head(job *j, megabyte_file_header *header) {
             n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
         if (n < 0) return 0;
         if (n == 0)
-            return complain(j->name, error.text[0] ? error.text : megabyte_status_string(status));
+            return complain(j->name, "%s",
+                            error.text[0] ? error.text : megabyte_status_string(status));
         j->n_head += (size_t)n;
     }
 }
@@ -215,7 +216,7 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
             got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n,
                         r->base + (off_t)(r->at + r->n));
             if (got < 0 && errno == EINTR && !stop_requested()) continue;
-            if (got < 0) return complain(r->j->name, strerror(errno)) - 1;
+            if (got < 0) return complain(r->j->name, "%s", strerror(errno)) - 1;
         } else {
             got = read_some(r->j->in, r->data + r->n, sizeof r->data - r->n, r->j->name);
             if (got < 0) return -1;
@@ -329,7 +330,7 @@ static int choose_output(job *j) {
     } else if (z->mode == MEGABYTE_MODE_COMPRESS) {
         if (has_suffix(j->path) && !z->force)
             return skip(z, j->name, "already has the suffix " SUFFIX "; skipped (not with -f)");
-        path = allocate(strlen(j->path) + sizeof SUFFIX);
+        path = allocate(strlen(j->path) + sizeof SUFFIX, 1);
         strcat(strcpy(path, j->path), SUFFIX);
     } else {
         if (!has_suffix(j->path))
@@ -338,9 +339,9 @@ static int choose_output(job *j) {
         path = copy_text(j->path);
         path[strlen(path) - strlen(SUFFIX)] = 0;
     }
-    if (path && !name_output(&j->to, path, z->force, z->output != NULL, &j->status)) {
+    if (path && !name_output(&j->to, path, z->force, z->output != NULL, &j->status, 1)) {
         free(path);
-        return complain(j->to.path, j->to.why);
+        return complain(j->to.path, "%s", j->to.why);
     }
     free(path);
     if (j->to.file < 0) return 1;
@@ -359,13 +360,13 @@ static int write_out(job *j, const uint8_t *data, size_t n) {
     errno = why;
     if (j->to_stdout) output_failed();
     if (why == EPIPE) reader_went_away();
-    return complain(j->to.path, j->to.why);
+    return complain(j->to.path, "%s", j->to.why);
 }
 
 static int close_output(job *j, int good) {
     if (j->to_stdout) return good;
     int kept = finish_output(&j->to, good, &j->status);
-    if (good && !kept) complain(j->to.path, j->to.why);
+    if (good && !kept) complain(j->to.path, "%s", j->to.why);
     return kept;
 }
 
@@ -387,7 +388,7 @@ static int remove_input(const job *j) {
     if (!same_state(&j->status, &now_open) || !same_state(&j->status, &now_there) ||
         j->bytes_in != (uint64_t)j->status.st_size)
         return complain(j->name, "changed while it was read; input kept");
-    return !unlink(j->path) || complain(j->name, strerror(errno));
+    return !unlink(j->path) || complain(j->name, "%s", strerror(errno));
 }
 
 /* ================================================================================== 4 the codec */
@@ -513,7 +514,7 @@ static void describe_claim(job *j, const survey *v) {
                  unit, 1e-3 * rate);
     }
     if (v->predicted > SMALL_CLAIM && (j->z->verbose || isatty(STDERR_FILENO)) && !j->z->quiet)
-        complain(j->name, j->claim);
+        complain(j->name, "%s", j->claim);
 }
 
 /* Room for everything that the headers announce (of a pipe: the first one, and what others have by
@@ -565,7 +566,7 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     const char *fault = fault_of_type(&z->s, z->file_type, &error);
     if (fault) {
         snprintf(why, sizeof why, "--type: %s", fault);
-        return complain(j->name, why);
+        return complain(j->name, "%s", why);
     }
     megabyte_codec_free(z->codec);
     z->codec = NULL;
@@ -573,12 +574,12 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     if (!megabyte_codec_size(z->s.model, z->mode, o, &size) &&
         !memory_suffices(&z->s, z->mode == MEGABYTE_MODE_COMPRESS ? "compressing" : "decompressing",
                          size, why))
-        return complain(j->name, why);
+        return complain(j->name, "%s", why);
     z->size_was_told = z->mode == MEGABYTE_MODE_COMPRESS && o->size != 0;
     megabyte_status status = megabyte_codec_create(&z->codec, z->s.model, z->mode, o, NULL, &error);
     if (!status) return 1;
     z->codec = NULL;
-    return complain(j->name, error.text[0] ? error.text : megabyte_status_string(status));
+    return complain(j->name, "%s", error.text[0] ? error.text : megabyte_status_string(status));
 }
 
 /* Tells why the codec stopped. Data that follows is no reason to throw away what came before. */
@@ -597,7 +598,7 @@ static int codec_failed(job *j, megabyte_status status) {
     if (status == MEGABYTE_ERROR_LIMIT && n > 0)
         snprintf(why + n, sizeof why - (size_t)n, "%s%s; --limit SIZE allows more, 0 anything",
                  *j->claim ? ": " : "", j->claim);
-    return complain(j->name, why);
+    return complain(j->name, "%s", why);
 }
 
 /* Hands on everything that the codec has to give. */
@@ -725,7 +726,7 @@ static void add_up(job *total, const job *j) {
 static int run_job(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
     if (!make_codec(j, o)) return 0;
-    if (z->writes && !create_output(&j->to)) return complain(j->to.path, j->to.why);
+    if (z->writes && !create_output(&j->to)) return complain(j->to.path, "%s", j->to.why);
     z->bar = (progress){.start = now()};
     int good = transfer(j);
     j->seconds = now() - z->bar.start;
@@ -898,8 +899,8 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (z.remove_input) z.verify = 1;
 
     if (z.dictionary_file) read_file(z.dictionary_file, &z.dictionary);
-    z.input = allocate(PIECE);
-    z.result = allocate(PIECE);
+    z.input = allocate(PIECE, 1);
+    z.result = allocate(PIECE, 1);
     catch_interrupt();
     int status = z.against ? compare_all(&z, argv, n) : process_all(&z, argv, n);
     close_model(&z);
@@ -1004,7 +1005,7 @@ static int list_file(zipper *z, char *path, survey *total, int n_printed, int *i
         int is_told = error.text[0] && status != MEGABYTE_ERROR_TRAILING_DATA;
         const char *text = is_told ? error.text : megabyte_status_string(status);
         snprintf(why, sizeof why, "%.190s (at byte %llu)", text, (unsigned long long)error.offset);
-        complain(j.name, why);
+        complain(j.name, "%s", why);
     }
     if (status && status != MEGABYTE_ERROR_TRAILING_DATA) return 0;
     if (n_printed && z->shared.json) printf(", ");

@@ -5,7 +5,7 @@
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include "output.h"
-#include "mbrun.h"
+#include "common.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,14 +24,14 @@ static int failed(output *o, const char *why) {
     return 0;
 }
 
-static char *copy_text(const char *text) { return strcpy(allocate(strlen(text) + 1), text); }
+static char *copy_text(const char *text) { return strcpy(allocate(strlen(text) + 1, 1), text); }
 
 static int same_file(const struct stat *a, const struct stat *b) {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-int name_output(output *o, const char *path, int may_replace, int follow,
-                const struct stat *input) {
+int name_output(output *o, const char *path, int may_replace, int follow, const struct stat *inputs,
+                size_t n_inputs) {
     struct stat there;
     int is_link = follow && !lstat(path, &there) && S_ISLNK(there.st_mode);
     *o = (output){.file = -1, .may_replace = may_replace};
@@ -39,8 +39,9 @@ int name_output(output *o, const char *path, int may_replace, int follow,
     if (!o->path) o->path = copy_text(path);
     if (!stat(o->path, &there)) {
         if (S_ISDIR(there.st_mode)) return failed(o, "is a directory");
-        if (input && S_ISREG(input->st_mode) && same_file(&there, input))
-            return failed(o, "is the input");
+        for (size_t i = 0; i < n_inputs; i++)
+            if (S_ISREG(inputs[i].st_mode) && same_file(&there, &inputs[i]))
+                return failed(o, "is the input");
         if (!S_ISREG(there.st_mode) && follow) { /* not to be replaced */
             o->file = open(o->path, O_WRONLY | O_NOCTTY);
             return o->file >= 0 || failed(o, strerror(errno));
@@ -51,13 +52,13 @@ int name_output(output *o, const char *path, int may_replace, int follow,
 }
 
 int create_output(output *o) {
-    static const char pattern[] = ".mbrun-XXXXXX";
+    static const char suffix[] = "-XXXXXX";
     if (!o->path || o->file >= 0) return 1;
     const char *slash = strrchr(o->path, '/');
     size_t n = slash ? (size_t)(slash + 1 - o->path) : 0;
-    char *name = allocate(n + sizeof pattern);
-    memcpy(name, o->path, n);
-    memcpy(name + n, pattern, sizeof pattern);
+    size_t room = n + 1 + strlen(tool_name) + sizeof suffix;
+    char *name = allocate(room, 1);
+    snprintf(name, room, "%.*s.%s%s", (int)n, o->path, tool_name, suffix);
     o->file = mkstemp(name);
     if (o->file < 0) {
         free(name);

@@ -22,8 +22,9 @@ typedef struct output {
 
 /* Decides where the output goes and opens it if it is a device or a pipe; creates nothing.
  *   follow     through a symbolic link to what it means
- *   input      what is read: refused as the output, also under another name; NULL: nothing is */
-int name_output(output *o, const char *path, int may_replace, int follow, const struct stat *input);
+ *   inputs     [n_inputs] what is read: refused as the output, also under another name */
+int name_output(output *o, const char *path, int may_replace, int follow, const struct stat *inputs,
+                size_t n_inputs);
 int create_output(output *o); /* the temporary file; removed if the program is killed */
 int write_output(output *o, const void *data, size_t n); /* 0 with *why == 0: interrupted */
 

@@ -1,0 +1,148 @@
+/* common.c - see common.h.
+ * SPDX-License-Identifier: MIT */
+
+#define _GNU_SOURCE
+#define _DARWIN_C_SOURCE
+#define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
+#include "common.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* ---- messages */
+
+/* Length of the valid UTF-8 sequence at p (RFC 3629), 0 if there is none. */
+size_t utf8_length(const uint8_t *p, size_t n) {
+    size_t length = p[0] < 0x80   ? 1
+                    : p[0] < 0xC2 ? 0
+                    : p[0] < 0xE0 ? 2
+                    : p[0] < 0xF0 ? 3
+                    : p[0] < 0xF5 ? 4
+                                  : 0;
+    if (length > n) return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F))
+        return 0; /* overlong; surrogates */
+    if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0; /* overlong; beyond U+10FFFF */
+    return length;
+}
+
+void print_harmless(FILE *out, const char *text) {
+    const uint8_t *p = (const uint8_t *)text;
+    for (size_t left = strlen(text), n; left; p += n, left -= n) {
+        n = utf8_length(p, left);
+        if (!n || *p < 0x20 || *p == 0x7F || (*p == 0xC2 && p[1] < 0xA0)) fputc('?', out);
+        else fwrite(p, 1, n, out);
+        if (!n) n = 1;
+    }
+}
+
+void say(const char *what, const char *prefix, const char *format, va_list args) {
+    char text[4096], name[301];
+    vsnprintf(text, sizeof text, format, args);
+    snprintf(name, sizeof name, "%s", what);
+    fflush(stdout);
+    fprintf(stderr, "%s: ", tool_name);
+    print_harmless(stderr, name);
+    fprintf(stderr, ": %s", prefix);
+    print_harmless(stderr, text);
+    fputc('\n', stderr);
+}
+
+int complain(const char *what, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say(what, "", format, args);
+    va_end(args);
+    return 0;
+}
+
+int quiet;
+
+void warn(const char *what, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (!quiet) say(what, "warning: ", format, args);
+    va_end(args);
+}
+
+void note(const char *what, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (!quiet) say(what, "", format, args);
+    va_end(args);
+}
+
+_Noreturn void die(const char *what, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say(what, "", format, args);
+    va_end(args);
+    remove_unfinished();
+    exit(1);
+}
+
+/* ---- memory and files */
+
+void *allocate(uint64_t count, size_t size) {
+    void *p = count <= SIZE_MAX / size ? calloc(count ? (size_t)count : 1, size) : NULL;
+    if (!p) die("memory", "cannot allocate %llu x %zu bytes", (unsigned long long)count, size);
+    return p;
+}
+
+int seek(FILE *f, uint64_t to) { return to > INT64_MAX ? -1 : fseeko(f, (off_t)to, SEEK_SET); }
+
+int64_t file_size(FILE *f) { return fseeko(f, 0, SEEK_END) ? -1 : (int64_t)ftello(f); }
+
+uint32_t read16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
+uint32_t read32(const uint8_t *p) { return read16(p) | read16(p + 2) << 16; }
+uint64_t read64(const uint8_t *p) { return (uint64_t)read32(p) | (uint64_t)read32(p + 4) << 32; }
+
+/* ---- signals */
+
+static const char *volatile temporary_file; /* the temporary file being written */
+
+void remove_if_killed(const char *path) { temporary_file = path; }
+
+void remove_unfinished(void) {
+    if (temporary_file) unlink(temporary_file);
+    temporary_file = NULL;
+}
+
+static volatile sig_atomic_t interrupted;
+/* A second Ctrl-C ends the program at once, should the first one be noticed too late. */
+static void on_interrupt(int number) {
+    if (interrupted) {
+        remove_unfinished();
+        _exit(128 + number);
+    }
+    interrupted = number;
+}
+
+static void on_kill(int number) {
+    remove_unfinished();
+    signal(number, SIG_DFL);
+    raise(number); /* so that the parent sees why we ended */
+}
+
+/* What was ignored when the program began (nohup, a shell's background job) stays ignored. */
+static void handle_signals(void (*handler)(int number)) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        struct sigaction action, before;
+        memset(&action, 0, sizeof action);
+        action.sa_handler = handler;
+        if (sigaction(numbers[i], NULL, &before) || before.sa_handler == SIG_IGN) continue;
+        sigaction(numbers[i], &action, NULL);
+    }
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit then shows as a failed write */
+}
+
+void catch_interrupt(void) { handle_signals(on_interrupt); }
+void end_on_signals(void) { handle_signals(on_kill); }
+int stop_requested(void) { return interrupted ? 128 + interrupted : 0; }

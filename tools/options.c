@@ -1,0 +1,184 @@
+/* options.c - see options.h.
+ * SPDX-License-Identifier: MIT */
+
+#include "options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const option *find_option(const option *table, size_t n, const char *name, size_t length,
+                                 char letter) {
+    for (size_t i = 0; i < n; i++) {
+        if (letter ? table[i].letter == letter ||
+                         (table[i].kind == OPTION_LEVEL && letter >= '1' && letter <= '9')
+                   : strlen(table[i].name) == length && !memcmp(table[i].name, name, length))
+            return &table[i];
+    }
+    return NULL;
+}
+
+static int parse_real(const char *text, double *value) {
+    char *end;
+    if (isspace((unsigned char)text[0]) || !text[0]) return 0;
+    *value = strtod(text, &end);
+    return !*end;
+}
+
+static int parse_integer(const char *text, long long *value) {
+    char *end;
+    if (!isdigit((unsigned char)text[text[0] == '-'])) return 0;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    return !*end && !errno;
+}
+
+static int parse_count(const char *text, int may_have_suffix, uint64_t *value) {
+    char *end;
+    if (!isdigit((unsigned char)text[0])) return 0; /* strtoull would take " -1" */
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (errno || number > UINT64_MAX) return 0;
+    unsigned shift = 0;
+    if (may_have_suffix && *end) {
+        const char *found = strchr("KkMmGg", *end++);
+        if (!found) return 0;
+        shift = 10 * (unsigned)(1 + (found - "KkMmGg") / 2);
+    }
+    *value = (uint64_t)number << shift;
+    return !*end && *value >> shift == number;
+}
+
+_Noreturn void usage_error(const command *self, const char *what, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say(what, "", format, args);
+    va_end(args);
+    fprintf(stderr, "Try '%s%s%s --help'.\n", tool_name, self && self->name ? " " : "",
+            self && self->name ? self->name : "");
+    exit(2);
+}
+
+static void set_option(const command *self, const option *o, const char *given, const char *text) {
+    char why[160];
+    double real = 0;
+    long long integer = 0;
+    uint64_t count = 0;
+    if (o->kind == OPTION_FLAG) {
+        *(int *)o->value = 1;
+        return;
+    }
+    if (!text) usage_error(self, given, "needs a value");
+    if (o->kind == OPTION_TEXT) {
+        *(const char **)o->value = text;
+        return;
+    }
+    int good = o->kind == OPTION_REAL      ? parse_real(text, &real)
+               : o->kind == OPTION_INTEGER ? parse_integer(text, &integer)
+                                           : parse_count(text, o->kind == OPTION_SIZE, &count);
+    if (o->kind != OPTION_REAL) real = o->kind == OPTION_INTEGER ? (double)integer : (double)count;
+    if (good && real >= o->low && real <= o->high) { /* false for NaN */
+        if (o->kind == OPTION_REAL) *(double *)o->value = real;
+        else if (o->kind == OPTION_INTEGER) *(long long *)o->value = integer;
+        else *(uint64_t *)o->value = count;
+        return;
+    }
+    int n = snprintf(why, sizeof why, "'%.40s' is not a %snumber from %.10g", text,
+                     o->kind == OPTION_REAL ? "" : "whole ", o->low);
+    snprintf(why + n, sizeof why - (size_t)n, o->high < ANY ? " to %.10g" : " up", o->high);
+    usage_error(self, given, "%s", why);
+}
+
+static void print_options(const option *table, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        char left[64], letter[8] = "    ";
+        if (!table[i].help) continue; /* another spelling */
+        if (table[i].letter) snprintf(letter, sizeof letter, "-%c, ", table[i].letter);
+        if (table[i].kind == OPTION_LEVEL) snprintf(letter, sizeof letter, "-1..9, ");
+        snprintf(left, sizeof left, "%s--%s%s%s", letter, table[i].name,
+                 table[i].argument ? " " : "", table[i].argument ? table[i].argument : "");
+        printf("  %-32s %s\n", left, table[i].help);
+    }
+}
+
+static _Noreturn void print_help(const command *self, const option *own, size_t n_own,
+                                 const option *rest, size_t n_rest) {
+    int has_sizes = n_rest > 0;
+    for (size_t i = 0; i < n_own; i++) has_sizes |= own[i].kind == OPTION_SIZE;
+    printf("Usage: %s%s%s %s\n\n%s\n\n", tool_name, self->name ? " " : "",
+           self->name ? self->name : "", self->synopsis, self->summary);
+    print_options(own, n_own);
+    print_options(rest, n_rest);
+    puts("  -h, --help                       this text");
+    if (has_sizes) puts("\nSizes may end in K, M or G (1024, 1024^2, 1024^3).");
+    if (n_rest)
+        puts(
+            "Without -m the model is $MEGABYTE_MODEL, else models/text.mb beside the program or in\n"
+            "the current directory.");
+    exit(fflush(stdout) || ferror(stdout));
+}
+
+static size_t shared_table(shared_options *shared, option *rest) {
+    static const char model_help[] = "a .mb file, or a name such as text-small";
+    if (!shared) return 0;
+    const option table[] = {
+        {"model", 'm', OPTION_TEXT, &shared->model, 0, 0, "MODEL", model_help},
+        {"threads", 'T', OPTION_NUMBER, &shared->threads, 0, MAX_THREADS, "THREADS",
+         "0: all cores; the results never depend on it"},
+        {"isa", 0, OPTION_TEXT, &shared->isa_name, 0, 0, "NAME",
+         "instruction set: auto, or one that info lists"},
+        {"memory", 0, OPTION_SIZE, &shared->memory, 0, ANY, "SIZE",
+         "refuse what needs more memory than this (default: this machine's)"},
+        {"json", 0, OPTION_FLAG, &shared->json, 0, 0, NULL, "print a JSON object"},
+    };
+    memcpy(rest, table, sizeof table);
+    return COUNT_OF(table);
+}
+
+int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
+                  int argc, char **argv) {
+    option rest[8];
+    size_t n_rest = shared_table(shared, rest);
+    int n_arguments = 0;
+    for (int i = 1; i < argc; i++) {
+        char *word = argv[i], given[48];
+        if (word[0] != '-' || !word[1]) {
+            argv[n_arguments++] = word;
+            continue;
+        }
+        if (!strcmp(word, "--")) {
+            while (++i < argc) argv[n_arguments++] = argv[i];
+            break;
+        }
+        if (word[1] == '-') {
+            size_t length = strcspn(word + 2, "=");
+            char *value = word[2 + length] ? word + 3 + length : NULL;
+            snprintf(given, sizeof given, "--%.*s", length < 40 ? (int)length : 40, word + 2);
+            if (!strcmp(given, "--help")) print_help(self, own, n_own, rest, n_rest);
+            const option *o = find_option(own, n_own, word + 2, length, 0);
+            if (!o) o = find_option(rest, n_rest, word + 2, length, 0);
+            if (!o) usage_error(self, given, "no such option");
+            if (o->kind == OPTION_FLAG && value) usage_error(self, given, "takes no value");
+            if (o->kind != OPTION_FLAG && !value && ++i < argc) value = argv[i];
+            set_option(self, o, given, value);
+            continue;
+        }
+        for (char *p = word + 1; *p; p++) { /* flags may be joined: -kfo OUT */
+            snprintf(given, sizeof given, "-%c", *p);
+            if (*p == 'h') print_help(self, own, n_own, rest, n_rest);
+            const option *o = find_option(own, n_own, NULL, 0, *p);
+            if (!o) o = find_option(rest, n_rest, NULL, 0, *p);
+            if (!o) usage_error(self, given, "no such option");
+            if (o->kind == OPTION_FLAG) {
+                set_option(self, o, given, NULL);
+            } else if (o->kind == OPTION_LEVEL) {
+                set_option(self, o, given, given + 1);
+            } else {
+                set_option(self, o, given, p[1] ? p + 1 : ++i < argc ? argv[i] : NULL);
+                break;
+            }
+        }
+    }
+    return n_arguments;
+}
