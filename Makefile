@@ -34,7 +34,8 @@ libmegabyte.a: megabyte.o
 
 HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c
-MBRUN = tools/mbrun.c tools/mbzip.c tools/mbbench.c tools/mbcommon.c $(SHARED)
+MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list.c tools/against.c \
+	tools/mbbench.c tools/peak.c $(SHARED)
 tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 

@@ -9,7 +9,7 @@
 #define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
 #include "mbrun.h"
-#include "mbpeak.h"
+#include "peak.h"
 
 #include <pthread.h>
 #include <sched.h>

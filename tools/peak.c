@@ -1,30 +1,9 @@
-/* mbpeak.h - the machine's own limits, for mbbench.c: bursts of the arithmetic that the library's
- * kernels are made of, and of plain reading. Included by mbbench.c only. SPDX-License-Identifier:
- * MIT
- *
- * The loops are assembly where a compiler could fold or spill them: 12 to 24 independent
- * accumulators, enough to hide the latency of any multiply-accumulate unit known; operands stay in
- * registers. */
-#ifndef MBPEAK_H
-#define MBPEAK_H
+/* peak.c - see peak.h. The loops are assembly where a compiler could fold or spill them: 12 to 24
+ * independent accumulators, enough to hide the latency of any multiply-accumulate unit known;
+ * operands stay in registers.
+ * SPDX-License-Identifier: MIT */
 
-#include "../megabyte.h"
-
-#include <stddef.h>
-#include <stdint.h>
-
-/* Runs n rounds and returns the work done: multiply-accumulates, or bytes read. `memory` is
- * readable: `size` bytes, 64-byte aligned, a multiple of 4096. */
-typedef double (*burst)(const void *memory, size_t size, size_t n);
-
-typedef struct peak_kernels {
-    burst int8
-        /* exact int8 products into int32 sums; the faster of the two counts; the second may be NULL
-         * */
-        [2];
-    burst f32; /* multiply, then add, not fused */
-    burst read;
-} peak_kernels;
+#include "peak.h"
 
 #define EACH4(X, a, b, c, d) X(a) X(b) X(c) X(d)
 #define EACH12(X) EACH4(X, 0, 1, 2, 3) EACH4(X, 4, 5, 6, 7) EACH4(X, 8, 9, 10, 11)
@@ -40,10 +19,8 @@ static volatile const void *kept;
 #define KEEP(pointer) (kept = (pointer))
 #endif
 
-enum {
-    PLAIN_SPAN = 2048,
-    LANES = 16
-}; /* operands in L1; lanes that a compiler may put into vectors */
+/* operands in L1; lanes that a compiler may put into vectors */
+enum { PLAIN_SPAN = 2048, LANES = 16 };
 
 static double int8_plain(const void *memory, size_t size, size_t n) {
     const int8_t *w = memory, *x = w + PLAIN_SPAN;
@@ -204,8 +181,7 @@ static double read_neon(const void *memory, size_t size, size_t n) {
 
 /* ---------------------------------------------------------------------------------------- which */
 
-/* The instructions that the library's kernels of this instruction set can use at best. */
-static peak_kernels kernels_for(megabyte_isa isa) {
+peak_kernels kernels_for(megabyte_isa isa) {
 #if defined(__GNUC__) && defined(__x86_64__)
     if (isa == MEGABYTE_ISA_AVX512_VNNI)
         return (peak_kernels){{int8_avx512, NULL}, f32_avx512, read_avx512};
@@ -219,5 +195,3 @@ static peak_kernels kernels_for(megabyte_isa isa) {
     (void)isa;
     return (peak_kernels){{int8_plain, NULL}, f32_plain, read_plain};
 }
-
-#endif

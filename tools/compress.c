@@ -1,24 +1,17 @@
-/* mbzip.c - mbrun compress, decompress, test, list: files to .mbz and back, with the habits of gzip
+/* compress.c - mbrun compress, decompress, test: files to .mbz and back, with the habits of gzip
  * and zstd. SPDX-License-Identifier: MIT
  *
  * CONTENTS
- *    1 state
- *    2 reading           inputs, and what the headers of a .mbz file say
- *    3 writing           a temporary file that takes the final name when everything went well
- *    4 the codec         the model a file needs, memory, pushing and pulling
- *    5 reports
- *    6 compress, decompress, test
- *    7 list
- *    8 compress --against
- *
- * Functions that return int return 1 if all went well and 0 after a message, so that other files
- * get their turn. */
+ *    1 names
+ *    2 writing           a temporary file that takes the final name when everything went well
+ *    3 the codec         the model a file needs, memory, pushing and pulling
+ *    4 reports
+ *    5 compress, decompress, test */
 
 #define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64
-#include "mbrun.h"
-#include "output.h"
+#include "compress.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +22,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef __APPLE__
@@ -37,71 +29,28 @@
 #define st_mtim st_mtimespec
 #endif
 
-/* ====================================================================================== 1 state */
+/* ===================================================================================== 1 names */
 
 #define SUFFIX ".mbz"
-#define PIECE 65536 /* bytes read, and written, at a time */
 #define DEFAULT_STREAMS 16 /* blocks decoded side by side, if there are so many and memory allows */
-/* ms to wait for more input before complete blocks are decoded: a pipe's writer needs a moment to
- * fill it again, and many blocks together are decoded faster than one */
-#define LINGER 20
 
 /* Without --limit a file may decode to what honest data might: see max_ratio in megabyte.h. */
 #define LIKELY_RATIO 1024
 #define UNLIKELY_ONLY UINT64_MAX /* as `limit`: none was given */
 #define SMALL_CLAIM 65536 /* bytes that are not worth a word beforehand */
 
-typedef struct zipper {
-    const command *self;
-    shared_options shared;
-    megabyte_mode mode; /* compress or decompress */
-    const char *output, *dictionary_file, *file_type;
-    uint64_t streams, block_size, limit, level;
-    int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
-    int writes; /* 0: test and --against only count */
-    bytes dictionary;
-    known_models known;
-    int have_known; /* `known` was filled */
-    session s;
-    int is_open; /* the session */
-    megabyte_codec *codec;
-    int size_was_told; /* to the codec */
-    progress bar;
-    uint8_t *input, *result; /* PIECE bytes each */
-} zipper;
-
-/* One file on its way. */
-typedef struct job {
-    zipper *z;
-    const char *path, *name; /* name: what messages call it */
-    int in;
-    struct stat status; /* of the input */
-    uint64_t size; /* bytes of the input from where it stands; MEGABYTE_SIZE_UNKNOWN for pipes */
-    uint64_t expected; /* original bytes, for the bar; 0: unknown */
-    char claim[128]; /* what the headers say of the work ahead; "" if unknown or little */
-    uint8_t head[MEGABYTE_HEADER_MAX]; /* what was read already */
-    size_t n_head;
-    int is_link; /* the input's name is a symbolic link */
-    output to; /* path NULL: standard output, or none */
-    int to_stdout;
-    uint64_t bytes_in, bytes_out;
-    double seconds;
-    megabyte_statistics counts;
-    int has_trailing_data;
-} job;
-
-static int skip(const zipper *z, const char *what, const char *why) {
+int skip(const zipper *z, const char *what, const char *why) {
     return z->quiet ? 0 : complain(what, "%s", why);
 }
 
-static int is_regular(const job *j) { return S_ISREG(j->status.st_mode); }
+int is_regular(const job *j) { return S_ISREG(j->status.st_mode); }
 
 static char *copy_text(const char *text) {
     char *copy = allocate(strlen(text) + 1, 1);
     return strcpy(copy, text);
 }
 
-static const char *base_name(const char *path) {
+const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
@@ -111,207 +60,7 @@ static int has_suffix(const char *path) {
     return n > length && !strcmp(base_name(path) + n - length, SUFFIX);
 }
 
-/* ==================================================================================== 2 reading */
-
-/* Up to n bytes, 0 at the end, -1 after a message (or without one after Ctrl-C). */
-static ssize_t read_some(int file, void *out, size_t n, const char *name) {
-    while (!stop_requested()) {
-        ssize_t got = read(file, out, n);
-        if (got >= 0) return got;
-        if (errno == EAGAIN) poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, -1);
-        else if (errno != EINTR) return complain(name, "%s", strerror(errno)) - 1;
-    }
-    return -1;
-}
-
-static int input_waits(int file) {
-    return poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, LINGER) != 0;
-}
-
-/* Links are followed where nothing is put beside them. */
-static int open_input(job *j, int follow, int any_kind) {
-    const zipper *z = j->z;
-    j->size = MEGABYTE_SIZE_UNKNOWN;
-    j->in = STDIN_FILENO;
-    j->name = "standard input";
-    if (strcmp(j->path, "-")) {
-        j->name = j->path;
-        j->in = -1;
-        if (lstat(j->path, &j->status)) return complain(j->name, "%s", strerror(errno));
-        if (S_ISLNK(j->status.st_mode)) {
-            if (!follow)
-                return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
-            j->is_link = 1;
-            if (stat(j->path, &j->status)) return complain(j->name, "%s", strerror(errno));
-        }
-        if (S_ISDIR(j->status.st_mode)) return skip(z, j->name, "is a directory; skipped");
-        if (!is_regular(j) && !any_kind)
-            return skip(z, j->name, "is not a regular file; skipped (not with -c or -o)");
-        j->in = open(j->path, O_RDONLY | O_NOCTTY);
-        if (j->in < 0) return complain(j->name, "%s", strerror(errno));
-    }
-    if (fstat(j->in, &j->status)) return complain(j->name, "%s", strerror(errno));
-    if (z->remove_input && !z->force && is_regular(j)) { /* as gzip and xz have it */
-        if (j->status.st_nlink > 1)
-            return complain(j->name, "has other hard links; skipped with --rm (not with -f)");
-        if (j->status.st_mode & (S_ISUID | S_ISGID | S_ISVTX))
-            return complain(j->name, "has its setuid, setgid or sticky bit set; skipped with --rm "
-                                     "(not with -f)");
-    }
-    if (z->mode == MEGABYTE_MODE_DECOMPRESS && isatty(j->in) && !z->force)
-        return complain(j->name, "is a terminal; compressed data is not read from one without -f");
-    if (is_regular(j)) {
-        off_t at = lseek(j->in, 0, SEEK_CUR);
-        if (at >= 0) j->size = at < j->status.st_size ? (uint64_t)(j->status.st_size - at) : 0;
-    }
-    return 1;
-}
-
-static void close_input(const job *j) {
-    if (j->in > STDIN_FILENO) close(j->in);
-}
-
-/* Reads just enough for the header: more may not come before we answer. */
-static int read_head(job *j, megabyte_file_header *header) {
-    for (;;) {
-        megabyte_error error;
-        megabyte_status status = megabyte_file_header_read(j->head, j->n_head, header, &error);
-        if (!status) return 1;
-        ssize_t n = 0;
-        if (status == MEGABYTE_ERROR_TRUNCATED && j->n_head < sizeof j->head)
-            n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
-        if (n < 0) return 0;
-        if (n == 0)
-            return complain(j->name, "%s",
-                            error.text[0] ? error.text : megabyte_status_string(status));
-        j->n_head += (size_t)n;
-    }
-}
-
-/* Looks at a file here and there: regular files by pread, so that reading them later begins where
- * it would have. */
-typedef struct reader {
-    const job *j;
-    off_t base; /* where the file stood */
-    uint64_t at; /* offset of data[0], counted from there */
-    size_t n;
-    uint8_t data[4096];
-} reader;
-
-/* The bytes at `offset` (MEGABYTE_HEADER_MAX, fewer before the end); -1: could not be read. Forward
- * only. */
-static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
-    int by_pread = r->j->size != MEGABYTE_SIZE_UNKNOWN;
-    while (offset > r->at + r->n || r->at + r->n - offset < MEGABYTE_HEADER_MAX) {
-        ssize_t got;
-        if (offset > r->at + r->n) { /* jump */
-            r->at = by_pread ? offset : r->at + r->n;
-            r->n = 0;
-        } else if (offset > r->at) { /* keep the rest */
-            r->n -= (size_t)(offset - r->at);
-            memmove(r->data, r->data + (offset - r->at), r->n);
-            r->at = offset;
-        }
-        if (by_pread) {
-            got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n,
-                        r->base + (off_t)(r->at + r->n));
-            if (got < 0 && errno == EINTR && !stop_requested()) continue;
-            if (got < 0) return complain(r->j->name, "%s", strerror(errno)) - 1;
-        } else {
-            got = read_some(r->j->in, r->data + r->n, sizeof r->data - r->n, r->j->name);
-            if (got < 0) return -1;
-        }
-        if (!got) break;
-        r->n += (size_t)got;
-    }
-    if (offset > r->at + r->n) return 0;
-    *out = r->data + (offset - r->at);
-    return (ssize_t)(r->at + r->n - offset);
-}
-
-/* What the headers of a .mbz file say. */
-typedef struct survey {
-    megabyte_file_header first; /* the first member's header */
-    uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHOD_COUNT];
-    uint64_t predicted; /* of `original`, what the model must read byte by byte */
-    /* what a codec must be made for: the largest, the smallest, the most */
-    uint32_t block_size, context_shift, mixing_memory;
-    uint32_t format_version; /* the newest */
-    int has_several_models;
-} survey;
-
-static void count_block(survey *v, int method, uint64_t size) {
-    v->blocks++;
-    v->original += size;
-    if (method >= 0 && method < MEGABYTE_METHOD_COUNT) v->by_method[method]++;
-    if (method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED) v->predicted += size;
-}
-
-static void count_member(survey *v, const megabyte_file_header *c) {
-    if (!v->members++) {
-        v->first = *c;
-        v->context_shift = c->context_shift;
-    }
-    if (c->block_size > v->block_size) v->block_size = c->block_size;
-    if (c->context_shift < v->context_shift) v->context_shift = c->context_shift;
-    if (c->mixing_memory > v->mixing_memory) v->mixing_memory = c->mixing_memory;
-    if (c->format_version > v->format_version) v->format_version = c->format_version;
-    if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
-}
-
-/* Walks from header to header without decoding, until the end or the first fault (told in *error:
- * its offset counts from the beginning of the input). At most max_blocks. error->status is IO if a
- * message was printed. */
-static megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v,
-                                   megabyte_error *error) {
-    reader r = {.j = j};
-    const uint8_t *data = NULL;
-    uint64_t offset = 0;
-    megabyte_status status = MEGABYTE_OK;
-    memset(v, 0, sizeof *v);
-    memset(error, 0, sizeof *error);
-    if (j->size != MEGABYTE_SIZE_UNKNOWN) r.base = lseek(j->in, 0, SEEK_CUR);
-    while (!status && v->blocks < max_blocks) {
-        megabyte_file_header c;
-        megabyte_block_header b = {.method = 0};
-        ssize_t n = look(&r, offset, &data);
-        if (n < 0) return error->status = MEGABYTE_ERROR_IO;
-        if (n == 0 && v->members) break;
-        status = megabyte_file_header_read(data, (size_t)n, &c, error);
-        if (status == MEGABYTE_ERROR_BAD_MAGIC && v->members)
-            error->status = status = MEGABYTE_ERROR_TRAILING_DATA;
-        if (status) break;
-        count_member(v, &c);
-        offset += c.header_bytes;
-        if (c.single) {
-            count_block(v, c.method, c.size);
-            offset += (uint64_t)c.coded + 4;
-        }
-        while (!c.single && b.method >= 0 && v->blocks < max_blocks) {
-            n = look(&r, offset, &data);
-            if (n < 0) return error->status = MEGABYTE_ERROR_IO;
-            status = megabyte_block_header_read(data, (size_t)n, &c, &b, error);
-            if (status) break;
-            offset += (uint64_t)b.header_bytes + b.coded;
-            if (b.method >= 0) count_block(v, b.method, b.size);
-        }
-        if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size)
-            status = MEGABYTE_ERROR_TRUNCATED;
-        if (!status && j->size == MEGABYTE_SIZE_UNKNOWN) { /* read what was jumped over */
-            if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_ERROR_IO;
-            if (r.at + r.n < offset) status = MEGABYTE_ERROR_TRUNCATED;
-        }
-    }
-    v->compressed = offset;
-    if (status && status != error->status) {
-        error->status = status;
-        snprintf(error->text, sizeof error->text, "the compressed data ends too early");
-    }
-    error->offset = status == MEGABYTE_ERROR_TRUNCATED && offset > r.at + r.n ? r.at + r.n : offset;
-    return status;
-}
-
-/* ==================================================================================== 3 writing */
+/* =================================================================================== 2 writing */
 
 /* Decides where the output goes. Nothing is created yet. */
 static int choose_output(job *j) {
@@ -391,7 +140,7 @@ static int remove_input(const job *j) {
     return !unlink(j->path) || complain(j->name, "%s", strerror(errno));
 }
 
-/* ================================================================================== 4 the codec */
+/* ================================================================================= 3 the codec */
 
 static void close_model(zipper *z) {
     megabyte_codec_free(z->codec);
@@ -400,20 +149,20 @@ static void close_model(zipper *z) {
     z->is_open = 0;
 }
 
-static void open_with(zipper *z, const shared_options *shared) {
+void open_with(zipper *z, const shared_options *shared) {
     close_model(z);
     open_model(&z->s, shared);
     z->is_open = 1;
     open_engine(&z->s, shared, thread_count(shared));
 }
 
-static const known_models *models_at_hand(zipper *z) {
+const known_models *models_at_hand(zipper *z) {
     if (!z->have_known) find_known_models(&z->known, &z->shared);
     z->have_known = 1;
     return &z->known;
 }
 
-static void print_id(FILE *out, const uint8_t *id, size_t n) {
+void print_id(FILE *out, const uint8_t *id, size_t n) {
     for (size_t i = 0; i < n; i++) fprintf(out, "%02x", id[i]);
 }
 
@@ -642,7 +391,7 @@ static int transfer(job *j) {
     return pull_all(j);
 }
 
-/* ==================================================================================== 5 reports */
+/* =================================================================================== 4 reports */
 
 static uint64_t original_size(const job *j) {
     return j->z->mode == MEGABYTE_MODE_COMPRESS ? j->bytes_in : j->bytes_out;
@@ -652,17 +401,17 @@ static uint64_t compressed_size(const job *j) {
     return j->z->mode == MEGABYTE_MODE_COMPRESS ? j->bytes_out : j->bytes_in;
 }
 
-static double quotient(double a, double b) { return b > 0 ? a / b : (double)NAN; }
+double quotient(double a, double b) { return b > 0 ? a / b : (double)NAN; }
 
-static double or_zero(double value) { return isfinite(value) ? value : 0; }
+double or_zero(double value) { return isfinite(value) ? value : 0; }
 
-static const char *const methods[MEGABYTE_METHOD_COUNT] = {"stored", "constant", "model",
-                                                           "context-mixing", "mixed"};
+const char *const method_names[MEGABYTE_METHOD_COUNT] = {"stored", "constant", "model",
+                                                         "context-mixing", "mixed"};
 
-static void json_blocks(const uint64_t by_method[MEGABYTE_METHOD_COUNT]) {
+void json_blocks(const uint64_t by_method[MEGABYTE_METHOD_COUNT]) {
     printf(", \"blocks\": {");
     for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++)
-        printf("%s\"%s\": %llu", i ? ", " : "", methods[i], (unsigned long long)by_method[i]);
+        printf("%s\"%s\": %llu", i ? ", " : "", method_names[i], (unsigned long long)by_method[i]);
     putchar('}');
 }
 
@@ -680,7 +429,7 @@ static void print_report(const job *j) {
     for (int i = MEGABYTE_METHOD_COUNT, n = 0; i-- > 0;)
         if (blocks[i])
             fprintf(stderr, "%s %llu %s", n++ ? "," : "", (unsigned long long)blocks[i],
-                    methods[i]);
+                    method_names[i]);
     if (j->z->mode == MEGABYTE_MODE_COMPRESS && j->counts.coded_bits)
         fprintf(stderr, "; coded in %llu bytes, ideally %.1f (%+.4f%%)",
                 (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
@@ -720,7 +469,7 @@ static void add_up(job *total, const job *j) {
     total->counts.model_bits += j->counts.model_bits;
 }
 
-/* ================================================================= 6 compress, decompress, test */
+/* ================================================================ 5 compress, decompress, test */
 
 /* With the output named and the model and the codec made: the work itself. */
 static int run_job(job *j, const megabyte_codec_options *o) {
@@ -735,7 +484,7 @@ static int run_job(job *j, const megabyte_codec_options *o) {
     return good;
 }
 
-static int process(job *j) {
+int process(job *j) {
     zipper *z = j->z;
     int elsewhere = !z->writes || z->to_stdout || z->output;
     int good = open_input(j, z->force || elsewhere, elsewhere);
@@ -802,8 +551,6 @@ static int process_all(zipper *z, char **paths, int n) {
 }
 
 enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
-
-static int compare_all(zipper *z, char **paths, int n);
 
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
@@ -921,343 +668,4 @@ int run_decompress(const command *self, int argc, char **argv) {
 
 int run_test(const command *self, int argc, char **argv) {
     return run_zipper(self, argc, argv, TESTS);
-}
-
-/* ======================================================================================= 7 list */
-
-#define METHOD_WIDTH(i) (strlen(methods[i]) > 8 ? (int)strlen(methods[i]) : 8)
-static void print_line(const survey *v, const char *version, const char *model, const char *name) {
-    printf("%12llu  %12llu  %7.3f  %9.5f ", (unsigned long long)v->original,
-           (unsigned long long)v->compressed,
-           or_zero(quotient((double)v->original, (double)v->compressed)),
-           or_zero(quotient(8 * (double)v->compressed, (double)v->original)));
-    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++)
-        printf(" %*llu", METHOD_WIDTH(i), (unsigned long long)v->by_method[i]);
-    printf("  %7s  %-23s  ", version, model);
-    print_harmless(stdout, name);
-    putchar('\n');
-}
-
-static void print_line_json(const survey *v) {
-    printf("\"original\": %llu, \"compressed\": %llu", (unsigned long long)v->original,
-           (unsigned long long)v->compressed);
-    json_field("ratio", quotient((double)v->original, (double)v->compressed));
-    json_field("bits_per_byte", quotient(8 * (double)v->compressed, (double)v->original));
-    json_field("members", (double)v->members);
-    json_blocks(v->by_method);
-}
-
-/* "text" for models/text.mb; NULL if there is none with the file's id. */
-static const known_model *model_of(zipper *z, const survey *v) {
-    return known_model_of(models_at_hand(z), v->first.model_id, sizeof v->first.model_id);
-}
-
-static size_t name_length(const char *path) {
-    size_t n = strlen(base_name(path));
-    return n > 3 ? n - 3 : n;
-}
-
-static void list_as_text(zipper *z, const survey *v, const char *name) {
-    char model[64], version[32];
-    const known_model *known = model_of(z, v);
-    int n = 0;
-    for (size_t i = 0; i < sizeof v->first.model_id; i++)
-        n += snprintf(model + n, sizeof model - (size_t)n, "%02x", v->first.model_id[i]);
-    if (v->has_several_models) snprintf(model, sizeof model, "several");
-    else if (known)
-        snprintf(model + n, sizeof model - (size_t)n, " %.*s", (int)name_length(known->path),
-                 base_name(known->path));
-    snprintf(version, sizeof version, "%u.%u%s", v->format_version, v->first.numerics_version,
-             v->first.has_dictionary ? "d" : "");
-    print_line(v, version, model, name);
-}
-
-static void list_as_json(zipper *z, const survey *v, const char *name) {
-    const known_model *known = model_of(z, v);
-    printf("{\"name\": ");
-    json_text(stdout, name, strlen(name));
-    printf(", ");
-    print_line_json(v);
-    json_field("block_bytes", v->block_size);
-    json_field("context_shift", v->context_shift);
-    json_field("format_version", v->format_version);
-    json_field("numerics_version", v->first.numerics_version);
-    printf(", \"dictionary\": %s, \"several_models\": %s, \"model_id\": \"",
-           v->first.has_dictionary ? "true" : "false", v->has_several_models ? "true" : "false");
-    print_id(stdout, v->first.model_id, sizeof v->first.model_id);
-    printf("\", \"model\": ");
-    if (known) json_text(stdout, base_name(known->path), name_length(known->path));
-    else printf("null");
-    printf("}");
-}
-
-/* A file with a fault gets its line only if the fault is data that follows. */
-static int list_file(zipper *z, char *path, survey *total, int n_printed, int *is_listed) {
-    job j = {.z = z, .path = path, .in = -1};
-    megabyte_error error;
-    survey v;
-    *is_listed = 0;
-    if (!open_input(&j, 1, 1)) return 0;
-    megabyte_status status = survey_file(&j, UINT64_MAX, &v, &error);
-    close_input(&j);
-    if (status && status != MEGABYTE_ERROR_IO) {
-        char why[256];
-        int is_told = error.text[0] && status != MEGABYTE_ERROR_TRAILING_DATA;
-        const char *text = is_told ? error.text : megabyte_status_string(status);
-        snprintf(why, sizeof why, "%.190s (at byte %llu)", text, (unsigned long long)error.offset);
-        complain(j.name, "%s", why);
-    }
-    if (status && status != MEGABYTE_ERROR_TRAILING_DATA) return 0;
-    if (n_printed && z->shared.json) printf(", ");
-    if (z->shared.json) list_as_json(z, &v, path);
-    else list_as_text(z, &v, path);
-    flush_output();
-    *is_listed = 1;
-    total->original += v.original;
-    total->compressed += v.compressed;
-    total->members += v.members;
-    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) total->by_method[i] += v.by_method[i];
-    return !status;
-}
-
-int run_list(const command *self, int argc, char **argv) {
-    zipper z = {.self = self, .mode = MEGABYTE_MODE_DECOMPRESS};
-    const option own[] = {
-        {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"},
-        {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "not a word about skipped files"},
-    };
-    static char standard_input[] = "-";
-    char *no_paths[] = {standard_input};
-    int n = parse_options(self, own, COUNT_OF(own), &z.shared, argc, argv), good = 1, n_printed = 0;
-    if (!n) {
-        argv = no_paths;
-        n = 1;
-    }
-    survey total = {.original = 0};
-    catch_interrupt();
-    if (z.shared.json) {
-        printf("{\"files\": [");
-    } else {
-        printf("%12s  %12s  %7s  %9s ", "original", "compressed", "ratio", "bits/byte");
-        for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) printf(" %*s", METHOD_WIDTH(i), methods[i]);
-        printf("  %7s  %-23s  %s\n", "version", "model", "name");
-    }
-    for (int i = 0; i < n && !stop_requested(); i++) {
-        int is_listed;
-        if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
-        n_printed += is_listed;
-    }
-    if (z.shared.json) {
-        printf("], \"total\": {");
-        print_line_json(&total);
-        puts("}}");
-    } else if (n_printed > 1) {
-        print_line(&total, "", "", "total");
-    }
-    free_known_models(&z.known);
-    return stop_requested() ? stop_requested() : !good;
-}
-
-/* ========================================================================= 8 compress --against */
-
-#define FAILED UINT64_MAX
-
-/* They read standard input. 7z needs a name for its output, which is appended. */
-typedef struct rival {
-    const char *label, *programs[3];
-    const char *arguments[8];
-    int needs_file;
-} rival;
-
-static const rival rivals[] = {
-    {"gzip -9", {"gzip"}, {"-9", "-c"}, 0},
-    {"xz -9e", {"xz"}, {"-9e", "-c"}, 0},
-    {"zstd --ultra -22", {"zstd"}, {"-q", "--ultra", "-22", "-c"}, 0},
-    {"brotli -q 11 -w 24", {"brotli"}, {"-q", "11", "-w", "24", "-c"}, 0},
-    {"bzip2 -9", {"bzip2"}, {"-9", "-c"}, 0},
-    {"bzip3 -b 16", {"bzip3"}, {"-e", "-b", "16", "-c"}, 0},
-    {"7z PPMd o16",
-     {"7z", "7zz", "7za"},
-     {"a", "-bd", "-y", "-mx=9", "-m0=PPMd:o=16", "-sidata"},
-     1},
-};
-
-typedef struct comparison {
-    zipper *z;
-    const char *program[COUNT_OF(rivals)]; /* NULL: not found */
-    char directory[1024], archive[1040]; /* for 7z; "" before it is made */
-} comparison;
-
-static int is_on_path(const char *name) {
-    const char *path = getenv("PATH");
-    char file[4096];
-    for (size_t n; path && *path; path += n + (path[n] == ':')) {
-        n = strcspn(path, ":");
-        int length = snprintf(file, sizeof file, "%.*s/%s", n < 3000 ? (int)n : 0, path, name);
-        if (n && length > 0 && !access(file, X_OK)) return 1;
-    }
-    return 0;
-}
-
-/* Runs a program with `path` as its standard input; returns the bytes that it wrote to its standard
- * output. */
-static uint64_t run_program(char *const *arguments, const char *path) {
-    static uint8_t piece[PIECE];
-    int ends[2] = {-1, -1}, result = 0;
-    uint64_t n = 0;
-    int in = open(path, O_RDONLY), null = open("/dev/null", O_WRONLY);
-    pid_t child = in < 0 || null < 0 || pipe(ends) ? -1 : fork();
-    if (!child) {
-        signal(SIGPIPE, SIG_DFL);
-        signal(SIGXFSZ, SIG_DFL);
-        dup2(in, STDIN_FILENO);
-        dup2(ends[1], STDOUT_FILENO);
-        dup2(null, STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        close(in);
-        close(null);
-        execvp(arguments[0], arguments);
-        _exit(127);
-    }
-    if (in >= 0) close(in);
-    if (null >= 0) close(null);
-    if (ends[1] >= 0) close(ends[1]);
-    while (child > 0 && !stop_requested()) {
-        ssize_t got = read(ends[0], piece, sizeof piece);
-        if (got == 0 || (got < 0 && errno != EINTR)) break;
-        if (got > 0) n += (size_t)got;
-    }
-    if (child > 0 && stop_requested()) kill(child, SIGTERM);
-    if (ends[0] >= 0) close(ends[0]);
-    while (child > 0 && waitpid(child, &result, 0) < 0 && errno == EINTR)
-        if (stop_requested()) kill(child, SIGTERM);
-    return child < 0 || stop_requested() || !WIFEXITED(result) || WEXITSTATUS(result) ? FAILED : n;
-}
-
-static uint64_t size_by_rival(comparison *c, size_t i, const char *path) {
-    const rival *r = &rivals[i];
-    const char *arguments[COUNT_OF(r->arguments) + 3] = {c->program[i]};
-    struct stat status;
-    size_t n = 1;
-    while (n <= COUNT_OF(r->arguments) && r->arguments[n - 1]) {
-        arguments[n] = r->arguments[n - 1];
-        n++;
-    }
-    if (!r->needs_file) return run_program((char *const *)arguments, path);
-
-    if (!c->directory[0]) {
-        const char *place = getenv("TMPDIR");
-        int length = snprintf(c->directory, sizeof c->directory, "%s/mbrun-XXXXXX",
-                              place && *place ? place : "/tmp");
-        if (length < 0 || (size_t)length >= sizeof c->directory || !mkdtemp(c->directory)) {
-            c->directory[0] = 0;
-            return FAILED;
-        }
-        snprintf(c->archive, sizeof c->archive, "%s/out.7z", c->directory);
-        remove_if_killed(c->archive);
-    }
-    arguments[n] = c->archive;
-    uint64_t size = run_program((char *const *)arguments, path);
-    if (size != FAILED) size = stat(c->archive, &status) ? FAILED : (uint64_t)status.st_size;
-    unlink(c->archive);
-    return size;
-}
-
-static uint64_t size_by_us(comparison *c, char *path, uint64_t *original) {
-    job j = {.z = c->z, .path = path, .name = path, .in = -1, .to = {.file = -1}};
-    int good = process(&j);
-    close_input(&j);
-    *original = good ? j.bytes_in : (uint64_t)j.status.st_size;
-    return good ? j.bytes_out : FAILED;
-}
-
-static void print_row(const comparison *c, const char *name, uint64_t original, uint64_t ours,
-                      const uint64_t *theirs) {
-    uint64_t least = ours;
-    for (size_t i = 0; i < COUNT_OF(rivals); i++)
-        if (c->program[i] && theirs[i] < least) least = theirs[i];
-    printf("| ");
-    for (size_t n; *name; name += n) { /* character by character, so that `|` can be escaped */
-        char part[8] = {0};
-        n = utf8_length((const uint8_t *)name, strlen(name));
-        if (!n) n = 1;
-        memcpy(part, name, n);
-        if (*part == '|') putchar('\\');
-        print_harmless(stdout, part);
-    }
-    printf(" | %llu |", (unsigned long long)original);
-    for (size_t i = 0; i <= COUNT_OF(rivals); i++) {
-        if (i > 0 && !c->program[i - 1]) continue;
-        uint64_t size = i > 0 ? theirs[i - 1] : ours;
-        const char *stars = size == least ? "**" : "";
-        if (size == FAILED) printf(" - |");
-        else printf(" %s%llu%s |", stars, (unsigned long long)size, stars);
-    }
-    putchar('\n');
-    flush_output();
-}
-
-static void print_head(const comparison *c) {
-    const zipper *z = c->z;
-    int n_missing = 0;
-    printf("Compressed sizes in bytes; mbrun's model: %.*s, %llu bytes",
-           (int)name_length(z->s.path), base_name(z->s.path),
-           (unsigned long long)z->s.info.file_bytes);
-    if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
-    if (z->level) printf(", -%llu", (unsigned long long)z->level);
-    if (z->block_size) printf(", -B %llu", (unsigned long long)z->block_size);
-    if (z->dictionary_file) printf(", --dictionary %s", base_name(z->dictionary_file));
-    if (z->file_type) printf(", --type %s", z->file_type);
-    for (size_t i = 0; i < COUNT_OF(rivals); i++)
-        if (!c->program[i])
-            printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);
-    printf(".\n\n| file | bytes | mbrun |");
-    for (size_t i = 0; i < COUNT_OF(rivals); i++)
-        if (c->program[i]) printf(" %s |", rivals[i].label);
-    printf("\n|---|--:|--:|");
-    for (size_t i = 0; i < COUNT_OF(rivals); i++)
-        if (c->program[i]) printf("--:|");
-    putchar('\n');
-    flush_output();
-}
-
-static uint64_t sum(uint64_t a, uint64_t b) { return a == FAILED || b == FAILED ? FAILED : a + b; }
-
-static int compare_all(zipper *z, char **paths, int n) {
-    comparison c = {.z = z};
-    uint64_t total[COUNT_OF(rivals)] = {0}, total_ours = 0, total_original = 0;
-    int good = 1, n_rows = 0;
-    z->writes = 0;
-    for (size_t i = 0; i < COUNT_OF(rivals); i++)
-        for (size_t k = COUNT_OF(rivals[i].programs); k-- > 0;) /* the first one wins */
-            if (rivals[i].programs[k] && is_on_path(rivals[i].programs[k]))
-                c.program[i] = rivals[i].programs[k];
-    open_with(z, &z->shared);
-    print_head(&c);
-    for (int i = 0; i < n && !stop_requested(); i++) {
-        uint64_t sizes[COUNT_OF(rivals)] = {0}, original;
-        struct stat status;
-        if (stat(paths[i], &status) || !S_ISREG(status.st_mode)) {
-            good = complain(paths[i], "not a file that can be read again and again");
-            continue;
-        }
-        uint64_t ours = size_by_us(&c, paths[i], &original);
-        if (ours == FAILED) good = 0;
-        for (size_t k = 0; k < COUNT_OF(rivals) && !stop_requested(); k++)
-            if (c.program[k]) sizes[k] = size_by_rival(&c, k, paths[i]);
-        if (stop_requested()) break;
-        print_row(&c, base_name(paths[i]), original, ours, sizes);
-        for (size_t k = 0; k < COUNT_OF(rivals); k++) total[k] = sum(total[k], sizes[k]);
-        total_ours = sum(total_ours, ours);
-        total_original += original;
-        n_rows++;
-    }
-    if (n_rows > 1 && !stop_requested()) print_row(&c, "total", total_original, total_ours, total);
-    if (c.directory[0]) {
-        unlink(c.archive);
-        rmdir(c.directory);
-        remove_if_killed(NULL);
-    }
-    return stop_requested() ? stop_requested() : !good;
 }

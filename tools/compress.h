@@ -1,0 +1,105 @@
+/* compress.h - what compress.c, input.c, list.c and against.c share: mbrun's way with .mbz files.
+ * SPDX-License-Identifier: MIT
+ *
+ * Functions that return int return 1 if all went well and 0 after a message, so that other files
+ * get their turn. */
+#ifndef COMPRESS_H
+#define COMPRESS_H
+
+#include "mbrun.h"
+#include "output.h"
+
+#include <sys/stat.h>
+
+#define PIECE 65536 /* bytes read, and written, at a time */
+
+typedef struct zipper {
+    const command *self;
+    shared_options shared;
+    megabyte_mode mode; /* compress or decompress */
+    const char *output, *dictionary_file, *file_type;
+    uint64_t streams, block_size, limit, level;
+    int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
+    int writes; /* 0: test and --against only count */
+    bytes dictionary;
+    known_models known;
+    int have_known; /* `known` was filled */
+    session s;
+    int is_open; /* the session */
+    megabyte_codec *codec;
+    int size_was_told; /* to the codec */
+    progress bar;
+    uint8_t *input, *result; /* PIECE bytes each */
+} zipper;
+
+/* One file on its way. */
+typedef struct job {
+    zipper *z;
+    const char *path, *name; /* name: what messages call it */
+    int in;
+    struct stat status; /* of the input */
+    uint64_t size; /* bytes of the input from where it stands; MEGABYTE_SIZE_UNKNOWN for pipes */
+    uint64_t expected; /* original bytes, for the bar; 0: unknown */
+    char claim[128]; /* what the headers say of the work ahead; "" if unknown or little */
+    uint8_t head[MEGABYTE_HEADER_MAX]; /* what was read already */
+    size_t n_head;
+    int is_link; /* the input's name is a symbolic link */
+    output to; /* path NULL: standard output, or none */
+    int to_stdout;
+    uint64_t bytes_in, bytes_out;
+    double seconds;
+    megabyte_statistics counts;
+    int has_trailing_data;
+} job;
+
+/* ---- input.c */
+
+/* Up to n bytes, 0 at the end, -1 after a message (or without one after Ctrl-C). */
+ssize_t read_some(int file, void *out, size_t n, const char *name);
+int input_waits(int file);
+
+/* Links are followed where nothing is put beside them. */
+int open_input(job *j, int follow, int any_kind);
+void close_input(const job *j);
+
+/* Reads just enough for the header: more may not come before we answer. */
+int read_head(job *j, megabyte_file_header *header);
+
+/* What the headers of a .mbz file say. */
+typedef struct survey {
+    megabyte_file_header first; /* the first member's header */
+    uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHOD_COUNT];
+    uint64_t predicted; /* of `original`, what the model must read byte by byte */
+    /* what a codec must be made for: the largest, the smallest, the most */
+    uint32_t block_size, context_shift, mixing_memory;
+    uint32_t format_version; /* the newest */
+    int has_several_models;
+} survey;
+
+/* Walks from header to header without decoding, until the end or the first fault (told in *error:
+ * its offset counts from the beginning of the input). At most max_blocks. error->status is IO if a
+ * message was printed. */
+megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megabyte_error *error);
+
+/* ---- compress.c */
+
+int skip(const zipper *z, const char *what, const char *why); /* 0: with a message */
+
+int is_regular(const job *j);
+const char *base_name(const char *path);
+void open_with(zipper *z, const shared_options *shared);
+const known_models *models_at_hand(zipper *z);
+void print_id(FILE *out, const uint8_t *id, size_t n);
+double quotient(double a, double b);
+double or_zero(double value);
+void json_blocks(const uint64_t by_method[MEGABYTE_METHOD_COUNT]);
+int process(job *j);
+
+extern const char *const method_names[MEGABYTE_METHOD_COUNT];
+
+/* ---- list.c, against.c */
+
+size_t name_length(const char *path);
+int compare_all(zipper *z, char **paths, int n);
+
+#endif

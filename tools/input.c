@@ -1,0 +1,207 @@
+/* input.c - inputs of mbrun compress and the like, and what the headers of a .mbz file say.
+ * SPDX-License-Identifier: MIT */
+
+#define _GNU_SOURCE
+#define _DARWIN_C_SOURCE
+#define _FILE_OFFSET_BITS 64
+#include "compress.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#ifdef __APPLE__
+#define st_ctim st_ctimespec
+#define st_mtim st_mtimespec
+#endif
+
+/* ms to wait for more input before complete blocks are decoded: a pipe's writer needs a moment to
+ * fill it again, and many blocks together are decoded faster than one */
+#define LINGER 20
+
+ssize_t read_some(int file, void *out, size_t n, const char *name) {
+    while (!stop_requested()) {
+        ssize_t got = read(file, out, n);
+        if (got >= 0) return got;
+        if (errno == EAGAIN) poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, -1);
+        else if (errno != EINTR) return complain(name, "%s", strerror(errno)) - 1;
+    }
+    return -1;
+}
+
+int input_waits(int file) {
+    return poll(&(struct pollfd){.fd = file, .events = POLLIN}, 1, LINGER) != 0;
+}
+
+int open_input(job *j, int follow, int any_kind) {
+    const zipper *z = j->z;
+    j->size = MEGABYTE_SIZE_UNKNOWN;
+    j->in = STDIN_FILENO;
+    j->name = "standard input";
+    if (strcmp(j->path, "-")) {
+        j->name = j->path;
+        j->in = -1;
+        if (lstat(j->path, &j->status)) return complain(j->name, "%s", strerror(errno));
+        if (S_ISLNK(j->status.st_mode)) {
+            if (!follow)
+                return skip(z, j->name, "is a symbolic link; skipped (not with -f, -c or -o)");
+            j->is_link = 1;
+            if (stat(j->path, &j->status)) return complain(j->name, "%s", strerror(errno));
+        }
+        if (S_ISDIR(j->status.st_mode)) return skip(z, j->name, "is a directory; skipped");
+        if (!is_regular(j) && !any_kind)
+            return skip(z, j->name, "is not a regular file; skipped (not with -c or -o)");
+        j->in = open(j->path, O_RDONLY | O_NOCTTY);
+        if (j->in < 0) return complain(j->name, "%s", strerror(errno));
+    }
+    if (fstat(j->in, &j->status)) return complain(j->name, "%s", strerror(errno));
+    if (z->remove_input && !z->force && is_regular(j)) { /* as gzip and xz have it */
+        if (j->status.st_nlink > 1)
+            return complain(j->name, "has other hard links; skipped with --rm (not with -f)");
+        if (j->status.st_mode & (S_ISUID | S_ISGID | S_ISVTX))
+            return complain(j->name, "has its setuid, setgid or sticky bit set; skipped with --rm "
+                                     "(not with -f)");
+    }
+    if (z->mode == MEGABYTE_MODE_DECOMPRESS && isatty(j->in) && !z->force)
+        return complain(j->name, "is a terminal; compressed data is not read from one without -f");
+    if (is_regular(j)) {
+        off_t at = lseek(j->in, 0, SEEK_CUR);
+        if (at >= 0) j->size = at < j->status.st_size ? (uint64_t)(j->status.st_size - at) : 0;
+    }
+    return 1;
+}
+
+void close_input(const job *j) {
+    if (j->in > STDIN_FILENO) close(j->in);
+}
+
+int read_head(job *j, megabyte_file_header *header) {
+    for (;;) {
+        megabyte_error error;
+        megabyte_status status = megabyte_file_header_read(j->head, j->n_head, header, &error);
+        if (!status) return 1;
+        ssize_t n = 0;
+        if (status == MEGABYTE_ERROR_TRUNCATED && j->n_head < sizeof j->head)
+            n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
+        if (n < 0) return 0;
+        if (n == 0)
+            return complain(j->name, "%s",
+                            error.text[0] ? error.text : megabyte_status_string(status));
+        j->n_head += (size_t)n;
+    }
+}
+
+/* Looks at a file here and there: regular files by pread, so that reading them later begins where
+ * it would have. */
+typedef struct reader {
+    const job *j;
+    off_t base; /* where the file stood */
+    uint64_t at; /* offset of data[0], counted from there */
+    size_t n;
+    uint8_t data[4096];
+} reader;
+
+/* The bytes at `offset` (MEGABYTE_HEADER_MAX, fewer before the end); -1: could not be read. Forward
+ * only. */
+static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
+    int by_pread = r->j->size != MEGABYTE_SIZE_UNKNOWN;
+    while (offset > r->at + r->n || r->at + r->n - offset < MEGABYTE_HEADER_MAX) {
+        ssize_t got;
+        if (offset > r->at + r->n) { /* jump */
+            r->at = by_pread ? offset : r->at + r->n;
+            r->n = 0;
+        } else if (offset > r->at) { /* keep the rest */
+            r->n -= (size_t)(offset - r->at);
+            memmove(r->data, r->data + (offset - r->at), r->n);
+            r->at = offset;
+        }
+        if (by_pread) {
+            got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n,
+                        r->base + (off_t)(r->at + r->n));
+            if (got < 0 && errno == EINTR && !stop_requested()) continue;
+            if (got < 0) return complain(r->j->name, "%s", strerror(errno)) - 1;
+        } else {
+            got = read_some(r->j->in, r->data + r->n, sizeof r->data - r->n, r->j->name);
+            if (got < 0) return -1;
+        }
+        if (!got) break;
+        r->n += (size_t)got;
+    }
+    if (offset > r->at + r->n) return 0;
+    *out = r->data + (offset - r->at);
+    return (ssize_t)(r->at + r->n - offset);
+}
+
+static void count_block(survey *v, int method, uint64_t size) {
+    v->blocks++;
+    v->original += size;
+    if (method >= 0 && method < MEGABYTE_METHOD_COUNT) v->by_method[method]++;
+    if (method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED) v->predicted += size;
+}
+
+static void count_member(survey *v, const megabyte_file_header *c) {
+    if (!v->members++) {
+        v->first = *c;
+        v->context_shift = c->context_shift;
+    }
+    if (c->block_size > v->block_size) v->block_size = c->block_size;
+    if (c->context_shift < v->context_shift) v->context_shift = c->context_shift;
+    if (c->mixing_memory > v->mixing_memory) v->mixing_memory = c->mixing_memory;
+    if (c->format_version > v->format_version) v->format_version = c->format_version;
+    if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
+}
+
+megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megabyte_error *error) {
+    reader r = {.j = j};
+    const uint8_t *data = NULL;
+    uint64_t offset = 0;
+    megabyte_status status = MEGABYTE_OK;
+    memset(v, 0, sizeof *v);
+    memset(error, 0, sizeof *error);
+    if (j->size != MEGABYTE_SIZE_UNKNOWN) r.base = lseek(j->in, 0, SEEK_CUR);
+    while (!status && v->blocks < max_blocks) {
+        megabyte_file_header c;
+        megabyte_block_header b = {.method = 0};
+        ssize_t n = look(&r, offset, &data);
+        if (n < 0) return error->status = MEGABYTE_ERROR_IO;
+        if (n == 0 && v->members) break;
+        status = megabyte_file_header_read(data, (size_t)n, &c, error);
+        if (status == MEGABYTE_ERROR_BAD_MAGIC && v->members)
+            error->status = status = MEGABYTE_ERROR_TRAILING_DATA;
+        if (status) break;
+        count_member(v, &c);
+        offset += c.header_bytes;
+        if (c.single) {
+            count_block(v, c.method, c.size);
+            offset += (uint64_t)c.coded + 4;
+        }
+        while (!c.single && b.method >= 0 && v->blocks < max_blocks) {
+            n = look(&r, offset, &data);
+            if (n < 0) return error->status = MEGABYTE_ERROR_IO;
+            status = megabyte_block_header_read(data, (size_t)n, &c, &b, error);
+            if (status) break;
+            offset += (uint64_t)b.header_bytes + b.coded;
+            if (b.method >= 0) count_block(v, b.method, b.size);
+        }
+        if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size)
+            status = MEGABYTE_ERROR_TRUNCATED;
+        if (!status && j->size == MEGABYTE_SIZE_UNKNOWN) { /* read what was jumped over */
+            if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_ERROR_IO;
+            if (r.at + r.n < offset) status = MEGABYTE_ERROR_TRUNCATED;
+        }
+    }
+    v->compressed = offset;
+    if (status && status != error->status) {
+        error->status = status;
+        snprintf(error->text, sizeof error->text, "the compressed data ends too early");
+    }
+    error->offset = status == MEGABYTE_ERROR_TRUNCATED && offset > r.at + r.n ? r.at + r.n : offset;
+    return status;
+}
