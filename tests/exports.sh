@@ -46,8 +46,9 @@ else
     group "megabyte.h in C99 (no C++ compiler here)"
 fi
 
-for options in -DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -DMEGABYTE_NO_SIMD \
-               "-DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -DMEGABYTE_NO_SIMD"; do
+for options in -DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -DMEGABYTE_NO_SIMD -DMEGABYTE_NO_CODEC \
+               "-DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -DMEGABYTE_NO_SIMD" \
+               "-DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -DMEGABYTE_NO_SIMD -DMEGABYTE_NO_CODEC"; do
     # shellcheck disable=SC2086
     $cc -std=c11 -Wall -Wextra -Werror -O0 $options -c megabyte.c -o $dir/option.o ||
         fail "$options does not build"
@@ -56,8 +57,19 @@ for options in -DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -DMEGABYTE_NO_SIMD \
         fail "$options uses pthreads" ;; esac
     case $options in *NO_FILE*) ! grep -Eq '^(open|open64|mmap|mmap64|fopen|fopen64)$' $dir/imports ||
         fail "$options opens files" ;; esac
+    case $options in *NO_CODEC*) ! nm $dir/option.o | grep -q 'megabyte_.*\(codec\|code$\|compress\)' ||
+        fail "$options keeps the codec" ;; esac
 done
 group "compile-time options"
+
+code() { size -A "$1" | awk '/^\.(text|rodata)/ { n += $2 } END { print n }'; }
+$cc -std=c11 -O2 -pthread -DMEGABYTE_NO_CODEC -c megabyte.c -o $dir/option.o
+$cc -std=c11 -O2 -pthread -c megabyte.c -o $dir/whole.o
+$cc -std=c11 -O2 tests/test_golden.c $dir/option.o -o $dir/no_codec -lm -pthread
+$dir/no_codec >$dir/no_codec.txt || fail "without the codec: $(tail -n 1 $dir/no_codec.txt)"
+whole=$(code $dir/whole.o) rest=$(code $dir/option.o)
+[ "$rest" -lt $((whole * 9 / 10)) ] || fail "the codec is $((whole - rest)) of $whole bytes of code only"
+group "MEGABYTE_NO_CODEC: $rest instead of $whole bytes of code; the model's golden cases pass"
 
 warnings=$($cc -std=c11 -pedantic -Wall -Wextra -Wshadow -Wconversion -O1 -fsyntax-only megabyte.c 2>&1 |
            grep -c 'warning:' || true)

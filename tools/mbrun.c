@@ -6,7 +6,8 @@
  *    2 score
  *    3 info
  *    4 main
- * What the subcommands share is in mbcommon.c, compress and its kin in mbzip.c, bench in mbbench.c.
+ * What the subcommands share is in mbcommon.c; compress and its kin are in compress.c, list.c and
+ * against.c, bench in mbbench.c.
  * Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143, 129 by SIGTERM, SIGHUP). */
 
 #define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */

@@ -1,5 +1,5 @@
-/* mbrun.h - what mbrun.c, mbzip.c and mbbench.c share: options, errors, finding the models,
- * progress, JSON. SPDX-License-Identifier: MIT */
+/* mbrun.h - what the files of mbrun share: output that fails, finding the models, progress,
+ * JSON. SPDX-License-Identifier: MIT */
 #ifndef MBRUN_H
 #define MBRUN_H
 
