@@ -17,11 +17,11 @@ WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert t
 	tests/bin/test_gaps
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) tools/families.c $(HEADERS)
-SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh # and cli_*.sh, after all
+SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh
 
-.PHONY: all lib demo test bench format install clean help
+.PHONY: all lib demo test check fuzz bench format install clean help
 
-# ------------------------------------------------------------------------------------------------ building
+# ---------------------------------------------------------------------------------------- building
 all: $(TOOLS) ## the tools (the default)
 
 lib: libmegabyte.a ## libmegabyte.a; most programs just compile megabyte.c
@@ -44,7 +44,7 @@ MBCONVERT = tools/mbconvert.c tools/json.c tools/safetensors.c tools/pytorch.c t
 tools/mbconvert: $(MBCONVERT) tools/families.c $(HEADERS) megabyte.c # includes megabyte.c
 	$(COMPILE) $(MBCONVERT) -o $@ $(LINK)
 
-# ------------------------------------------------------------------------------------------------ using
+# ------------------------------------------------------------------------------------------- using
 demo: tools/mbrun ## write 400 bytes with the shipped model
 	tools/mbrun generate -m models/text.mb -p "It was a dark and stormy night" -n 400 --seed 1
 	@echo
@@ -52,7 +52,7 @@ demo: tools/mbrun ## write 400 bytes with the shipped model
 bench: tools/mbrun ## speed, beside this machine's limits
 	tools/mbrun bench
 
-# ------------------------------------------------------------------------------------------------ testing
+# ----------------------------------------------------------------------------------------- testing
 tests/bin:
 	mkdir -p $@
 
@@ -62,21 +62,45 @@ $(WHOLE): tests/bin/%: tests/%.c $(TEST_PARTS) | tests/bin
 $(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) megabyte.o | tests/bin
 	$(COMPILE) $< megabyte.o -o $@ $(LINK)
 
-test: ## build everything and run the tests
-	@$(MAKE) -j2 all $(WHOLE) $(LINKED)
-	@$(MAKE) -s -j2 $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)))
-	@for script in tests/cli_*.sh; do CC="$(CC)" CFLAGS="$(CFLAGS)" sh $$script || exit 1; done
+# Tests run side by side if make does (-j2); the command-line tests follow, one by one.
+test: all $(WHOLE) $(LINKED) ## build everything and run the tests; faster with -j
+	@$(MAKE) -s --no-print-directory $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)))
+	@for script in tests/cli_*.sh; do \
+	    CC="$(CC)" CFLAGS="$(CFLAGS)" sh $$script || exit 1; \
+	done
 	@echo "All tests OK"
 
-# One test's output in one piece, though two run at a time.
-run-%:
-	@mkdir -p tests/tmp; log=tests/tmp/$*.log; case $* in *.sh) set -- sh tests/$*;; *) set -- tests/bin/$*;; esac; \
-	CC="$(CC)" CFLAGS="$(CFLAGS)" "$$@" >$$log 2>&1 && result=0 || result=1; echo "$*"; cat $$log; exit $$result
+check: test ## the same, under GNU's name
+
+# make run-test_api, run-exports.sh ... one test; its output comes in one piece.
+run-test_%: tests/bin/test_% all
+	@mkdir -p tests/tmp
+	@$< >tests/tmp/$(<F).log 2>&1 && result=0 || result=1; \
+	echo "test_$*"; cat tests/tmp/$(<F).log; exit $$result
+
+run-%.sh: tests/%.sh all
+	@mkdir -p tests/tmp
+	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< >tests/tmp/$(<F).log 2>&1 && result=0 || result=1; \
+	echo "$*.sh"; cat tests/tmp/$(<F).log; exit $$result
+
+FUZZ_S ?= 60
+FUZZ = clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+fuzz: tests/bin/test_hostile tests/bin/test_reference tests/bin/test_codec ## FUZZ_S=60 each (clang)
+	@mkdir -p tests/tmp/seeds tests/tmp/found tests/tmp/codes tests/tmp/found-codes
+	tests/bin/test_hostile >tests/tmp/hostile.log && tests/bin/test_reference >tests/tmp/reference.log
+	tests/bin/test_codec set_up >tests/tmp/codec.log
+	cp tests/tmp/hostile-*.mb tests/tmp/reference-narrow*.mb tests/tmp/seeds
+	$(FUZZ) tests/fuzz_model.c -o tests/bin/fuzz_model -lm -pthread
+	tests/bin/fuzz_model -max_total_time=$(FUZZ_S) -timeout=20 -rss_limit_mb=4000 \
+	    tests/tmp/found tests/tmp/seeds
+	$(FUZZ) tests/fuzz_codec.c -o tests/bin/fuzz_codec -lm -pthread
+	FUZZ_MODEL=tests/tmp/codec-tiny-q8.mb tests/bin/fuzz_codec -max_total_time=$(FUZZ_S) \
+	    -timeout=20 -max_len=3000 -rss_limit_mb=2000 tests/tmp/found-codes tests/tmp/codes
 
 format: ## lay out all C files as .clang-format says (needs clang-format 14)
 	clang-format -i $(SOURCES)
 
-# ------------------------------------------------------------------------------------------------ installing
+# -------------------------------------------------------------------------------------- installing
 install: all lib ## into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
 	install -d $(DESTDIR)$(PREFIX)/share/megabyte

@@ -1,15 +1,20 @@
 #!/bin/sh
 # How the models here were made: sh models/convert.sh CHECKPOINT_FOLDER OUTPUT_FOLDER
-# The folder holds text.safetensors, text-small.safetensors and a .json of constructor arguments beside each. Converting
-# again gives the same bytes.
+# The folder holds text.safetensors, text-small.safetensors and a .json of constructor arguments
+# beside each. Converting again gives the same bytes.
 set -eu
 from=$1 to=$2
-data="720 MB, 39,785 whole documents: 45% English prose (public-domain books, textbooks), 20% technical documentation, \
-20% source code, 8% structured data (JSON, CSV, YAML, XML, SVG, logs, SQL), 7% other languages; from Debian packages and \
+data="720 MB, 39,785 whole documents: 45% English prose (public-domain books, textbooks), \
+20% technical documentation, \
+20% source code, 8% structured data (JSON, CSV, YAML, XML, SVG, logs, SQL), 7% other languages; \
+from Debian packages and \
 public repositories under free licences or in the public domain, some Creative Commons"
-for name in text text-small; do
-    tools/mbconvert "$from/$name.safetensors" -o "$to/$name.mb" --quant q8 -f -q --pad-id 256 --name "$name" \
-        --licence "CC0-1.0" --source "trained with lucidrains/MEGABYTE-pytorch 0.3.6" --training-data "$data" \
-        --description "A byte-level MEGABYTE model of English text, documentation, code and data; patches of 4 bytes, \
+about="A byte-level MEGABYTE model of English text, documentation, code and data; \
+patches of 4 bytes, \
 context 8192 bytes"
+for name in text text-small; do
+    tools/mbconvert "$from/$name.safetensors" -o "$to/$name.mb" --quant q8 -f -q --pad-id 256 \
+        --name "$name" --licence "CC0-1.0" \
+        --source "trained with lucidrains/MEGABYTE-pytorch 0.3.6" \
+        --training-data "$data" --description "$about"
 done

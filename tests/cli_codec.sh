@@ -1,13 +1,16 @@
 #!/bin/sh
-# mbrun compress, decompress, test, list: files, pipes, options, exit statuses, what is left behind when something goes
-# wrong. Run from the repository's root, with tools/mbrun and models/text-small.mb there. CODEC_FILES: further files for
+# mbrun compress, decompress, test, list: files, pipes, options, exit statuses, what is left
+# behind when something goes
+# wrong. Run from the repository's root, with tools/mbrun and models/text-small.mb there.
+# CODEC_FILES: further files for
 # a round trip each (.ci/run gives large ones).
 set -u
 folder=cli
 . tests/cli.sh
 absent() { for f; do [ ! -e "$f" ] || fail "$f is there"; done; }
 nothing_else() { # no temporary file stays
-    others=$(ls -A | grep -v -E '^(in|out|said|list)|^(text|back|a|b|zeros|noise|empty|byte|jpeg)(\.|$)')
+    others=$(ls -A | grep -v -E \
+        '^(in|out|said|list)|^(text|back|a|b|zeros|noise|empty|byte|jpeg)(\.|$)')
     [ -z "$others" ] || fail "left behind: $others"
 }
 
@@ -19,7 +22,7 @@ head -c 5000 /dev/urandom >noise
 printf '\377\330\377\340\0\020JFIF\0\001' >jpeg
 head -c 3000 /dev/urandom >>jpeg
 
-# ---------------------------------------------------------------------------------------------- round trips
+# ------------------------------------------------------------------------------------- round trips
 for f in text byte empty zeros noise jpeg; do
     run 0 "$mbrun" compress "$f"
     [ -f "$f" ] && [ -f "$f.mbz" ] || fail "$f: the input is gone, or no output"
@@ -29,7 +32,8 @@ for f in text byte empty zeros noise jpeg; do
     run 0 "$mbrun" decompress "$f.mbz"
     cmp "$f" in || fail "$f: other bytes"
     [ -f "$f.mbz" ] || fail "$f.mbz is gone"
-    [ "$(wc -c <"$f.mbz")" -le $(($(wc -c <in) * 20010 / 20000 + 32)) ] || fail "$f grows to $(wc -c <"$f.mbz") bytes"
+    [ "$(wc -c <"$f.mbz")" -le $(($(wc -c <in) * 20010 / 20000 + 32)) ] ||
+        fail "$f grows to $(wc -c <"$f.mbz") bytes"
 done
 [ "$(wc -c <text.mbz)" -lt 1200 ] || fail "3000 bytes of text become $(wc -c <text.mbz)"
 [ "$(wc -c <zeros.mbz)" -lt 80 ] || fail "zeros become $(wc -c <zeros.mbz) bytes"
@@ -38,7 +42,8 @@ group "files there and back"
 
 "$mbrun" compress <text >a.mbz 2>said || fail "from standard input"
 "$mbrun" decompress <a.mbz 2>said | cmp - text || fail "through pipes"
-cat text | "$mbrun" compress - 2>said | "$mbrun" decompress - 2>said | cmp - text || fail "through pipes, -"
+cat text | "$mbrun" compress - 2>said | "$mbrun" decompress - 2>said | cmp - text ||
+    fail "through pipes, -"
 run 0 "$mbrun" compress -c text
 "$mbrun" decompress -c <out 2>said | cmp - text || fail "-c"
 cat text.mbz zeros.mbz text.mbz >b.mbz
@@ -58,7 +63,7 @@ cmp out text || fail "--dictionary"
 nothing_else
 group "pipes, -c, -o, --dictionary, concatenation"
 
-# --------------------------------------------------------------------------------------------------- levels
+# ------------------------------------------------------------------------------------------ levels
 method() { # LEVEL METHOD: of text's blocks, as `list` tells
     run 0 "$mbrun" list --json text.mbz
     grep -q "\"$2\": [1-9]" out || fail "-$1: no block is $2: $(cat out)"
@@ -67,14 +72,16 @@ method() { # LEVEL METHOD: of text's blocks, as `list` tells
 }
 for case in 1:context-mixing 3:context-mixing 5:model 7:mixed; do
     level=${case%:*}
-    if [ "$level" -lt 5 ]; then cp "$data/text.txt" text; else head -c 2000 "$data/text.txt" >text; fi
+    if [ "$level" -lt 5 ]; then cp "$data/text.txt" text;
+        else head -c 2000 "$data/text.txt" >text; fi
     run 0 "$mbrun" compress -f -v "-$level" text
     says "${case#*:}"
     method "$level" "${case#*:}"
     run 0 "$mbrun" test -v text.mbz
     run 0 "$mbrun" decompress -c text.mbz
     cmp out text || fail "-$level: other bytes"
-    [ "$(wc -c <text.mbz)" -lt $(($(wc -c <text) * 3 / 5)) ] || fail "-$level: $(wc -c <text.mbz) bytes"
+    [ "$(wc -c <text.mbz)" -lt $(($(wc -c <text) * 3 / 5)) ] ||
+        fail "-$level: $(wc -c <text.mbz) bytes"
     cp text.mbz a.mbz
     run 0 "$mbrun" compress -f --level "$level" -T 2 --verify text
     cmp text.mbz a.mbz || fail "--level $level, -T 2 and --verify: other bytes than with -$level"
@@ -89,7 +96,8 @@ for level in 1 3 5 7; do # the end of the text, primed with its beginning and mo
     run 0 "$mbrun" compress -f "-$level" a
     plain=$(wc -c <a.mbz)
     run 0 "$mbrun" compress -f "-$level" --dictionary text a
-    [ "$level" = 5 ] || [ "$(wc -c <a.mbz)" -lt $((plain / 3)) ] || fail "-$level: $plain bytes, primed $(wc -c <a.mbz)"
+    [ "$level" = 5 ] || [ "$(wc -c <a.mbz)" -lt $((plain / 3)) ] ||
+        fail "-$level: $plain bytes, primed $(wc -c <a.mbz)"
     run 1 "$mbrun" test a.mbz
     run 1 "$mbrun" test --dictionary byte a.mbz
     run 0 "$mbrun" test --dictionary text a.mbz
@@ -102,15 +110,18 @@ rm a a.mbz text.mbz
 nothing_else
 group "levels 1, 3, 5, 7, primed, too"
 
-# ------------------------------------------------------------------------------------- what is kept, and not
+# ----------------------------------------------------------------------------------------- what is
+# kept, and not
 rm -f ./*.mbz back
 chmod 640 text
 touch -d '2001-02-03 04:05:06' text
 run 0 "$mbrun" compress text
-[ "$(stat -c '%a %Y' text.mbz)" = "$(stat -c '%a %Y' text)" ] || fail "mode and time: $(stat -c '%a %y' text.mbz)"
+[ "$(stat -c '%a %Y' text.mbz)" = "$(stat -c '%a %Y' text)" ] ||
+    fail "mode and time: $(stat -c '%a %y' text.mbz)"
 cp text in
 run 0 "$mbrun" decompress -f text.mbz
-[ "$(stat -c '%a %y' text)" = "$(stat -c '%a %y' text.mbz)" ] || fail "mode and time, decompressed: $(stat -c '%a %y' text)"
+[ "$(stat -c '%a %y' text)" = "$(stat -c '%a %y' text.mbz)" ] ||
+    fail "mode and time, decompressed: $(stat -c '%a %y' text)"
 run 1 "$mbrun" compress text
 says text.mbz
 echo other >text
@@ -130,7 +141,7 @@ cmp text in || fail "compress --rm"
 nothing_else
 group "mode, time, -f, --rm"
 
-# --------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------ damage
 size=$(wc -c <text.mbz)
 for cut in 3 10 20 500 $((size - 1)); do
     head -c "$cut" text.mbz >a.mbz

@@ -22,7 +22,8 @@ for command in "decompress" "decompress -c" "test" "decompress -v --rm"; do
     says 'over the limit on ratio'
     says 'claim 67108864 bytes, up to [0-9]* \(s\|min\|h\) at [0-9.]* KB/s'
     says '--limit'
-    [ ! -s out ] && [ ! -e forged ] && [ -e forged.mbz ] || fail "$command: something was written or removed"
+    [ ! -s out ] && [ ! -e forged ] && [ -e forged.mbz ] ||
+        fail "$command: something was written or removed"
 done
 "$mbrun" test - <forged.mbz 2>said && fail "a forged file through a pipe"
 says 'over the limit on ratio'
@@ -41,7 +42,8 @@ run 1 "$mbrun" test --limit 2999999 zeros.mbz
 run 0 "$mbrun" test --limit 3000000 zeros.mbz
 group "what a file may claim"
 
-for command in "generate -n 1" "score plain" "score --mix plain" "compress -f plain" "test plain.mbz" \
+for command in "generate -n 1" "score plain" "score --mix plain" "compress -f plain" \
+    "test plain.mbz" \
     "info" "bench --seconds 0.01"; do
     run 1 "$mbrun" $command --memory 1M
     says 'needs up to [0-9]* MB of memory, more than the 1 MB allowed; --memory [0-9]*M'

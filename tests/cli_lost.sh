@@ -24,7 +24,7 @@ meanwhile() {
     nothing_else
 }
 
-# ------------------------------------------------------------------------ --rm beside a writer
+# ---------------------------------------------------------------------------- --rm beside a writer
 append() { echo NEW >>log; }
 replace() { echo NEW >other; mv other log; }
 overwrite() { printf 'NEW' | dd of=log conv=notrunc 2>/dev/null; }
@@ -63,7 +63,7 @@ wait $pid && fail "decompress --rm beside a writer: status 0"
 nothing_else
 group "--rm beside a writer"
 
-# --------------------------------------------------------------------- outputs that keep nothing
+# ----------------------------------------------------------------------- outputs that keep nothing
 head -c 500 "$data/text.txt" >in
 run 0 "$mbrun" compress -f in
 mkfifo pipe
@@ -101,7 +101,7 @@ done
 chmod 644 in
 group "--rm: devices, pipes, links, setuid"
 
-# -------------------------------------------------------------------------------- score --logits
+# ---------------------------------------------------------------------------------- score --logits
 cp in page
 for out in page ./page "$PWD/page"; do
     run 1 "$mbrun" score --logits "$out" page
@@ -141,7 +141,7 @@ run 1 "$convert" checkpoint.safetensors -q -f -o checkpoint.safetensors --config
 cmp checkpoint.safetensors "$data/small-bgpt.safetensors" || fail "mbconvert overwrites its input"
 group "mbconvert"
 
-# ----------------------------------------------------------------------- readers that go away
+# ---------------------------------------------------------------------------- readers that go away
 head -c 60000 /dev/urandom >big
 ends() { # EXPECTED COMMAND...: its status when its reader takes nothing
     expected=$1
@@ -171,14 +171,15 @@ rm j?.mbz
 nothing_else
 group "readers that go away"
 
-# -------------------------------------------------------------------------------- signals, names
+# ---------------------------------------------------------------------------------- signals, names
 head -c 60000 "$data/text.txt" >log
 signals='INT TERM HUP QUIT'
 env --default-signal=INT,QUIT,HUP true 2>/dev/null || signals=TERM # not everybody's env can
 for signal in $signals; do
     rm -f log.mbz
     set -- "$mbrun" compress -q -T 1 log
-    [ "${signals%% *}" != INT ] || set -- env --default-signal=INT,QUIT,HUP "$@" # sh and nohup ignore them
+    # sh and nohup ignore them
+    [ "${signals%% *}" != INT ] || set -- env --default-signal=INT,QUIT,HUP "$@"
     "$@" 2>said &
     pid=$!
     tries=0
@@ -186,7 +187,8 @@ for signal in $signals; do
     kill -$signal $pid
     wait $pid
     status=$?
-    case $signal in INT) number=130 ;; TERM) number=143 ;; HUP) number=129 ;; QUIT) number=131 ;; esac
+    case $signal in INT) number=130 ;; TERM) number=143 ;; HUP) number=129 ;; QUIT) number=131 ;; \
+        esac
     [ $status = $number ] || fail "SIG$signal: exit status $status, not $number"
     [ ! -e log.mbz ] || fail "SIG$signal: an output"
     nothing_else

@@ -1,6 +1,8 @@
 #!/bin/sh
-# mbrun generate, score, info and every --help: options, exit statuses, what the JSON says. Strided inference itself is
-# checked by test_score.c. Run from the repository's root, with the tools and models/text-small.mb there.
+# mbrun generate, score, info and every --help: options, exit statuses, what the JSON says.
+# Strided inference itself is
+# checked by test_score.c. Run from the repository's root, with the tools and models/text-small.mb
+# there.
 set -u
 folder=score
 . tests/cli.sh
@@ -9,17 +11,18 @@ bits() { sed 's/.*"bits": \([0-9.]*\).*/\1/' out; } # the total of score --json
 
 head -c 3000 "$data/text.txt" >text
 
-# ----------------------------------------------------------------------------------------------------- help
+# -------------------------------------------------------------------------------------------- help
 for command in generate score compress decompress test list info bench; do
     run 0 "$mbrun" $command --help
     tells "^Usage: mbrun $command "
-    [ -z "$(cut -c 121- out | tr -d '\n')" ] || fail "$command --help is too wide: $(cut -c 121- out)"
+    [ -z "$(cut -c 121- out | tr -d '\n')" ] ||
+        fail "$command --help is too wide: $(cut -c 121- out)"
     case $command in list | info) ;; *) tells '--type EXT' ;; esac
     run 2 "$mbrun" $command --no-such-option
 done
 group "every --help"
 
-# ------------------------------------------------------------------------------------------- score --strided
+# --------------------------------------------------------------------------------- score --strided
 run 0 "$mbrun" score --json --context 512 text
 tells '"strided": false'
 plain=$(bits)
@@ -33,7 +36,8 @@ run 0 "$mbrun" score --json --strided --window 1000 text
 windows=$(bits)
 for i in 0 1 2; do dd if=text of="text.$i" bs=1000 skip=$i count=1 2>/dev/null; done
 run 0 "$mbrun" score --json --strided text.0 text.1 text.2
-awk "BEGIN { d = $windows - $(bits); exit !(d * d < 1e-12) }" || fail "windows: $windows, files: $(bits)"
+awk "BEGIN { d = $windows - $(bits); exit !(d * d < 1e-12) }" ||
+    fail "windows: $windows, files: $(bits)"
 : >empty
 run 0 "$mbrun" score --json --strided empty
 run 2 "$mbrun" score --strided --logits out.f32 text
@@ -44,8 +48,9 @@ run 1 "$mbrun" score --context 1 text
 says context
 group "score --strided"
 
-# ----------------------------------------------------------------------------------------------------- --type
-for command in generate "score text" "score --mix text" "score --strided text" "compress text" "compress -c text" \
+# ------------------------------------------------------------------------------------------ --type
+for command in generate "score text" "score --mix text" "score --strided text" "compress text" \
+    "compress -c text" \
     "compress --against text" "bench --seconds 0.01"; do
     run 1 "$mbrun" ${command%% *} --type txt $(echo "$command " | cut -d ' ' -f 2-)
     says --type
@@ -59,7 +64,8 @@ run 0 "$mbrun" compress -f --dictionary text.0 text
 run 1 "$mbrun" decompress -c text.mbz
 says --dictionary
 says --type
-run 0 "$convert" "$data/small-bgpt.safetensors" -q -o bgpt.mb --config "$data/small-bgpt.json" # told txt, wav ...
+# told txt, wav ...
+run 0 "$convert" "$data/small-bgpt.safetensors" -q -o bgpt.mb --config "$data/small-bgpt.json"
 run 0 "$mbrun" score -m bgpt.mb --json --type txt text
 txt=$(bits)
 run 0 "$mbrun" score -m bgpt.mb --json --type wav text
@@ -85,16 +91,19 @@ tells '"ended": true'
 run 0 "$mbrun" generate -m bgpt.mb --type txt -n 0 -t 1 --top-p 1 --no-echo
 group "--type"
 
-# --------------------------------------------------------------------------------------------- generate, info
+# ---------------------------------------------------------------------------------- generate, info
 run 0 "$mbrun" generate --json -n 20 -p "The "
 tells '"bytes": 20, "ended": false'
 run 0 "$mbrun" info
 tells 'no pad id, no end id'
 tells 'rotary positions, RMSNorm, final norm, GELU, token shift'
-[ -z "$(sed -n '/^  stage/,$p' out | cut -c 111- | tr -d '\n')" ] || fail "info's table is wider than 110 columns"
+[ -z "$(sed -n '/^  stage/,$p' out | cut -c 111- | tr -d '\n')" ] ||
+    fail "info's table is wider than 110 columns"
 run 0 "$mbrun" info --json
-for field in '"end_id": null' '"kv_heads": 4' '"norm": "RMSNorm"' '"activation": "GELU"' '"convolutions": \[\]' \
-    '"position_kind": "rotary"' '"token_shift": true' '"qk_norm": false' '"dim_per_byte": null' '"cross_patch": 0'; do
+for field in '"end_id": null' '"kv_heads": 4' '"norm": "RMSNorm"' '"activation": "GELU"' \
+    '"convolutions": \[\]' \
+    '"position_kind": "rotary"' '"token_shift": true' '"qk_norm": false' '"dim_per_byte": null' \
+        '"cross_patch": 0'; do
     tells "$field"
 done
 group "generate, info"

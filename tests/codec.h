@@ -287,7 +287,8 @@ static UNUSED_OK size_t ref_encode_message(megabyte_stream *s, megabyte_stream *
     return coded;
 }
 
-/* ------------------------------------------------------------------------------------- file format */
+/* ------------------------------------------------------------------------------------- file format
+ * */
 
 enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS };
 

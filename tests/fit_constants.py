@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Prints the polynomial and rational coefficients that megabyte.c uses for exp and erf, and their worst error when
-evaluated in float32. Plain Python; run by hand when a constant is to be changed (the bits of every logit change too).
+"""Prints the polynomial and rational coefficients that megabyte.c uses for exp and erf, and their
+worst error when evaluated in float32. Plain Python; run by hand when a constant is to be changed
+(the bits of every logit change too).
 
-exp(r) on |r| <= ln2/2: 1 + r + r^2 p(r), p of degree 4.   erf(z) on |z| <= 3.92: z P(z^2) / Q(z^2), degrees 5 and 5.
-Both by iteratively re-weighted least squares (Lawson) at Chebyshev points, solved in 60-digit decimals."""
+exp(r) on |r| <= ln2/2: 1 + r + r^2 p(r), p of degree 4.
+erf(z) on |z| <= 3.92: z P(z^2) / Q(z^2), degrees 5 and 5.
+Both by iteratively re-weighted least squares (Lawson) at Chebyshev points, solved in 60-digit
+decimals."""
 import math, struct
 from decimal import Decimal as D, getcontext
 getcontext().prec = 60
@@ -24,8 +27,10 @@ def solve(rows, rhs):
 
 def least_squares(basis, target, weight):
     n = len(basis[0])
-    rows = [[sum(w * b[i] * b[j] for b, w in zip(basis, weight)) for j in range(n)] for i in range(n)]
-    return solve(rows, [sum(w * b[i] * t for b, t, w in zip(basis, target, weight)) for i in range(n)])
+    rows = [[sum(w * b[i] * b[j] for b, w in zip(basis, weight)) for j in range(n)]
+            for i in range(n)]
+    return solve(rows, [sum(w * b[i] * t for b, t, w in zip(basis, target, weight))
+                        for i in range(n)])
 
 def dexp(x):
     s = t = D(1)
@@ -35,7 +40,7 @@ def dexp(x):
 def derf(x):
     s = t = x
     for i in range(1, 300): t = -t * x * x / i; s += t / (2 * i + 1)
-    return s * 2 / D('1.772453850905516027298167483341145182797549456122387128213807789852911284591')
+    return s * 2 / D('1.7724538509055160272981674833411451827975494561223871282138077898529')
 
 def fit_exp(degree=4, points=120):
     half = D(2).ln() / 2 * D('1.01')
@@ -56,10 +61,12 @@ def fit_erf(np=5, nq=5, limit=D('3.92'), points=160):
     q = [D(1)] * points
     w = [D(1)] * points
     for _ in range(40):                # P(u) - t (Q(u) - 1) = t, divided by the last Q
-        basis = [[u ** j for j in range(np + 1)] + [-t * u ** j for j in range(1, nq + 1)] for u, t in zip(us, target)]
+        basis = [[u ** j for j in range(np + 1)] + [-t * u ** j
+                for j in range(1, nq + 1)] for u, t in zip(us, target)]
         c = least_squares(basis, target, [a * z * z / (b * b) for a, b, z in zip(w, q, zs)])
         q = [1 + sum(c[np + j] * u ** j for j in range(1, nq + 1)) for u in us]
-        e = [abs(sum(c[j] * u ** j for j in range(np + 1)) / b - t) * z for u, b, t, z in zip(us, q, target, zs)]
+        e = [abs(sum(c[j] * u ** j for j in range(np + 1)) / b - t) * z
+                for u, b, t, z in zip(us, q, target, zs)]
         w = [u * (v + D('1e-14')) for u, v in zip(w, e)]; s = sum(w); w = [u / s for u in w]
     return [float(x) for x in c[:np + 1]], [1.0] + [float(x) for x in c[np + 1:]]
 
@@ -80,5 +87,6 @@ if __name__ == '__main__':
         for k in reversed(P[:-1]): p = f32(f32(p * u) + k)
         for k in reversed(Q[:-1]): q = f32(f32(q * u) + k)
         worst = max(worst, abs(f32(f32(z * p) / q) - math.erf(z)))
-    print('erf P', ', '.join('%.9ef' % x for x in P)); print('erf Q', ', '.join('%.9ef' % x for x in Q))
+    print('erf P', ', '.join('%.9ef' % x for x in P))
+    print('erf Q', ', '.join('%.9ef' % x for x in Q))
     print('erf absolute error %.2g' % worst)

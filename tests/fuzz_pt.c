@@ -102,7 +102,7 @@ static status read_tensor_rows(void *context, struct tensor *t) {
 /* Returns 1 if the checkpoint became a model, 0 if it was refused later than by its archive, -1
  * else. */
 static int convert(const uint8_t *data, size_t size, const char *config) {
-        static struct conversion c;
+    static struct conversion c;
     volatile int result = -1;
     const struct options usual = {.in = "input",
                                   .out = "nowhere",

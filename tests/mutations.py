@@ -48,8 +48,10 @@ M = [  # name, fragment, replacement, tests
     ("pair-rotation", "x[1] = bc + as;", "x[1] = bc - as;", "families"),
     ("position-row", "place = r->position - g->start_token;",
      "place = r->position ? r->position - 1 : 0;", "families"),
-    ("query-scale", "k->scale(q, 1.0f / sqrtf((float)d), inner);", "k->scale(q, 1.0f, inner);", "gaps golden"),
-    ("cross-key", "r->before_key = cross + n - g->size.cross;", "r->before_key = cross;", "families"),
+    ("query-scale", "k->scale(q, 1.0f / sqrtf((float)d), inner);", "k->scale(q, 1.0f, inner);",
+     "gaps golden"),
+    ("cross-key", "r->before_key = cross + n - g->size.cross;", "r->before_key = cross;",
+     "families"),
     ("cross-rest", "if (cross) rest++; /*", "if (0) rest++; /*", "families api"),
     ("ring-place", "r->shift_to = stream->ring + index % SHIFT_RING * shift_floats(g);",
      "r->shift_to = stream->ring + index % 4 * shift_floats(g);", "api"),
@@ -75,7 +77,8 @@ M = [  # name, fragment, replacement, tests
      "0)\n        return", "gaps"),
     ("saved-bound", "to[i] = to[i] < MOST ? to[i] : MOST;", "", "gaps"),
     ("load-slot", "s->slot_sequence[slot ^ 1] = UINT64_MAX;", "", "families api"),
-    ("copy-slot", "to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] =\n"
+    ("copy-slot",
+     "to->slot_sequence[from->current[from->engine->model->sizes.n_stages - 1] ^ 1] =\n"
      "        UINT64_MAX; /* not it */", "", "families api"),
     ("copy-history", "n = min64(from->position - at, from->history_bytes - place);",
      "n = from->history_bytes - place;", "api"),
@@ -118,8 +121,8 @@ M = [  # name, fragment, replacement, tests
 
 # Mutations that change nothing that can be observed, and why.
 EXPLAINED = {
-    "arena-overflow": "no sizes that check_sizes lets through come near 2^64: a second line of defence",
-    "load-slot": "the slot before is overwritten by the next patch before anything looks back at it",
+    "arena-overflow": "no sizes that check_sizes lets through come near 2^64: a second defence",
+    "load-slot": "the next patch overwrites the slot before anything looks back at it",
     "copy-slot": "the same",
     "code-beyond": "only ends decoding of damaged code sooner; ends_decoding finds the damage",
     "copy-history": "copies bytes, up to the end of the ring, that nobody reads",

@@ -7,7 +7,8 @@
 #   ISAS       to be forced in turn (those that are missing are skipped)
 #   MODELS     further models, with their numbers: "HASH FILE" and "HASH FILE compressed" lines
 # With --pin: writes the numbers of the first build anew into this file, and checks nothing.
-# The numbers change only together with MEGABYTE_NUMERICS_VERSION; those of compressed bytes with the format, too.
+# The numbers change only together with MEGABYTE_NUMERICS_VERSION; those of compressed bytes with
+# the format, too.
 set -u
 expected='8084ec20ddb57686 tests/tmp/bits-rope-q8.mb
 46dcef5cff773052 tests/tmp/bits-rope-q8.mb compressed
@@ -35,14 +36,16 @@ failed=0
 
 convert() { # name, checkpoint, quantization
     tools/mbconvert tests/data/$2.safetensors -f -o tests/tmp/bits-$1-$3.mb --quant $3 \
-        --config tests/data/$2.json >tests/tmp/output.txt 2>&1 || { cat tests/tmp/output.txt; exit 1; }
+        --config tests/data/$2.json >tests/tmp/output.txt 2>&1 || { cat tests/tmp/output.txt;
+            exit 1; }
 }
 for quant in q8 f32; do
     convert rope lucid-2stage-rope $quant
     convert three lucid-3stage $quant
 done
 for family in mblm spacebyte bgpt paper; do convert $family small-$family q8; done
-# The other families' models take part where a build or an instruction set is new; ways of calling are tried with
+# The other families' models take part where a build or an instruction set is new; ways of calling
+# are tried with
 # the first family's (and with all in test_api).
 first=$(echo "$expected" | grep -v -e -mblm- -e -spacebyte- -e -bgpt- -e -paper-)
 models() { echo "$1" | sed '/ compressed$/d' | cut -d' ' -f2-; }
@@ -66,13 +69,16 @@ check() { # what, program, options ...
 
 if [ "${1-}" = --pin ]; then
     for first in $compilers; do break; done
-    $first -std=c11 -O2 -o tests/tmp/same_bits-pin tests/same_bits.c megabyte.c -lm -pthread || exit 1
+    $first -std=c11 -O2 -o tests/tmp/same_bits-pin tests/same_bits.c megabyte.c -lm -pthread ||
+        exit 1
     # shellcheck disable=SC2086
-    tests/tmp/same_bits-pin tests/data/text.txt $(models "$expected" | grep '^tests/tmp/') >tests/tmp/bits-pin || exit 1
+    tests/tmp/same_bits-pin tests/data/text.txt $(models "$expected" |
+        grep '^tests/tmp/') >tests/tmp/bits-pin || exit 1
     awk 'FNR == NR { all = all (FNR > 1 ? "\n" : "") $0; next }
          /^expected='"'"'/ { print "expected='"'"'" all "'"'"'"; skip = 1 }
          !skip { print }
-         /'"'"'$/ { skip = 0 }' tests/tmp/bits-pin tests/same_bits.sh >tests/tmp/same_bits-pinned.sh || exit 1
+         /'"'"'$/ { skip = 0 }' tests/tmp/bits-pin tests/same_bits.sh \
+        >tests/tmp/same_bits-pinned.sh || exit 1
     cp tests/tmp/same_bits-pinned.sh tests/same_bits.sh
     cat tests/tmp/bits-pin
     exit
@@ -90,7 +96,8 @@ for compiler in $compilers; do
         rm -f tests/tmp/same_bits-$id
         echo "$compiler $level" >tests/tmp/same_bits-$id.name
         # shellcheck disable=SC2086
-        $compiler -std=c11 $level -o tests/tmp/same_bits-$id tests/same_bits.c megabyte.c -lm -pthread \
+        $compiler -std=c11 $level -o tests/tmp/same_bits-$id tests/same_bits.c megabyte.c -lm \
+            -pthread \
             >tests/tmp/same_bits-$id.log 2>&1 &
         [ $((id % 2)) = 1 ] || wait
         IFS=';'

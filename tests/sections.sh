@@ -106,6 +106,7 @@ END {
             for (k = 1; k <= last; k++) if (k != i && uses[i, k]) printf " %d", k
             print ""
         }
-    if (!bad && matrix == "") print "sections: " count " definitions in " last " sections, none used above its own ... ok"
+    if (!bad && matrix == "")
+        print "sections: " count " definitions in " last " sections, none used above its own ... ok"
     exit bad
 }' megabyte.c

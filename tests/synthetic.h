@@ -330,7 +330,8 @@ static UNUSED_OK uint64_t synthetic_write_spacebyte(const synthetic_spacebyte *y
     snprintf(groups, sizeof groups, y->groups ? "%d" : "null", y->groups);
     snprintf(
         args, sizeof args,
-        "\"vocab_size\": %d, \"BOS\": %d, \"tokenizer\": null, \"d_model\": %d, \"context_size\": %d, "
+        "\"vocab_size\": %d, \"BOS\": %d, \"tokenizer\": null, \"d_model\": %d, \"context_size\": "
+        "%d, "
         "\"d_key\": %d, \"d_ff_mult\": %d, \"n_layers\": %d, \"tie_embedding\": false, "
         "\"qk_layer_norm\": %s, \"init\": \"%s\", \"nonlinear\": \"%s\", \"rope\": %s, "
         "\"position_encoding\": true, \"attention_groups\": %s, \"attention_window\": null, "
@@ -448,13 +449,14 @@ static UNUSED_OK uint64_t synthetic_write_paper(const synthetic_paper *y, uint64
     if (y->biases) synthetic_tensor(&f, 0, v, 0, 0.5, "logits.bias");
 
     char args[1000];
-    snprintf(
-        args, sizeof args,
-        "\"vocabulary\": %d, \"patch_size\": %d, \"patches\": %d, \"pad\": \"%s\", \"global_heads\": %d, "
-        "\"local_heads\": %d, \"activation\": \"%s\", \"norm\": \"%s\", \"cross_patch\": %d, "
-        "\"global_rope\": %s, \"local_rope\": %s",
-        v, P, y->patches, y->trained ? "trained" : "zero", y->heads[0], y->heads[1], y->activation,
-        y->norm, y->cross_patch, y->rope[0] ? "true" : "false", y->rope[1] ? "true" : "false");
+    snprintf(args, sizeof args,
+             "\"vocabulary\": %d, \"patch_size\": %d, \"patches\": %d, \"pad\": \"%s\", "
+             "\"global_heads\": %d, "
+             "\"local_heads\": %d, \"activation\": \"%s\", \"norm\": \"%s\", \"cross_patch\": %d, "
+             "\"global_rope\": %s, \"local_rope\": %s",
+             v, P, y->patches, y->trained ? "trained" : "zero", y->heads[0], y->heads[1],
+             y->activation, y->norm, y->cross_patch, y->rope[0] ? "true" : "false",
+             y->rope[1] ? "true" : "false");
     return synthetic_finish(&f, y->name, args);
 }
 

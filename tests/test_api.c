@@ -949,8 +949,8 @@ static void sampling_corners(void) {
     }
 }
 
-/* A stream draws like megabyte_logits_sample from its logits and all bytes before; one that has been
- * further and gone back does, too. */
+/* A stream draws like megabyte_logits_sample from its logits and all bytes before; one that has
+ * been further and gone back does, too. */
 static void sampling_from_streams(void) {
     EACH_FIXTURE(f)
     for (size_t k = 0; k < f->n_contexts && f->info.end_id == UINT32_MAX; k++) {
@@ -1095,12 +1095,12 @@ static void descriptions(void) {
 static void metadata(void) {
     const fixture *f = &fixtures[0];
     name_case("%s", f->y.name);
-    CHECK(
-        !shell(
-            "tools/mbconvert tests/tmp/%s.safetensors -o tests/tmp/metadata.mb -f --quant %s --name 'A name' "
-            "--licence CC0-1.0 --source 'here' --training-data 'n\303\266thing' --description ''",
-            f->y.name, f->quant),
-        "mbconvert fails: see tests/tmp/output.txt");
+    CHECK(!shell(
+              "tools/mbconvert tests/tmp/%s.safetensors -o tests/tmp/metadata.mb -f --quant %s "
+              "--name 'A name' "
+              "--licence CC0-1.0 --source 'here' --training-data 'n\303\266thing' --description ''",
+              f->y.name, f->quant),
+          "mbconvert fails: see tests/tmp/output.txt");
     megabyte_model *m = open_model("tests/tmp/metadata.mb");
     CHECK(!memcmp(describe(m).id, f->info.id, 16), "metadata changes the model's id");
     static const char *const expected[][2] = {{"name", "A name"},

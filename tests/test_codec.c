@@ -285,13 +285,13 @@ static void at_level(int level, way *in, way *out) {
 }
 
 static void name_way(const fixture *f, const way *in, const way *out, int kind, size_t n) {
-    name_case(
-        "%s, %zu %s, -%d -S %u %u block %u size %d context_shift %u %u prime %zu verify %d push %zu %zu pull %zu %zu "
-        "flush %zu",
-        f->y.name, n, kind_name[kind], in->options.level, in->options.streams, out->options.streams,
-        in->options.block_size, (int)in->options.size, in->options.context_shift,
-        out->options.context_shift, in->options.dictionary_size, in->options.verify, in->push,
-        out->push, in->pull, out->pull, in->flush);
+    name_case("%s, %zu %s, -%d -S %u %u block %u size %d context_shift %u %u prime %zu verify %d "
+              "push %zu %zu pull %zu %zu "
+              "flush %zu",
+              f->y.name, n, kind_name[kind], in->options.level, in->options.streams,
+              out->options.streams, in->options.block_size, (int)in->options.size,
+              in->options.context_shift, out->options.context_shift, in->options.dictionary_size,
+              in->options.verify, in->push, out->push, in->pull, out->pull, in->flush);
 }
 
 /* Random options and pieces; some files of one, two or three members; the reference decodes many,

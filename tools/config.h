@@ -1,6 +1,5 @@
-/* config.h - a model's configuration: its constructor's arguments and the texts about it, from .json
- * files.
- * SPDX-License-Identifier: MIT */
+/* config.h - a model's configuration: its constructor's arguments and the texts about it, from
+ * .json files. SPDX-License-Identifier: MIT */
 #ifndef CONFIG_H
 #define CONFIG_H
 

@@ -1142,8 +1142,10 @@ static void recognise_names(struct conversion *c) {
     if (!c->family)
         die(in->path,
             "holds no tensor of a known model; MEGABYTE-pytorch's are named start_tokens.0, "
-            "token_embs.0.weight, transformers.0. and so on, MBLM's stage_models.0., SpaceByte's global_blocks.0., "
-            "bGPT's patch_level_decoder., and models after the paper have global.layers.0. and local.layers.0.");
+            "token_embs.0.weight, transformers.0. and so on, MBLM's stage_models.0., SpaceByte's "
+            "global_blocks.0., "
+            "bGPT's patch_level_decoder., and models after the paper have global.layers.0. and "
+            "local.layers.0.");
     z->family = c->family->id;
     z->end_id = z->pad_id = UINT32_MAX;
     check_mamba(in);
@@ -1169,7 +1171,8 @@ static void derive_sizes(struct conversion *c) {
     megabyte_error e;
     if (c->family->needs_config && !c->config.path)
         die(c->in.path,
-            "a checkpoint of %s: its tensors don't tell all of the model; give its configuration by "
+            "a checkpoint of %s: its tensors don't tell all of the model; give its configuration "
+            "by "
             "--config",
             c->family->title);
     if (c->options->extension && c->family->id != FAMILY_BGPT)

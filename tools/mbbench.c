@@ -137,8 +137,8 @@ static void measure_limit(burst run, const void *memory, size_t size, uint32_t t
 
 enum { ROUNDS = 4, MOST_STREAMS = 64, TEXT_BYTES = 32768, SHORT_CONTEXT = 256, STEPS = 32 };
 
-/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the model alone, by context mixing alone,
- * mixed. */
+/* COMPRESS and DECOMPRESS: `streams` blocks of `bytes`, by the model alone, by context mixing
+ * alone, mixed. */
 typedef enum work_kind { SCORE, STEP, FEED, COMPRESS, DECOMPRESS } work_kind;
 
 typedef struct workload {
@@ -210,12 +210,16 @@ typedef struct bench {
     trial trials[2];
 } bench;
 
-static const char paragraph[] =
-    "The harbour lay quiet under a low sky, and the boats that had come in before the storm were tied two and three "
-    "abreast along the old stone quay. An hour after noon the rain began. It fell straight and without wind, so that "
-    "the men who were mending nets in the doorways did not trouble to move, and the dog went on sleeping on the "
-    "steps of the custom house. \"It will clear by evening,\" said the pilot, who was never asked and always answered. "
-    "Nobody looked up. Far out, beyond the 2 white buoys, a sail stood as if it had been painted there in 1891.\n\n";
+static const char paragraph[] = "The harbour lay quiet under a low sky, and the boats that had "
+                                "come in before the storm were tied two and three "
+                                "abreast along the old stone quay. An hour after noon the rain "
+                                "began. It fell straight and without wind, so that "
+                                "the men who were mending nets in the doorways did not trouble to "
+                                "move, and the dog went on sleeping on the "
+                                "steps of the custom house. \"It will clear by evening,\" said the "
+                                "pilot, who was never asked and always answered. "
+                                "Nobody looked up. Far out, beyond the 2 white buoys, a sail stood "
+                                "as if it had been painted there in 1891.\n\n";
 
 static void check(megabyte_status status) {
     if (status) die("bench", "%s", megabyte_status_string(status));
@@ -468,15 +472,17 @@ static void print_ratios(const bench *b) {
 
 static void print_report(const bench *b) {
     const megabyte_info *info = &b->s.info;
-    printf(
-        "%s: %.1f M parameters, %s, %.2f M multiply-accumulates and %.2f MB of weights a byte; %s\n",
-        b->s.path, 1e-6 * (double)info->parameters, info->quantization, 1e-6 * info->macs_per_byte,
-        1e-6 * info->weight_bytes_per_byte, megabyte_isa_name(b->s.isa));
+    printf("%s: %.1f M parameters, %s, %.2f M multiply-accumulates and %.2f MB of weights a byte; "
+           "%s\n",
+           b->s.path, 1e-6 * (double)info->parameters, info->quantization,
+           1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte,
+           megabyte_isa_name(b->s.isa));
     printf("Opened in %.2f ms.\n", 1e3 * b->open_seconds);
-    printf(
-        "First column: 90th percentile, second: median; bandwidth: of a buffer of the file's %.1f MB.\n"
-        "Many bytes computed together share one reading of the weights: then more than 100%% of bandwidth.\n",
-        1e-6 * (double)info->file_bytes);
+    printf("First column: 90th percentile, second: median; bandwidth: of a buffer of the file's "
+           "%.1f MB.\n"
+           "Many bytes computed together share one reading of the weights: then more than 100%% of "
+           "bandwidth.\n",
+           1e-6 * (double)info->file_bytes);
     for (uint32_t i = 0; i < b->n_trials; i++) print_trial(b, &b->trials[i]);
     print_ratios(b);
 }
@@ -525,10 +531,10 @@ static void json_trial(const bench *b, const trial *t) {
 static void print_json(const bench *b) {
     printf("{\"model\": ");
     json_text(stdout, b->s.path, strlen(b->s.path));
-    printf(
-        ", \"quantization\": \"%s\", \"isa\": \"%s\", \"peak\": \"%s\", \"statistic\": \"90th percentile\"",
-        b->s.info.quantization, megabyte_isa_name(b->s.isa),
-        b->is_f32 ? "f32 multiply, add" : "int8");
+    printf(", \"quantization\": \"%s\", \"isa\": \"%s\", \"peak\": \"%s\", \"statistic\": \"90th "
+           "percentile\"",
+           b->s.info.quantization, megabyte_isa_name(b->s.isa),
+           b->is_f32 ? "f32 multiply, add" : "int8");
     printf(", \"macs_per_byte\": ");
     json_real(stdout, b->s.info.macs_per_byte);
     printf(", \"weight_bytes_per_byte\": ");

@@ -13,7 +13,8 @@
  *    common, options, output, names: messages, the command line, files that replace others
  *
  * and below: quantization (rows of floats -> tiles of 16 rows, f32 or int8), the model file
- * (header, stages, table, metadata, data; written beside OUT, checked, renamed), the command line. */
+ * (header, stages, table, metadata, data; written beside OUT, checked, renamed), the command line.
+ * */
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #define MEGABYTE_KEEP_OPTIONS /* quantization, too, must give the same bytes under -Ofast */
 #include "../megabyte.c"
@@ -33,12 +34,17 @@ const char tool_name[] = "mbconvert";
 static const command self = {
     .synopsis = "IN -o OUT.mb [options]",
     .summary =
-        "Makes a megabyte model file from a checkpoint, a .safetensors file or what torch.save wrote\n"
-        "(.pt, .pth; nothing in it is executed), of one of these families, recognised by their tensors'\n"
+        "Makes a megabyte model file from a checkpoint, a .safetensors file or what torch.save "
+        "wrote\n"
+        "(.pt, .pth; nothing in it is executed), of one of these families, recognised by their "
+        "tensors'\n"
         "names: lucidrains/MEGABYTE-pytorch; ai4sd/multiscale-byte-lm (MBLM), transformer stages;\n"
-        "kjslag/spacebyte, its class MegaByte; sander-wood/bgpt; models after the paper, with the names\n"
-        "that tools/families.c lists. --config takes an object of arguments, or one that holds them\n"
-        "under \"args\"; --heads, --dim-head, --seq-len and --pad-id win over it. Metadata that is not\n"
+        "kjslag/spacebyte, its class MegaByte; sander-wood/bgpt; models after the paper, with the "
+        "names\n"
+        "that tools/families.c lists. --config takes an object of arguments, or one that holds "
+        "them\n"
+        "under \"args\"; --heads, --dim-head, --seq-len and --pad-id win over it. Metadata that is "
+        "not\n"
         "given is the configuration's. --version prints the version.\n"
         "Exit status: 0 done, 1 failed, 2 wrong usage."};
 

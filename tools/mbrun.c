@@ -593,22 +593,23 @@ static void print_info(const session *s, const memory_use *m, const char *verifi
     printf("\n  patch           P = %u bytes\n", info->patch_bytes);
     printf("  context         %llu bytes = %u patches\n", (unsigned long long)info->context_bytes,
            info->stage[0].positions);
-    printf(
-        "  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping alone\n",
-        1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte);
-    printf(
-        "  memory          stream %.2f MB (%.2f MB with a context of %llu bytes), engine %.2f MB (%u thread%s)\n",
-        1e-6 * (double)m->at_full, 1e-6 * (double)m->at_short, (unsigned long long)m->short_context,
-        1e-6 * (double)m->engine, s->threads, s->threads > 1 ? "s" : "");
+    printf("  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping "
+           "alone\n",
+           1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte);
+    printf("  memory          stream %.2f MB (%.2f MB with a context of %llu bytes), engine %.2f "
+           "MB (%u thread%s)\n",
+           1e-6 * (double)m->at_full, 1e-6 * (double)m->at_short,
+           (unsigned long long)m->short_context, 1e-6 * (double)m->engine, s->threads,
+           s->threads > 1 ? "s" : "");
     printf("  instructions    ");
     for (int isa = 1; isa_exists(isa); isa++)
         if (megabyte_isa_available((megabyte_isa)isa))
             printf("%s, ", megabyte_isa_name((megabyte_isa)isa));
     printf("using %s\n  weights         %s\n\n", megabyte_isa_name(s->isa), verified);
 
-    printf(
-        "  stage     dim  layers  heads x dim     ff  positions  bytes/token  parameters  M MAC/token"
-        "  M MAC/byte\n");
+    printf("  stage     dim  layers  heads x dim     ff  positions  bytes/token  parameters  M "
+           "MAC/token"
+           "  M MAC/byte\n");
     for (uint32_t i = 0; i < info->n_stages; i++) {
         const megabyte_stage_info *g = &info->stage[i];
         printf("  %-6s %6u %7u %6u x %-3u %7u %10u %12llu %9.2f M %12.3f %11.3f\n",
@@ -621,16 +622,16 @@ static void print_info(const session *s, const memory_use *m, const char *verifi
 
 static void print_stage_json(const megabyte_info *info, uint32_t i) {
     const megabyte_stage_info *g = &info->stage[i];
-    printf(
-        "%s{\"name\": \"%s\", \"dim\": %u, \"layers\": %u, \"heads\": %u, \"head_dim\": %u, \"ff_dim\": %u, ",
-        i ? ", " : "", stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim);
-    printf(
-        "\"kv_heads\": %u, \"positions\": %u, \"position_kind\": \"%s\", \"norm\": \"%s\", \"activation\": \"%s\"",
-        g->kv_heads, g->positions, position_kind(g), g->norm, g->activation);
-    printf(
-        ", \"final_norm\": %s, \"qk_norm\": %s, \"token_shift\": %s, \"cross_patch\": %u, \"convolutions\": [",
-        g->final_norm ? "true" : "false", g->qk_norm ? "true" : "false",
-        g->token_shift ? "true" : "false", g->cross_patch);
+    printf("%s{\"name\": \"%s\", \"dim\": %u, \"layers\": %u, \"heads\": %u, \"head_dim\": %u, "
+           "\"ff_dim\": %u, ",
+           i ? ", " : "", stage_name(info, i), g->dim, g->layers, g->heads, g->head_dim, g->ff_dim);
+    printf("\"kv_heads\": %u, \"positions\": %u, \"position_kind\": \"%s\", \"norm\": \"%s\", "
+           "\"activation\": \"%s\"",
+           g->kv_heads, g->positions, position_kind(g), g->norm, g->activation);
+    printf(", \"final_norm\": %s, \"qk_norm\": %s, \"token_shift\": %s, \"cross_patch\": %u, "
+           "\"convolutions\": [",
+           g->final_norm ? "true" : "false", g->qk_norm ? "true" : "false",
+           g->token_shift ? "true" : "false", g->cross_patch);
     for (size_t k = 0; k < COUNT_OF(g->convolutions) && g->convolutions[k]; k++)
         printf("%s%u", k ? ", " : "", g->convolutions[k]);
     putchar(']');
@@ -708,66 +709,88 @@ static int run_info(const command *self, int argc, char **argv) {
 
 static const command commands[] = {
     {"generate", "[-m MODEL] [-p PROMPT | -f FILE] [-n BYTES] [options]",
-     "Writes the prompt, then bytes sampled from the model as they come. Models that can end a text\n"
+     "Writes the prompt, then bytes sampled from the model as they come. Models that can end a "
+     "text\n"
      "stop there. Uses up to 4 threads unless told otherwise.",
      run_generate},
     {"score", "[-m MODEL] [options] FILE...",
-     "Prints how many bits per byte the model needs for each file (- is standard input) and in total.\n"
-     "Long files slide: a byte is predicted from between half and all of the model's context before it.\n"
-     "The paper's ways of inference: --window CONTEXT is basic; --window CONTEXT --strided, strided;\n"
+     "Prints how many bits per byte the model needs for each file (- is standard input) and in "
+     "total.\n"
+     "Long files slide: a byte is predicted from between half and all of the model's context "
+     "before it.\n"
+     "The paper's ways of inference: --window CONTEXT is basic; --window CONTEXT --strided, "
+     "strided;\n"
      "without options, sliding; --strided alone, both.\n"
      "--mix: what compress comes to instead, headers included; --window is then the block size.\n"
      "Uses all cores unless told otherwise.",
      run_score},
     {"compress",
      "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
-     "Writes FILE.mbz beside each FILE, which is kept; standard input goes to standard output. The\n"
-     "model itself is needed to decompress. Smaller blocks (-B, or more of them: -S) can be decoded\n"
-     "side by side, which is faster and costs some ratio. Mode, times and owner are kept. Uses all\n"
+     "Writes FILE.mbz beside each FILE, which is kept; standard input goes to standard output. "
+     "The\n"
+     "model itself is needed to decompress. Smaller blocks (-B, or more of them: -S) can be "
+     "decoded\n"
+     "side by side, which is faster and costs some ratio. Mode, times and owner are kept. Uses "
+     "all\n"
      "cores unless told otherwise.\n"
-     "-1 to -4 use context mixing alone, which learns from the file itself, in 1, 4, 16, 64 MB, and\n"
+     "-1 to -4 use context mixing alone, which learns from the file itself, in 1, 4, 16, 64 MB, "
+     "and\n"
      "are fast; -5 uses the model alone; -6 to -8 mix both, with 4, 16, 64 MB; -9 is -8 in as few\n"
      "blocks as possible.\n"
-     "--verify takes as long again as decompressing does. --against runs what it finds of gzip, xz,\n"
+     "--verify takes as long again as decompressing does. --against runs what it finds of gzip, "
+     "xz,\n"
      "zstd, brotli, bzip2, bzip3 and 7z on the FILEs and prints a Markdown table of sizes.\n"
-     "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are skipped,\n"
-     "and so are FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something failed\n"
+     "Symbolic links (without -f, -c, -o), directories and special files (without -c, -o) are "
+     "skipped,\n"
+     "and so are FILEs that end in .mbz (without -f, -c, -o). Exit status: 0 done, 1 something "
+     "failed\n"
      "or was skipped, 2 wrong usage, 130 interrupted. An output appears under its name when it is\n"
      "complete, else not at all.\n"
-     "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked files\n"
+     "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked "
+     "files\n"
      "only with -f.",
      run_compress},
     {"decompress",
      "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
      "Writes FILE for each FILE.mbz, which is kept; standard input goes to standard output.\n"
-     "Concatenated .mbz files give the concatenated originals. Without -m, the model that a file needs\n"
+     "Concatenated .mbz files give the concatenated originals. Without -m, the model that a file "
+     "needs\n"
      "is looked for by its id: first the one that is used without -m (see below), then the others\n"
      "beside it. Uses up to 8 threads unless told otherwise; all streams together take at most a\n"
      "quarter of the machine's memory: there are fewer where they would take more.\n"
-     "Every byte is checked before it is written. A damaged file leaves no output; on standard output,\n"
-     "everything before the damage. If other data follows the compressed data, the output is kept,\n"
+     "Every byte is checked before it is written. A damaged file leaves no output; on standard "
+     "output,\n"
+     "everything before the damage. If other data follows the compressed data, the output is "
+     "kept,\n"
      "FILE is not removed (--rm), and the exit status is 1.\n"
-     "A file whose headers claim more than 1 MB + 1024 times its own size is refused before any work\n"
-     "(what needs no model counts a 128th), unless --limit says how much is allowed; 0: any amount.\n"
-     "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked files\n"
+     "A file whose headers claim more than 1 MB + 1024 times its own size is refused before any "
+     "work\n"
+     "(what needs no model counts a 128th), unless --limit says how much is allowed; 0: any "
+     "amount.\n"
+     "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked "
+     "files\n"
      "only with -f.\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
      run_decompress},
     {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE | -]...",
-     "Decompresses without writing anything. Exit status: 0 if every FILE is intact, 1 if not, 2 wrong\n"
+     "Decompresses without writing anything. Exit status: 0 if every FILE is intact, 1 if not, 2 "
+     "wrong\n"
      "usage, 130 interrupted. The model is found as by decompress.",
      run_test},
     {"list", "[-m MODEL] [--json] [FILE | -]...",
      "Prints what the headers of .mbz files say, without decoding anything (test does): sizes in\n"
-     "bytes, original / compressed, blocks by method (stored; constant: one byte repeated; coded by the\n"
-     "model, by context mixing, by both mixed), the version of the format and of the numerics (d: made\n"
+     "bytes, original / compressed, blocks by method (stored; constant: one byte repeated; coded "
+     "by the\n"
+     "model, by context mixing, by both mixed), the version of the format and of the numerics (d: "
+     "made\n"
      "with --dictionary or --type), the id of the model and its name if it is found.\n"
      "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.",
      run_list},
     {"info", "[-m MODEL] [--verify] [--json]",
      "Describes a model in the terms of the MEGABYTE paper.", run_info},
     {"bench", "[-m MODEL] [-T THREADS] [options]",
-     "Measures bytes per second, beside the peaks of this machine measured in the same run; with 1\n"
+     "Measures bytes per second, beside the peaks of this machine measured in the same run; with "
+     "1\n"
      "thread and with all cores unless told otherwise.",
      run_bench},
 };

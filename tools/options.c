@@ -113,9 +113,9 @@ static _Noreturn void print_help(const command *self, const option *own, size_t 
     puts("  -h, --help                       this text");
     if (has_sizes) puts("\nSizes may end in K, M or G (1024, 1024^2, 1024^3).");
     if (n_rest)
-        puts(
-            "Without -m the model is $MEGABYTE_MODEL, else models/text.mb beside the program or in\n"
-            "the current directory.");
+        puts("Without -m the model is $MEGABYTE_MODEL, else models/text.mb beside the program or "
+             "in\n"
+             "the current directory.");
     exit(fflush(stdout) || ferror(stdout));
 }
 

@@ -1,5 +1,5 @@
-/* options.h - one table-driven parser for the command lines of all tools; it also prints their help.
- * SPDX-License-Identifier: MIT */
+/* options.h - one table-driven parser for the command lines of all tools; it also prints their
+ * help. SPDX-License-Identifier: MIT */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
@@ -43,8 +43,9 @@ typedef struct shared_options {
 #define ANY 0x1p64 /* as `high`: no limit but that of uint64_t */
 #define MAX_THREADS 256
 
-/* `shared` may be NULL. Reads argv[1..argc-1], prints the help text and exits if asked to, exits with 2 on a mistake.
- * Returns how many other arguments there are; they are moved to argv[0], argv[1] ... */
+/* `shared` may be NULL. Reads argv[1..argc-1], prints the help text and exits if asked to, exits
+ * with 2 on a mistake. Returns how many other arguments there are; they are moved to argv[0],
+ * argv[1] ... */
 int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
                   int argc, char **argv);
 

@@ -685,7 +685,8 @@ static void read_tensor(struct checkpoint *in, const struct archive *a, struct v
                 (ull)held);
         if (n && t->elements > held / n)
             die(in->path,
-                "tensor %.200s: more elements than its storage's %llu (expanded?); save a contiguous "
+                "tensor %.200s: more elements than its storage's %llu (expanded?); save a "
+                "contiguous "
                 "copy",
                 t->name, (ull)held);
         t->elements *= n;
@@ -737,8 +738,8 @@ static void open_pytorch(struct checkpoint *in, u64 size) {
     p->bytes = bytes;
     v = run_pickle(p);
     if (!choose_dict(p, v, 0, &weights))
-        die(in->path,
-            "holds no dict of tensors; save the model's state dict: torch.save(model.state_dict(), ...)");
+        die(in->path, "holds no dict of tensors; save the model's state dict: "
+                      "torch.save(model.state_dict(), ...)");
 
     in->data_bytes = size;
     in->tensors = allocate(count_tensors(p, weights), sizeof *in->tensors);

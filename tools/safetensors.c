@@ -134,7 +134,8 @@ static void parse_header(struct checkpoint *in, char *text, u64 size) {
 void open_safetensors(struct checkpoint *in, u64 size, u64 header) {
     if (header < 2 || header > MAX_HEADER || header > size - 8)
         die(in->path,
-            "a header of %llu bytes in a file of %llu: neither a safetensors file nor one of torch.save, "
+            "a header of %llu bytes in a file of %llu: neither a safetensors file nor one of "
+            "torch.save, "
             "or truncated",
             (ull)header, (ull)size);
     char *text = allocate(header + 1, 1);
@@ -190,7 +191,8 @@ void read_line(struct checkpoint *in, const struct source *t, u64 from, u64 step
         else v = double_to_float(read64(p));
         if ((bits_of(v) & 0x7f800000) == 0x7f800000)
             die(in->path,
-                "tensor %.200s: element %llu is %s; the checkpoint is damaged, or its training diverged",
+                "tensor %.200s: element %llu is %s; the checkpoint is damaged, or its training "
+                "diverged",
                 t->name, (ull)(from + i * step), bits_of(v) & 0x7fffff ? "NaN" : "infinite");
         to[i] = v;
     }

@@ -1,9 +1,13 @@
 #!/bin/sh
-# Single records (log lines, CSV rows, JSON objects), each compressed for itself after the first 4 KB of its file.
+# Single records (log lines, CSV rows, JSON objects), each compressed for itself after the first 4
+# KB of its file.
 # Run from the repository's root:    sh tests/bench/records.sh FILE[=BEGIN] ...
-# BEGIN is what a record begins with; lines if it is missing. Prints a Markdown table of mean sizes in bytes.
-# MODEL (models/text.mb) and RECORDS (100) may be set. zstd gets a dictionary trained on the records in the same
-# 4 KB, or the 4 KB themselves where that is too little to train on or comes out smaller; brotli has none.
+# BEGIN is what a record begins with; lines if it is missing. Prints a Markdown table of mean
+# sizes in bytes.
+# MODEL (models/text.mb) and RECORDS (100) may be set. zstd gets a dictionary trained on the
+# records in the same
+# 4 KB, or the 4 KB themselves where that is too little to train on or comes out smaller; brotli
+# has none.
 set -eu
 model=${MODEL-models/text.mb} records=${RECORDS-100}
 work=$(mktemp -d)
@@ -16,7 +20,9 @@ sizes() { # what prints one record's code
     echo "$total"
 }
 
-echo '| file | mean bytes of a record | network | primed | primed, contexts | zstd -19, dictionary | zstd -19 | brotli -q 11 |'
+echo \
+    '| file | mean bytes of a record | model | dictionary | dictionary, mixed |' \
+    'zstd -19, dictionary | zstd -19 | brotli -q 11 |'
 echo '|---|--:|--:|--:|--:|--:|--:|--:|'
 for argument; do
     file=${argument%%=*} begin=
@@ -35,7 +41,9 @@ for argument; do
     plain=$(sizes zstd -19 --no-check -q -c)
     brotli=0
     if command -v brotli >/dev/null; then brotli=$(sizes brotli -q 11 -c); fi
-    awk -v name="$(basename "$file")" -v n="$1" -v t="$2" -v a="$3" -v b="$4" -v c="$5" -v z="$best" -v p="$plain" \
-        -v k="$brotli" 'BEGIN { printf "| %s | %.1f | %.1f | %.1f | **%.1f** | %.1f | %.1f | %s |\n",
+    awk -v name="$(basename "$file")" -v n="$1" -v t="$2" -v a="$3" -v b="$4" -v c="$5" -v \
+        z="$best" -v p="$plain" \
+        -v k="$brotli" \
+            'BEGIN { printf "| %s | %.1f | %.1f | %.1f | **%.1f** | %.1f | %.1f | %s |\n",
         name, t / n, a / n, b / n, c / n, z / n, p / n, k ? sprintf("%.1f", k / n) : "-" }'
 done

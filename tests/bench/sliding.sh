@@ -1,11 +1,14 @@
 #!/bin/sh
-# How best to slide past the context? Builds a patched copy of the library and prints bits per byte of TEXT for each way:
-#     sh tests/bench/sliding.sh TEXT [MODEL [BYTES]]      from the repository's root; needs patch(1); takes minutes
+# How best to slide past the context? Builds a patched copy of the library and prints bits per
+# byte of TEXT for each way:
+# sh tests/bench/sliding.sh TEXT [MODEL [BYTES]]      from the repository's root; needs patch(1);
+# takes minutes
 set -eu
 text=$1 model=${2:-models/text-small.mb} bytes=${3:-400000}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-# Rings were measured with float keys and values, which numerics 1 had everywhere: from this clone's history.
+# Rings were measured with float keys and values, which numerics 1 had everywhere: from this
+# clone's history.
 for file in megabyte.h megabyte.c; do git show 9bba551:$file > "$dir/$file"; done
 patch -s -d "$dir" megabyte.c < tests/bench/sliding.patch
 cat > "$dir/main.c" <<'C'
@@ -24,14 +27,16 @@ int main(int argc, char **argv) { /* TEXT MODEL BYTES RING KEEP CONTEXT */
     if (!in || megabyte_model_open(&model, argv[2], NULL, NULL)) return 1;
     RING = atoi(argv[4]);
     KEEP = atof(argv[5]);
-    megabyte_engine_options options = { 1, RING ? 1 : 0, MEGABYTE_ISA_AUTO }; /* a ring has no causal mask: row by row */
+    /* a ring has no causal mask: row by row */
+    megabyte_engine_options options = { 1, RING ? 1 : 0, MEGABYTE_ISA_AUTO };
     if (megabyte_engine_create(&engine, model, &options, NULL, NULL)) return 1;
     megabyte_stream_options on = { engine, (uint64_t)atol(argv[6]) };
     if (megabyte_stream_create(&stream, model, &on, NULL, NULL)) return 1;
     double bits = 0;
     n = fread(text, 1, n, in);
     megabyte_stream_score(stream, text, n, &bits, NULL);
-    printf("context %s  %s  %.2f  %.5f bits/byte\n", argv[6], RING ? "ring" : "keep", RING ? (double)RING : KEEP, bits / (double)n);
+    printf("context %s  %s  %.2f  %.5f bits/byte\n", argv[6], RING ? "ring" : "keep",
+           RING ? (double)RING : KEEP, bits / (double)n);
     return 0;
 }
 C
