@@ -8,7 +8,7 @@ AR ?= ar
 COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
 LINK = $(LDFLAGS) -lm $(LDLIBS)
 
-SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/*/*.[ch])
+SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch])
 TOOLS = tools/mbrun tools/mbconvert
 MODELS = $(wildcard models/*.mb)
 
