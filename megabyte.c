@@ -26,6 +26,18 @@
  *   20 vector operations  16 lanes at a time, one chapter per instruction set
  *   21 kernels            written in them, once for all
  *
+ * WORDS
+ *    stage           a transformer; 0 is the paper's global model, the last one its local model
+ *    position, patch a token's place in its sequence; the bytes that one token of stage 0 stands for
+ *    prefill         running a stage over many tokens at once, as opposed to a step of generation
+ *    job             what a call asks of one stream; round: what is computed of all jobs at a time
+ *    pass, phase     a stage run over a batch of rows; a part of it that all threads finish together
+ *    output          a stage's last product: the next stage's inputs, or logits
+ *    context         what precedes a byte: the window of a stream, or what a mixer's input looks at
+ *    context shift   how far a stream's context is shifted right: each bit halves it
+ *    dictionary      bytes that every block or message is preceded by, on both sides
+ *    backend         an instruction set's vector operations; lane: one of their 16 elements
+ *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
  *    - float sums run in one fixed order: along k in matrix products, in 16 lanes (element i to
@@ -5446,8 +5458,10 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
     return 1;
 }
 
-/* Chooses the method and makes the code. Contexts alone are tried on the block's beginning: where
- * the network gains less than half a percent there, it is not worth its time. 0 if cancelled. */
+/* Chooses the method and makes the code. Context mixing alone is tried on the block's beginning:
+ * where the model gains less than half a percent there, it is not worth its time. What was coded of
+ * the beginning is not kept: to go on from it would take a second mixer's memory (up to 64 MB) and
+ * save what context mixing alone takes there, a fiftieth of the model's time. 0 if cancelled. */
 static int encode_job(megabyte_codec *c, struct block_job *l, u64 before) {
     u32 same = 1, trial = min32(l->n, TRIAL);
     double contexts = 0, mixed = 0;

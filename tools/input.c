@@ -8,19 +8,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
-
-#ifdef __APPLE__
-#define st_ctim st_ctimespec
-#define st_mtim st_mtimespec
-#endif
 
 /* ms to wait for more input before complete blocks are decoded: a pipe's writer needs a moment to
  * fill it again, and many blocks together are decoded faster than one */

@@ -6,21 +6,7 @@
 #define _FILE_OFFSET_BITS 64
 #include "compress.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <math.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <unistd.h>
-
-#ifdef __APPLE__
-#define st_ctim st_ctimespec
-#define st_mtim st_mtimespec
-#endif
 
 #define METHOD_WIDTH(i) (strlen(method_names[i]) > 8 ? (int)strlen(method_names[i]) : 8)
 static void print_line(const survey *v, const char *version, const char *model, const char *name) {
