@@ -16,7 +16,7 @@ MODELS = $(wildcard models/*.mb)
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert tests/bin/test_long \
 	tests/bin/test_gaps
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
-TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) tools/families.c $(HEADERS)
+TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(HEADERS)
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh
 
 .PHONY: all lib demo test check fuzz bench format install clean help
@@ -40,8 +40,8 @@ tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 
 MBCONVERT = tools/mbconvert.c tools/json.c tools/safetensors.c tools/pytorch.c tools/config.c \
-	tools/names.c $(SHARED)
-tools/mbconvert: $(MBCONVERT) tools/families.c $(HEADERS) megabyte.c # includes megabyte.c
+	tools/families.c tools/names.c $(SHARED)
+tools/mbconvert: $(MBCONVERT) $(HEADERS) megabyte.c # library.h includes megabyte.c
 	$(COMPILE) $(MBCONVERT) -o $@ $(LINK)
 
 # ------------------------------------------------------------------------------------------- using

@@ -13,6 +13,7 @@
 #include "../tools/pytorch.c"
 #include "../tools/safetensors.c"
 /* after the others, whose system headers and macros it must not change */
+#include "../tools/families.c"
 #include "../tools/mbconvert.c"
 #undef main
 

@@ -1,8 +1,10 @@
-/* families.c - tables of where each of the model's tensors comes from; names and arguments ->
- * stages, layers and sizes; what is missing, left over or contradictory; the tensors' rows.
- * SPDX-License-Identifier: MIT
- *
- * Part of mbconvert.c, which includes it: both need megabyte.c's description of a model file. */
+/* families.c - see families.h. Tables of where each of the model's tensors comes from; names and
+ * arguments -> stages, layers and sizes; what is missing, left over or contradictory; rows.
+ * SPDX-License-Identifier: MIT */
+
+#include "families.h"
+
+#include "options.h"
 
 /* ---------------------------------------------------------------------------------- keys */
 
@@ -119,33 +121,6 @@ static const struct key paper_keys[] = {
 struct setting {
     ll value;
     const char *from;
-};
-
-struct options {
-    const char *in, *out, *config, *extension;
-    u32 matrix_type; /* TYPE_F32_TILED, TYPE_Q8_TILED */
-    ll heads, dim_head, positions, pad_id;
-    const char *text[TEXT_COUNT];
-    int force, ignore_unknown;
-};
-
-struct conversion {
-    const struct options *options;
-    const struct family *family;
-    struct config config;
-    struct checkpoint in;
-    struct sizes sizes;
-    u32 interleaved; /* bit s: rotary pairs of stage s lie side by side, not half a head apart */
-    /* they are divided by sqrt(head width) once more where they are not normalized */
-    int scaled_queries;
-    u32 first_id; /* what the text is taken to begin with where no pad was trained */
-    const char *extension; /* bGPT: what stands before it */
-    struct names missing; /* find_tensor */
-    u32 n_tensors;
-    struct tensor *tensors; /* plan_tensor: the table of the model file */
-    u64 offset; /* plan_tensor: where the next tensor goes */
-    u32 longest; /* plan_tensor: columns of the widest tensor */
-    const double *positions; /* convolved_positions */
 };
 
 /* How a tensor of the model comes from tensors ("parts") of the checkpoint. */
@@ -795,7 +770,7 @@ static void derive_bgpt(struct conversion *c) {
     c->config.text[TEXT_EXTENSION] = c->extension = c->options->extension ? c->options->extension
                                                                           : "txt";
     if (strlen(c->extension) > g[1].positions)
-        usage_error(&self, "--type", "'%.100s' is longer than a patch, of %u bytes", c->extension,
+        usage_error(NULL, "--type", "'%.100s' is longer than a patch, of %u bytes", c->extension,
                     g[1].positions);
     derive_context(c, dimension(c, ROLE_POSITION, 0, 0, 2, 0));
     g[0].flags = COLUMN_SUM;
@@ -953,8 +928,7 @@ static const double *convolved_positions(struct conversion *c, const struct sour
     return c->positions = convolve(c, x, y, t->shape[0], width, 1);
 }
 
-/* Row `row` of the model's tensor t, all cols of it. */
-static void read_row(struct conversion *c, const struct tensor *t, u32 row, float *to) {
+void read_row(struct conversion *c, const struct tensor *t, u32 row, float *to) {
     const struct origin *o = origin_of(c, t->role, t->stage, t->layer);
     const struct source *from = source_of(c, t->role, t->stage, t->layer, 0);
     const struct stage_sizes *g = &c->sizes.stage[t->stage];
@@ -1130,8 +1104,7 @@ static void check_mamba(const struct checkpoint *in) {
                 in->tensors[i].name);
 }
 
-/* What names alone tell: the family, how many stages and layers. */
-static void recognise_names(struct conversion *c) {
+void recognise_names(struct conversion *c) {
     static const char *const numbered[] = {"start_tokens.#", "pos_embs.#.", "{1}.#.", "{0}.#."};
     struct checkpoint *in = &c->in;
     struct sizes *z = &c->sizes;
@@ -1143,9 +1116,9 @@ static void recognise_names(struct conversion *c) {
         die(in->path,
             "holds no tensor of a known model; MEGABYTE-pytorch's are named start_tokens.0, "
             "token_embs.0.weight, transformers.0. and so on, MBLM's stage_models.0., SpaceByte's "
-            "global_blocks.0., "
-            "bGPT's patch_level_decoder., and models after the paper have global.layers.0. and "
-            "local.layers.0.");
+            "global_blocks.0., bGPT's patch_level_decoder., and models after the paper have "
+            "global.layers.0. and local.layers.0.");
+    c->config.keys = c->family->keys;
     z->family = c->family->id;
     z->end_id = z->pad_id = UINT32_MAX;
     check_mamba(in);
@@ -1166,8 +1139,7 @@ static void recognise_names(struct conversion *c) {
     }
 }
 
-/* What shapes tell, and what the configuration and the options add. */
-static void derive_sizes(struct conversion *c) {
+void derive_sizes(struct conversion *c) {
     megabyte_error e;
     if (c->family->needs_config && !c->config.path)
         die(c->in.path,
@@ -1176,7 +1148,7 @@ static void derive_sizes(struct conversion *c) {
             "--config",
             c->family->title);
     if (c->options->extension && c->family->id != FAMILY_BGPT)
-        usage_error(&self, "--type", "a model of %s does not ask what kind of file it reads",
+        usage_error(NULL, "--type", "a model of %s does not ask what kind of file it reads",
                     c->family->title);
     c->family->derive(c);
     clear_error(&e);

@@ -1,9 +1,8 @@
 /* mbconvert.c - makes a model file (.mb) from a checkpoint: safetensors or PyTorch's own files, of
  * the families in families.c. SPDX-License-Identifier: MIT (text at the end of megabyte.h)
  *
- * It includes megabyte.c, so that writer and reader share one description of the file: struct
- * sizes, each_tensor, check_sizes, tensor_data_bytes, the little-endian accessors and SHA-256. In
- * words, the file is described in models/FORMAT.md. Around it:
+ * Writer and reader share one description of the file, the library's (library.h). In words, it is
+ * described in models/FORMAT.md. Around this file:
  *
  *    json          a strict pull parser, for the checkpoint's header and the configuration
  *    safetensors   the checkpoint's tensors, and the file that may hold them
@@ -13,19 +12,13 @@
  *    common, options, output, names: messages, the command line, files that replace others
  *
  * and below: quantization (rows of floats -> tiles of 16 rows, f32 or int8), the model file
- * (header, stages, table, metadata, data; written beside OUT, checked, renamed), the command line.
- * */
+ * (header, stages, table, metadata, data; written beside OUT, checked, renamed), the command
+ * line. */
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
-#define MEGABYTE_KEEP_OPTIONS /* quantization, too, must give the same bytes under -Ofast */
-#include "../megabyte.c"
+#include "families.h"
 
-#include "common.h"
-#include "config.h"
-#include "names.h"
 #include "options.h"
 #include "output.h"
-#include "pytorch.h"
-#include "safetensors.h"
 
 #include <errno.h>
 
@@ -47,8 +40,6 @@ static const command self = {
         "not\n"
         "given is the configuration's. --version prints the version.\n"
         "Exit status: 0 done, 1 failed, 2 wrong usage."};
-
-#include "families.c"
 
 /* =============================================================================== 1 quantization */
 
@@ -331,7 +322,6 @@ static void parse_command_line(int argc, char **argv) {
 static void choose_config(struct conversion *c) {
     const struct options *o = c->options;
     clear_arguments(&c->config.arguments);
-    c->config.keys = c->family->keys;
     memcpy(c->config.text, o->text, sizeof o->text);
     if (o->config && !read_config(&c->config, o->config)) die(o->config, "there is no such file");
     if (c->config.path) return;
