@@ -39,8 +39,8 @@ MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list
 tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 
-MBCONVERT = tools/mbconvert.c tools/json.c tools/safetensors.c tools/pytorch.c tools/config.c \
-	tools/families.c tools/names.c $(SHARED)
+MBCONVERT = tools/mbconvert.c tools/json.c tools/checkpoint.c tools/safetensors.c tools/pytorch.c \
+	tools/config.c tools/families.c tools/names.c $(SHARED)
 tools/mbconvert: $(MBCONVERT) $(HEADERS) megabyte.c # library.h includes megabyte.c
 	$(COMPILE) $(MBCONVERT) -o $@ $(LINK)
 

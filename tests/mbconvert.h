@@ -4,6 +4,7 @@
 #define TESTS_MBCONVERT_H
 
 #define main mbconvert_main
+#include "../tools/checkpoint.c"
 #include "../tools/common.c"
 #include "../tools/config.c"
 #include "../tools/json.c"

@@ -6,10 +6,9 @@
 
 #include "library.h"
 
+#include "checkpoint.h"
 #include "config.h"
 #include "names.h"
-#include "pytorch.h"
-#include "safetensors.h"
 
 /* The command line. Its numbers win over the configuration; ABSENT: not given. */
 struct options {

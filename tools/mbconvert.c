@@ -5,8 +5,9 @@
  * described in models/FORMAT.md. Around this file:
  *
  *    json          a strict pull parser, for the checkpoint's header and the configuration
- *    safetensors   the checkpoint's tensors, and the file that may hold them
- *    pytorch       zip and pickle: the same table of tensors, without executing anything
+ *    checkpoint    the checkpoint's tensors: their table, their elements as floats
+ *    safetensors   one kind of file that may hold them
+ *    pytorch       the other: zip and pickle, of which nothing is executed
  *    config        the constructor's arguments and the texts, from .json files
  *    families      where each of the model's tensors comes from; sizes; rows of floats
  *    common, options, output, names: messages, the command line, files that replace others
@@ -274,6 +275,13 @@ static void check_utf8(const char *option, const char *text) {
     }
 }
 
+static const char *const text_options[] = {
+    [TEXT_NAME] = "--name",
+    [TEXT_LICENCE] = "--licence",
+    [TEXT_SOURCE] = "--source",
+    [TEXT_TRAINING_DATA] = "--training-data",
+    [TEXT_DESCRIPTION] = "--description",
+};
 #define WHOLE_NUMBER(field) OPTION_INTEGER, &options.field, INT32_MIN, INT32_MAX
 static void parse_command_line(int argc, char **argv) {
     const char *quant = "q8", **text = options.text;
@@ -308,7 +316,7 @@ static void parse_command_line(int argc, char **argv) {
     int n = parse_options(&self, table, COUNT_OF(table), NULL, argc, argv);
     parse_quant(quant);
     check_utf8("--type", options.extension);
-    for (u32 i = 0; i < TEXT_COUNT; i++) check_utf8("metadata", text[i]);
+    for (u32 i = 0; i < COUNT_OF(text_options); i++) check_utf8(text_options[i], text[i]);
     if (n > 1)
         usage_error(&self, argv[1], "one checkpoint at a time; %s was given already", argv[0]);
     if (!n) usage_error(&self, "IN", "which checkpoint? name a .safetensors or .pt file");

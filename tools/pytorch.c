@@ -713,7 +713,7 @@ static void read_byteorder(const struct checkpoint *in, const struct archive *a)
             order);
 }
 
-static void open_pytorch(struct checkpoint *in, u64 size) {
+void open_pytorch(struct checkpoint *in, u64 size) {
     struct archive a;
     struct pickle *p = &a.pickle;
     struct value v, weights;
@@ -756,60 +756,4 @@ static void open_pytorch(struct checkpoint *in, u64 size) {
     free(p->stack), free(p->memo), free(p->nodes),
         free(p->cells); /* names stay in the pickle's bytes */
     free(a.zip.entries);
-}
-
-/* ------------------------------------------------------------------------------- any checkpoint */
-
-/* Wrappers put a word before all names. */
-static void strip_prefixes(struct checkpoint *in) {
-    static const char *const words[] = {"module.", "_orig_mod.", "model."};
-    for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
-        size_t n = strlen(words[w]);
-        u64 with = 0;
-        u64 others = 0; /* counters, such as AveragedModel's n_averaged */
-        for (u64 i = 0; i < in->count; i++) {
-            if (!strncmp(in->tensors[i].name, words[w], n)) with++;
-            else others += !element_types[in->tensors[i].type].readable;
-        }
-        if (!with || with + others < in->count) continue;
-        for (u64 i = 0; i < in->count; i++)
-            if (!strncmp(in->tensors[i].name, words[w], n)) in->tensors[i].name += n;
-        w = (size_t)-1; /* from the beginning: they may be nested */
-    }
-}
-
-void open_checkpoint(struct checkpoint *in, const char *path) {
-    u8 head[265] = {0};
-    in->path = path;
-    in->file = fopen(path, "rb");
-    if (!in->file) die(path, "cannot open: %s", strerror(errno));
-    ll size = file_size(in->file);
-    if (size < 0 || seek(in->file, 0))
-        die(path, "cannot seek: a regular file is needed, not a pipe");
-    size_t got = fread(head, 1, sizeof head, in->file);
-    if (ferror(in->file)) die(path, "cannot read: %s", strerror(errno));
-    if (!memcmp(head, "\x8aMBMDL\r\n", 8)) die(path, "is a megabyte model file already");
-    if ((head[0] == 0x80 && !memcmp(head + 2,
-                                    "\x8a\nl\xfc\x9c"
-                                    "F\xf9",
-                                    7)) ||
-        !memcmp(head + 257, "ustar", 5))
-        die(path, "a file of PyTorch before 1.6: load it there and torch.save it again");
-    if (got < 8) die(path, "%llu bytes: too short to be a checkpoint", (ull)got);
-    if (!memcmp(head, "PK\3\4", 4)) {
-        open_pytorch(in, (u64)size);
-    } else {
-        if (seek(in->file, 8)) die(path, "cannot seek: %s", strerror(errno));
-        open_safetensors(in, (u64)size, read64(head));
-    }
-    strip_prefixes(in);
-    qsort(in->tensors, (size_t)in->count, sizeof *in->tensors, by_name);
-    for (u64 i = 1; i < in->count; i++)
-        if (!strcmp(in->tensors[i - 1].name, in->tensors[i].name))
-            die(in->path, "tensor %.200s is there twice", in->tensors[i].name);
-}
-
-struct source *find_source(const struct checkpoint *in, const char *name) {
-    struct source key = {.name = name};
-    return bsearch(&key, in->tensors, (size_t)in->count, sizeof *in->tensors, by_name);
 }

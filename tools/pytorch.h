@@ -1,14 +1,13 @@
-/* pytorch.h - the tensors of what torch.save wrote: a zip archive with a pickle, none of
- * which is executed; and the opening of checkpoints of either kind.
+/* pytorch.h - the table of what torch.save wrote: a zip archive with a pickle, nothing of which is
+ * executed.
  * SPDX-License-Identifier: MIT */
 #ifndef PYTORCH_H
 #define PYTORCH_H
 
-#include "common.h"
-#include "safetensors.h"
+#include "checkpoint.h"
 
-void open_checkpoint(struct checkpoint *in, const char *path);
-
-struct source *find_source(const struct checkpoint *in, const char *name);
+/* Reads the table of in->file, which has `size` bytes. Fills in->tensors; every tensor's elements
+ * lie within its storage, and that within the file. Tensors may share storages. */
+void open_pytorch(struct checkpoint *in, u64 size);
 
 #endif

@@ -8,24 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct element_type element_types[] = {
-    {"F32", 4, 1}, {"F16", 2, 1}, {"BF16", 2, 1}, {"F64", 8, 1},     {"I64", 8, 0},
-    {"I32", 4, 0}, {"I16", 2, 0}, {"I8", 1, 0},   {"U8", 1, 0},      {"BOOL", 1, 0},
-    {"U64", 8, 0}, {"U32", 4, 0}, {"U16", 2, 0},  {"F8_E4M3", 1, 0}, {"F8_E5M2", 1, 0},
-};
-#define N_ELEMENT_TYPES (sizeof element_types / sizeof *element_types)
 #define MAX_HEADER 100000000u /* the safetensors library's own limit; two million tensors */
-
-static float float_of(u32 bits) {
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-static u32 bits_of(float f) {
-    u32 bits;
-    memcpy(&bits, &f, 4);
-    return bits;
-}
 
 static void parse_source(struct json *j, struct source *t) {
     int seen_type = 0, seen_shape = 0, seen_offsets = 0;
@@ -34,9 +17,8 @@ static void parse_source(struct json *j, struct source *t) {
         const char *key = json_key(j);
         if (!strcmp(key, "dtype") && !seen_type++) {
             const char *type = json_string(j);
-            while (t->type < N_ELEMENT_TYPES && strcmp(type, element_types[t->type].name))
-                t->type++;
-            if (t->type == N_ELEMENT_TYPES)
+            while (t->type < ELEMENT_TYPES && strcmp(type, element_types[t->type].name)) t->type++;
+            if (t->type == ELEMENT_TYPES)
                 die(j->file,
                     "tensor %.200s: unknown dtype %.40s; F32, F16, BF16 and F64 can be read",
                     t->name, type);
@@ -71,9 +53,6 @@ static void parse_source(struct json *j, struct source *t) {
         t->stride[i] = stride;
 }
 
-int by_name(const void *a, const void *b) {
-    return strcmp(((const struct source *)a)->name, ((const struct source *)b)->name);
-}
 static int by_offset(const void *a, const void *b) {
     const struct source *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
@@ -143,57 +122,4 @@ void open_safetensors(struct checkpoint *in, u64 size, u64 header) {
     in->data = 8 + header;
     in->data_bytes = size - in->data;
     parse_header(in, text, header);
-}
-
-static float half_to_float(u32 h) { /* binary16: every value is a float */
-    u32 sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-    if (exponent == 31) return float_of(sign | 0x7f800000 | fraction << 13);
-    if (exponent) return float_of(sign | (exponent + 112) << 23 | fraction << 13);
-    float tiny = (float)fraction * 0x1p-24f;
-    return sign ? -tiny : tiny;
-}
-
-static float double_to_float(u64 bits) {
-    double v;
-    memcpy(&v, &bits, 8);
-    return (float)v;
-}
-
-const u8 *load(struct checkpoint *in, const struct source *t) {
-    for (u32 i = 0; i < HELD; i++)
-        if (in->held[i].of == t) return in->held[i].bytes;
-    struct held *h = &in->held[in->next_held++ % HELD];
-    u64 bytes = t->end - t->begin;
-    h->of = NULL;
-    if (bytes > h->room) {
-        free(h->bytes);
-        h->bytes = allocate(bytes, 1);
-        h->room = bytes;
-    }
-    if (seek(in->file, in->data + t->begin)) die(in->path, "cannot seek: %s", strerror(errno));
-    if (fread(h->bytes, 1, (size_t)bytes, in->file) != bytes)
-        die(in->path, "tensor %.200s: cannot read: %s", t->name,
-            ferror(in->file) ? strerror(errno) : "the file has become shorter");
-    h->of = t;
-    return h->bytes;
-}
-
-void read_line(struct checkpoint *in, const struct source *t, u64 from, u64 step, u32 n,
-               float *to) {
-    u32 size = element_types[t->type].bytes;
-    const u8 *bytes = load(in, t);
-    for (u32 i = 0; i < n; i++) {
-        const u8 *p = bytes + (from + i * step) * size;
-        float v;
-        if (t->type == ELEMENT_F32) v = float_of(read32(p));
-        else if (t->type == ELEMENT_F16) v = half_to_float(read16(p));
-        else if (t->type == ELEMENT_BF16) v = float_of(read16(p) << 16);
-        else v = double_to_float(read64(p));
-        if ((bits_of(v) & 0x7f800000) == 0x7f800000)
-            die(in->path,
-                "tensor %.200s: element %llu is %s; the checkpoint is damaged, or its training "
-                "diverged",
-                t->name, (ull)(from + i * step), bits_of(v) & 0x7fffff ? "NaN" : "infinite");
-        to[i] = v;
-    }
 }
