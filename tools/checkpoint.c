@@ -1,7 +1,6 @@
 /* checkpoint.c - see checkpoint.h.
  * SPDX-License-Identifier: MIT */
 
-#define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "checkpoint.h"
 
@@ -105,7 +104,8 @@ static float double_to_float(u64 bits) {
     return (float)v;
 }
 
-const u8 *load(struct checkpoint *in, const struct source *t) {
+/* The bytes of a tensor; those of the last four tensors that were asked for are held. */
+static const u8 *load(struct checkpoint *in, const struct source *t) {
     for (u32 i = 0; i < HELD; i++)
         if (in->held[i].of == t) return in->held[i].bytes;
     struct held *h = &in->held[in->next_held++ % HELD];

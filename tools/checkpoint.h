@@ -1,6 +1,6 @@
-/* checkpoint.h - the tensors of a checkpoint, of whichever kind of file: their table, checked before
+/* checkpoint.h - the tensors of a checkpoint, of either kind of file: their table, checked before
  * anything is believed, and their elements as floats. The checkpoint is hostile until proved
- * otherwise; only its tables are held in memory, and the tensors that the one being written is made
+ * otherwise; only its table is held in memory, and the tensors that the one being written is made
  * of.
  * SPDX-License-Identifier: MIT */
 #ifndef CHECKPOINT_H
@@ -56,8 +56,8 @@ struct checkpoint {
         const struct source *of;
         u8 *bytes;
         u64 room;
-    } held[HELD]; /* load */
-    u32 next_held;
+    } held[HELD]; /* the bytes of the tensors that were read last, */
+    u32 next_held; /* and which of them goes next */
 };
 
 /* Opens a file of either kind and reads its table: no name is there twice, wrappers' prefixes
@@ -67,11 +67,8 @@ void open_checkpoint(struct checkpoint *in, const char *path);
 
 struct source *find_source(const struct checkpoint *in, const char *name); /* or NULL */
 
-/* The bytes of a tensor; those of the last four tensors that were asked for are held. */
-const u8 *load(struct checkpoint *in, const struct source *t);
-
-/* n elements of a tensor, `step` apart, from element `from` on (counted as strides are): the caller
- * has checked that they are there. All must be finite. */
+/* n elements of a tensor, `step` apart, from element `from` on (counted as strides are); the caller
+ * has checked the shape. Dies of what is not finite. */
 void read_line(struct checkpoint *in, const struct source *t, u64 from, u64 step, u32 n, float *to);
 
 #endif

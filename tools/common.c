@@ -14,7 +14,6 @@
 
 /* ---- messages */
 
-/* Length of the valid UTF-8 sequence at p (RFC 3629), 0 if there is none. */
 size_t utf8_length(const uint8_t *p, size_t n) {
     size_t length = p[0] < 0x80   ? 1
                     : p[0] < 0xC2 ? 0

@@ -1,10 +1,7 @@
 /* config.c - see config.h.
  * SPDX-License-Identifier: MIT */
 
-#define _GNU_SOURCE
 #include "config.h"
-
-#include "names.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -79,14 +79,14 @@ struct config {
     u32 n_files;
 };
 
-void clear_arguments(struct arguments *a);
+void clear_arguments(struct arguments *a); /* all ABSENT */
 
 /* Takes arguments and texts from a .json file: an object of constructor arguments, or one that
- * holds such an object under "args". Texts that are set already stay. Returns 0 if there is no such
- * file. */
+ * holds such an object under "args". Texts that are set already stay. Dies of what is wrong in it;
+ * returns 0 if there is no such file. c->keys must be set; `path` must stay. At most two files. */
 int read_config(struct config *c, const char *path);
 
-/* IN with its extension replaced by .json. */
+/* `path` with its extension replaced by .json; allocated. */
 char *config_beside(const char *path);
 
 #endif

@@ -1,7 +1,6 @@
 /* json.c - see json.h.
  * SPDX-License-Identifier: MIT */
 
-#define _GNU_SOURCE
 #include "json.h"
 
 #include <math.h>
@@ -160,7 +159,7 @@ ll json_whole(struct json *j) {
     return (ll)v;
 }
 
-int json_word(struct json *j, const char *word) { /* true, false, null: taken if it stands there */
+int json_word(struct json *j, const char *word) {
     size_t n = strlen(word);
     json_peek(j);
     if ((size_t)(j->end - j->at) < n || memcmp(j->at, word, n)) return 0;

@@ -1,4 +1,4 @@
-/* mbcommon.c - what mbrun.c and mbbench.c share: the definitions of what mbrun.h declares.
+/* mbcommon.c - what the files of mbrun share: see mbrun.h.
  * SPDX-License-Identifier: MIT
  *
  * CONTENTS
@@ -11,7 +11,6 @@
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "mbrun.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -218,7 +217,8 @@ _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_st
     die(path, "%s", why);
 }
 
-uint64_t physical_memory(void) {
+/* Bytes that this machine has. */
+static uint64_t physical_memory(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : (uint64_t)4 << 30;
 }

@@ -1,5 +1,5 @@
-/* mbrun.h - what the files of mbrun share: output that fails, finding the models, progress,
- * JSON. SPDX-License-Identifier: MIT */
+/* mbrun.h - what the files of mbrun share: output that fails, finding the models, progress, JSON;
+ * all in mbcommon.c but the subcommands at the end. SPDX-License-Identifier: MIT */
 #ifndef MBRUN_H
 #define MBRUN_H
 
@@ -11,7 +11,7 @@
 
 extern const char *program_name; /* argv[0], for finding the models */
 
-/* ---- output */
+/* -------------------------------------------------------------------------------------- output */
 
 _Noreturn void output_failed(void); /* standard output did: quiet about a closed pipe */
 void flush_output(void); /* or output_failed */
@@ -20,6 +20,7 @@ void flush_report(void);
 int report_failure(void); /* 1: a report could not be printed; does not return without its reader */
 _Noreturn void reader_went_away(void); /* of a pipe: dies by SIGPIPE, as other filters do */
 extern int ignores_pipes; /* SIGPIPE was ignored when the program began */
+
 /* ----------------------------------------------------------------------------- the model in use */
 
 typedef struct session {
@@ -59,7 +60,6 @@ const char *fault_of_type(const session *s, const char *file_type,
                           megabyte_error *error); /* of --type; NULL if it will do */
 uint32_t count_cores(void); /* those this process may use, <= 256 */
 
-uint64_t physical_memory(void); /* bytes that this machine has */
 /* 1 if `bytes` for `what` may be asked for, else 0 with a text that says so in `why`. */
 int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]);
 
@@ -89,6 +89,9 @@ void json_text(FILE *out, const void *text,
 void json_real(FILE *out, double value); /* null if not finite */
 void json_field(const char *key, double value); /* , "key": value on stdout */
 
+/* ---------------------------------------------------------------------------------- subcommands */
+
+/* Each returns the exit status. */
 int run_bench(const command *self, int argc, char **argv);
 int run_compress(const command *self, int argc, char **argv);
 int run_decompress(const command *self, int argc, char **argv);

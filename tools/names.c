@@ -10,6 +10,7 @@ void add_name(struct names *list, const char *name) {
     if (list->count++ < 10)
         snprintf(list->text + used, sizeof list->text - used, "%s%.120s", used ? ", " : "", name);
 }
+
 const char *show_names(struct names *list) {
     size_t used = strlen(list->text);
     if (list->count > 10)

@@ -7,12 +7,11 @@
 
 /* A list of names for a message: the first ten, then a count. */
 struct names {
-    uint32_t count;
+    uint32_t count; /* of all */
     char text[1536];
 };
 
-void add_name(struct names *list, const char *name);
-
-const char *show_names(struct names *list);
+void add_name(struct names *list, const char *name); /* cut to 120 bytes */
+const char *show_names(struct names *list); /* call it once, when all are there */
 
 #endif

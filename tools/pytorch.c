@@ -1,12 +1,10 @@
 /* pytorch.c - see pytorch.h.
  * SPDX-License-Identifier: MIT */
 
-#define _GNU_SOURCE
 #include "pytorch.h"
 
 #include "names.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,10 +1,8 @@
 /* safetensors.c - see safetensors.h.
  * SPDX-License-Identifier: MIT */
 
-#define _GNU_SOURCE
 #include "safetensors.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
