@@ -27,16 +27,16 @@
  *   21 kernels            written in them, once for all
  *
  * WORDS
- *    stage           a transformer; 0 is the paper's global model, the last one its local model
- *    position, patch a token's place in its sequence; the bytes that one token of stage 0 stands for
- *    prefill         running a stage over many tokens at once, as opposed to a step of generation
- *    job             what a call asks of one stream; round: what is computed of all jobs at a time
- *    pass, phase     a stage run over a batch of rows; a part of it that all threads finish together
- *    output          a stage's last product: the next stage's inputs, or logits
- *    context         what precedes a byte: the window of a stream, or what a mixer's input looks at
- *    context shift   how far a stream's context is shifted right: each bit halves it
- *    dictionary      bytes that every block or message is preceded by, on both sides
- *    backend         an instruction set's vector operations; lane: one of their 16 elements
+ *    stage          a transformer; 0 is the paper's global model, the last one its local model
+ *    patch          the bytes that one token of stage 0 stands for
+ *    prefill        running a stage over many tokens at once, as opposed to a step of generation
+ *    job, round     what a call asks of one stream; what is computed of all jobs at a time
+ *    pass, phase    a stage run over a batch of rows; a part of it that all threads finish together
+ *    output         a stage's last product: the next stage's inputs, or logits
+ *    context        what precedes a byte: a stream's window, or what an input of the mixer looks at
+ *    context shift  how far a stream's context is shifted right: each bit halves it
+ *    dictionary     bytes that come before every block or message, on both sides
+ *    backend, lane  an instruction set's vector operations; one of their 16 elements
  *
  * ONE ANSWER. Logits must not depend on the machine. The rules, kept everywhere below:
  *    - int8 products are summed in exact integers (no order, no rounding);
