@@ -470,7 +470,7 @@ static void libc_free(void *context, void *memory, size_t size) {
 
 static status choose_allocator(megabyte_allocator *to, const megabyte_allocator *from,
                                megabyte_error *e) {
-    megabyte_allocator libc = {libc_alloc, libc_free, NULL};
+    megabyte_allocator libc = {.alloc = libc_alloc, .free = libc_free};
     *to = from ? *from : libc;
     if (!to->alloc || !to->free)
         return fail(e, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "allocator: set both alloc and free");
@@ -972,8 +972,11 @@ static void bind_tensor(megabyte_model *m, const struct tensor *t) {
     struct layer *l = g->layers +
                       (t->layer < g->size.layers ? t->layer : 0); /* 0: of no use to the role */
     const float *vector = (const void *)(m->file + t->offset);
-    struct matrix x = {
-        m->file + t->offset, NULL, t->rows, t->cols, (u32)(round_up(t->rows, 16) / 16), t->type};
+    struct matrix x = {.data = m->file + t->offset,
+                       .rows = t->rows,
+                       .cols = t->cols,
+                       .tiles = (u32)(round_up(t->rows, 16) / 16),
+                       .type = t->type};
     if (t->type == TYPE_Q8_TILED)
         x.scale = (const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
     switch ((enum role)t->role) {
@@ -1119,13 +1122,18 @@ static status read_stages(const u8 *f, struct sizes *z, megabyte_error *e) {
     if (z->n_stages < 2 || z->n_stages > MEGABYTE_MAX_STAGES) return check_sizes(z, e);
     for (u32 s = 0; s < z->n_stages; s++) {
         const u8 *d = f + HEADER_BYTES + s * STAGE_BYTES;
-        struct stage_sizes g = {
-            get32(d),      get32(d + 4),
-            get32(d + 8),  get32(d + 12),
-            get32(d + 16), get32(d + 20),
-            get32(d + 24), get32(d + 28),
-            get32(d + 32), get32(d + 36),
-            get32(d + 40), {get32(d + 44), get32(d + 48), get32(d + 52), get32(d + 56)}};
+        struct stage_sizes g = {.dim = get32(d),
+                                .layers = get32(d + 4),
+                                .heads = get32(d + 8),
+                                .head_dim = get32(d + 12),
+                                .ff_dim = get32(d + 16),
+                                .positions = get32(d + 20),
+                                .flags = get32(d + 24),
+                                .kv_heads = get32(d + 28),
+                                .norm = get32(d + 32),
+                                .activation = get32(d + 36),
+                                .cross = get32(d + 40)};
+        for (u32 i = 0; i < MAX_CONVOLUTIONS; i++) g.convolution[i] = get32(d + 44 + 4 * i);
         z->stage[s] = g;
         for (u32 i = 4 * STAGE_FIELDS; i < STAGE_BYTES; i++)
             if (d[i])
@@ -1204,7 +1212,7 @@ static megabyte_model *new_model(megabyte_model *m, megabyte_error *e) {
     const struct sizes *z = &m->sizes;
     u64 layers = 0;
     for (u32 s = 0; s < z->n_stages; s++) layers += z->stage[s].layers;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     carve(&a, 1, sizeof *m);
     carve(&a, layers, sizeof(struct layer));
     u8 *memory = arena_fits(&a) ? m->allocator.alloc(m->allocator.context, (size_t)a.used, ALIGN)
@@ -1847,8 +1855,8 @@ struct phase {
 
 #if HAVE_THREADS
 #define SPINS 3000 /* about 30 us: longer than the gaps inside a step, shorter than a time slice */
-static void spin_pause(u32 turn) {
-    if (turn < SPINS) {
+static void spin_pause(u32 spins) {
+    if (spins < SPINS) {
 #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -1866,10 +1874,10 @@ static void *pool_thread(void *argument) {
     fp_enter(&fp);
     for (;;) {
         u32 now;
-        for (u32 turn = 0; (now = __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST)) == seen;
-             turn++) {
-            if (turn < 2 * SPINS) {
-                spin_pause(turn);
+        for (u32 spins = 0; (now = __atomic_load_n(&p->generation, __ATOMIC_SEQ_CST)) == seen;
+             spins++) {
+            if (spins < 2 * SPINS) {
+                spin_pause(spins);
                 continue;
             }
             pthread_mutex_lock(&p->mutex);
@@ -1912,7 +1920,8 @@ static void pool_run(struct pool *p, void (*work)(void *), void *context) {
         pool_wake(p);
         work(context);
         __atomic_store_n(&p->open, 0, __ATOMIC_SEQ_CST);
-        for (u32 turn = 0; __atomic_load_n(&p->inside, __ATOMIC_SEQ_CST); turn++) spin_pause(turn);
+        for (u32 spins = 0; __atomic_load_n(&p->inside, __ATOMIC_SEQ_CST); spins++)
+            spin_pause(spins);
         return;
     }
 #endif
@@ -1944,8 +1953,8 @@ static int claim(struct phase *f) {
             f->to = (u32)((u64)f->n * (chunk + 1) / f->chunks);
             return 1;
         }
-        for (u32 turn = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; turn++)
-            spin_pause(turn);
+        for (u32 spins = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; spins++)
+            spin_pause(spins);
         return 0;
     }
 #endif
@@ -3199,7 +3208,7 @@ megabyte_status megabyte_engine_size(const megabyte_model *model,
                                      const megabyte_engine_options *options, size_t *bytes) {
     megabyte_engine_options o;
     megabyte_engine e;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = check_engine_options(options, &o, NULL);
     if (r) return r;
@@ -3216,7 +3225,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     megabyte_engine_options o;
     megabyte_allocator with;
     megabyte_engine *e;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     void *memory = NULL;
     size_t bytes = 0;
     fp_state fp;
@@ -3342,7 +3351,7 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
 
 static status stream_bytes(const megabyte_model *model, u32 patches, size_t *bytes) {
     megabyte_stream s;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     memset(&s, 0, sizeof s);
     stream_layout(&s, &a, model, patches);
     if (!arena_fits(&a)) return MEGABYTE_ERROR_OUT_OF_MEMORY;
@@ -3388,7 +3397,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     megabyte_stream_options o;
     megabyte_allocator with;
     megabyte_stream *s;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     u32 patches = 0;
     void *memory = NULL;
     size_t bytes = 0;
@@ -3798,7 +3807,7 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
         memcmp(to->engine->model->id, from->engine->model->id, 16))
         return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (to == from) return MEGABYTE_OK;
-    struct span_copy c = {(u8 *)to, (const u8 *)from};
+    struct span_copy c = {.to = (u8 *)to, .from = (const u8 *)from};
     for (u64 at = from->oldest, n; at < from->position; at += n) { /* up to the ring's end, again */
         u64 place = at % from->history_bytes;
         n = min64(from->position - at, from->history_bytes - place);
@@ -3987,7 +3996,7 @@ struct coder {
 };
 
 static void begin_encoding(struct coder *c, u8 *to, u64 capacity) {
-    struct coder begin = {0, UINT32_MAX, 0, to, NULL, 0, capacity};
+    struct coder begin = {.range = UINT32_MAX, .to = to, .capacity = capacity};
     *c = begin;
 }
 
@@ -3997,7 +4006,7 @@ static u8 next_code_byte(struct coder *c) {
 }
 
 static void begin_decoding(struct coder *c, const u8 *from, u64 n) {
-    struct coder begin = {0, UINT32_MAX, 0, NULL, from, 0, n};
+    struct coder begin = {.range = UINT32_MAX, .from = from, .capacity = n};
     *c = begin;
     for (int i = 0; i < 4; i++) c->code = c->code << 8 | next_code_byte(c);
     if (c->code >= c->range)
@@ -4869,7 +4878,7 @@ static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded,
 
 megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
                                        size_t capacity, size_t *n_coded) {
-    struct predictor by = {s, NULL, 0, 0};
+    struct predictor by = {.stream = s};
     fp_state fp;
     if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
@@ -4882,7 +4891,7 @@ megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, si
 
 megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded,
                                        void *bytes, size_t capacity, size_t *n) {
-    struct predictor by = {s, NULL, 0, 0};
+    struct predictor by = {.stream = s};
     fp_state fp;
     if (n) *n = 0;
     if (!s || (n_coded && !coded) || (capacity && !bytes) || !n)
@@ -5001,7 +5010,7 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
 
 megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_file_header *h,
                                           megabyte_error *error) {
-    struct reader r = {bytes, n, 4, MEGABYTE_OK};
+    struct reader r = {.at = bytes, .n = n, .used = 4};
     u8 digest[32], check[HEADER_CHECK];
     clear_error(error);
     if (!h || (n && !bytes))
@@ -5057,7 +5066,7 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
 megabyte_status megabyte_block_header_read(const void *bytes, size_t n,
                                            const megabyte_file_header *h, megabyte_block_header *b,
                                            megabyte_error *error) {
-    struct reader r = {bytes, n, 0, MEGABYTE_OK};
+    struct reader r = {.at = bytes, .n = n};
     clear_error(error);
     if (!h || !b || (n && !bytes))
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "NULL is not a header");
@@ -5130,7 +5139,7 @@ struct megabyte_codec {
     struct mixer *dictionary_mixer[2]; /* ... for context mixing alone, mixed */
     u8 dictionary_id[4];
 
-    struct span *out; /* [2 n_jobs + 2] what is to be handed out */
+    struct span *out; /* [2 n_jobs + 2] output that has not been pulled yet */
     u32 n_out, next_out;
     u32 filled; /* jobs that are complete */
     int begun, finished,
@@ -5142,7 +5151,7 @@ struct megabyte_codec {
     u64 blocks; /* of the running file */
     struct sha256 whole; /* of its original bytes */
     megabyte_statistics counts;
-    megabyte_error error; /* holds once all output is handed out */
+    megabyte_error error; /* reported once all output has been pulled */
 
     /* compressing: the file's header; decompressing: and what is being gathered */
     megabyte_file_header header;
@@ -5153,7 +5162,7 @@ struct megabyte_codec {
     u64 work; /* of `declared`, what the model must predict, and a 128th of the rest */
 };
 
-/* Levels 1 to 4 are contexts alone, with 1 to 64 MB; 5 the network alone; 6 to 9 mixed, with 4 to
+/* Levels 1 to 4 are context mixing alone, with 1 to 64 MB; 5 the model alone; 6 to 9 both, with 4 to
  * 64 MB. */
 static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u32)o->level : 7; }
 static const u8 level_memory[10] = {0, 1, 2, 3, 4, 0, 2, 3, 4, 4};
@@ -5264,7 +5273,7 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode m
                                     const megabyte_codec_options *options, size_t *bytes) {
     struct plan p;
     megabyte_codec c;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     size_t engine = 0, all = 0, stream = 0;
     if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = make_plan(&p, model, mode, options, NULL);
@@ -5316,7 +5325,8 @@ static void read_dictionary(megabyte_codec *c, const char *file_type, const u8 *
     memcpy(c->dictionary_id, digest, sizeof c->dictionary_id);
     if (!c->memory) megabyte_stream_feed(c->dictionary, bytes, (size_t)n);
     for (int mixed = 0; c->memory && mixed < 2; mixed++) {
-        struct predictor by = {mixed ? c->dictionary : NULL, c->dictionary_mixer[mixed], 0, 0};
+        struct predictor by = {.stream = mixed ? c->dictionary : NULL,
+                               .mixer = c->dictionary_mixer[mixed]};
         mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
@@ -5332,7 +5342,7 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     struct plan p;
     megabyte_allocator memory;
     megabyte_codec *c, sizes;
-    struct arena a = {NULL, 0, 0};
+    struct arena a = {.base = NULL};
     void *object = NULL;
     fp_state fp;
     clear_error(error);
@@ -5398,7 +5408,8 @@ void megabyte_codec_statistics(const megabyte_codec *c, megabyte_statistics *cou
 /* A block's or message's predictor at its beginning. */
 static struct predictor start(const megabyte_codec *c, megabyte_method method, megabyte_stream *s,
                               struct mixer *m) {
-    struct predictor by = {uses_model(method) ? s : NULL, uses_mixing(method) ? m : NULL, 0, 0};
+    struct predictor by = {.stream = uses_model(method) ? s : NULL,
+                           .mixer = uses_mixing(method) ? m : NULL};
     u32 patches = c->model->stage[0].size.positions >> c->header.context_shift;
     u32 memory = memory_log2(memory_code(c->header.mixing_memory));
     if (by.stream && c->dictionary) {
@@ -5556,11 +5567,11 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
         }
     }
     u64 told = 0;
-    for (u32 turn = 0; c->n_active; turn++) {
+    for (u32 step = 0; c->n_active; step++) {
         u32 active = 0, streams = 0;
         u64 done = 0;
         for (u32 i = 0; i < count; i++) done += c->jobs[i].done;
-        if (turn % 64 == 0 || done - told >= PROGRESS_BYTES) {
+        if (step % 64 == 0 || done - told >= PROGRESS_BYTES) {
             told = done;
             if (cancelled(c, verify ? all : done)) return 0;
         }
@@ -5619,7 +5630,7 @@ megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size
 /* ---- pushing and pulling */
 
 static void emit(megabyte_codec *c, const u8 *at, u64 n) {
-    struct span span = {at, n};
+    struct span span = {.at = at, .n = n};
     if (n) c->out[c->n_out++] = span;
 }
 
@@ -6087,79 +6098,104 @@ static status draft_tensor(void *context, struct tensor *t) {
 
 #define SELF_TEST_FINGERPRINT 0x1a45484cdbd10106ULL
 static const struct sizes drafts[] = {
-    {256,
-     UINT32_MAX,
-     FAMILY_LUCIDRAINS,
-     3,
-     UINT32_MAX,
-     {{40, 2, 2, 18, 72, 6, POSITION_LEARNED | POSITION_ROTARY, 0, 0, 0, 0, {0}},
-      {33, 1, 3, 8, 50, 3, POSITION_ROTARY, 0, 0, 0, 0, {0}},
-      {24, 2, 1, 20, 96, 4, POSITION_LEARNED, 0, 0, 0, 0, {0}}}},
-    {257,
-     256,
-     FAMILY_MBLM,
-     2,
-     UINT32_MAX,
-     {{36, 1, 2, 10, 40, 9, INPUT_ROTARY | POSITION_ROTARY, 0, 0, 0, 0, {0}},
-      {22, 1, 1, 24, 30, 5, INPUT_ROTARY, 0, 0, 0, 0, {0}}}},
-    {256,
-     UINT32_MAX,
-     FAMILY_SPACEBYTE,
-     2,
-     UINT32_MAX,
-     {{45,
-       2,
-       4,
-       10,
-       70,
-       11,
-       POSITION_LEARNED | POSITION_ROTARY | QK_NORM,
-       2,
-       NORM_DEVIATION,
-       SILU,
-       0,
-       {3, 5}},
-      {20,
-       2,
-       3,
-       6,
-       33,
-       5,
-       POSITION_LEARNED | POSITION_ROTARY | PATCH_PROJECTION | PREVIOUS_BYTE | FINAL_NORM | QK_NORM,
-       1,
-       NORM_LAYER,
-       RELU,
-       4,
-       {0}}}},
-    {257,
-     256,
-     FAMILY_BGPT,
-     2,
-     256,
-     {{28,
-       1,
-       2,
-       14,
-       56,
-       8,
-       POSITION_LEARNED | COLUMN_SUM | FINAL_NORM,
-       2,
-       NORM_LAYER,
-       GELU_TANH,
-       0,
-       {0}},
-      {28,
-       2,
-       2,
-       14,
-       56,
-       6,
-       POSITION_LEARNED | CONDITION_FIRST | FINAL_NORM,
-       2,
-       NORM_LAYER,
-       GELU_ERF,
-       0,
-       {0}}}}};
+    {.vocabulary = 256,
+     .pad_id = UINT32_MAX,
+     .family = FAMILY_LUCIDRAINS,
+     .n_stages = 3,
+     .end_id = UINT32_MAX,
+     .stage = {{.dim = 40,
+                .layers = 2,
+                .heads = 2,
+                .head_dim = 18,
+                .ff_dim = 72,
+                .positions = 6,
+                .flags = POSITION_LEARNED | POSITION_ROTARY},
+               {.dim = 33,
+                .layers = 1,
+                .heads = 3,
+                .head_dim = 8,
+                .ff_dim = 50,
+                .positions = 3,
+                .flags = POSITION_ROTARY},
+               {.dim = 24,
+                .layers = 2,
+                .heads = 1,
+                .head_dim = 20,
+                .ff_dim = 96,
+                .positions = 4,
+                .flags = POSITION_LEARNED}}},
+    {.vocabulary = 257,
+     .pad_id = 256,
+     .family = FAMILY_MBLM,
+     .n_stages = 2,
+     .end_id = UINT32_MAX,
+     .stage = {{.dim = 36,
+                .layers = 1,
+                .heads = 2,
+                .head_dim = 10,
+                .ff_dim = 40,
+                .positions = 9,
+                .flags = INPUT_ROTARY | POSITION_ROTARY},
+               {.dim = 22,
+                .layers = 1,
+                .heads = 1,
+                .head_dim = 24,
+                .ff_dim = 30,
+                .positions = 5,
+                .flags = INPUT_ROTARY}}},
+    {.vocabulary = 256,
+     .pad_id = UINT32_MAX,
+     .family = FAMILY_SPACEBYTE,
+     .n_stages = 2,
+     .end_id = UINT32_MAX,
+     .stage = {{.dim = 45,
+                .layers = 2,
+                .heads = 4,
+                .head_dim = 10,
+                .ff_dim = 70,
+                .positions = 11,
+                .flags = POSITION_LEARNED | POSITION_ROTARY | QK_NORM,
+                .kv_heads = 2,
+                .norm = NORM_DEVIATION,
+                .activation = SILU,
+                .convolution = {3, 5}},
+               {.dim = 20,
+                .layers = 2,
+                .heads = 3,
+                .head_dim = 6,
+                .ff_dim = 33,
+                .positions = 5,
+                .flags = POSITION_LEARNED | POSITION_ROTARY | PATCH_PROJECTION | PREVIOUS_BYTE |
+                         FINAL_NORM | QK_NORM,
+                .kv_heads = 1,
+                .norm = NORM_LAYER,
+                .activation = RELU,
+                .cross = 4}}},
+    {.vocabulary = 257,
+     .pad_id = 256,
+     .family = FAMILY_BGPT,
+     .n_stages = 2,
+     .end_id = 256,
+     .stage = {{.dim = 28,
+                .layers = 1,
+                .heads = 2,
+                .head_dim = 14,
+                .ff_dim = 56,
+                .positions = 8,
+                .flags = POSITION_LEARNED | COLUMN_SUM | FINAL_NORM,
+                .kv_heads = 2,
+                .norm = NORM_LAYER,
+                .activation = GELU_TANH},
+               {.dim = 28,
+                .layers = 2,
+                .heads = 2,
+                .head_dim = 14,
+                .ff_dim = 56,
+                .positions = 6,
+                .flags = POSITION_LEARNED | CONDITION_FIRST | FINAL_NORM,
+                .kv_heads = 2,
+                .norm = NORM_LAYER,
+                .activation = GELU_ERF}}}};
 
 static status self_test(megabyte_isa isa, const struct sizes *z, u64 *fingerprint) {
     enum { BYTES = 100 };
@@ -6173,7 +6209,7 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *fingerprin
     each_tensor(z, count_tensor, &tensors);
     u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES,
         data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
-    struct draft d = {NULL, table, data, data, 1};
+    struct draft d = {.at = table, .end = data, .data = data, .seed = 1};
     each_tensor(z, draft_tensor, &d);
     size_t size = (size_t)d.end, logit_bytes = BYTES * vocabulary * sizeof(float);
     u8 *file = libc_alloc(NULL, size + logit_bytes, ALIGN);
@@ -6181,7 +6217,7 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *fingerprin
     memset(file, 0, size);
     float *logits = (void *)(file + size);
     put_header(file, z, tensors, 4, data, size);
-    struct draft real = {file, table, data, data, 1};
+    struct draft real = {.file = file, .at = table, .end = data, .data = data, .seed = 1};
     fp_state fp;
     fp_enter(&fp);
     each_tensor(z, draft_tensor, &real);
@@ -6189,10 +6225,10 @@ static status self_test(megabyte_isa isa, const struct sizes *z, u64 *fingerprin
     sha256(file + data, size - data, NULL, 0, file + 64);
     sha256(file, 96, file + HEADER_BYTES, data - HEADER_BYTES, file + 96);
 
-    megabyte_engine_options options = {1, 7, isa};
+    megabyte_engine_options options = {.batch = 7, .isa = isa};
     status r = megabyte_model_open_memory(&model, file, size, NULL, NULL);
     if (!r) r = megabyte_engine_create(&engine, model, &options, NULL, NULL);
-    megabyte_stream_options on = {engine, 0, NULL};
+    megabyte_stream_options on = {.engine = engine};
     if (!r) r = megabyte_stream_create(&stream, model, &on, NULL, NULL);
     if (!r) {
         for (u32 i = 0; i < BYTES; i++) text[i] = (u8)(i * i * 7 + i);
@@ -6567,7 +6603,7 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
                  const float *bias, int add);
 #define OWN_GEMM_Q8 1
 /* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies
- * them about unless each is a variable of its own and pinned once per turn (measured: 260 against
+ * them about unless each is a variable of its own and pinned once per iteration (measured: 260 against
  * 470 GMAC/s), hence the macros. */
 #define EACH_ROW_1(f) f(0)
 #define EACH_ROW_2(f) f(0) f(1)
