@@ -17,7 +17,7 @@ WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert t
 	tests/bin/test_gaps
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(HEADERS)
-SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh
+SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh
 
 .PHONY: all lib demo test check fuzz bench format install clean help
 

@@ -511,7 +511,7 @@ static status new_object(void **object, const megabyte_allocator *with, status s
 
 /* ================================================================================ 4 model file */
 
-/* models/README.md describes the file byte by byte. In short, little-endian throughout:
+/* models/FORMAT.md describes the file byte by byte. In short, little-endian throughout:
  *   header 128 | stage descriptors 64 each | tensor table 32 each | metadata | zeros to 64 |
  *   tensors
  * Everything before the data is covered by one SHA-256, the data by another. The tensors that must
@@ -5162,7 +5162,8 @@ struct megabyte_codec {
     u64 work; /* of `declared`, what the model must predict, and a 128th of the rest */
 };
 
-/* Levels 1 to 4 are context mixing alone, with 1 to 64 MB; 5 the model alone; 6 to 9 both, with 4 to
+/* Levels 1 to 4 are context mixing alone, with 1 to 64 MB; 5 the model alone; 6 to 9 both, with 4
+ * to
  * 64 MB. */
 static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u32)o->level : 7; }
 static const u8 level_memory[10] = {0, 1, 2, 3, 4, 0, 2, 3, 4, 4};
@@ -6603,7 +6604,8 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
                  const float *bias, int add);
 #define OWN_GEMM_Q8 1
 /* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies
- * them about unless each is a variable of its own and pinned once per iteration (measured: 260 against
+ * them about unless each is a variable of its own and pinned once per iteration (measured: 260
+ * against
  * 470 GMAC/s), hence the macros. */
 #define EACH_ROW_1(f) f(0)
 #define EACH_ROW_2(f) f(0) f(1)

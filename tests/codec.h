@@ -1,5 +1,5 @@
 /* codec.h - the .mbz format and the messages once more, slow and plain, straight from
- * models/README.md: what the library writes is compared with what these functions write, byte for
+ * models/FORMAT.md: what the library writes is compared with what these functions write, byte for
  * byte, and decoded by them. Only what the network alone has coded: of blocks of contexts the
  * headers are read, their code is not.
  *
