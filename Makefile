@@ -85,16 +85,17 @@ run-%.sh: tests/%.sh all
 
 FUZZ_S ?= 60
 FUZZ = clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-fuzz: tests/bin/test_hostile tests/bin/test_reference tests/bin/test_codec ## FUZZ_S=60 each (clang)
+FUZZED = tests/bin/test_hostile tests/bin/test_reference tests/bin/test_codec_format
+fuzz: $(FUZZED) ## FUZZ_S=60 each (clang)
 	@mkdir -p tests/tmp/seeds tests/tmp/found tests/tmp/codes tests/tmp/found-codes
 	tests/bin/test_hostile >tests/tmp/hostile.log && tests/bin/test_reference >tests/tmp/reference.log
-	tests/bin/test_codec set_up >tests/tmp/codec.log
+	tests/bin/test_codec_format set_up >tests/tmp/codec.log
 	cp tests/tmp/hostile-*.mb tests/tmp/reference-narrow*.mb tests/tmp/seeds
 	$(FUZZ) tests/fuzz_model.c -o tests/bin/fuzz_model -lm -pthread
 	tests/bin/fuzz_model -max_total_time=$(FUZZ_S) -timeout=20 -rss_limit_mb=4000 \
 	    tests/tmp/found tests/tmp/seeds
 	$(FUZZ) tests/fuzz_codec.c -o tests/bin/fuzz_codec -lm -pthread
-	FUZZ_MODEL=tests/tmp/codec-tiny-q8.mb tests/bin/fuzz_codec -max_total_time=$(FUZZ_S) \
+	FUZZ_MODEL=tests/tmp/codec-format-tiny-q8.mb tests/bin/fuzz_codec -max_total_time=$(FUZZ_S) \
 	    -timeout=20 -max_len=3000 -rss_limit_mb=2000 tests/tmp/found-codes tests/tmp/codes
 
 format: ## lay out all C files as .clang-format says (needs clang-format 14)

@@ -188,7 +188,7 @@ run 2 "$mbrun" compress -o a text noise
 absent a
 group "list, exit statuses"
 
-other=$(ls "$OLDPWD"/tests/tmp/codec-three-f32.mb 2>/dev/null)
+other=$(ls "$OLDPWD"/tests/tmp/codec-format-three-f32.mb 2>/dev/null)
 if [ -n "$other" ]; then
     "$mbrun" compress -m "$other" -c text >a.mbz 2>said || fail "with another model"
     run 1 "$mbrun" decompress -m "$MEGABYTE_MODEL" a.mbz

@@ -72,8 +72,7 @@ static void ref_sha256(const uint8_t *bytes, size_t n, uint8_t out[32]) {
     for (int i = 0; i < 32; i++) out[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-/* -------------------------------------------------------------------------------------------
- * probabilities */
+/* -------------------------------------------------------------------------------- probabilities */
 
 /* One rounding to float each: sums and products of floats are exact enough in double for that. */
 static float ref_add(float a, float b) { return (float)((double)a + (double)b); }
@@ -287,8 +286,7 @@ static UNUSED_OK size_t ref_encode_message(megabyte_stream *s, megabyte_stream *
     return coded;
 }
 
-/* ------------------------------------------------------------------------------------- file format
- * */
+/* ---------------------------------------------------------------------------------- file format */
 
 enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS };
 

@@ -3,7 +3,7 @@
  * model's path is in FUZZ_MODEL:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_codec.c -o fuzz -lm -pthread
- *     FUZZ_MODEL=tests/tmp/codec-tiny-q8.mb ./fuzz -max_total_time=60 -max_len=3000 SEEDS
+ *     FUZZ_MODEL=tests/tmp/codec-format-tiny-q8.mb ./fuzz -max_total_time=60 -max_len=3000 SEEDS
  *
  * With -DSTANDALONE, a program that spoils right files and codes at random, COUNT times; it writes
  * the seeds to FOLDER:

@@ -1,0 +1,234 @@
+/* test_codec_format.c - the file format beside the reference (codec.h), both ways, and golden
+ * files.
+ *
+ *     tests/bin/test_codec_format [NAME]           groups of checks whose names hold NAME
+ *     tests/bin/test_codec_format --write-golden   writes tests/data/golden-*.mbz anew */
+#include "codec_fixtures.h"
+
+/* What the header says, and that the library's and the reference's reading of everything agree. */
+static void containers(void) {
+    static uint8_t bytes[900];
+    buffer packed = {0};
+    for (uint64_t seed = 1; seed <= 450; seed++) {
+        fixture *f = &fixtures[seed % 3];
+        way in, out;
+        ref_header h;
+        megabyte_file_header c;
+        megabyte_error error;
+        uint8_t digest[32];
+        seed_random(seed);
+        size_t n = random_below(900), at, sum = 0;
+        make_data(f, (enum kind)(seed % KINDS), bytes, n);
+        random_ways(&in, &out, n, f->pool);
+        if (seed % 2) at_level(1 + (int)(seed / 2 % 9), &in, &out);
+        name_way(f, &in, &out, (int)(seed % KINDS), n);
+        OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &in, bytes, n, &packed));
+        const char *wrong = ref_read_header(packed.bytes, packed.n, &h);
+        CHECK(!wrong, "%s", wrong);
+        OK(megabyte_file_header_read(
+            packed.bytes, packed.n < MEGABYTE_HEADER_MAX ? packed.n : MEGABYTE_HEADER_MAX, &c,
+            &error));
+        CHECK(c.format_version == 1 && (int)c.numerics_version == h.numerics);
+        CHECK(!memcmp(c.model_id, f->info.id, 6) && !memcmp(h.model, f->info.id, 6));
+        CHECK(c.single == h.single && c.has_dictionary == h.has_dictionary &&
+              c.has_dictionary == (in.options.dictionary_size > 0));
+        CHECK(c.header_bytes == h.bytes && c.context_shift == in.options.context_shift &&
+              (int)c.context_shift == h.context_shift);
+        int uses_none = c.single && c.method != MEGABYTE_METHOD_CONTEXT_MIXING &&
+                        c.method != MEGABYTE_METHOD_MIXED;
+        CHECK(c.mixing_memory ==
+                  (in.options.level && in.options.level != 5 && !uses_none ? 1 : 0) &&
+              h.mixing_memory == (int)c.mixing_memory);
+        if (c.has_dictionary) {
+            ref_sha256(in.options.dictionary, in.options.dictionary_size, digest);
+            CHECK(!memcmp(c.dictionary_id, digest, 4) && !memcmp(h.dictionary, digest, 4));
+        }
+        CHECK(c.size == (h.known ? h.size : MEGABYTE_SIZE_UNKNOWN) && (!h.known || h.size == n));
+        if (in.options.size && n) CHECK(h.known, "the size was known");
+        for (size_t k = 0; k < h.bytes; k++) {
+            uint8_t *cut = need(k, 1);
+            memcpy(cut, packed.bytes, k);
+            CHECK_STATUS(megabyte_file_header_read(cut, k, &c, &error), MEGABYTE_ERROR_TRUNCATED);
+            CHECK(error.status == MEGABYTE_ERROR_TRUNCATED && error.text[0]);
+            free(cut);
+        }
+        OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
+        at = h.bytes;
+        if (c.single) {
+            CHECK(c.coded == h.coded && c.method == h.method && c.size == n &&
+                  at + c.coded + 4 == packed.n);
+            continue;
+        }
+        CHECK(c.block_size == h.block_size &&
+              (!in.options.block_size || c.block_size == in.options.block_size));
+        megabyte_block_header b = {0};
+        do {
+            OK(megabyte_block_header_read(packed.bytes + at, packed.n - at, &c, &b, &error));
+            for (size_t k = 0; k < b.header_bytes; k++) {
+                megabyte_block_header other;
+                CHECK_STATUS(megabyte_block_header_read(packed.bytes + at, k, &c, &other, &error),
+                             MEGABYTE_ERROR_TRUNCATED);
+            }
+            CHECK(b.method == packed.bytes[at] - 1 && (b.method >= 0 || !(b.size || b.coded)));
+            at += b.header_bytes + b.coded;
+            sum += b.size;
+            CHECK(at <= packed.n && b.size <= c.block_size);
+        } while (b.method >= 0);
+        CHECK(at == packed.n && sum == n, "the blocks hold %zu of %zu bytes", sum, n);
+    }
+    free(packed.bytes);
+}
+
+static void files_of_the_reference(void) {
+    buffer got = {0};
+    EACH_FIXTURE(f) {
+        megabyte_stream *s = new_stream(f->model, NULL, 0), *primed = new_stream(f->model, NULL, 0);
+        for (uint64_t seed = 1; seed <= 60; seed++) {
+            ref_writer w = {0};
+            ref_header h = header_for(f);
+            uint8_t bytes[300], digest[32];
+            size_t plan[9], count = random_below(9), total = 0;
+            seed_random(seed);
+            name_case("%s", f->y.name);
+            megabyte_stream_reset(primed);
+            megabyte_codec_options o = {.block_size = 300,
+                                        .streams = 1 + (uint32_t)random_below(4)};
+            if (seed % 2) {
+                o.dictionary = f->pool, o.dictionary_size = 1 + random_below(50);
+                h.has_dictionary = 1;
+                ref_sha256(o.dictionary, o.dictionary_size, digest);
+                memcpy(h.dictionary, digest, 4);
+                OK(megabyte_stream_feed(primed, o.dictionary, o.dictionary_size));
+            }
+            for (size_t i = 0; i < count; i++) total += plan[i] = 1 + random_below(300);
+            h.block_size = 300, h.known = seed % 3 == 0, h.size = total;
+            ref_write_header(&w, &h);
+            for (size_t i = 0; i < count; i++) {
+                enum kind kind = (enum kind)random_below(KINDS);
+                make_data(f, kind, bytes, plan[i]);
+                int method = kind == ZEROS ? REF_CONSTANT : kind == LIKELY ? REF_CODED : REF_STORED;
+                ref_write_block(&w, s, primed, method, bytes, plan[i]);
+            }
+            ref_write_end(&w);
+            megabyte_error error;
+            megabyte_status status = decompress_once(f->model, &o, w.bytes, w.n, total, &got,
+                                                     &error);
+            CHECK(!status && same(got.bytes, got.n, w.original, w.n_original), "%s",
+                  status ? error.text : "others");
+            ref_discard(&w);
+        }
+        megabyte_stream_free(s), megabyte_stream_free(primed);
+    }
+    free(got.bytes);
+}
+
+/* Written by --write-golden; the same for ever, from every machine. What is compressed: `text`
+ * bytes of text.txt from `from` on, then zeros, then noise. */
+static const struct golden {
+    const char *name;
+    int tiny; /* by the model tiny, and its pool is the text; else text-small */
+    size_t from, text, zeros, noise, dictionary_size;
+    megabyte_codec_options options;
+} goldens[] = {
+    {.name = "empty"},
+    {.name = "single", .text = 6000},
+    {.name = "blocks",
+     .from = 6000,
+     .text = 9000,
+     .zeros = 5000,
+     .noise = 4096,
+     .options = {.block_size = 4096}},
+    {.name = "primed",
+     .from = 16000,
+     .text = 3000,
+     .dictionary_size = 2000,
+     .options = {.block_size = 1000, .context_shift = 3, .streams = 2}},
+    {.name = "synthetic",
+     .tiny = 1,
+     .from = 300,
+     .text = 500,
+     .zeros = 300,
+     .noise = 800,
+     .dictionary_size = 40,
+     .options = {.block_size = 250}},
+    {.name = "contexts",
+     .from = 2000,
+     .text = 9000,
+     .zeros = 3000,
+     .noise = 1000,
+     .dictionary_size = 1500,
+     .options = {.block_size = 4096, .level = 1}},
+    {.name = "mixed",
+     .from = 8000,
+     .text = 3500,
+     .noise = 500,
+     .options = {.block_size = 2000, .level = 7, .mixing_memory = 1}},
+};
+
+static uint8_t *golden_bytes(const struct golden *g, size_t n) {
+    uint8_t *bytes = need(n, 1);
+    memcpy(bytes, (g->tiny ? tiny->pool : text) + g->from, g->text);
+    seed_random((uint64_t)(g - goldens));
+    random_bytes(bytes + g->text + g->zeros, g->noise, 256);
+    return bytes;
+}
+
+/* The file decodes to these bytes, by the library and, if the network alone coded it, by the
+ * reference. */
+static void decode_golden(const struct golden *g, const megabyte_model *m, const buffer *file,
+                          const uint8_t *bytes, size_t n) {
+    megabyte_codec_options o = g->options;
+    buffer out = {0};
+    megabyte_error error;
+    if (g->dictionary_size) o.dictionary = text + 25000, o.dictionary_size = g->dictionary_size;
+    o.block_size = o.streams = 0;
+    if (o.level) o.mixing_memory = 1;
+    CHECK(!decompress_once(m, &o, file->bytes, file->n, n, &out, &error), "%s", error.text);
+    CHECK(same(out.bytes, out.n, bytes, n), "other bytes");
+    if (out.bytes) memset(out.bytes, 0, out.room);
+    ref_file r = ref_decompress(m, o.dictionary, o.dictionary_size, file->bytes, file->n, out.bytes,
+                                n);
+    if (g->options.level)
+        CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "'%s'", r.wrong);
+    else
+        CHECK(!r.wrong && same(out.bytes, r.n, bytes, n), "the reference says '%s'",
+              r.wrong ? r.wrong : "others");
+    free(out.bytes);
+}
+
+static void golden_file(const struct golden *g, int write) {
+    const megabyte_model *m = g->tiny ? tiny->model : text_small;
+    size_t n = g->text + g->zeros + g->noise;
+    uint8_t *bytes = golden_bytes(g, n);
+    buffer packed = {0}, file = {0};
+    char path[100];
+    megabyte_codec_options o = g->options;
+    name_case("golden-%s", g->name);
+    snprintf(path, sizeof path, "tests/data/golden-%s.mbz", g->name);
+    if (g->dictionary_size) o.dictionary = text + 25000, o.dictionary_size = g->dictionary_size;
+    compress_once(m, &o, bytes, n, &packed);
+    if (write) {
+        write_file(path, packed.bytes, packed.n);
+        printf("%s: %zu bytes of %zu\n", path, packed.n, n);
+    }
+    file.bytes = read_file(path, &file.n);
+    CHECK(same(file.bytes, file.n, packed.bytes, packed.n), "other bytes than in %s are written",
+          path);
+    decode_golden(g, m, &file, bytes, n);
+    free(bytes), free(packed.bytes), free(file.bytes);
+}
+
+static void golden_files(int write) {
+    for (size_t i = 0; i < COUNT_OF(goldens); i++) golden_file(&goldens[i], write);
+}
+static void golden(void) { golden_files(0); }
+
+int main(int argc, char **argv) {
+    set_up("format", 3, argc > 1 ? argv[1] : NULL);
+    if (!strcmp(only, "--write-golden")) return golden_files(1), 0;
+    RUN(containers);
+    RUN(files_of_the_reference);
+    RUN(golden);
+    tear_down();
+    return 0;
+}
