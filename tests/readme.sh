@@ -5,7 +5,7 @@
 # tests/synopsis.sh. Run from the repository with the tools built.
 set -u
 fail() { echo "FAILED: README.md: $*"; exit 1; }
-here=$PWD dir=tests/tmp/readme
+here=$PWD dir=tests/tmp/readme-commands
 rm -rf $dir
 mkdir -p $dir
 lines=$(wc -l <README.md)
@@ -42,5 +42,6 @@ while read -r command; do
     count=$((count + 1))
 done <commands
 [ $count -ge 12 ] || fail "only $count commands were found"
-tools/mbrun decompress -c notes.txt.mbz 2>said | cmp - notes.txt || fail "another notes.txt came back"
+tools/mbrun decompress -c notes.txt.mbz 2>said |
+    cmp - notes.txt || fail "another notes.txt came back"
 echo "README: $count commands run, links lead somewhere, $lines lines ... ok"
