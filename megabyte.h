@@ -1,4 +1,4 @@
-/* megabyte.h - run MEGABYTE byte models from C: generate, score, sample. Version 0.1.0.
+/* megabyte.h - run MEGABYTE byte models from C: generate, score, compress. Version 0.1.0.
  * SPDX-License-Identifier: MIT
  *
  * A MEGABYTE model (arXiv 2305.07185) is a byte-level transformer in stages: a large global stage
@@ -66,7 +66,7 @@
  *                  were before the call.
  *     Memory       Objects are one allocation each, made at creation through the allocator given
  *                  there. Feeding, stepping, sampling, saving and loading allocate nothing. The
- *                  size queries tell bytes beforehand.
+ *                  size queries report the bytes beforehand.
  *     Threads      A model never changes after opening: any number of threads may use it. An engine
  *                  with its streams is used by one thread at a time. No global state.
  *     Input        Model files, saved streams and all bytes may come from strangers: they are
@@ -134,7 +134,7 @@ typedef enum megabyte_status {
 /* A short English text for a status; never NULL, static. */
 MEGABYTE_API const char *megabyte_status_string(megabyte_status status);
 
-/* Where a function takes one, it may be NULL. Filled on failure (zeroed on success). */
+/* An optional output: pass NULL, or a struct that is filled on failure and zeroed on success. */
 typedef struct megabyte_error {
     megabyte_status status;
     uint64_t offset; /* in the file, where that makes sense */
@@ -143,9 +143,9 @@ typedef struct megabyte_error {
 
 /* --------------------------------------------------------------------------------------- memory */
 
-/* Both functions set, or the pointer to the struct NULL for libc's. Copied at creation. alloc
- * returns memory of at least `size` bytes aligned to `align` (a power of two, 64 here) or NULL;
- * free gets the same size back. */
+/* Set both functions, or pass NULL instead of the struct for libc's. Copied at creation. alloc
+ * returns at least `size` bytes aligned to `align` (a power of two, 64 here), or NULL; free is
+ * called with the same size. */
 typedef struct megabyte_allocator {
     void *(*alloc)(void *context, size_t size, size_t align);
     void (*free)(void *context, void *memory, size_t size);
@@ -158,9 +158,9 @@ typedef struct megabyte_model megabyte_model; /* immutable; shareable between th
 typedef struct megabyte_engine megabyte_engine; /* scratch memory, kernels and threads */
 typedef struct megabyte_stream megabyte_stream; /* one byte history */
 
-/* Opens a model file. It is mapped, not read: only the header and tables are looked at (and their
- * checksum is verified), weights are paged in when used. Where mmap is missing the file is read
- * into allocated memory.
+/* Opens a model file. It is mapped, not read: only the header and tables are examined and their
+ * checksum verified; weights are paged in as they are used. Without mmap the file is read into
+ * allocated memory.
  *
  *   model      set on success; free with megabyte_model_close. Must outlive its engines and
  *              streams.
@@ -260,9 +260,9 @@ typedef struct megabyte_engine_options {
     megabyte_isa isa; /* default AUTO */
 } megabyte_engine_options;
 
-/* An engine is what streams compute with: scratch memory and, with threads > 1, a pool that sleeps
- * between calls. Streams that are stepped together must share one engine. A stream made without an
- * engine gets one of its own.
+/* An engine is what streams compute with: scratch memory and, with threads > 1, a thread pool that
+ * sleeps between calls. Streams that are stepped together must share one engine. A stream created
+ * without an engine gets its own.
  *
  *   options    NULL for defaults
  *   Returns:   OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (the CPU lacks options->isa, or
@@ -313,8 +313,8 @@ MEGABYTE_API megabyte_status megabyte_stream_size(const megabyte_model *model,
                                                   const megabyte_stream_options *options,
                                                   size_t *bytes);
 
-/* Appends n bytes to the history (bytes may be NULL if n == 0). Only the work that later
- * predictions need is done: the global stage over all patches, the finer stages over the last ones.
+/* Appends n bytes to the history (bytes may be NULL if n == 0). Computes only what later
+ * predictions need: the global stage over all patches, the finer stages over the last ones.
  *
  * Sliding: when the context is full, the next byte first drops the older half of the window (its
  * patches, rounded up) and the kept half is prefilled again as if it were a document's beginning;
@@ -344,8 +344,8 @@ MEGABYTE_API megabyte_status megabyte_stream_feed_batch(megabyte_stream *const *
 
 /* Appends n bytes and adds their code length under the model, sum of -log2 p(byte | all before), to
  * *bits.
- *   logits   NULL, or float[n * V]: row i receives the prediction for bytes[i] made before it was
- *            seen. */
+ *   logits   NULL, or float[n * V]: row i receives the prediction of bytes[i], made from the bytes
+ *            before it. */
 MEGABYTE_API megabyte_status megabyte_stream_score(megabyte_stream *stream, const void *bytes,
                                                    size_t n, double *bits, float *logits);
 
@@ -391,9 +391,9 @@ MEGABYTE_API megabyte_status megabyte_stream_load(megabyte_stream *stream, const
 
 /* ------------------------------------------------------------------------------------- sampling */
 
-/* Zero switches a field off; { 0 } is greedy choice. Applied in this order: repetition penalty,
- * temperature, top-k, top-p, min-p. The same bytes come out on every machine. Only bytes are drawn,
- * and the id that ends a text if the model has one: other ids from 256 on are excluded. */
+/* A zero field is off; { 0 } chooses greedily. Applied in this order: repetition penalty,
+ * temperature, top-k, top-p, min-p. The same bytes are drawn on every machine. Only bytes are
+ * drawn, and the id that ends a text if the model has one; other ids from 256 on are excluded. */
 typedef struct megabyte_sampling {
     float temperature; /* 0: always the likeliest byte (ties: the smallest) */
     uint32_t top_k; /* keep the K likeliest */
