@@ -109,55 +109,72 @@ static int parse_argument(struct json *j, struct arguments *a, const struct key 
     return 1;
 }
 
-int read_config(struct config *c, const char *path) {
-    static struct arguments top, nested;
-    int has_nested = 0;
-    clear_arguments(&top);
-    clear_arguments(&nested);
+/* The whole file, with a NUL behind it; NULL if there is none. Grows: it may be a pipe. */
+static char *read_text(const char *path, size_t *size) {
     FILE *f = fopen(path, "rb");
     if (!f) {
-        if (errno == ENOENT) return 0;
+        if (errno == ENOENT) return NULL;
         die(path, "cannot open: %s", strerror(errno));
     }
-    size_t size = 0, room = 4096; /* grown as needed: it may be a pipe */
+    size_t n = 0, room = 4096;
     char *text = allocate(room, 1);
-    while ((size += fread(text + size, 1, room - 1 - size, f)) == room - 1) {
+    while ((n += fread(text + n, 1, room - 1 - n, f)) == room - 1) {
         if (room >= 1u << 20) die(path, "longer than 1 MiB: not a configuration");
         text = realloc(text, room *= 2);
         if (!text) die("memory", "cannot allocate %zu bytes", room);
     }
     if (ferror(f)) die(path, "cannot read: %s", strerror(errno));
     fclose(f);
-    text[size] = 0;
+    text[n] = 0;
+    *size = n;
+    return text;
+}
+
+/* One key and its value: an argument, or one that is not known. */
+static void parse_member(struct json *j, struct config *c, struct arguments *a, const char *key) {
+    if (parse_argument(j, a, c->keys, key, EVERY)) return;
+    add_name(&a->unknown, key);
+    json_skip(j);
+}
+
+/* Parses the value if `key` is that of a text. */
+static int parse_text(struct json *j, struct config *c, const char *key) {
+    int which = 0;
+    while (which < TEXT_EXTENSION && strcmp(key, text_keys[which])) which++;
+    if (!strcmp(key, "license")) which = TEXT_LICENCE;
+    if (which == TEXT_EXTENSION) return 0;
+    if (json_peek(j) == '"') {
+        const char *value = json_string(j);
+        if (!c->text[which]) c->text[which] = value;
+    } else {
+        warn(j->file, "%s is not a text: left out", key);
+        json_skip(j);
+    }
+    return 1;
+}
+
+int read_config(struct config *c, const char *path) {
+    static struct arguments top, nested;
+    int has_nested = 0;
+    size_t size;
+    char *text = read_text(path, &size);
+    if (!text) return 0;
     c->files[c->n_files++] = text;
+    clear_arguments(&top);
+    clear_arguments(&nested);
 
     struct json j = json_begin(text, size, path);
     if (!json_peek(&j) && j.at == j.end) return 1; /* empty, as /dev/null is: says nothing */
     for (int first = (json_open(&j, '{'), 1); json_more(&j, '}', &first);) {
         const char *key = json_key(&j);
-        int which = 0;
-        while (which < TEXT_EXTENSION && strcmp(key, text_keys[which])) which++;
-        if (!strcmp(key, "license")) which = TEXT_LICENCE;
-        if (which < TEXT_EXTENSION) {
-            if (json_peek(&j) == '"') {
-                const char *value = json_string(&j);
-                if (!c->text[which]) c->text[which] = value;
-            } else {
-                warn(path, "%s is not a text: left out", key);
-                json_skip(&j);
-            }
-        } else if (!strcmp(key, "args") && json_peek(&j) == '{') {
-            has_nested = 1;
-            for (int inner = (json_open(&j, '{'), 1); json_more(&j, '}', &inner);) {
-                const char *name = json_key(&j);
-                if (parse_argument(&j, &nested, c->keys, name, EVERY)) continue;
-                add_name(&nested.unknown, name);
-                json_skip(&j);
-            }
-        } else if (!parse_argument(&j, &top, c->keys, key, EVERY)) {
-            add_name(&top.unknown, key);
-            json_skip(&j);
+        if (parse_text(&j, c, key)) continue;
+        if (strcmp(key, "args") || json_peek(&j) != '{') {
+            parse_member(&j, c, &top, key);
+            continue;
         }
+        has_nested = 1;
+        for (int inner = (json_open(&j, '{'), 1); json_more(&j, '}', &inner);)
+            parse_member(&j, c, &nested, json_key(&j));
     }
     json_finish(&j);
     struct arguments *found = has_nested ? &nested : &top;

@@ -136,49 +136,67 @@ static size_t shared_table(shared_options *shared, option *rest) {
     return COUNT_OF(table);
 }
 
+typedef struct parser {
+    const command *self;
+    const option *own; /* [n_own] */
+    size_t n_own, n_rest;
+    option rest[8];
+    char **argv;
+    int argc, at; /* at: the word that is being read */
+} parser;
+
+static const option *known_option(const parser *p, const char *name, size_t length, char letter,
+                                  const char *given) {
+    if (!strcmp(given, letter ? "-h" : "--help"))
+        print_help(p->self, p->own, p->n_own, p->rest, p->n_rest);
+    const option *o = find_option(p->own, p->n_own, name, length, letter);
+    if (!o) o = find_option(p->rest, p->n_rest, name, length, letter);
+    if (!o) usage_error(p->self, given, "no such option");
+    return o;
+}
+
+static const char *next_word(parser *p) { return ++p->at < p->argc ? p->argv[p->at] : NULL; }
+
+static void parse_long(parser *p, const char *name) { /* behind the dashes */
+    size_t length = strcspn(name, "=");
+    const char *value = name[length] ? name + length + 1 : NULL;
+    char given[48];
+    snprintf(given, sizeof given, "--%.*s", length < 40 ? (int)length : 40, name);
+    const option *o = known_option(p, name, length, 0, given);
+    if (o->kind == OPTION_FLAG && value) usage_error(p->self, given, "takes no value");
+    if (o->kind != OPTION_FLAG && !value) value = next_word(p);
+    set_option(p->self, o, given, value);
+}
+
+static void parse_letters(parser *p, const char *letters) { /* flags may be joined: -kfo OUT */
+    for (; *letters; letters++) {
+        const char given[] = {'-', *letters, 0};
+        const option *o = known_option(p, NULL, 0, *letters, given);
+        if (o->kind == OPTION_FLAG) {
+            set_option(p->self, o, given, NULL);
+        } else if (o->kind == OPTION_LEVEL) {
+            set_option(p->self, o, given, given + 1);
+        } else { /* what follows is its value */
+            set_option(p->self, o, given, letters[1] ? letters + 1 : next_word(p));
+            return;
+        }
+    }
+}
+
 int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
                   int argc, char **argv) {
-    option rest[8];
-    size_t n_rest = shared_table(shared, rest);
+    parser p = {.self = self, .own = own, .n_own = n_own, .argv = argv, .argc = argc, .at = 1};
     int n_arguments = 0;
-    for (int i = 1; i < argc; i++) {
-        char *word = argv[i], given[48];
-        if (word[0] != '-' || !word[1]) {
-            argv[n_arguments++] = word;
-            continue;
-        }
+    p.n_rest = shared_table(shared, p.rest);
+    for (; p.at < argc; p.at++) {
+        char *word = argv[p.at];
         if (!strcmp(word, "--")) {
-            while (++i < argc) argv[n_arguments++] = argv[i];
+            while (++p.at < argc) argv[n_arguments++] = argv[p.at];
             break;
         }
-        if (word[1] == '-') {
-            size_t length = strcspn(word + 2, "=");
-            char *value = word[2 + length] ? word + 3 + length : NULL;
-            snprintf(given, sizeof given, "--%.*s", length < 40 ? (int)length : 40, word + 2);
-            if (!strcmp(given, "--help")) print_help(self, own, n_own, rest, n_rest);
-            const option *o = find_option(own, n_own, word + 2, length, 0);
-            if (!o) o = find_option(rest, n_rest, word + 2, length, 0);
-            if (!o) usage_error(self, given, "no such option");
-            if (o->kind == OPTION_FLAG && value) usage_error(self, given, "takes no value");
-            if (o->kind != OPTION_FLAG && !value && ++i < argc) value = argv[i];
-            set_option(self, o, given, value);
-            continue;
-        }
-        for (char *p = word + 1; *p; p++) { /* flags may be joined: -kfo OUT */
-            snprintf(given, sizeof given, "-%c", *p);
-            if (*p == 'h') print_help(self, own, n_own, rest, n_rest);
-            const option *o = find_option(own, n_own, NULL, 0, *p);
-            if (!o) o = find_option(rest, n_rest, NULL, 0, *p);
-            if (!o) usage_error(self, given, "no such option");
-            if (o->kind == OPTION_FLAG) {
-                set_option(self, o, given, NULL);
-            } else if (o->kind == OPTION_LEVEL) {
-                set_option(self, o, given, given + 1);
-            } else {
-                set_option(self, o, given, p[1] ? p + 1 : ++i < argc ? argv[i] : NULL);
-                break;
-            }
-        }
+        if (word[0] != '-' || !word[1]) argv[n_arguments++] = word;
+        else if (word[1] == '-') parse_long(&p, word + 2);
+        else parse_letters(&p, word + 1);
     }
     return n_arguments;
 }

@@ -463,103 +463,132 @@ static void load_storage(struct pickle *p) {
     push(p, IS_STORAGE, 0, id.at);
 }
 
+/* Opcodes, by what they do: each of these runs `code` and returns 1, or 0 if it is none of its
+ * own. */
+
+static int run_literal(struct pickle *p, u32 code) {
+    switch (code) {
+    case 'X':
+    case 'T': push_text(p, IS_TEXT, read32(take(p, 4))); break; /* BINUNICODE, BINSTRING */
+    case 0x8c:
+    case 'U': push_text(p, IS_TEXT, *take(p, 1)); break; /* SHORT_BINUNICODE, _BINSTRING */
+    case 0x8d: push_text(p, IS_TEXT, read64(take(p, 8))); break; /* BINUNICODE8 */
+    case 'B': push_text(p, IS_OPAQUE, read32(take(p, 4))); break; /* BINBYTES */
+    case 'C': push_text(p, IS_OPAQUE, *take(p, 1)); break; /* SHORT_BINBYTES */
+    case 0x8e: push_text(p, IS_OPAQUE, read64(take(p, 8))); break; /* BINBYTES8 */
+    case 'J': /* BININT */ push(p, IS_NUMBER, 0, (u64)(int64_t)(int32_t)read32(take(p, 4))); break;
+    case 'K': push(p, IS_NUMBER, 0, *take(p, 1)); break; /* BININT1 */
+    case 'M': push(p, IS_NUMBER, 0, read16(take(p, 2))); break; /* BININT2 */
+    case 0x8a: push_long(p, *take(p, 1)); break; /* LONG1 */
+    case 0x8b: push_long(p, read32(take(p, 4))); break; /* LONG4 */
+    case 'G': /* BINFLOAT */
+        take(p, 8);
+        push(p, IS_OPAQUE, 0, 0);
+        break;
+    case 'N': push(p, IS_NONE, 0, 0); break;
+    case 0x88:
+    case 0x89: push(p, IS_NUMBER, 0, code == 0x88); break; /* NEWTRUE, NEWFALSE */
+    default: return 0;
+    }
+    return 1;
+}
+
+static int run_stack(struct pickle *p, u32 code) {
+    struct value top;
+    switch (code) {
+    case 0x80: /* PROTO */
+        if (*take(p, 1) > 5)
+            pickle_die(p, "pickle protocol %u; 2 to 5 can be read", p->bytes[p->at - 1]);
+        break;
+    case 0x95: take(p, 8); break; /* FRAME */
+    case '(': push(p, IS_MARK, 0, 0); break;
+    case '0': pop(p); break; /* POP */
+    case '1': p->depth = marked(p) - 1; break; /* POP_MARK */
+    case '2': /* DUP */
+        top = pop(p), p->depth++;
+        push(p, top.kind, top.count, top.at);
+        break;
+    case 'q': put_memo(p, *take(p, 1)); break;
+    case 'r': put_memo(p, read32(take(p, 4))); break;
+    case 0x94: put_memo(p, p->memo_count); break; /* MEMOIZE */
+    case 'h': get_memo(p, *take(p, 1)); break;
+    case 'j': get_memo(p, read32(take(p, 4))); break;
+    default: return 0;
+    }
+    return 1;
+}
+
+static int run_container(struct pickle *p, u32 code) {
+    switch (code) {
+    case '}': push(p, IS_DICT, 0, new_node(p)); break;
+    case ']': push(p, IS_LIST, 0, new_node(p)); break;
+    case ')': pack(p, IS_TUPLE, p->depth); break; /* EMPTY_TUPLE */
+    case 't': pack_marked(p, IS_TUPLE); break;
+    case 'l': pack_marked(p, IS_LIST); break;
+    case 'd': pack_marked(p, IS_DICT); break;
+    case 0x85:
+    case 0x86:
+    case 0x87: pack_last(p, code - 0x84); break; /* TUPLE1, 2, 3 */
+    case 's': /* SETITEM */
+        if (p->depth < 2) pickle_die(p, "the stack is empty; damaged?");
+        extend(p, IS_DICT, p->depth - 2, 0);
+        break;
+    case 'u': extend(p, IS_DICT, marked(p), 1); break; /* SETITEMS */
+    case 'a': /* APPEND */
+        if (!p->depth) pickle_die(p, "the stack is empty; damaged?");
+        extend(p, IS_LIST, p->depth - 1, 0);
+        break;
+    case 'e': extend(p, IS_LIST, marked(p), 1); break; /* APPENDS */
+    default: return 0;
+    }
+    return 1;
+}
+
+static int run_call(struct pickle *p, u32 code) {
+    struct value a, b;
+    switch (code) {
+    case 'c': /* GLOBAL */
+        a = take_line(p), b = take_line(p);
+        push_global(p, a, b);
+        break;
+    case 0x93: /* STACK_GLOBAL */
+        b = pop(p), a = pop(p);
+        push_global(p, a, b);
+        break;
+    case 'R':
+    case 0x81: /* REDUCE, NEWOBJ */
+        b = pop(p), a = pop(p);
+        call(p, a, b);
+        break;
+    case 0x92: /* NEWOBJ_EX */
+        pop(p), b = pop(p), a = pop(p);
+        call(p, a, b);
+        break;
+    case 'o': call_object(p); break;
+    case 'i': /* INST */
+        a = take_line(p), b = take_line(p);
+        pack_marked(p, IS_TUPLE);
+        push_global(p, a, b);
+        a = pop(p), b = pop(p);
+        call(p, a, b);
+        break;
+    case 'b': build(p); break;
+    case 'Q': load_storage(p); break; /* BINPERSID */
+    default: return 0;
+    }
+    return 1;
+}
+
 /* Runs the pickle; returns the object it leaves. */
 static struct value run_pickle(struct pickle *p) {
-    struct value a, b;
     for (;;) {
         p->op = p->at;
         u32 code = *take(p, 1);
-        switch (code) {
-        case 0x80: /* PROTO */
-            if (*take(p, 1) > 5)
-                pickle_die(p, "pickle protocol %u; 2 to 5 can be read", p->bytes[p->at - 1]);
-            break;
-        case 0x95: take(p, 8); break; /* FRAME */
-        case '(': push(p, IS_MARK, 0, 0); break;
-        case '.': return pop(p); /* STOP */
-        case '0': pop(p); break; /* POP */
-        case '1': p->depth = marked(p) - 1; break; /* POP_MARK */
-        case '2':
-            a = pop(p), p->depth++;
-            push(p, a.kind, a.count, a.at);
-            break; /* DUP */
-        case '}': push(p, IS_DICT, 0, new_node(p)); break;
-        case ']': push(p, IS_LIST, 0, new_node(p)); break;
-        case ')': pack(p, IS_TUPLE, p->depth); break; /* EMPTY_TUPLE */
-        case 't': pack_marked(p, IS_TUPLE); break;
-        case 'l': pack_marked(p, IS_LIST); break;
-        case 'd': pack_marked(p, IS_DICT); break;
-        case 0x85:
-        case 0x86:
-        case 0x87: pack_last(p, code - 0x84); break; /* TUPLE1, 2, 3 */
-        case 'X':
-        case 'T': push_text(p, IS_TEXT, read32(take(p, 4))); break; /* BINUNICODE, BINSTRING */
-        case 0x8c:
-        case 'U': push_text(p, IS_TEXT, *take(p, 1)); break; /* SHORT_BINUNICODE, _BINSTRING */
-        case 0x8d: push_text(p, IS_TEXT, read64(take(p, 8))); break; /* BINUNICODE8 */
-        case 'B': push_text(p, IS_OPAQUE, read32(take(p, 4))); break; /* BINBYTES */
-        case 'C': push_text(p, IS_OPAQUE, *take(p, 1)); break;
-        case 0x8e: push_text(p, IS_OPAQUE, read64(take(p, 8))); break;
-        case 'J':
-            push(p, IS_NUMBER, 0, (u64)(int64_t)(int32_t)read32(take(p, 4)));
-            break; /* BININT */
-        case 'K': push(p, IS_NUMBER, 0, *take(p, 1)); break;
-        case 'M': push(p, IS_NUMBER, 0, read16(take(p, 2))); break;
-        case 0x8a: push_long(p, *take(p, 1)); break; /* LONG1 */
-        case 0x8b: push_long(p, read32(take(p, 4))); break; /* LONG4 */
-        case 'G':
-            take(p, 8);
-            push(p, IS_OPAQUE, 0, 0);
-            break; /* BINFLOAT */
-        case 'N': push(p, IS_NONE, 0, 0); break;
-        case 0x88:
-        case 0x89: push(p, IS_NUMBER, 0, code == 0x88); break; /* NEWTRUE, NEWFALSE */
-        case 'q': put_memo(p, *take(p, 1)); break;
-        case 'r': put_memo(p, read32(take(p, 4))); break;
-        case 0x94: put_memo(p, p->memo_count); break; /* MEMOIZE */
-        case 'h': get_memo(p, *take(p, 1)); break;
-        case 'j': get_memo(p, read32(take(p, 4))); break;
-        case 'c':
-            a = take_line(p), b = take_line(p);
-            push_global(p, a, b);
-            break;
-        case 0x93:
-            b = pop(p), a = pop(p);
-            push_global(p, a, b);
-            break; /* STACK_GLOBAL */
-        case 'R':
-        case 0x81:
-            b = pop(p), a = pop(p);
-            call(p, a, b);
-            break; /* REDUCE, NEWOBJ */
-        case 0x92:
-            pop(p), b = pop(p), a = pop(p);
-            call(p, a, b);
-            break; /* NEWOBJ_EX */
-        case 'o': call_object(p); break;
-        case 'i': /* INST */
-            a = take_line(p), b = take_line(p);
-            pack_marked(p, IS_TUPLE);
-            push_global(p, a, b);
-            a = pop(p), b = pop(p);
-            call(p, a, b);
-            break;
-        case 'b': build(p); break;
-        case 's': /* SETITEM */
-            if (p->depth < 2) pickle_die(p, "the stack is empty; damaged?");
-            extend(p, IS_DICT, p->depth - 2, 0);
-            break;
-        case 'u': extend(p, IS_DICT, marked(p), 1); break; /* SETITEMS */
-        case 'a': /* APPEND */
-            if (!p->depth) pickle_die(p, "the stack is empty; damaged?");
-            extend(p, IS_LIST, p->depth - 1, 0);
-            break;
-        case 'e': extend(p, IS_LIST, marked(p), 1); break; /* APPENDS */
-        case 'Q': load_storage(p); break; /* BINPERSID */
-        default:
+        if (code == '.') return pop(p); /* STOP */
+        if (!run_literal(p, code) && !run_stack(p, code) && !run_container(p, code) &&
+            !run_call(p, code))
             pickle_die(p, "opcode 0x%02x (%s), which no state dict needs: refused", code,
                        opcode_name(code));
-        }
     }
 }
 
@@ -637,42 +666,42 @@ static u64 whole(const struct checkpoint *in, const struct source *t, struct val
     return v.at;
 }
 
-/* A tensor is _rebuild_tensor_v2(storage, offset, shape, strides, ...), all counted in elements; a
- * storage is ("storage", type, key, device, elements). */
-static void read_tensor(struct checkpoint *in, const struct archive *a, struct value v,
-                        struct source *t) {
-    const struct pickle *p = &a->pickle;
-    struct value storage = item(p, v, 0), shape = item(p, v, 2), strides = item(p, v, 3);
-    if (storage.kind != IS_STORAGE || shape.kind != IS_TUPLE || strides.kind != IS_TUPLE)
-        die(in->path, "tensor %.200s: is not made of a storage, a shape and strides", t->name);
-    struct value type = item(p, storage, 1), key = item(p, storage, 2);
+static void read_type(const struct checkpoint *in, const struct pickle *p, struct value type,
+                      struct source *t) {
     char text[200];
     if (type.kind != IS_GLOBAL || type.count == N_GLOBALS ||
         globals[type.count].use != STORAGE_TYPE)
         die(in->path, "tensor %.200s: its elements are of %s, which this version cannot read",
             t->name, show_global(p, type, text));
     t->type = globals[type.count].type;
-    u32 bytes = element_types[t->type].bytes;
-    u64 held = whole(in, t, item(p, storage, 4), "storage's size"),
-        offset = whole(in, t, item(p, v, 1), "offset");
+}
+
+/* Where the storage named `key` is in the file, all of its `held` elements. */
+static u64 storage_data(const struct checkpoint *in, const struct archive *a, struct value key,
+                        u64 held, const struct source *t) {
+    const char *name = (const char *)a->pickle.bytes + (key.kind == IS_TEXT ? key.at : 0);
     const struct zip_entry *e = key.kind == IS_TEXT && key.count <= 100
-                                    ? find_member(a, "data/", (const char *)p->bytes + key.at,
-                                                  key.count)
+                                    ? find_member(a, "data/", name, key.count)
                                     : NULL;
     if (!e)
         die(in->path, "tensor %.200s: its storage data/%.*s is not in the archive", t->name,
-            key.kind == IS_TEXT ? (int)(u32)smaller(key.count, 100) : 0,
-            (const char *)p->bytes + (key.kind == IS_TEXT ? key.at : 0));
+            key.kind == IS_TEXT ? (int)(u32)smaller(key.count, 100) : 0, name);
     u64 data = entry_data(in, &a->zip, e);
-    if (held > e->size / bytes)
+    if (held > e->size / element_types[t->type].bytes)
         die(in->path, "tensor %.200s: a storage of %llu elements in %llu bytes; truncated?",
             t->name, (ull)held, (ull)e->size);
+    return data;
+}
 
+/* Returns how many elements of its storage, which has `held`, the tensor spans from its first to
+ * its last one: at most `held`. */
+static u64 read_shape(const struct checkpoint *in, const struct pickle *p, struct value shape,
+                      struct value strides, u64 held, struct source *t) {
     t->rank = p->nodes[shape.at].count;
     if (t->rank > 16 || p->nodes[strides.at].count != t->rank)
         die(in->path, "tensor %.200s: %u dimensions, %u strides", t->name, t->rank,
             p->nodes[strides.at].count);
-    u64 span = 1; /* elements from the first to the last one */
+    u64 span = 1;
     t->elements = 1;
     for (u32 i = 0; i < t->rank; i++) {
         u64 n = whole(in, t, item(p, shape, i), "shape"),
@@ -684,13 +713,28 @@ static void read_tensor(struct checkpoint *in, const struct archive *a, struct v
         if (n && t->elements > held / n)
             die(in->path,
                 "tensor %.200s: more elements than its storage's %llu (expanded?); save a "
-                "contiguous "
-                "copy",
+                "contiguous copy",
                 t->name, (ull)held);
         t->elements *= n;
         if (i < MAX_RANK) t->shape[i] = n, t->stride[i] = n > 1 ? stride : 0;
     }
-    if (!t->elements) span = 0;
+    return t->elements ? span : 0;
+}
+
+/* A tensor is _rebuild_tensor_v2(storage, offset, shape, strides, ...), all counted in elements; a
+ * storage is ("storage", type, key, device, elements). */
+static void read_tensor(struct checkpoint *in, const struct archive *a, struct value v,
+                        struct source *t) {
+    const struct pickle *p = &a->pickle;
+    struct value storage = item(p, v, 0), shape = item(p, v, 2), strides = item(p, v, 3);
+    if (storage.kind != IS_STORAGE || shape.kind != IS_TUPLE || strides.kind != IS_TUPLE)
+        die(in->path, "tensor %.200s: is not made of a storage, a shape and strides", t->name);
+    read_type(in, p, item(p, storage, 1), t);
+    u32 bytes = element_types[t->type].bytes;
+    u64 held = whole(in, t, item(p, storage, 4), "storage's size"),
+        offset = whole(in, t, item(p, v, 1), "offset");
+    u64 data = storage_data(in, a, item(p, storage, 2), held, t);
+    u64 span = read_shape(in, p, shape, strides, held, t);
     if (offset > held || span > held - offset)
         die(in->path, "tensor %.200s: reaches beyond its storage of %llu elements", t->name,
             (ull)held);
@@ -711,35 +755,35 @@ static void read_byteorder(const struct checkpoint *in, const struct archive *a)
             order);
 }
 
-void open_pytorch(struct checkpoint *in, u64 size) {
-    struct archive a;
-    struct pickle *p = &a.pickle;
-    struct value v, weights;
-    memset(&a, 0, sizeof a);
-    open_zip(in, &a.zip, size);
-    for (u64 i = 0; i < a.zip.count; i++) { /* in the one folder at the top */
-        const struct zip_entry *e = &a.zip.entries[i];
+/* Finds data.pkl, in the one folder at the top. */
+static void find_objects(const struct checkpoint *in, struct archive *a) {
+    for (u64 i = 0; i < a->zip.count; i++) {
+        const struct zip_entry *e = &a->zip.entries[i];
         const u8 *slash = memchr(e->name, '/', e->name_bytes), *name = slash ? slash + 1 : e->name;
-        if (e->name + e->name_bytes - name == 8 && !memcmp(name, "data.pkl", 8) && !a.objects)
-            a.objects = e;
+        if (e->name + e->name_bytes - name == 8 && !memcmp(name, "data.pkl", 8) && !a->objects)
+            a->objects = e;
     }
-    if (!a.objects || a.objects->name_bytes > 400)
+    if (!a->objects || a->objects->name_bytes > 400)
         die(in->path, "a zip archive, but none of torch.save: there is no data.pkl in it");
-    read_byteorder(in, &a);
-    u64 at = entry_data(in, &a.zip, a.objects);
+}
+
+/* Returns the pickle's bytes, in which the tensors' names will stay. */
+static u8 *read_objects(const struct checkpoint *in, struct archive *a) {
+    struct pickle *p = &a->pickle;
+    u64 at = entry_data(in, &a->zip, a->objects);
     p->path = in->path;
-    p->size = a.objects->size;
+    p->size = a->objects->size;
     if (p->size > MAX_PICKLE)
         die(in->path, "data.pkl has %llu bytes; %u are possible", (ull)p->size, MAX_PICKLE);
     u8 *bytes = allocate(p->size, 1);
     read_at(in, at, bytes, p->size, "data.pkl");
     p->bytes = bytes;
-    v = run_pickle(p);
-    if (!choose_dict(p, v, 0, &weights))
-        die(in->path, "holds no dict of tensors; save the model's state dict: "
-                      "torch.save(model.state_dict(), ...)");
+    return bytes;
+}
 
-    in->data_bytes = size;
+static void read_weights(struct checkpoint *in, const struct archive *a, struct value weights,
+                         u8 *bytes) {
+    const struct pickle *p = &a->pickle;
     in->tensors = allocate(count_tensors(p, weights), sizeof *in->tensors);
     u32 cell = p->nodes[weights.at].first;
     for (u32 i = p->nodes[weights.at].count / 2; i--; cell = p->cells[p->cells[cell].next].next) {
@@ -749,9 +793,24 @@ void open_pytorch(struct checkpoint *in, u64 size) {
         in->tensors[in->count].name = (const char *)bytes + name.at;
         if (strlen(in->tensors[in->count].name) != name.count)
             die(in->path, "a tensor whose name holds NUL: %.200s", in->tensors[in->count].name);
-        read_tensor(in, &a, tensor, &in->tensors[in->count++]);
+        read_tensor(in, a, tensor, &in->tensors[in->count++]);
     }
-    free(p->stack), free(p->memo), free(p->nodes),
-        free(p->cells); /* names stay in the pickle's bytes */
+}
+
+void open_pytorch(struct checkpoint *in, u64 size) {
+    struct archive a;
+    struct pickle *p = &a.pickle;
+    struct value weights;
+    memset(&a, 0, sizeof a);
+    open_zip(in, &a.zip, size);
+    find_objects(in, &a);
+    read_byteorder(in, &a);
+    u8 *bytes = read_objects(in, &a);
+    if (!choose_dict(p, run_pickle(p), 0, &weights))
+        die(in->path, "holds no dict of tensors; save the model's state dict: "
+                      "torch.save(model.state_dict(), ...)");
+    in->data_bytes = size;
+    read_weights(in, &a, weights, bytes);
+    free(p->stack), free(p->memo), free(p->nodes), free(p->cells);
     free(a.zip.entries);
 }
