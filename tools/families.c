@@ -525,6 +525,26 @@ static struct setting choose_setting(const struct conversion *c, ll option, cons
     return s;
 }
 
+/* What neither the command line nor the configuration nor a tensor tells, the constructor's
+ * defaults do; leaves one of the two unknown if the other is enough. */
+static void fill_in_heads(const struct conversion *c, u32 inner, struct setting *heads,
+                          struct setting *width) {
+    static const char constructor[] = "the constructor's default";
+    const struct setting usual_heads = {c->family->heads, constructor};
+    const struct setting usual_width = {c->family->head_dim, constructor};
+    int has_usual = usual_heads.value != ABSENT;
+    if (c->config.path && has_usual && c->options->heads == ABSENT &&
+        c->options->dim_head == ABSENT) { /* what the arguments leave out */
+        if (!heads->from) *heads = usual_heads;
+        if (!width->from) *width = usual_width;
+    }
+    if (heads->from || width->from) return;
+    if (usual_width.value == ABSENT || (!c->config.path && has_usual) || inner % usual_width.value)
+        die(c->in.path, "the tensors don't tell the number of heads: give --heads or --config");
+    if (has_usual) *heads = usual_heads;
+    *width = usual_width;
+}
+
 /* Heads and their width: the projections only have the product, `inner`. Known, in this order:
  * options and configuration; a tensor that is as wide as a head (`told`, or 0); if one of the two
  * is known, the other by division; the constructor's defaults. */
@@ -543,21 +563,7 @@ static void derive_heads(struct conversion *c, u32 s, u32 inner, u32 told, const
         width.value = told;
         width.from = teller;
     }
-    if (c->config.path && c->family->heads != ABSENT && c->options->heads == ABSENT &&
-        c->options->dim_head ==
-            ABSENT) { /* what the arguments leave out, the constructor fills in */
-        if (!heads.from) heads.value = c->family->heads, heads.from = "the constructor's default";
-        if (!width.from)
-            width.value = c->family->head_dim, width.from = "the constructor's default";
-    }
-    if (!heads.from && !width.from) {
-        ll usual = c->family->head_dim;
-        if (usual == ABSENT || (!c->config.path && c->family->heads != ABSENT) || inner % usual)
-            die(c->in.path, "the tensors don't tell the number of heads: give --heads or --config");
-        if ((heads.value = c->family->heads) != ABSENT) heads.from = "the constructor's default";
-        width.value = usual;
-        width.from = "the constructor's default";
-    }
+    fill_in_heads(c, inner, &heads, &width);
     if (heads.from && width.from) {
         if (heads.value * width.value != inner)
             die(c->in.path,
@@ -665,6 +671,26 @@ static void derive_paper_stage(struct conversion *c, u32 s) {
     compare_widths(c, s);
 }
 
+static void derive_positions(struct conversion *c, u32 patch) {
+    u32 rows = 0;
+    if (source_of(c, ROLE_POSITION, 0, 0, 0)) rows = dimension(c, ROLE_POSITION, 0, 0, 2, 0);
+    if (rows % patch)
+        die(c->config.path, "patch_size is %u, which does not divide the %u rows of %s", patch,
+            rows, source_of(c, ROLE_POSITION, 0, 0, 0)->name);
+    derive_context(c, rows / patch);
+}
+
+static void derive_convolutions(struct conversion *c) {
+    struct stage_sizes *g = c->sizes.stage;
+    for (u32 i = 0; i < MAX_CONVOLUTIONS; i++) {
+        const struct source *t = source_of(c, ROLE_CONVOLUTION, 0, i, 0);
+        if (t) g->convolution[i] = t->rank == 3 ? (u32)min64(t->shape[2], UINT32_MAX) : 0;
+        if (t && (!g->convolution[i] || (i && !g->convolution[i - 1])))
+            die(c->in.path,
+                "tensor %s: [out, in, width] is expected, after those with lower numbers", t->name);
+    }
+}
+
 static void derive_megabyte(struct conversion *c) {
     struct sizes *z = &c->sizes;
     struct stage_sizes *g = z->stage;
@@ -678,26 +704,12 @@ static void derive_megabyte(struct conversion *c) {
     g[1].positions = (u32)patch;
     g[0].dim = (u32)patch * narrow;
     g[1].dim = dimension(c, ROLE_EMBED, 1, 0, 2, 1);
-    if (source_of(c, ROLE_POSITION, 0, 0, 0)) {
-        u32 rows = dimension(c, ROLE_POSITION, 0, 0, 2, 0);
-        if (rows % (u32)patch)
-            die(c->config.path, "patch_size is %lld, which does not divide the %u rows of %s",
-                patch, rows, source_of(c, ROLE_POSITION, 0, 0, 0)->name);
-        derive_context(c, rows / (u32)patch);
-    } else {
-        derive_context(c, 0);
-    }
+    derive_positions(c, (u32)patch);
     if (source_of(c, ROLE_PATCH, 1, 0, 0)) g[1].flags |= PATCH_PROJECTION;
     else if (narrow != g[1].dim)
         die(c->in.path, "lacks tensor global_to_local.weight, which widths of %u and %u need",
             narrow, g[1].dim);
-    for (u32 i = 0; i < MAX_CONVOLUTIONS; i++) {
-        const struct source *t = source_of(c, ROLE_CONVOLUTION, 0, i, 0);
-        if (t) g[0].convolution[i] = t->rank == 3 ? (u32)min64(t->shape[2], UINT32_MAX) : 0;
-        if (t && (!g[0].convolution[i] || (i && !g[0].convolution[i - 1])))
-            die(c->in.path,
-                "tensor %s: [out, in, width] is expected, after those with lower numbers", t->name);
-    }
+    derive_convolutions(c);
     if (cross < 0 || cross > patch)
         die(c->config.path, "cross_patch is %lld; 0 to %lld are possible", cross, patch);
     g[1].cross = (u32)cross;
@@ -928,27 +940,44 @@ static const double *convolved_positions(struct conversion *c, const struct sour
     return c->positions = convolve(c, x, y, t->shape[0], width, 1);
 }
 
+/* Row `row` of what is stored a row for each byte: those of one patch. */
+static void read_patch(struct conversion *c, const struct source *from, u32 row, u32 cols,
+                       float *to) {
+    u32 patch = c->sizes.stage[1].positions, piece = cols / patch;
+    for (u32 p = 0; p < patch; p++)
+        read_table_row(c, from, (u64)row * patch + p, piece, to + p * piece);
+}
+
+/* The same of the patch before. */
+static void read_patch_before(struct conversion *c, const struct source *from, u32 row, u32 cols,
+                              float *to) {
+    memset(to, 0, cols * sizeof *to);
+    if (!row--) return;
+    if (!c->sizes.stage[0].convolution[0]) {
+        read_patch(c, from, row, cols, to);
+        return;
+    }
+    const double *table = convolved_positions(c, from, cols / c->sizes.stage[1].positions);
+    for (u32 i = 0; i < cols; i++) to[i] = (float)table[(u64)row * cols + i];
+}
+
+static void scale_query(const struct conversion *c, const struct tensor *t, u32 row, float *to) {
+    const struct stage_sizes *g = &c->sizes.stage[t->stage];
+    if (t->role != ROLE_QKV || !c->scaled_queries || g->flags & QK_NORM ||
+        row >= g->heads * g->head_dim)
+        return;
+    for (u32 i = 0; i < t->cols; i++) to[i] = (float)(to[i] / sqrt(g->head_dim));
+}
+
 void read_row(struct conversion *c, const struct tensor *t, u32 row, float *to) {
     const struct origin *o = origin_of(c, t->role, t->stage, t->layer);
     const struct source *from = source_of(c, t->role, t->stage, t->layer, 0);
-    const struct stage_sizes *g = &c->sizes.stage[t->stage];
-    u32 patch = c->sizes.stage[1].positions, piece = t->cols / patch;
     switch (o->how) {
     case COLUMNS:
         read_line(&c->in, from, row * from->stride[1], from->stride[0], t->cols, to);
         break;
-    case PER_BYTE_BEFORE:
-        memset(to, 0, t->cols * sizeof *to);
-        if (!row--) break;
-        if (g->convolution[0]) {
-            const double *table = convolved_positions(c, from, piece) + (u64)row * t->cols;
-            for (u32 i = 0; i < t->cols; i++) to[i] = (float)table[i];
-            break;
-        } /* fall through */
-    case PER_BYTE:
-        for (u32 p = 0; p < patch; p++)
-            read_table_row(c, from, (u64)row * patch + p, piece, to + p * piece);
-        break;
+    case PER_BYTE: read_patch(c, from, row, t->cols, to); break;
+    case PER_BYTE_BEFORE: read_patch_before(c, from, row, t->cols, to); break;
     case SUM:
         read_table_row(c, from, row, t->cols, to);
         read_vector(c, source_of(c, t->role, t->stage, t->layer, 1), t->cols, addend);
@@ -973,10 +1002,7 @@ void read_row(struct conversion *c, const struct tensor *t, u32 row, float *to) 
         break;
     default: read_joined(c, o, t, row, to);
     }
-    if (t->role != ROLE_QKV || !c->scaled_queries || g->flags & QK_NORM ||
-        row >= g->heads * g->head_dim)
-        return;
-    for (u32 i = 0; i < t->cols; i++) to[i] = (float)(to[i] / sqrt(g->head_dim));
+    scale_query(c, t, row, to);
 }
 
 /* Without a trained pad: what `first_id` at every byte before the text gives, positions included.
