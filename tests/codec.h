@@ -389,106 +389,101 @@ typedef struct ref_file {
     uint64_t coded; /* bytes of coded payload */
 } ref_file;
 
+/* A file being decoded. */
+typedef struct ref_reader {
+    megabyte_stream *s, *primed; /* primed: what a block's stream begins as */
+    const uint8_t *p;
+    size_t n, at;
+    uint8_t *out;
+    size_t capacity;
+    ref_file f;
+} ref_reader;
+
+/* A block's payload, which is at r->at + before; its checksum is at r->at + check. */
+static const char *ref_payload(ref_reader *r, int method, uint64_t size, uint64_t coded,
+                               size_t before, size_t check) {
+    const uint8_t *at = r->p + r->at;
+    if (r->n - r->at < 4 || r->n - r->at - 4 < coded) return "truncated in a block";
+    if (size > r->capacity - r->f.n) return "too long";
+    const char *wrong = ref_block(r->s, r->primed, method, at + before, coded,
+                                  r->out ? r->out + r->f.n : r->out, size, at + check);
+    r->at += coded + 4;
+    r->f.n += size;
+    r->f.blocks[method]++;
+    if (method >= REF_CODED) r->f.coded += coded;
+    return wrong;
+}
+
+static const char *ref_next_block(ref_reader *r, const ref_header *h, int tag) {
+    uint64_t size, coded;
+    int method = tag - 1;
+    if (method >= REF_METHODS || (method >= REF_CONTEXTS && !h->mixing_memory)) return "tag";
+    if (!ref_get_varint(r->p, r->n, &r->at, &size) || !size || size > h->block_size)
+        return "block size";
+    coded = method == REF_STORED ? size : 1;
+    if (method >= REF_CODED && (!ref_get_varint(r->p, r->n, &r->at, &coded) || coded >= size))
+        return "coded size";
+    return ref_payload(r, method, size, coded, 4, 0);
+}
+
+/* After the tag 0: the checksum of all that has come since `start`. */
+static const char *ref_end_mark(ref_reader *r, const ref_header *h, size_t start) {
+    uint8_t digest[32];
+    if (r->n - r->at < 8) return "truncated in the end mark";
+    ref_sha256(r->out + start, r->f.n - start, digest);
+    r->at += 8;
+    if (memcmp(digest, r->p + r->at - 8, 8)) return "checksum of everything";
+    return h->known && r->f.n - start != h->size ? "size" : NULL;
+}
+
+static const char *ref_blocks(ref_reader *r, const ref_header *h) {
+    size_t start = r->f.n;
+    const char *wrong = NULL;
+    while (!wrong) {
+        if (r->at >= r->n) return "truncated at a tag";
+        int tag = r->p[r->at++];
+        if (!tag) return ref_end_mark(r, h, start);
+        wrong = ref_next_block(r, h, tag);
+    }
+    return wrong;
+}
+
+static const char *ref_member(ref_reader *r, const megabyte_model *model, const void *dictionary,
+                              size_t dictionary_size) {
+    megabyte_info info = describe(model);
+    ref_header h;
+    uint8_t digest[32];
+    const char *wrong = ref_read_header(r->p + r->at, r->n - r->at, &h);
+    if (wrong) return wrong;
+    if (memcmp(h.model, info.id, 6)) return "model";
+    ref_sha256(dictionary, dictionary_size, digest);
+    if (h.has_dictionary != (dictionary_size > 0) ||
+        (h.has_dictionary && memcmp(h.dictionary, digest, 4)))
+        return "dictionary";
+    r->at += h.bytes;
+    uint64_t context = info.context_bytes >> h.context_shift;
+    context = context < info.patch_bytes ? info.patch_bytes : context;
+    r->s = new_stream(model, NULL, context), r->primed = new_stream(model, NULL, context);
+    OK(megabyte_stream_feed(r->primed, dictionary, dictionary_size));
+    wrong = h.single ? ref_payload(r, h.method, h.size, h.coded, 0, h.coded) : ref_blocks(r, &h);
+    megabyte_stream_free(r->s);
+    megabyte_stream_free(r->primed);
+    return wrong;
+}
+
 /* Decompresses a whole file of one or more members into out[capacity]. */
-static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void *prime,
+static UNUSED_OK ref_file ref_decompress(const megabyte_model *model, const void *dictionary,
                                          size_t dictionary_size, const uint8_t *p, size_t n,
                                          uint8_t *out, size_t capacity) {
-    megabyte_info info = describe(model);
-    ref_file f = {0};
-    uint8_t digest[32];
-    for (size_t at = 0; at < n || !f.members; f.members++) {
-        ref_header h;
-        if ((f.wrong = ref_read_header(p + at, n - at, &h))) return f;
-        if (memcmp(h.model, info.id, 6)) {
-            f.wrong = "model";
-            return f;
-        }
-        ref_sha256(prime, dictionary_size, digest);
-        if (h.has_dictionary != (dictionary_size > 0) ||
-            (h.has_dictionary && memcmp(h.dictionary, digest, 4))) {
-            f.wrong = "prime";
-            return f;
-        }
-        at += h.bytes;
-        uint64_t context = info.context_bytes >> h.context_shift;
-        context = context < info.patch_bytes ? info.patch_bytes : context;
-        megabyte_stream *s = new_stream(model, NULL, context),
-                        *primed = new_stream(model, NULL, context);
-        OK(megabyte_stream_feed(primed, prime, dictionary_size));
-        size_t start = f.n;
-        if (h.single) {
-            if (n - at < h.coded || n - at - h.coded < 4) f.wrong = "truncated";
-            else if (h.size > capacity - f.n) f.wrong = "too long";
-            else
-                f.wrong = ref_block(s, primed, h.method, p + at, h.coded, out ? out + f.n : out,
-                                    h.size, p + at + h.coded);
-            at += h.coded + 4;
-            f.n += h.size;
-            f.blocks[h.method]++;
-            if (h.method >= REF_CODED) f.coded += h.coded;
-        } else {
-            while (!f.wrong) {
-                uint64_t size, coded;
-                if (at >= n) {
-                    f.wrong = "truncated at a tag";
-                    break;
-                }
-                int tag = p[at++];
-                if (tag == 0) {
-                    if (n - at < 8) {
-                        f.wrong = "truncated in the end mark";
-                        break;
-                    }
-                    ref_sha256(out + start, f.n - start, digest);
-                    if (memcmp(digest, p + at, 8)) f.wrong = "checksum of everything";
-                    if (h.known && f.n - start != h.size) f.wrong = "size";
-                    at += 8;
-                    break;
-                }
-                if (tag > REF_METHODS || (tag > REF_CONTEXTS && !h.mixing_memory)) {
-                    f.wrong = "tag";
-                    break;
-                }
-                if (!ref_get_varint(p, n, &at, &size) || !size || size > h.block_size) {
-                    f.wrong = "block size";
-                    break;
-                }
-                coded = tag - 1 == REF_STORED ? size : 1;
-                if (tag - 1 >= REF_CODED && (!ref_get_varint(p, n, &at, &coded) || coded >= size)) {
-                    f.wrong = "coded size";
-                    break;
-                }
-                if (n - at < 4 || n - at - 4 < coded) {
-                    f.wrong = "truncated in a block";
-                    break;
-                }
-                if (size > capacity - f.n) {
-                    f.wrong = "too long";
-                    break;
-                }
-                f.wrong = ref_block(s, primed, tag - 1, p + at + 4, coded, out ? out + f.n : out,
-                                    size, p + at);
-                at += 4 + coded;
-                f.n += size;
-                f.blocks[tag - 1]++;
-                if (tag - 1 >= REF_CODED) f.coded += coded;
-            }
-        }
-        megabyte_stream_free(s);
-        megabyte_stream_free(primed);
-        if (f.wrong) return f;
+    ref_reader r = {.p = p, .n = n, .out = out, .capacity = capacity};
+    while (!r.f.wrong && (r.at < n || !r.f.members)) {
+        r.f.wrong = ref_member(&r, model, dictionary, dictionary_size);
+        r.f.members += !r.f.wrong;
     }
-    return f;
+    return r.f;
 }
 
 /* -------------------------------------------------------------------------------------- writing */
-
-/* A file in the making, with whatever is wanted in it: right ones, and wrong ones with right
- * checksums. */
-typedef struct ref_writer {
-    uint8_t *bytes, *original;
-    size_t n, room, n_original, room_original;
-} ref_writer;
 
 static void ref_append(uint8_t **to, size_t *n, size_t *room, const void *bytes, size_t count) {
     if (*n + count > *room)
@@ -496,69 +491,125 @@ static void ref_append(uint8_t **to, size_t *n, size_t *room, const void *bytes,
     if (count) memcpy(*to + *n, bytes, count);
     *n += count;
 }
-static void ref_write(ref_writer *w, const void *bytes, size_t n) {
+
+/* A block of a file that is built by hand: what it decodes to and, if its method has one, its
+ * code. */
+typedef struct mbz_block {
+    int method;
+    const uint8_t *bytes, *code;
+    size_t n, n_code;
+} mbz_block;
+
+/* What may be wrong in it. All checksums are made for what is written, but for those that are the
+ * fault. */
+typedef enum mbz_fault {
+    NO_FAULT,
+    HEADER_BLOCK_SIZE, /* these four: a size is claimed that is not so; blocks only */
+    HEADER_SIZE, /* of everything; blocks only */
+    BLOCK_SIZE, /* of every block; in the header if there is just a single one */
+    BLOCK_CODE_SIZE, /* likewise, of its code, where it has one */
+    LONG_SIZE, /* a block's size takes so many bytes more than it needs; blocks only */
+    HEADER_CHECKSUM, /* these three: a bit is turned over */
+    BLOCK_CHECKSUM,
+    FILE_CHECKSUM, /* blocks only */
+    NO_END, /* no end mark; blocks only */
+} mbz_fault;
+
+typedef struct mbz_file {
+    ref_header header; /* model, numerics, flags; a file of blocks: block_size */
+    const uint8_t *dictionary; /* its id goes into the header */
+    size_t dictionary_size;
+    const mbz_block *blocks;
+    size_t n_blocks;
+    mbz_fault fault;
+    uint64_t claim; /* the size, or how many bytes more */
+} mbz_file;
+
+/* A file as it is written, and what it decodes to. */
+typedef struct mbz_written {
+    uint8_t *bytes, *original;
+    size_t n, room, n_original, room_original;
+} mbz_written;
+
+static void mbz_put(mbz_written *w, const void *bytes, size_t n) {
     ref_append(&w->bytes, &w->n, &w->room, bytes, n);
 }
-static void ref_write_varint(ref_writer *w, uint64_t v) {
+
+static void mbz_put_size(mbz_written *w, uint64_t v) {
     uint8_t to[10];
-    ref_write(w, to, ref_put_varint(to, v));
+    mbz_put(w, to, ref_put_varint(to, v));
 }
 
-static UNUSED_OK void ref_write_header(ref_writer *w, const ref_header *h) {
-    size_t start = w->n;
+/* The same in more bytes than it needs. */
+static void mbz_put_long_size(mbz_written *w, uint64_t v, uint64_t more) {
+    uint8_t to[10];
+    size_t n = ref_put_varint(to, v);
+    to[n - 1] |= 128;
+    mbz_put(w, to, n);
+    while (--more) mbz_put(w, "\x80", 1);
+    mbz_put(w, "", 1);
+}
+
+static void mbz_put_checksum(mbz_written *w, const mbz_file *f, mbz_fault fault, const void *bytes,
+                             size_t n, size_t count) {
+    uint8_t digest[32];
+    ref_sha256(bytes, n, digest);
+    digest[0] ^= f->fault == fault;
+    mbz_put(w, digest, count);
+}
+
+static uint64_t mbz_size(const mbz_file *f, mbz_fault fault, uint64_t right) {
+    return f->fault == fault ? f->claim : right;
+}
+
+static void mbz_put_header(mbz_written *w, const mbz_file *f) {
+    const ref_header *h = &f->header;
+    int known = h->known || f->fault == HEADER_SIZE, method = h->single ? f->blocks->method : 0;
+    uint64_t size = 0;
+    for (size_t i = 0; i < f->n_blocks; i++) size += f->blocks[i].n;
     uint8_t fixed[14] = {0xb5, 'm', 'b', 'z', 1};
-    fixed[5] = (uint8_t)(h->single | h->known << 1 | h->has_dictionary << 2 | h->method << 4);
+    fixed[5] = (uint8_t)(h->single | known << 1 | (f->dictionary_size > 0) << 2 | method << 4);
     fixed[6] = (uint8_t)h->numerics;
     memcpy(fixed + 7, h->model, 6);
     fixed[13] = (uint8_t)(h->context_shift | h->mixing_memory << 4);
-    ref_write(w, fixed, sizeof fixed);
-    ref_write_varint(w, h->single ? h->size : h->block_size);
-    if (h->single ? h->method >= REF_CODED : h->known)
-        ref_write_varint(w, h->single ? h->coded : h->size);
-    if (h->has_dictionary) ref_write(w, h->dictionary, 4);
-    ref_write(w, "??", 2);
-    ref_sign_header(w->bytes + start, w->n - start);
-}
-
-static void ref_write_payload(ref_writer *w, int method, const uint8_t *coded, size_t n_coded,
-                              const uint8_t *bytes) {
-    if (method >= REF_CODED) ref_write(w, coded, n_coded);
-    else ref_write(w, bytes, n_coded);
-}
-
-/* `primed`: what a block's stream begins as; `s` is overwritten. Stored if coding doesn't make it
- * smaller. */
-static UNUSED_OK void ref_write_block(ref_writer *w, megabyte_stream *s,
-                                      const megabyte_stream *primed, int method,
-                                      const uint8_t *bytes, size_t n) {
-    uint8_t *coded = need(4 * n + 64, 1), digest[32], tag;
-    size_t n_coded = 1;
-    if (method == REF_CODED) {
-        OK(megabyte_stream_copy(s, primed));
-        if ((n_coded = ref_encode(s, bytes, n, coded)) >= n) method = REF_STORED;
+    mbz_put(w, fixed, sizeof fixed);
+    if (h->single) {
+        mbz_put_size(w, mbz_size(f, BLOCK_SIZE, size));
+        if (method >= REF_CODED) mbz_put_size(w, mbz_size(f, BLOCK_CODE_SIZE, f->blocks->n_code));
+    } else {
+        mbz_put_size(w, mbz_size(f, HEADER_BLOCK_SIZE, h->block_size));
+        if (known) mbz_put_size(w, mbz_size(f, HEADER_SIZE, size));
     }
-    if (method == REF_STORED) n_coded = n;
-    tag = (uint8_t)(method + 1);
-    ref_write(w, &tag, 1);
-    ref_write_varint(w, n);
-    if (method == REF_CODED) ref_write_varint(w, n_coded);
-    ref_sha256(bytes, n, digest);
-    ref_write(w, digest, 4);
-    ref_write_payload(w, method, coded, n_coded, bytes);
-    ref_append(&w->original, &w->n_original, &w->room_original, bytes, n);
-    free(coded);
+    if (f->dictionary_size) mbz_put_checksum(w, f, NO_END, f->dictionary, f->dictionary_size, 4);
+    mbz_put_checksum(w, f, HEADER_CHECKSUM, w->bytes, w->n, 2);
 }
 
-static UNUSED_OK void ref_write_end(ref_writer *w) {
-    uint8_t digest[32];
-    ref_sha256(w->original, w->n_original, digest);
-    ref_write(w, "", 1);
-    ref_write(w, digest, 8);
+static void mbz_put_block(mbz_written *w, const mbz_file *f, const mbz_block *b) {
+    uint8_t tag = (uint8_t)(b->method + 1);
+    if (!f->header.single) {
+        mbz_put(w, &tag, 1);
+        if (f->fault == LONG_SIZE) mbz_put_long_size(w, b->n, f->claim);
+        else mbz_put_size(w, mbz_size(f, BLOCK_SIZE, b->n));
+        if (b->method >= REF_CODED) mbz_put_size(w, mbz_size(f, BLOCK_CODE_SIZE, b->n_code));
+        mbz_put_checksum(w, f, BLOCK_CHECKSUM, b->bytes, b->n, 4);
+    }
+    if (b->method >= REF_CODED) mbz_put(w, b->code, b->n_code);
+    else mbz_put(w, b->bytes, b->method == REF_CONSTANT ? 1 : b->n);
+    if (f->header.single) mbz_put_checksum(w, f, BLOCK_CHECKSUM, b->bytes, b->n, 4);
+    ref_append(&w->original, &w->n_original, &w->room_original, b->bytes, b->n);
 }
 
-static UNUSED_OK void ref_discard(ref_writer *w) {
-    free(w->bytes), free(w->original);
-    memset(w, 0, sizeof *w);
+static UNUSED_OK mbz_written mbz_write(const mbz_file *f) {
+    mbz_written w = {0};
+    mbz_put_header(&w, f);
+    for (size_t i = 0; i < f->n_blocks; i++) mbz_put_block(&w, f, &f->blocks[i]);
+    if (!f->header.single && f->fault != NO_END) {
+        mbz_put(&w, "", 1);
+        mbz_put_checksum(&w, f, FILE_CHECKSUM, w.original, w.n_original, 8);
+    }
+    return w;
 }
+
+static UNUSED_OK void mbz_free(mbz_written *w) { free(w->bytes), free(w->original); }
 
 #endif

@@ -313,14 +313,13 @@ static UNUSED_OK megabyte_status decompress_once(const megabyte_model *m,
     return status;
 }
 
-/* Files made by the reference: blocks that are stored, constant or coded as it likes. */
+/* What every file's header says: the model's id and the numerics version. */
 static UNUSED_OK ref_header header_for(const fixture *f) {
-    ref_header h = {.numerics = 0};
-    megabyte_file_header c;
+    megabyte_file_header read;
     buffer packed = {0};
     compress_once(f->model, NULL, (const uint8_t *)"", 0, &packed);
-    OK(megabyte_file_header_read(packed.bytes, packed.n, &c, NULL));
-    h.numerics = (int)c.numerics_version;
+    OK(megabyte_file_header_read(packed.bytes, packed.n, &read, NULL));
+    ref_header h = {.numerics = (int)read.numerics_version, .block_size = 1024};
     memcpy(h.model, f->info.id, 6);
     free(packed.bytes);
     return h;

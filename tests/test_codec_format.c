@@ -79,43 +79,59 @@ static void containers(void) {
     free(packed.bytes);
 }
 
+enum { REFERENCE_BLOCK = 300, REFERENCE_BLOCKS = 8 };
+
+/* A random block, by the method that suits it; coded after what `primed` holds. */
+static mbz_block random_block(const fixture *f, megabyte_stream *s, const megabyte_stream *primed,
+                              uint8_t *bytes, uint8_t *code) {
+    enum kind kind = (enum kind)random_below(KINDS);
+    mbz_block b = {.method = kind == ZEROS ? REF_CONSTANT : REF_STORED,
+                   .bytes = bytes,
+                   .n = 1 + random_below(REFERENCE_BLOCK),
+                   .code = code};
+    make_data(f, kind, bytes, b.n);
+    if (kind != LIKELY) return b;
+    OK(megabyte_stream_copy(s, primed));
+    b.n_code = ref_encode(s, bytes, b.n, code);
+    if (b.n_code < b.n) b.method = REF_CODED;
+    return b;
+}
+
+/* Files that the reference writes, with and without a dictionary: the library reads them. */
 static void files_of_the_reference(void) {
+    static uint8_t bytes[REFERENCE_BLOCKS][REFERENCE_BLOCK],
+        code[REFERENCE_BLOCKS][4 * REFERENCE_BLOCK + 64];
     buffer got = {0};
     EACH_FIXTURE(f) {
         megabyte_stream *s = new_stream(f->model, NULL, 0), *primed = new_stream(f->model, NULL, 0);
+        ref_header header = header_for(f);
+        header.block_size = REFERENCE_BLOCK;
         for (uint64_t seed = 1; seed <= 60; seed++) {
-            ref_writer w = {0};
-            ref_header h = header_for(f);
-            uint8_t bytes[300], digest[32];
-            size_t plan[9], count = random_below(9), total = 0;
+            mbz_block blocks[REFERENCE_BLOCKS];
+            megabyte_error error;
             seed_random(seed);
             name_case("%s", f->y.name);
+            header.known = seed % 3 == 0;
+            mbz_file file = {.header = header,
+                             .dictionary = f->pool,
+                             .dictionary_size = seed % 2 ? 1 + random_below(50) : 0,
+                             .blocks = blocks,
+                             .n_blocks = random_below(REFERENCE_BLOCKS + 1)};
             megabyte_stream_reset(primed);
-            megabyte_codec_options o = {.block_size = 300,
-                                        .streams = 1 + (uint32_t)random_below(4)};
-            if (seed % 2) {
-                o.dictionary = f->pool, o.dictionary_size = 1 + random_below(50);
-                h.has_dictionary = 1;
-                ref_sha256(o.dictionary, o.dictionary_size, digest);
-                memcpy(h.dictionary, digest, 4);
-                OK(megabyte_stream_feed(primed, o.dictionary, o.dictionary_size));
-            }
-            for (size_t i = 0; i < count; i++) total += plan[i] = 1 + random_below(300);
-            h.block_size = 300, h.known = seed % 3 == 0, h.size = total;
-            ref_write_header(&w, &h);
-            for (size_t i = 0; i < count; i++) {
-                enum kind kind = (enum kind)random_below(KINDS);
-                make_data(f, kind, bytes, plan[i]);
-                int method = kind == ZEROS ? REF_CONSTANT : kind == LIKELY ? REF_CODED : REF_STORED;
-                ref_write_block(&w, s, primed, method, bytes, plan[i]);
-            }
-            ref_write_end(&w);
-            megabyte_error error;
-            megabyte_status status = decompress_once(f->model, &o, w.bytes, w.n, total, &got,
+            OK(megabyte_stream_feed(primed, f->pool, file.dictionary_size));
+            for (size_t i = 0; i < file.n_blocks; i++)
+                blocks[i] = random_block(f, s, primed, bytes[i], code[i]);
+            mbz_written w = mbz_write(&file);
+            megabyte_codec_options o = {.block_size = REFERENCE_BLOCK,
+                                        .streams = 1 + (uint32_t)random_below(4),
+                                        .dictionary = f->pool,
+                                        .dictionary_size = file.dictionary_size};
+            if (!o.dictionary_size) o.dictionary = NULL;
+            megabyte_status status = decompress_once(f->model, &o, w.bytes, w.n, w.n_original, &got,
                                                      &error);
             CHECK(!status && same(got.bytes, got.n, w.original, w.n_original), "%s",
                   status ? error.text : "others");
-            ref_discard(&w);
+            mbz_free(&w);
         }
         megabyte_stream_free(s), megabyte_stream_free(primed);
     }
