@@ -1573,10 +1573,22 @@ static void sin_cos(double angle, double *sine, double *cosine) {
     ROUNDED(s);
     c = 1 - c;
     switch (n & 3) {
-    case 0: *sine = s, *cosine = c; break;
-    case 1: *sine = c, *cosine = -s; break;
-    case 2: *sine = -s, *cosine = -c; break;
-    default: *sine = -c, *cosine = s; break;
+    case 0:
+        *sine = s;
+        *cosine = c;
+        break;
+    case 1:
+        *sine = c;
+        *cosine = -s;
+        break;
+    case 2:
+        *sine = -s;
+        *cosine = -c;
+        break;
+    default:
+        *sine = -c;
+        *cosine = s;
+        break;
     }
 }
 
@@ -1732,17 +1744,29 @@ static int neon_has_dot(void) {
 static int find_kernels(megabyte_isa isa, struct kernels *k) {
 #if HAVE_X86
     u32 has = x86_features();
-    if ((isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO) && has & 2)
-        return *k = kernels_avx512(), 1;
-    if ((isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO) && has & 1)
-        return *k = kernels_avx2(), 1;
+    if ((isa == MEGABYTE_ISA_AVX512_VNNI || isa == MEGABYTE_ISA_AUTO) && has & 2) {
+        *k = kernels_avx512();
+        return 1;
+    }
+    if ((isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AUTO) && has & 1) {
+        *k = kernels_avx2();
+        return 1;
+    }
 #endif
 #if HAVE_NEON
-    if ((isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO) && neon_has_dot())
-        return *k = kernels_neon_dot(), 1;
-    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_AUTO) return *k = kernels_neon(), 1;
+    if ((isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO) && neon_has_dot()) {
+        *k = kernels_neon_dot();
+        return 1;
+    }
+    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_AUTO) {
+        *k = kernels_neon();
+        return 1;
+    }
 #endif
-    if (isa == MEGABYTE_ISA_PLAIN || isa == MEGABYTE_ISA_AUTO) return *k = kernels_plain(), 1;
+    if (isa == MEGABYTE_ISA_PLAIN || isa == MEGABYTE_ISA_AUTO) {
+        *k = kernels_plain();
+        return 1;
+    }
     return 0;
 }
 
@@ -1978,9 +2002,15 @@ static void pool_stop(struct pool *p) {
 static int pool_start(struct pool *p) {
 #if HAVE_THREADS
     if (p->threads < 2) return 1;
-    if (pthread_mutex_init(&p->mutex, NULL)) return p->threads = 1, 0;
-    if (pthread_cond_init(&p->wake, NULL))
-        return pthread_mutex_destroy(&p->mutex), p->threads = 1, 0;
+    if (pthread_mutex_init(&p->mutex, NULL)) {
+        p->threads = 1;
+        return 0;
+    }
+    if (pthread_cond_init(&p->wake, NULL)) {
+        pthread_mutex_destroy(&p->mutex);
+        p->threads = 1;
+        return 0;
+    }
     sigset_t all, own; /* signals are for the program's own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &own);
@@ -4246,7 +4276,10 @@ _Static_assert(sizeof(struct mixer) <= MIXER_STATE, "the mixer's state has outgr
 static u32 log2_floor(u32 x) {
     u32 n = 0;
     for (u32 k = 16; k; k >>= 1)
-        if (x >> k) x >>= k, n += k;
+        if (x >> k) {
+            x >>= k;
+            n += k;
+        }
     return n;
 }
 
@@ -4296,7 +4329,8 @@ static void make_states(struct mixer_tables *t) {
                 u32 n0 = total - n1, low = n0 < n1 ? n0 : n1;
                 if (low > 4 || total - low > most[low] || (total ? !(last ? n1 : n0) : last))
                     continue;
-                zeros[n] = (u8)n0, ones[n] = (u8)n1;
+                zeros[n] = (u8)n0;
+                ones[n] = (u8)n1;
                 number[n0][n1][last] = (u8)n++; /* 226 in all */
             }
     for (u32 s = 0; s < n; s++) {
@@ -4349,7 +4383,7 @@ static void make_tables(struct mixer_tables *t, struct mix_kernels kernels) {
 /* ---- contexts: once a byte */
 
 static u64 context_key(u32 number, u64 value) {
-    return (value + 1) * 0xD6E8FEB86659FD93u + number * 0x9FB21C651E98DF25u;
+    return (value + 1) * 0xd6e8feb86659fd93u + number * 0x9fb21c651e98df25u;
 }
 
 static void byte_contexts(struct mixer *m) {
@@ -4363,18 +4397,24 @@ static void byte_contexts(struct mixer *m) {
 
     /* words: letters, any case, and all bytes of UTF-8 sequences */
     if (((c1 | 32) >= 'a' && (c1 | 32) <= 'z') || c1 >= 128)
-        m->word = (m->word + (c1 | 32) + 1) * 0x2F0B4C47u;
-    else if (m->word) m->previous_word = m->word, m->word = 0;
+        m->word = (m->word + (c1 | 32) + 1) * 0x2f0b4c47u;
+    else if (m->word) {
+        m->previous_word = m->word;
+        m->word = 0;
+    }
     m->context[C_WORD].key = context_key(C_WORD, (u64)m->word << 8 | c1);
-    u64 words = ((u64)m->previous_word << 32 | m->word) * 0x9E3779B97F4A7C15u;
+    u64 words = ((u64)m->previous_word << 32 | m->word) * 0x9e3779b97f4a7c15u;
     m->context[C_WORDS].key = context_key(C_WORDS, words + c1);
 
     /* lines: the column with the byte above it; fields: the field's number in the line, its bytes
      * so far */
-    if (c1 == '\n') m->line_above = m->line_start, m->line_start = pos, m->field = 0;
-    else if (c1 == ',' || c1 == '\t' || c1 == ';' || c1 == '|')
+    if (c1 == '\n') {
+        m->line_above = m->line_start;
+        m->line_start = pos;
+        m->field = 0;
+    } else if (c1 == ',' || c1 == '\t' || c1 == ';' || c1 == '|')
         m->field = (m->field | 0xffffff) + 1;
-    else m->field = (m->field & 0xff000000) | ((m->field + c1 + 1) * 0x2F0B4C47u & 0xffffff);
+    else m->field = (m->field & 0xff000000) | ((m->field + c1 + 1) * 0x2f0b4c47u & 0xffffff);
     u32 column = pos - m->line_start, above = m->line_above + column;
     above = above < m->line_start ? h[above & mask] : 0;
     m->context[C_COLUMN].key = context_key(C_COLUMN, (column < 255 ? column : 255) << 8 | above);
@@ -4386,7 +4426,10 @@ static void byte_contexts(struct mixer *m) {
     if (gap == m->last_gap[c1] && gap > 1 && m->last_seen[c1] > gap) {
         if (gap == m->record) m->record_votes += m->record_votes < 1000;
         else if (m->record_votes > 4) m->record_votes -= 1 + m->record_votes / 8;
-        else m->record = gap, m->record_votes = 1;
+        else {
+            m->record = gap;
+            m->record_votes = 1;
+        }
     }
     m->last_gap[c1] = gap;
     m->last_seen[c1] = pos;
@@ -4403,7 +4446,7 @@ static void byte_contexts(struct mixer *m) {
  * of the cache holds four. A key names a line and the slot where the search starts; the second
  * nibble's slot is in the same 4 KB as the first's. */
 
-static u32 nibble_hash(u32 partial) { return partial * 0x9E3779B1u; }
+static u32 nibble_hash(u32 partial) { return partial * 0x9e3779b1u; }
 static u32 second_slot(u32 at, u32 nibble) {
     return at ^ (nibble >> 20 & 0xfc0) ^ (nibble >> 16 & 48);
 }
@@ -4426,7 +4469,7 @@ static void slots_prefetch(struct mixer *m) {
             c->slot = m->lines + second_slot(c->at, nibble);
             c->check ^= nibble >> 8 & 255;
         } else {
-            u64 k = (c->key ^ c->key >> 29) * 0x9E3779B97F4A7C15u;
+            u64 k = (c->key ^ c->key >> 29) * 0x9e3779b97f4a7c15u;
             c->at = (u32)((k >> 32) * m->n_lines >> 32) * 64 + (u32)(k >> 16 & 48);
             c->check = (u32)(k >> 24 & 255);
             c->slot = m->lines + c->at;
@@ -4465,8 +4508,8 @@ static void slots_find(struct mixer *m) {
 static void match_find(struct mixer *m) {
     const u8 *h = m->history;
     u32 mask = m->history_mask, pos = m->position;
-    u32 *entry = m->match_table + (m->match_row | (u32)(m->last8 & 255) * 0x9E3779B1u >> 28);
-    m->match_row = (u32)((m->last8 & 0xffffffffff) * 0x9E3779B97F4A7C15u >> (64 - m->match_bits)) &
+    u32 *entry = m->match_table + (m->match_row | (u32)(m->last8 & 255) * 0x9e3779b1u >> 28);
+    m->match_row = (u32)((m->last8 & 0xffffffffff) * 0x9e3779b97f4a7c15u >> (64 - m->match_bits)) &
                    ~15u;
     PREFETCH(m->match_table + m->match_row);
     if (m->match_length | m->match_misses) m->match_at++;
@@ -4476,8 +4519,11 @@ static void match_find(struct mixer *m) {
         while (n < 400 && n < found && pos - found + n < mask &&
                h[(found - n - 1) & mask] == h[(pos - n - 1) & mask])
             n++;
-        if (n >= MIN_MATCH && n > m->match_length)
-            m->match_at = found, m->match_length = n, m->match_misses = 0;
+        if (n >= MIN_MATCH && n > m->match_length) {
+            m->match_at = found;
+            m->match_length = n;
+            m->match_misses = 0;
+        }
     }
     *entry = pos;
     if (m->match_misses > 16 || pos - m->match_at > mask - 8) m->match_length = m->match_misses = 0;
@@ -4591,7 +4637,7 @@ static void mixer_select(struct mixer *m, u32 from_model) {
     m->chosen[3] = SET_BYTE1 + c1;
     m->chosen[4] = SET_BYTE2 + c2;
     m->apm_row[0] = m->apm[0][partial | matching << 8];
-    m->apm_row[1] = m->apm[1][(c1 << 8 | partial) * 0x9E3779B1u >> 22];
+    m->apm_row[1] = m->apm[1][(c1 << 8 | partial) * 0x9e3779b1u >> 22];
 }
 
 /* Second step: all are weighed. */
@@ -4654,7 +4700,10 @@ static void mixer_update(struct mixer *m, int bit) {
     if (m->match_p) {
         u32 right = (m->expected >> (7 - m->bit_position) & 1) == b;
         adapt(m, m->match_p, right, 255);
-        if (!right) m->match_length = 0, m->match_misses++;
+        if (!right) {
+            m->match_length = 0;
+            m->match_misses++;
+        }
     }
     u32 partial = m->partial;
     m->partial = partial << 1 | b;
@@ -4667,7 +4716,10 @@ static void mixer_update(struct mixer *m, int bit) {
         match_find(m);
         byte_contexts(m);
     }
-    if ((m->bit_position & 3) == 0) m->node = 1, slots_prefetch(m);
+    if ((m->bit_position & 3) == 0) {
+        m->node = 1;
+        slots_prefetch(m);
+    }
     if (m->bit_position == 3) slots_ahead(m);
 
     /* what is learned: the prefetched lines need some time */

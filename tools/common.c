@@ -16,17 +16,17 @@
 
 size_t utf8_length(const uint8_t *p, size_t n) {
     size_t length = p[0] < 0x80   ? 1
-                    : p[0] < 0xC2 ? 0
-                    : p[0] < 0xE0 ? 2
-                    : p[0] < 0xF0 ? 3
-                    : p[0] < 0xF5 ? 4
+                    : p[0] < 0xc2 ? 0
+                    : p[0] < 0xe0 ? 2
+                    : p[0] < 0xf0 ? 3
+                    : p[0] < 0xf5 ? 4
                                   : 0;
     if (length > n) return 0;
     for (size_t i = 1; i < length; i++)
-        if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F))
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f))
         return 0; /* overlong; surrogates */
-    if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+    if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
         return 0; /* overlong; beyond U+10FFFF */
     return length;
 }
@@ -35,7 +35,7 @@ void print_harmless(FILE *out, const char *text) {
     const uint8_t *p = (const uint8_t *)text;
     for (size_t left = strlen(text), n; left; p += n, left -= n) {
         n = utf8_length(p, left);
-        if (!n || *p < 0x20 || *p == 0x7F || (*p == 0xC2 && p[1] < 0xA0)) fputc('?', out);
+        if (!n || *p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0)) fputc('?', out);
         else fwrite(p, 1, n, out);
         if (!n) n = 1;
     }

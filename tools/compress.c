@@ -168,7 +168,10 @@ void print_id(FILE *out, const uint8_t *id, size_t n) {
 static int use_model_of(zipper *z, const job *j, const megabyte_file_header *header) {
     const size_t n = sizeof header->model_id;
     if (z->is_open && (z->shared.model || !memcmp(z->s.info.id, header->model_id, n))) return 1;
-    if (z->shared.model) return open_with(z, &z->shared), 1;
+    if (z->shared.model) {
+        open_with(z, &z->shared);
+        return 1;
+    }
     const known_models *known = models_at_hand(z);
     const known_model *found = known_model_of(known, header->model_id, n);
     if (!found && !known->n) {

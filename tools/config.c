@@ -83,7 +83,10 @@ static void parse_blocks(struct json *j, struct arguments *a) {
         parse_block(j, a, n++);
     }
     for (const struct key *k = block_keys; k->name; k++)
-        if (k->kind < LIST) a->count[k->argument] = n, a->list[k->argument] = "block";
+        if (k->kind < LIST) {
+            a->count[k->argument] = n;
+            a->list[k->argument] = "block";
+        }
 }
 
 /* Parses the value if `key` is one of `keys`. `stage` is that of a block's keys, which do not name

@@ -820,9 +820,14 @@ static u32 expected_shape(const struct conversion *c, const struct origin *o,
     u32 rank = is_vector(t->role) || o->how == VECTORS || (o->how == SUM && part) ? 1
                : o->how == TAPS                                                   ? 3
                                                                                   : 2;
-    if (o->how == COLUMNS) rows = t->cols, cols = t->rows;
-    if (o->how == PER_BYTE || o->how == PER_BYTE_BEFORE)
-        rows = t->rows * patch, cols = t->cols / patch;
+    if (o->how == COLUMNS) {
+        rows = t->cols;
+        cols = t->rows;
+    }
+    if (o->how == PER_BYTE || o->how == PER_BYTE_BEFORE) {
+        rows = t->rows * patch;
+        cols = t->cols / patch;
+    }
     if (o->how == TAPS) cols = t->rows;
     if (rank == 1 && !is_vector(t->role)) rows = t->cols;
     shape[0] = rows;
@@ -1020,7 +1025,8 @@ static void start_of_bytes(struct conversion *c, u32 stage, float *to) {
     }
     if (!stage) result = convolve(c, x, y, patch, width, 0);
     for (u32 i = 0; i < g->dim; i++) to[i] = (float)result[i];
-    free(x), free(y);
+    free(x);
+    free(y);
 }
 
 /* Patch 0 is the file's extension, filled up with the end id; the local stage begins with nothing

@@ -393,7 +393,7 @@ void json_text(FILE *out, const void *text, size_t n) {
         size_t length = utf8_length(p + i, n - i);
         if (length == 1 && (p[i] == '"' || p[i] == '\\')) fprintf(out, "\\%c", p[i]);
         else if (length == 1 && p[i] == '\n') fputs("\\n", out);
-        else if (length == 0 || p[i] < 0x20 || p[i] == 0x7F) fprintf(out, "\\u%04x", p[i]);
+        else if (length == 0 || p[i] < 0x20 || p[i] == 0x7f) fprintf(out, "\\u%04x", p[i]);
         else fwrite(p + i, 1, length, out);
         i += length ? length : 1;
     }

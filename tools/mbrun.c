@@ -216,7 +216,10 @@ static int write_logits(const scorer *o, size_t n) {
                *)&probe) {
         for (size_t i = 0; i < count; i++) {
             uint8_t *b = (uint8_t *)&o->logits[i], t = b[0], u = b[1];
-            b[0] = b[3], b[1] = b[2], b[2] = u, b[3] = t;
+            b[0] = b[3];
+            b[1] = b[2];
+            b[2] = u;
+            b[3] = t;
         }
     }
     if (fwrite(o->logits, sizeof(float), count, o->logits_file) == count) return 1;
@@ -411,7 +414,9 @@ static int score_files(scorer *o, char **paths, int n) {
             print_tally(&one, table);
         }
         flush_output();
-        total.bytes += one.bytes, total.bits += one.bits, total.seconds += one.seconds;
+        total.bytes += one.bytes;
+        total.bits += one.bits;
+        total.seconds += one.seconds;
     }
     if (o->shared.json) {
         printf("], \"total\": {");

@@ -505,7 +505,8 @@ static int run_stack(struct pickle *p, u32 code) {
     case '0': pop(p); break; /* POP */
     case '1': p->depth = marked(p) - 1; break; /* POP_MARK */
     case '2': /* DUP */
-        top = pop(p), p->depth++;
+        top = pop(p);
+        p->depth++;
         push(p, top.kind, top.count, top.at);
         break;
     case 'q': put_memo(p, *take(p, 1)); break;
@@ -548,28 +549,35 @@ static int run_call(struct pickle *p, u32 code) {
     struct value a, b;
     switch (code) {
     case 'c': /* GLOBAL */
-        a = take_line(p), b = take_line(p);
+        a = take_line(p);
+        b = take_line(p);
         push_global(p, a, b);
         break;
     case 0x93: /* STACK_GLOBAL */
-        b = pop(p), a = pop(p);
+        b = pop(p);
+        a = pop(p);
         push_global(p, a, b);
         break;
     case 'R':
     case 0x81: /* REDUCE, NEWOBJ */
-        b = pop(p), a = pop(p);
+        b = pop(p);
+        a = pop(p);
         call(p, a, b);
         break;
     case 0x92: /* NEWOBJ_EX */
-        pop(p), b = pop(p), a = pop(p);
+        pop(p);
+        b = pop(p);
+        a = pop(p);
         call(p, a, b);
         break;
     case 'o': call_object(p); break;
     case 'i': /* INST */
-        a = take_line(p), b = take_line(p);
+        a = take_line(p);
+        b = take_line(p);
         pack_marked(p, IS_TUPLE);
         push_global(p, a, b);
-        a = pop(p), b = pop(p);
+        a = pop(p);
+        b = pop(p);
         call(p, a, b);
         break;
     case 'b': build(p); break;
@@ -716,7 +724,10 @@ static u64 read_shape(const struct checkpoint *in, const struct pickle *p, struc
                 "contiguous copy",
                 t->name, (ull)held);
         t->elements *= n;
-        if (i < MAX_RANK) t->shape[i] = n, t->stride[i] = n > 1 ? stride : 0;
+        if (i < MAX_RANK) {
+            t->shape[i] = n;
+            t->stride[i] = n > 1 ? stride : 0;
+        }
     }
     return t->elements ? span : 0;
 }
@@ -811,6 +822,9 @@ void open_pytorch(struct checkpoint *in, u64 size) {
                       "torch.save(model.state_dict(), ...)");
     in->data_bytes = size;
     read_weights(in, &a, weights, bytes);
-    free(p->stack), free(p->memo), free(p->nodes), free(p->cells);
+    free(p->stack);
+    free(p->memo);
+    free(p->nodes);
+    free(p->cells);
     free(a.zip.entries);
 }
