@@ -1,8 +1,9 @@
 #!/bin/sh
-# README.md: its commands run, its links lead somewhere, it keeps its length. The commands are run
-# in a folder with the repository's files and some inputs of the names that README uses; targets of
-# make are only looked up (this script is run by one), and its program is compiled and run by
-# tests/synopsis.sh. Run from the repository with the tools built.
+# README.md: its commands run, its links lead somewhere, it keeps its length, and no text has lines
+# of more than 100 bytes. The commands are run in a folder with the repository's files and some
+# inputs of the names that README uses; targets of make are only looked up (this script is run by
+# one), and its program is compiled and run by tests/synopsis.sh. Run from the repository with the
+# tools built.
 set -u
 fail() { echo "FAILED: README.md: $*"; exit 1; }
 here=$PWD dir=tests/tmp/readme-commands
@@ -13,11 +14,13 @@ lines=$(wc -l <README.md)
 
 for document in README.md models/README.md models/FORMAT.md tests/bench/README.md \
     .github/CONTRIBUTING.md; do
+    wide=$(LC_ALL=C awk 'length > 100 { printf " %d", FNR }' $document)
+    [ -z "$wide" ] || fail "$document: over 100 columns in line$wide"
     for link in $(grep -o '](\([^)]*\))' $document | sed 's/^](//; s/)$//'); do
-        case $link in https:* | \#*) continue ;; esac
+        case $link in https:*) continue ;; \#*) link=${document##*/}$link ;; esac
         path=${link%%#*} part=${link#"${link%%#*}"}
         [ -e "$(dirname $document)/$path" ] || fail "$document links to $link, which is not there"
-        [ -z "$part" ] || sed -n 's/^#* *//p' "$(dirname $document)/$path" | tr 'A-Z ' 'a-z-' |
+        [ -z "$part" ] || sed -n 's/^##* *//p' "$(dirname $document)/$path" | tr 'A-Z ' 'a-z-' |
             tr -cd "a-z0-9\n-" | grep -qx -e "${part#\#}" || fail "$document: no heading $link"
     done
 done
