@@ -586,7 +586,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {TESTS, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"}},
         {COMPRESSES,
          {"level", '1', OPTION_LEVEL, &z.level, 1, 9, "LEVEL",
-          "1-4 (fast): context mixing, 1 4 16 64 MB; 5: the model; 6-9: both (7)"}},
+          "1-4 (fast): context mixing; 5: the model; 6-9: both (7)"}},
         {COMPRESSES,
          {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
           "cut each file into at least so many blocks (default: by size)"}},

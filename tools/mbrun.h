@@ -7,7 +7,7 @@
 #include "common.h"
 #include "options.h"
 
-#define TYPE_HELP "the file type, for bGPT models: txt, wav, bmp ..."
+#define TYPE_HELP "the file type, for bGPT models: txt, wav ..."
 
 extern const char *program_name; /* argv[0], for finding the models */
 
