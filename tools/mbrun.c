@@ -729,8 +729,7 @@ static const command commands[] = {
      "--mix: what compress comes to instead, headers included; --window is then the block size.\n"
      "Uses all cores unless told otherwise.",
      run_score},
-    {"compress",
-     "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [-B SIZE] [options] [FILE | -]...",
+    {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE.mbz beside each FILE, which is kept; standard input goes to standard output. "
      "The\n"
      "model itself is needed to decompress. Smaller blocks (-B, or more of them: -S) can be "
@@ -755,8 +754,7 @@ static const command commands[] = {
      "files\n"
      "only with -f.",
      run_compress},
-    {"decompress",
-     "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [--limit SIZE] [options] [FILE | -]...",
+    {"decompress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE for each FILE.mbz, which is kept; standard input goes to standard output.\n"
      "Concatenated .mbz files give the concatenated originals. Without -m, the model that a file "
      "needs\n"
@@ -777,12 +775,12 @@ static const command commands[] = {
      "only with -f.\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
      run_decompress},
-    {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE | -]...",
+    {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE]...",
      "Decompresses without writing anything. Exit status: 0 if every FILE is intact, 1 if not, 2 "
      "wrong\n"
      "usage, 130 interrupted. The model is found as by decompress.",
      run_test},
-    {"list", "[-m MODEL] [--json] [FILE | -]...",
+    {"list", "[-m MODEL] [--json] [FILE]...",
      "Prints what the headers of .mbz files say, without decoding anything (test does): sizes in\n"
      "bytes, original / compressed, blocks by method (stored; constant: one byte repeated; coded "
      "by the\n"
