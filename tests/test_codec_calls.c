@@ -1,65 +1,112 @@
-/* test_codec_calls.c - every status, limits, progress, memory. */
+/* test_codec_calls.c - what calls promise, whatever is compressed: limits, progress and cancelling,
+ * refused arguments, memory, sizes of blocks. */
 #include "codec_fixtures.h"
 
-static void limits(void) {
-    uint8_t bytes[1000];
-    buffer packed = {0}, out = {0};
-    seed_random(4);
-    make_data(tiny, MIXED, bytes, sizeof bytes);
-    for (uint32_t block = 50; block <= 1000; block += 190)
-        for (int known = 0; known < 2; known++) {
-            way w = {.options = {.block_size = block, .size = known ? sizeof bytes : 0},
-                     .push = 100};
-            OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, sizeof bytes, &packed));
-            for (uint64_t limit = 1; limit < 1200; limit += limit < 990 || limit > 1010 ? 71 : 1) {
-                way r = {.options = {.block_size = 1000,
-                                     .limit = limit,
-                                     .streams = 1 + (uint32_t)(limit % 3)},
-                         .push = 99};
-                name_case("blocks of %u, limit %d", block, (int)limit);
-                megabyte_status status = run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r,
-                                                   packed.bytes, packed.n, &out);
-                CHECK(status == (limit < sizeof bytes ? MEGABYTE_ERROR_LIMIT : MEGABYTE_OK), "%s",
-                      megabyte_status_string(status));
-                CHECK(out.n <= limit && same(out.bytes, out.n, bytes, out.n), "%zu bytes", out.n);
-                if (!status) CHECK(out.n == sizeof bytes);
-            }
-            for (size_t room = 0; room < sizeof bytes; room += 111) {
-                name_case("blocks of %u, room for %zu", block, room);
-                megabyte_codec_options o = {.block_size = 1000};
-                CHECK_STATUS(
-                    decompress_once(tiny->model, &o, packed.bytes, packed.n, room, &out, NULL),
-                    MEGABYTE_ERROR_CAPACITY);
-                CHECK(out.n <= room && same(out.bytes, out.n, bytes, out.n));
-            }
-            for (size_t room = 0; room < packed.n; room += 77) {
-                uint8_t *to = need(room, 1);
-                size_t n = 12345;
-                megabyte_error error;
-                megabyte_codec_options o = usual(&w.options);
-                CHECK_STATUS(megabyte_compress(tiny->model, &o, bytes, sizeof bytes, to, room, &n,
-                                               NULL, &error),
-                             MEGABYTE_ERROR_CAPACITY);
-                CHECK(error.status == MEGABYTE_ERROR_CAPACITY && error.text[0] && n <= room);
-                free(to);
-            }
-        }
-    name_case("a limit over two members");
-    buffer two = {0};
-    ref_append(&two.bytes, &two.n, &two.room, packed.bytes, packed.n);
-    ref_append(&two.bytes, &two.n, &two.room, packed.bytes, packed.n);
-    way r = {.options = {.block_size = 1000, .limit = 1999}};
-    CHECK_STATUS(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r, two.bytes, two.n, &out),
-                 MEGABYTE_ERROR_LIMIT);
-    r.options.limit = 2000;
-    OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &r, two.bytes, two.n, &out));
-    free(packed.bytes), free(out.bytes), free(two.bytes);
+/* Compressing or decompressing `in`, which gives `out`. */
+typedef struct task {
+    megabyte_mode mode;
+    const uint8_t *in, *out;
+    size_t n_in, n_out;
+} task;
+
+static task compressing(const uint8_t *bytes, size_t n, const buffer *packed) {
+    return (task){MEGABYTE_MODE_COMPRESS, bytes, packed->bytes, n, packed->n};
+}
+static task decompressing(const uint8_t *bytes, size_t n, const buffer *packed) {
+    return (task){MEGABYTE_MODE_DECOMPRESS, packed->bytes, bytes, packed->n, n};
 }
 
+/* In one call; what comes out is thrown away. */
+static megabyte_status in_one_call(const task *t, const megabyte_codec_options *o,
+                                   const megabyte_allocator *allocator) {
+    size_t capacity = t->n_out + 2000, given;
+    uint8_t *room = need(capacity, 1);
+    megabyte_status status = t->mode == MEGABYTE_MODE_COMPRESS
+                                 ? megabyte_compress(tiny->model, o, t->in, t->n_in, room, capacity,
+                                                     &given, allocator, NULL)
+                                 : megabyte_decompress(tiny->model, o, t->in, t->n_in, room,
+                                                       capacity, &given, allocator, NULL);
+    free(room);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------- limits */
+
+static void check_limit(const task *t, uint64_t limit) {
+    buffer out = {0};
+    way w = {.options = {.block_size = 1000, .limit = limit, .streams = 1 + (uint32_t)(limit % 3)},
+             .push = 99};
+    name_case("limit %d", (int)limit);
+    megabyte_status status = run_codec(tiny->model, t->mode, &w, t->in, t->n_in, &out);
+    CHECK_STATUS(status, limit < t->n_out ? MEGABYTE_ERROR_LIMIT : MEGABYTE_OK);
+    CHECK(out.n <= limit && same(out.bytes, out.n, t->out, out.n), "%zu bytes", out.n);
+    if (!status) CHECK(out.n == t->n_out);
+    free(out.bytes);
+}
+
+static void check_room_to_decompress(const task *t, size_t room) {
+    megabyte_codec_options o = {.block_size = 1000};
+    buffer out = {0};
+    name_case("room for %zu of %zu", room, t->n_out);
+    CHECK_STATUS(decompress_once(tiny->model, &o, t->in, t->n_in, room, &out, NULL),
+                 MEGABYTE_ERROR_CAPACITY);
+    CHECK(out.n <= room && same(out.bytes, out.n, t->out, out.n));
+    free(out.bytes);
+}
+
+static void check_room_to_compress(const task *t, const megabyte_codec_options *options,
+                                   size_t room) {
+    megabyte_codec_options o = usual(options);
+    uint8_t *to = need(room, 1);
+    size_t n = 12345;
+    megabyte_error error;
+    name_case("room for %zu of %zu", room, t->n_out);
+    CHECK_STATUS(megabyte_compress(tiny->model, &o, t->in, t->n_in, to, room, &n, NULL, &error),
+                 MEGABYTE_ERROR_CAPACITY);
+    CHECK(error.status == MEGABYTE_ERROR_CAPACITY && error.text[0] && n <= room);
+    free(to);
+}
+
+static void limit_of_members(const buffer *packed, size_t n) {
+    buffer two = {0}, out = {0};
+    way w = {.options = {.block_size = 1000, .limit = 2 * n - 1}};
+    name_case("a limit over two members");
+    for (int i = 0; i < 2; i++) ref_append(&two.bytes, &two.n, &two.room, packed->bytes, packed->n);
+    CHECK_STATUS(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w, two.bytes, two.n, &out),
+                 MEGABYTE_ERROR_LIMIT);
+    w.options.limit++;
+    OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w, two.bytes, two.n, &out));
+    free(two.bytes), free(out.bytes);
+}
+
+static void limits(void) {
+    enum { SIZE = 1000 };
+    uint8_t bytes[SIZE];
+    buffer packed = {0};
+    seed_random(4);
+    make_data(tiny, MIXED, bytes, SIZE);
+    for (uint32_t block = 50; block <= SIZE; block += 190)
+        for (int known = 0; known < 2; known++) {
+            way w = {.options = {.block_size = block, .size = known ? SIZE : 0}, .push = 100};
+            OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, SIZE, &packed));
+            task pack = compressing(bytes, SIZE, &packed);
+            task unpack = decompressing(bytes, SIZE, &packed);
+            for (uint64_t limit = 1; limit < 1200; limit += limit < 990 || limit > 1010 ? 71 : 1)
+                check_limit(&unpack, limit);
+            for (size_t room = 0; room < SIZE; room += 111) check_room_to_decompress(&unpack, room);
+            for (size_t room = 0; room < packed.n; room += 77)
+                check_room_to_compress(&pack, &w.options, room);
+        }
+    limit_of_members(&packed, SIZE);
+    free(packed.bytes);
+}
+
+/* ------------------------------------------------------------------------------------- progress */
+
 typedef struct watcher {
-    uint64_t last;
-    int calls, cancel_at,
-        tries; /* tries: several methods are tried on one block, which begins anew */
+    uint64_t last; /* how far the work was at the last call */
+    int calls, cancel_at;
+    int tries; /* several methods are tried on one block, which begins anew */
 } watcher;
 
 static int watch(void *context, uint64_t bytes) {
@@ -70,205 +117,309 @@ static int watch(void *context, uint64_t bytes) {
     return ++w->calls == w->cancel_at;
 }
 
-static void progress(void) {
-    enum { LONGEST = 12000 };
-    buffer packed = {0}, out = {0};
-    const uint8_t *bytes = tiny->pool;
-    static const int levels[] = {5, 1, 7};
-    for (size_t l = 0; l < COUNT_OF(levels); l++, packed.n = 0)
-        for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++)
-            for (int streams = 1; streams < 4; streams += 2)
-                for (int verify = 0; verify < (mode == MEGABYTE_MODE_COMPRESS ? 2 : 1); verify++) {
-                    if (levels[l] != 5 && streams == 1 &&
-                        (verify || mode == MEGABYTE_MODE_DECOMPRESS))
-                        continue;
-                    uint32_t contexts = levels[l] == 5 ? MEGABYTE_NO_CONTEXT_MIXING : 1;
-                    size_t size = levels[l] == 5 ? LONGEST : LONGEST / 4;
-                    uint32_t block = (uint32_t)size * 3 / 20;
-                    watcher watcher = {.tries = levels[l] > 5};
-                    way w = {.options = {.block_size = block,
-                                         .streams = (uint32_t)streams,
-                                         .verify = verify,
-                                         .level = levels[l],
-                                         .mixing_memory = contexts,
-                                         .progress = watch,
-                                         .progress_context = &watcher},
-                             .push = size / 4};
-                    if (mode == MEGABYTE_MODE_COMPRESS && !packed.n) {
-                        way plain = {.options = {.block_size = block,
-                                                 .level = levels[l],
-                                                 .mixing_memory = contexts}};
-                        OK(run_codec(tiny->model, mode, &plain, bytes, size, &packed));
-                    }
-                    const uint8_t *in = mode == MEGABYTE_MODE_COMPRESS ? bytes : packed.bytes;
-                    size_t n = mode == MEGABYTE_MODE_COMPRESS ? size : packed.n;
-                    name_case("level %d, mode %d, %d streams, verify %d", levels[l], mode, streams,
-                              verify);
-                    OK(run_codec(tiny->model, mode, &w, in, n, &out));
-                    int calls = watcher.calls;
-                    CHECK(calls >= 3 && watcher.last <= size && watcher.last > size / 2,
-                          "%d calls, the last at %d", calls, (int)watcher.last);
-                    megabyte_codec *c = new_codec(tiny->model, mode, &w.options);
-                    for (int at = 1; at <= calls; at += 1 + calls / 9) {
-                        size_t taken;
-                        uint8_t byte;
-                        watcher.calls = 0, watcher.last = 0, watcher.cancel_at = at;
-                        megabyte_codec_reset(c);
-                        CHECK_STATUS(drive(c, &w, in, n, &out), MEGABYTE_ERROR_CANCELLED);
-                        CHECK(out.n <= (mode == MEGABYTE_MODE_COMPRESS ? packed.n : size) &&
-                                  same(out.bytes, out.n,
-                                       mode == MEGABYTE_MODE_COMPRESS ? packed.bytes : bytes,
-                                       out.n),
-                              "not a beginning");
-                        CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken); /* it stays */
-                        OK(megabyte_codec_flush(c)); /* whatever is called */
-                        OK(megabyte_codec_finish(c));
-                        CHECK_STATUS(megabyte_codec_pull(c, &byte, 1, &taken),
-                                     MEGABYTE_ERROR_CANCELLED);
-                        CHECK(megabyte_codec_push(c, in, 1, &taken) && !taken);
-                        CHECK(watcher.calls == at, "the work goes on");
-                        CHECK(megabyte_codec_error(c)->status == MEGABYTE_ERROR_CANCELLED &&
-                              megabyte_codec_error(c)->text[0]);
-                    }
-                    watcher.calls = 0, watcher.last = 0, watcher.cancel_at = 0;
-                    megabyte_codec_reset(c);
-                    OK(drive(c, &w, in, n, &out));
-                    CHECK(out.n == (mode == MEGABYTE_MODE_COMPRESS ? packed.n : size));
-                    megabyte_codec_free(c);
-                    watcher = (struct watcher){.cancel_at = 1, .tries = levels[l] > 5};
-                    uint8_t *room = need(2 * size, 1);
-                    size_t given = 0;
-                    megabyte_status status =
-                        mode == MEGABYTE_MODE_COMPRESS
-                            ? megabyte_compress(tiny->model, &w.options, in, n, room, 2 * size,
-                                                &given, NULL, NULL)
-                            : megabyte_decompress(tiny->model, &w.options, in, n, room, 2 * size,
-                                                  &given, NULL, NULL);
-                    CHECK_STATUS(status, MEGABYTE_ERROR_CANCELLED);
-                    free(room);
-                }
-    free(packed.bytes), free(out.bytes);
+/* A codec that was cancelled stays so, whatever is called. */
+static void check_cancelled(megabyte_codec *c, const task *t) {
+    size_t taken;
+    uint8_t byte;
+    CHECK(megabyte_codec_push(c, t->in, 1, &taken) && !taken);
+    OK(megabyte_codec_flush(c));
+    OK(megabyte_codec_finish(c));
+    CHECK_STATUS(megabyte_codec_pull(c, &byte, 1, &taken), MEGABYTE_ERROR_CANCELLED);
+    CHECK(megabyte_codec_push(c, t->in, 1, &taken) && !taken);
+    CHECK(megabyte_codec_error(c)->status == MEGABYTE_ERROR_CANCELLED &&
+          megabyte_codec_error(c)->text[0]);
 }
+
+static void cancel_everywhere(const task *t, const way *w, watcher *watcher, int calls) {
+    buffer out = {0};
+    megabyte_codec *c = new_codec(tiny->model, t->mode, &w->options);
+    for (int at = 1; at <= calls; at += 1 + calls / 9) {
+        watcher->calls = 0, watcher->last = 0, watcher->cancel_at = at;
+        megabyte_codec_reset(c);
+        CHECK_STATUS(drive(c, w, t->in, t->n_in, &out), MEGABYTE_ERROR_CANCELLED);
+        CHECK(out.n <= t->n_out && same(out.bytes, out.n, t->out, out.n), "not a beginning");
+        check_cancelled(c, t);
+        CHECK(watcher->calls == at, "the work goes on");
+    }
+    watcher->calls = 0, watcher->last = 0, watcher->cancel_at = 0;
+    megabyte_codec_reset(c);
+    OK(drive(c, w, t->in, t->n_in, &out));
+    CHECK(out.n == t->n_out);
+    megabyte_codec_free(c);
+    free(out.bytes);
+}
+
+static void check_progress(const task *t, megabyte_codec_options o, size_t size) {
+    watcher watcher = {.tries = o.level > 5};
+    buffer out = {0};
+    o.progress = watch, o.progress_context = &watcher;
+    way w = {.options = o, .push = size / 4};
+    name_case("level %d, mode %d, %u streams, verify %d", o.level, t->mode, o.streams, o.verify);
+    OK(run_codec(tiny->model, t->mode, &w, t->in, t->n_in, &out));
+    int calls = watcher.calls;
+    CHECK(calls >= 3 && watcher.last <= size && watcher.last > size / 2, "%d calls, the last at %d",
+          calls, (int)watcher.last);
+    cancel_everywhere(t, &w, &watcher, calls);
+    watcher.calls = 0, watcher.last = 0, watcher.cancel_at = 1;
+    CHECK_STATUS(in_one_call(t, &o, NULL), MEGABYTE_ERROR_CANCELLED);
+    free(out.bytes);
+}
+
+static void progress(void) {
+    static const struct {
+        int level;
+        uint32_t mixing_memory;
+        size_t size;
+    } levels[] = {
+        {.level = 5, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING, .size = 12000},
+        {.level = 1, .mixing_memory = 1, .size = 3000},
+        {.level = 7, .mixing_memory = 1, .size = 3000},
+    };
+    static const struct {
+        megabyte_mode mode;
+        uint32_t streams;
+        int verify, level_5_only;
+    } ways[] = {
+        {.mode = MEGABYTE_MODE_COMPRESS, .streams = 1},
+        {.mode = MEGABYTE_MODE_COMPRESS, .streams = 1, .verify = 1, .level_5_only = 1},
+        {.mode = MEGABYTE_MODE_COMPRESS, .streams = 3},
+        {.mode = MEGABYTE_MODE_COMPRESS, .streams = 3, .verify = 1},
+        {.mode = MEGABYTE_MODE_DECOMPRESS, .streams = 1, .level_5_only = 1},
+        {.mode = MEGABYTE_MODE_DECOMPRESS, .streams = 3},
+    };
+    for (size_t l = 0; l < COUNT_OF(levels); l++) {
+        size_t size = levels[l].size;
+        megabyte_codec_options o = {.block_size = (uint32_t)size * 3 / 20,
+                                    .level = levels[l].level,
+                                    .mixing_memory = levels[l].mixing_memory};
+        way plain = {.options = o};
+        buffer packed = {0};
+        OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &plain, tiny->pool, size, &packed));
+        for (size_t i = 0; i < COUNT_OF(ways); i++) {
+            if (ways[i].level_5_only && o.level != 5) continue;
+            task t = ways[i].mode == MEGABYTE_MODE_COMPRESS
+                         ? compressing(tiny->pool, size, &packed)
+                         : decompressing(tiny->pool, size, &packed);
+            o.streams = ways[i].streams, o.verify = ways[i].verify;
+            check_progress(&t, o, size);
+        }
+        free(packed.bytes);
+    }
+}
+
+/* -------------------------------------------------------------------------------- refused calls */
 
 #define REFUSED(call) CHECK_STATUS(call, MEGABYTE_ERROR_INVALID_ARGUMENT)
 
-static void wrong_calls(void) {
+enum {
+    COMPRESS = 1 << MEGABYTE_MODE_COMPRESS,
+    DECOMPRESS = 1 << MEGABYTE_MODE_DECOMPRESS,
+    MESSAGES = 1 << MEGABYTE_MODE_MESSAGES,
+    FILES = COMPRESS | DECOMPRESS,
+};
+
+/* Options that are refused in these modes. */
+static const struct wrong_options {
+    int modes;
+    int foreign_engine; /* .engine is another model's */
+    megabyte_codec_options options;
+} wrong_options[] = {
+    {.modes = FILES, .options = {.streams = 257}},
+    {.modes = FILES, .options = {.block_size = MEGABYTE_BLOCK_MAX + 1}},
+    {.modes = FILES, .options = {.context_shift = 16}},
+    {.modes = FILES, .options = {.dictionary_size = 1}},
+    {.modes = FILES, .options = {.level = -1}},
+    {.modes = FILES, .options = {.level = 10}},
+    {.modes = FILES, .options = {.level = INT32_MIN}},
+    {.modes = FILES, .options = {.mixing_memory = 2}},
+    {.modes = FILES, .options = {.mixing_memory = 65}},
+    {.modes = FILES, .foreign_engine = 1},
+    {.modes = DECOMPRESS, .options = {.max_ratio = (uint64_t)1 << 32}},
+    {.modes = COMPRESS | MESSAGES,
+     .options = {.level = 4, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING}},
+};
+
+static void refuse_options(const megabyte_codec_options *o, megabyte_mode mode) {
     const megabyte_model *m = tiny->model;
-    megabyte_codec *c = NULL;
+    const uint8_t bytes[3] = {1, 2, 3};
+    uint8_t out[400];
+    megabyte_codec *c;
     megabyte_error error;
-    uint8_t bytes[200] = {1, 2, 3}, out[400];
-    size_t n, taken, size;
+    size_t n, size;
+    REFUSED(megabyte_codec_create(&c, m, mode, o, NULL, &error));
+    CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
+    REFUSED(megabyte_codec_size(m, mode, o, &size));
+    if (mode == MEGABYTE_MODE_MESSAGES) return;
+    if (mode == MEGABYTE_MODE_COMPRESS)
+        REFUSED(megabyte_compress(m, o, bytes, 3, out, sizeof out, &n, NULL, &error));
+    else REFUSED(megabyte_decompress(m, o, bytes, 3, out, sizeof out, &n, NULL, &error));
+    CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
+}
+
+static void refused_options(void) {
+    megabyte_engine *foreign = new_engine(fixtures[1].model, 1, 0, MEGABYTE_ISA_AUTO);
+    for (size_t i = 0; i < COUNT_OF(wrong_options); i++)
+        for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_MESSAGES; mode++) {
+            megabyte_codec_options o = wrong_options[i].options;
+            if (wrong_options[i].foreign_engine) o.engine = foreign;
+            name_case("options %zu, mode %d", i, mode);
+            if (wrong_options[i].modes >> mode & 1) refuse_options(&o, (megabyte_mode)mode);
+        }
+    megabyte_engine_free(foreign);
+}
+
+/* Calls that are refused for what is missing; all their other arguments are right. */
+enum function { CREATE, SIZE, ONE_CALL, PUSH, PULL, FLUSH, FINISH };
+enum argument { MODE = 1, MODEL = 2, CODEC = 4, IN = 8, OUT = 16, RESULT = 32, FREE = 64 };
+
+static const struct wrong_call {
+    enum function function;
+    enum argument without; /* NULL; MODE: there is no such mode; FREE: half an allocator */
+} wrong_calls[] = {
+    {.function = CREATE, .without = RESULT},   {.function = CREATE, .without = MODEL},
+    {.function = CREATE, .without = FREE},     {.function = CREATE, .without = MODE},
+    {.function = SIZE, .without = MODEL},      {.function = SIZE, .without = RESULT},
+    {.function = SIZE, .without = MODE},       {.function = ONE_CALL, .without = MODEL},
+    {.function = ONE_CALL, .without = IN},     {.function = ONE_CALL, .without = OUT},
+    {.function = ONE_CALL, .without = RESULT}, {.function = PUSH, .without = CODEC},
+    {.function = PUSH, .without = IN},         {.function = PUSH, .without = RESULT},
+    {.function = PULL, .without = CODEC},      {.function = PULL, .without = OUT},
+    {.function = PULL, .without = RESULT},     {.function = FLUSH, .without = CODEC},
+    {.function = FINISH, .without = CODEC},
+};
+
+static megabyte_status wrong_call(const struct wrong_call *w, megabyte_mode mode,
+                                  megabyte_codec *codec) {
+    static uint8_t bytes[3] = {1, 2, 3}, room[400];
     counter unused = {0};
     megabyte_allocator half = {counter_alloc, NULL, &unused};
-    megabyte_engine *foreign = new_engine(fixtures[1].model, 1, 0, MEGABYTE_ISA_AUTO);
-    megabyte_codec_options bad[] = {{.streams = 257},      {.block_size = MEGABYTE_BLOCK_MAX + 1},
-                                    {.context_shift = 16}, {.dictionary_size = 1},
-                                    {.level = -1},         {.level = 10},
-                                    {.level = INT32_MIN},  {.mixing_memory = 2},
-                                    {.mixing_memory = 65}, {.engine = foreign}};
-    megabyte_codec_options nothing = {.level = 4, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING};
-    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MODE_COMPRESS, &nothing, NULL, &error));
-    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MODE_MESSAGES, &nothing, NULL, &error));
-    megabyte_codec_options ratio = {.max_ratio = (uint64_t)1 << 32};
-    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MODE_DECOMPRESS, &ratio, NULL, NULL));
-    for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++) {
-        name_case("creating, mode %d", mode);
-        for (size_t i = 0; i < COUNT_OF(bad); i++) {
-            test_seed = i;
-            REFUSED(megabyte_codec_create(&c, m, mode, &bad[i], NULL, &error));
-            CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
-            REFUSED(megabyte_codec_size(m, mode, &bad[i], &size));
-            n = 77;
-            if (mode == MEGABYTE_MODE_COMPRESS)
-                REFUSED(megabyte_compress(m, &bad[i], bytes, 3, out, 400, &n, NULL, &error));
-            else REFUSED(megabyte_decompress(m, &bad[i], bytes, 3, out, 400, &n, NULL, &error));
-            CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
-        }
-        REFUSED(megabyte_codec_create(NULL, m, mode, NULL, NULL, NULL));
-        REFUSED(megabyte_codec_create(&c, NULL, mode, NULL, NULL, NULL));
-        REFUSED(megabyte_codec_create(&c, m, mode, NULL, &half, NULL));
-        REFUSED(megabyte_codec_size(NULL, mode, NULL, &size));
-        REFUSED(megabyte_codec_size(m, mode, NULL, NULL));
+    megabyte_codec *made;
+    size_t n;
+    const megabyte_model *m = w->without == MODEL ? NULL : tiny->model;
+    const megabyte_allocator *allocator = w->without == FREE ? &half : NULL;
+    const uint8_t *in = w->without == IN ? NULL : bytes;
+    uint8_t *out = w->without == OUT ? NULL : room;
+    size_t *result = w->without == RESULT ? NULL : &n;
+    if (w->without == CODEC) codec = NULL;
+    switch (w->function) {
+    case CREATE:
+        return megabyte_codec_create(w->without == RESULT ? NULL : &made, m, mode, NULL, allocator,
+                                     NULL);
+    case SIZE: return megabyte_codec_size(m, mode, NULL, result);
+    case ONE_CALL:
+        return mode == MEGABYTE_MODE_COMPRESS
+                   ? megabyte_compress(m, NULL, in, 3, out, sizeof room, result, NULL, NULL)
+                   : megabyte_decompress(m, NULL, in, 3, out, sizeof room, result, NULL, NULL);
+    case PUSH: return megabyte_codec_push(codec, in, 1, result);
+    case PULL: return megabyte_codec_pull(codec, out, 1, result);
+    case FLUSH: return megabyte_codec_flush(codec);
+    default: return megabyte_codec_finish(codec);
     }
-    REFUSED(megabyte_codec_create(&c, m, 0, NULL, NULL, NULL));
-    REFUSED(megabyte_codec_create(&c, m, 4, NULL, NULL, NULL));
-    REFUSED(megabyte_codec_size(m, 4, NULL, &size));
-    REFUSED(megabyte_compress(NULL, NULL, bytes, 3, out, 400, &n, NULL, NULL));
-    REFUSED(megabyte_compress(m, NULL, NULL, 3, out, 400, &n, NULL, NULL));
-    REFUSED(megabyte_compress(m, NULL, bytes, 3, NULL, 400, &n, NULL, NULL));
-    REFUSED(megabyte_compress(m, NULL, bytes, 3, out, 400, NULL, NULL, NULL));
-    REFUSED(megabyte_decompress(NULL, NULL, bytes, 3, out, 400, &n, NULL, NULL));
-    REFUSED(megabyte_decompress(m, NULL, NULL, 3, out, 400, &n, NULL, NULL));
-    REFUSED(megabyte_decompress(m, NULL, bytes, 3, NULL, 400, &n, NULL, NULL));
-    REFUSED(megabyte_decompress(m, NULL, bytes, 3, out, 400, NULL, NULL, NULL));
-    OK(megabyte_compress(m, NULL, NULL, 0, out, 400, &n, NULL, NULL));
-    OK(megabyte_decompress(m, NULL, out, n, NULL, 0, &taken, NULL, NULL));
+}
 
+/* After all refused calls the codec works; after the end it takes no more, and has no more. */
+static void works_to_the_end(megabyte_codec *c, const task *t) {
+    size_t taken, given;
+    uint8_t room[400];
+    OK(megabyte_codec_push(c, NULL, 0, &taken));
+    CHECK(taken == 0);
+    OK(megabyte_codec_push(c, t->in, t->n_in, &taken));
+    OK(megabyte_codec_finish(c));
+    REFUSED(megabyte_codec_push(c, t->in, 1, &taken));
+    OK(megabyte_codec_pull(c, room, sizeof room, &given));
+    CHECK(same(room, given, t->out, t->n_out));
+    OK(megabyte_codec_pull(c, room, sizeof room, &given));
+    CHECK(!given);
+    OK(megabyte_codec_finish(c));
+    OK(megabyte_codec_pull(c, room, sizeof room, &given));
+    CHECK(!given);
+}
+
+static void refused_calls(void) {
+    const uint8_t bytes[200] = {1, 2, 3};
+    buffer packed = {0};
+    compress_once(tiny->model, NULL, bytes, sizeof bytes, &packed);
     for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++) {
-        name_case("calling, mode %d", mode);
-        c = new_codec(m, mode, NULL);
-        REFUSED(megabyte_codec_push(NULL, bytes, 1, &taken));
-        REFUSED(megabyte_codec_push(c, NULL, 1, &taken));
-        REFUSED(megabyte_codec_push(c, bytes, 1, NULL));
-        REFUSED(megabyte_codec_pull(NULL, out, 1, &taken));
-        REFUSED(megabyte_codec_pull(c, NULL, 1, &taken));
-        REFUSED(megabyte_codec_pull(c, out, 1, NULL));
-        REFUSED(megabyte_codec_flush(NULL));
-        REFUSED(megabyte_codec_finish(NULL));
-        CHECK(megabyte_codec_error(NULL) != NULL);
-        OK(megabyte_codec_push(c, NULL, 0, &taken)); /* none of these has spoilt it */
-        CHECK(taken == 0);
-        megabyte_codec_options network = usual(NULL);
-        OK(megabyte_compress(m, &network, bytes, 200, out, 400, &n, NULL, NULL));
-        const uint8_t *in = mode == MEGABYTE_MODE_COMPRESS ? bytes : out;
-        OK(megabyte_codec_push(c, in, mode == MEGABYTE_MODE_COMPRESS ? 200 : n, &taken));
-        OK(megabyte_codec_finish(c));
-        REFUSED(megabyte_codec_push(c, in, 1, &taken));
-        uint8_t room[400];
-        size_t given;
-        OK(megabyte_codec_pull(c, room, sizeof room, &given));
-        CHECK(mode == MEGABYTE_MODE_COMPRESS ? same(room, given, out, n)
-                                             : same(room, given, bytes, 200));
-        OK(megabyte_codec_pull(c, room, sizeof room, &given));
-        CHECK(!given);
-        OK(megabyte_codec_finish(c)); /* again: nothing */
-        OK(megabyte_codec_pull(c, room, sizeof room, &given));
-        CHECK(!given);
+        megabyte_codec *c = new_codec(tiny->model, mode, NULL);
+        task t = mode == MEGABYTE_MODE_COMPRESS ? compressing(bytes, sizeof bytes, &packed)
+                                                : decompressing(bytes, sizeof bytes, &packed);
+        for (size_t i = 0; i < COUNT_OF(wrong_calls); i++) {
+            const struct wrong_call *w = &wrong_calls[i];
+            name_case("function %d without %d, mode %d", w->function, w->without, mode);
+            if (w->without != MODE) REFUSED(wrong_call(w, (megabyte_mode)mode, c));
+            else {
+                REFUSED(wrong_call(w, (megabyte_mode)0, c));
+                REFUSED(wrong_call(w, (megabyte_mode)(MEGABYTE_MODE_MESSAGES + 1), c));
+            }
+        }
+        name_case("after refused calls, mode %d", mode);
+        works_to_the_end(c, &t);
         megabyte_codec_free(c);
     }
     megabyte_codec_free(NULL);
-    megabyte_engine_free(foreign);
+    CHECK(megabyte_codec_error(NULL) != NULL);
+    free(packed.bytes);
+}
 
-    for (uint64_t size_said = 1; size_said < 200; size_said += 33) { /* options->size is wrong */
-        name_case("size %d of 200", (int)size_said);
-        megabyte_codec_options o = {.size = size_said, .block_size = size_said % 2 ? 50 : 0};
-        way w = {.options = o};
+/* Then NULL will do. */
+static void no_bytes(void) {
+    uint8_t room[400];
+    size_t n, given;
+    OK(megabyte_compress(tiny->model, NULL, NULL, 0, room, sizeof room, &n, NULL, NULL));
+    OK(megabyte_decompress(tiny->model, NULL, room, n, NULL, 0, &given, NULL, NULL));
+}
+
+/* options.size is not how many bytes come. */
+static void wrong_sizes(void) {
+    const uint8_t bytes[200] = {1, 2, 3};
+    for (uint64_t size = 1; size < sizeof bytes; size += 33) {
+        way w = {.options = {.size = size, .block_size = size % 2 ? 50 : 0}};
         buffer got = {0};
-        REFUSED(run_codec(m, MEGABYTE_MODE_COMPRESS, &w, bytes, 200, &got));
-        REFUSED(run_codec(m, MEGABYTE_MODE_COMPRESS, &w, bytes, (size_t)size_said - 1, &got));
-        OK(run_codec(m, MEGABYTE_MODE_COMPRESS, &w, bytes, (size_t)size_said, &got));
-        OK(megabyte_compress(m, &o, bytes, 200, out, 400, &n, NULL,
-                             NULL)); /* knows the size itself */
+        uint8_t out[400];
+        size_t n;
+        name_case("size %d of 200", (int)size);
+        REFUSED(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, sizeof bytes, &got));
+        REFUSED(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, (size_t)size - 1, &got));
+        OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &w, bytes, (size_t)size, &got));
+        OK(megabyte_compress(tiny->model, &w.options, bytes, sizeof bytes, out, sizeof out, &n,
+                             NULL, NULL)); /* it knows the size itself */
         free(got.bytes);
     }
-    name_case("a vocabulary of 100");
-    static const synthetic narrow = {"codec-narrow", 2, {4, 2}, {8, 8}, {1, 1}, 1, 8, 1, 100, 0, 1,
-                                     "F32"};
+}
+
+#define UNSUPPORTED(call) CHECK_STATUS(call, MEGABYTE_ERROR_UNSUPPORTED)
+
+static void small_vocabulary(void) {
+    static const synthetic narrow = {.name = "codec-calls-narrow",
+                                     .stages = 2,
+                                     .n = {4, 2},
+                                     .dim = {8, 8},
+                                     .depth = {1, 1},
+                                     .heads = 1,
+                                     .dim_head = 8,
+                                     .ff_mult = 1,
+                                     .vocabulary = 100,
+                                     .rotary = 1,
+                                     .type = "F32"};
+    uint8_t bytes[3] = {1, 2, 3}, out[400];
     char mb[200];
-    megabyte_model *few = open_model(synthetic_model(mb, &narrow, 1, "f32", NULL));
-    megabyte_stream *s = new_stream(few, NULL, 0);
-    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_MODE_COMPRESS, NULL, NULL, &error),
-                 MEGABYTE_ERROR_UNSUPPORTED);
+    size_t n;
+    megabyte_codec *c;
+    megabyte_error error;
+    megabyte_model *m = open_model(synthetic_model(mb, &narrow, 1, "f32", NULL));
+    megabyte_stream *s = new_stream(m, NULL, 0);
+    UNSUPPORTED(megabyte_codec_create(&c, m, MEGABYTE_MODE_COMPRESS, NULL, NULL, &error));
     CHECK(error.text[0]);
-    CHECK_STATUS(megabyte_codec_create(&c, few, MEGABYTE_MODE_DECOMPRESS, NULL, NULL, NULL),
-                 MEGABYTE_ERROR_UNSUPPORTED);
-    CHECK_STATUS(megabyte_compress(few, NULL, bytes, 3, out, 400, &n, NULL, NULL),
-                 MEGABYTE_ERROR_UNSUPPORTED);
-    CHECK_STATUS(megabyte_stream_encode(s, bytes, 3, out, 400, &n), MEGABYTE_ERROR_UNSUPPORTED);
-    CHECK_STATUS(megabyte_stream_decode(s, out, 3, bytes, 100, &n), MEGABYTE_ERROR_UNSUPPORTED);
+    UNSUPPORTED(megabyte_codec_create(&c, m, MEGABYTE_MODE_DECOMPRESS, NULL, NULL, NULL));
+    UNSUPPORTED(megabyte_compress(m, NULL, bytes, 3, out, sizeof out, &n, NULL, NULL));
+    UNSUPPORTED(megabyte_stream_encode(s, bytes, 3, out, sizeof out, &n));
+    UNSUPPORTED(megabyte_stream_decode(s, out, 3, bytes, sizeof bytes, &n));
     CHECK(megabyte_stream_position(s) == 0);
     megabyte_stream_free(s);
-    megabyte_model_close(few);
+    megabyte_model_close(m);
+}
+
+static void status_strings(void) {
     for (int a = 0; a >= -15; a--) {
         const char *one = megabyte_status_string((megabyte_status)a);
         CHECK(one && one[0]);
@@ -278,109 +429,144 @@ static void wrong_calls(void) {
     }
 }
 
-static void memory(void) {
-    uint8_t bytes[2000];
-    buffer packed = {0};
-    seed_random(3);
-    make_data(tiny, MIXED, bytes, sizeof bytes);
-    for (int i = 0; i < 96; i++) { /* from 64 on with contexts */
-        counter c = {0};
-        megabyte_allocator allocator = counting(&c);
-        megabyte_engine *engine = i & 1 ? new_engine(tiny->model, 1, 0, MEGABYTE_ISA_AUTO) : NULL;
-        int mode = i & 2 ? MEGABYTE_MODE_DECOMPRESS : MEGABYTE_MODE_COMPRESS;
-        megabyte_codec_options o = {.engine = engine,
-                                    .streams = i & 4 ? 4 : 0,
-                                    .block_size = i & 8 ? 170 : 2000,
-                                    .verify = i >> 4 & 1,
-                                    .dictionary_size = i & 32 ? 30 : 0,
-                                    .dictionary = text,
-                                    .context_shift = i & 32 ? 1 : 0,
-                                    .level = i < 64  ? 5
-                                             : i & 8 ? 7
-                                                     : 2,
-                                    .mixing_memory = i < 64 ? MEGABYTE_NO_CONTEXT_MIXING : 1};
-        if (i >= 64 && i & 1) o.dictionary_size = 30;
-        way w = {.options = o, .push = 300, .pull = 333};
-        size_t size = 0;
-        megabyte_codec *codec;
-        name_case("options %d", i);
-        OK(megabyte_codec_size(tiny->model, mode, &o, &size));
-        OK(megabyte_codec_create(&codec, tiny->model, mode, &o, &allocator, NULL));
-        CHECK(c.live_bytes == size && c.peak_bytes == size, "%zu bytes allocated, %zu announced",
-              c.peak_bytes, size);
-        size_t calls = c.calls;
-        megabyte_codec_options plain = o;
-        plain.engine = NULL;
-        compress_once(tiny->model, &plain, bytes, sizeof bytes, &packed);
-        buffer out = {0};
-        for (int turn = 0; turn < 2; turn++) {
-            if (mode == MEGABYTE_MODE_COMPRESS) OK(drive(codec, &w, bytes, sizeof bytes, &out));
-            else OK(drive(codec, &w, packed.bytes, packed.n, &out));
-            megabyte_codec_reset(codec);
-        }
-        CHECK(c.calls == calls, "%zu allocations after the creation", c.calls - calls);
-        megabyte_codec_free(codec);
-        CHECK(!c.live && !c.live_bytes);
-        for (size_t k = 1; k <= calls + 1; k++) { /* each allocation fails in its turn */
-            counter d = {.fail_at = k};
-            megabyte_allocator failing = counting(&d);
-            megabyte_error error;
-            codec = (megabyte_codec *)(void *)&d;
-            megabyte_status status = megabyte_codec_create(&codec, tiny->model, mode, &o, &failing,
-                                                           &error);
-            CHECK(status == (k <= calls ? MEGABYTE_ERROR_OUT_OF_MEMORY : MEGABYTE_OK) &&
-                      error.status == status,
-                  "allocation %zu of %zu fails: %s", k, calls, megabyte_status_string(status));
-            CHECK(!status || (error.text[0] && !codec));
-            if (!status) megabyte_codec_free(codec);
-            CHECK(!d.live, "allocation %zu fails: %zu are not freed", k, d.live);
-            counter e = {.fail_at = k};
-            failing = counting(&e);
-            uint8_t *room = need(4000, 1);
-            size_t n;
-            status = mode == MEGABYTE_MODE_COMPRESS
-                         ? megabyte_compress(tiny->model, &o, bytes, sizeof bytes, room, 4000, &n,
-                                             &failing, NULL)
-                         : megabyte_decompress(tiny->model, &o, packed.bytes, packed.n, room, 4000,
-                                               &n, &failing, NULL);
-            CHECK(status == MEGABYTE_ERROR_OUT_OF_MEMORY || (e.calls < k && !status),
-                  "in one call: allocation %zu fails: %s", k, megabyte_status_string(status));
-            CHECK(!e.live);
-            free(room);
-        }
-        free(out.bytes);
-        megabyte_engine_free(engine);
+/* --------------------------------------------------------------------------------------- memory */
+
+/* A codec allocates what megabyte_codec_size says, and nothing after its creation. Returns how
+ * often. */
+static size_t count_allocations(const task *t, const megabyte_codec_options *o) {
+    counter c = {0};
+    megabyte_allocator allocator = counting(&c);
+    way w = {.options = *o, .push = 300, .pull = 333};
+    buffer out = {0};
+    size_t size = 0;
+    megabyte_codec *codec;
+    OK(megabyte_codec_size(tiny->model, t->mode, o, &size));
+    OK(megabyte_codec_create(&codec, tiny->model, t->mode, o, &allocator, NULL));
+    CHECK(c.live_bytes == size && c.peak_bytes == size, "%zu bytes allocated, %zu announced",
+          c.peak_bytes, size);
+    size_t calls = c.calls;
+    for (int turn = 0; turn < 2; turn++) {
+        OK(drive(codec, &w, t->in, t->n_in, &out));
+        megabyte_codec_reset(codec);
     }
-    for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++)
-        for (uint32_t streams = 1; streams < 6; streams += 2)
-            for (int primed = 0; primed < 2; primed++) {
-                static const uint32_t megabytes[] = {MEGABYTE_NO_CONTEXT_MIXING, 1, 4, 16, 64};
-                static const int levels[] = {5, 1, 6, 3,
-                                             8}; /* have these by default, when compressing */
-                name_case("the size with contexts, mode %d, %u streams, primed %d", mode, streams,
-                          primed);
-                size_t none = 0, size, mixers = streams + (primed ? 2 : 0);
-                for (size_t i = 0; i < COUNT_OF(megabytes); i++) {
-                    megabyte_codec_options o = {
-                        .block_size = MEGABYTE_BLOCK_DEFAULT, .streams = streams, .verify = 1};
-                    if (primed) o.dictionary = text, o.dictionary_size = 9;
-                    o.mixing_memory = megabytes[i];
-                    OK(megabyte_codec_size(tiny->model, mode, &o, &size));
-                    if (!i) none = size;
-                    size_t tables = size - none -
-                                    (i ? mixers * megabytes[i] << 20 : 0); /* once for all */
-                    CHECK(i ? tables > 0 && tables < 32768 : !tables,
-                          "%zu bytes for contexts of %u MB", size - none, megabytes[i]);
-                    o.mixing_memory = 0, o.level = levels[i];
-                    OK(megabyte_codec_size(tiny->model, mode, &o, &size));
-                    size_t expected = mode == MEGABYTE_MODE_DECOMPRESS ? 16 : i ? megabytes[i] : 0;
-                    tables = size - none - (mixers * expected << 20);
-                    CHECK(expected ? tables > 0 && tables < 32768 : !tables,
-                          "%zu bytes for contexts by level %d", size - none, o.level);
-                }
-            }
+    CHECK(c.calls == calls, "%zu allocations after the creation", c.calls - calls);
+    megabyte_codec_free(codec);
+    CHECK(!c.live && !c.live_bytes);
+    free(out.bytes);
+    return calls;
+}
+
+/* The k-th allocation of `calls` fails. */
+static void fail_allocation(const task *t, const megabyte_codec_options *o, size_t k,
+                            size_t calls) {
+    counter c = {.fail_at = k};
+    megabyte_allocator failing = counting(&c);
+    megabyte_error error;
+    megabyte_codec *codec = (megabyte_codec *)(void *)&c;
+    megabyte_status status = megabyte_codec_create(&codec, tiny->model, t->mode, o, &failing,
+                                                   &error);
+    CHECK(status == (k <= calls ? MEGABYTE_ERROR_OUT_OF_MEMORY : MEGABYTE_OK) &&
+              error.status == status,
+          "allocation %zu of %zu fails: %s", k, calls, megabyte_status_string(status));
+    CHECK(!status || (error.text[0] && !codec));
+    if (!status) megabyte_codec_free(codec);
+    CHECK(!c.live, "allocation %zu fails: %zu are not freed", k, c.live);
+
+    c = (counter){.fail_at = k};
+    status = in_one_call(t, o, &failing);
+    CHECK(status == MEGABYTE_ERROR_OUT_OF_MEMORY || (c.calls < k && !status),
+          "in one call: allocation %zu fails: %s", k, megabyte_status_string(status));
+    CHECK(!c.live);
+}
+
+static void check_memory(const uint8_t *bytes, size_t n, megabyte_mode mode,
+                         megabyte_codec_options o, int own_engine) {
+    buffer packed = {0};
+    compress_once(tiny->model, &o, bytes, n, &packed);
+    task t = mode == MEGABYTE_MODE_COMPRESS ? compressing(bytes, n, &packed)
+                                            : decompressing(bytes, n, &packed);
+    if (!own_engine) o.engine = new_engine(tiny->model, 1, 0, MEGABYTE_ISA_AUTO);
+    size_t calls = count_allocations(&t, &o);
+    for (size_t k = 1; k <= calls + 1; k++) fail_allocation(&t, &o, k, calls);
+    megabyte_engine_free(o.engine);
     free(packed.bytes);
 }
+
+static void memory(void) {
+    uint8_t bytes[2000];
+    seed_random(3);
+    make_data(tiny, MIXED, bytes, sizeof bytes);
+    for (int i = 0; i < 96; i++) {
+        int engine = i & 1, unpack = i >> 1 & 1, streams = i >> 2 & 1, small_blocks = i >> 3 & 1,
+            verify = i >> 4 & 1, small = i >> 5 & 1, mixing = i >= 64;
+        megabyte_codec_options o = {.streams = streams ? 4 : 0,
+                                    .block_size = small_blocks ? 170 : 2000,
+                                    .verify = verify,
+                                    .context_shift = (uint32_t)small,
+                                    .dictionary = text,
+                                    .dictionary_size = small || (mixing && engine) ? 30 : 0,
+                                    .level = !mixing        ? 5
+                                             : small_blocks ? 7
+                                                            : 2,
+                                    .mixing_memory = mixing ? 1 : MEGABYTE_NO_CONTEXT_MIXING};
+        name_case("options %d", i);
+        check_memory(bytes, sizeof bytes,
+                     unpack ? MEGABYTE_MODE_DECOMPRESS : MEGABYTE_MODE_COMPRESS, o, !engine);
+    }
+}
+
+static size_t codec_size(megabyte_mode mode, const megabyte_codec_options *o) {
+    size_t size;
+    OK(megabyte_codec_size(tiny->model, mode, o, &size));
+    return size;
+}
+
+/* Beside its contexts a codec needs tables, once for all, of less than 32 KB. */
+static void check_tables(size_t size, size_t without, size_t contexts) {
+    size_t tables = size - without - contexts;
+    CHECK(contexts ? tables > 0 && tables < 32768 : !tables, "%zu bytes, %zu of contexts",
+          size - without, contexts);
+}
+
+/* The memory of a level, for each stream, and two more if there is a dictionary. */
+static void check_memory_of_levels(megabyte_mode mode, uint32_t streams, size_t dictionary_size) {
+    static const struct {
+        int level;
+        uint32_t option, megabytes; /* option: asks for it without naming a level */
+    } levels[] = {
+        {.level = 5, .option = MEGABYTE_NO_CONTEXT_MIXING, .megabytes = 0},
+        {.level = 1, .option = 1, .megabytes = 1},
+        {.level = 6, .option = 4, .megabytes = 4},
+        {.level = 3, .option = 16, .megabytes = 16},
+        {.level = 8, .option = 64, .megabytes = 64},
+    };
+    megabyte_codec_options o = {.block_size = MEGABYTE_BLOCK_DEFAULT,
+                                .streams = streams,
+                                .verify = 1,
+                                .dictionary_size = dictionary_size};
+    if (dictionary_size) o.dictionary = text;
+    o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
+    size_t without = codec_size(mode, &o), mixers = streams + (dictionary_size ? 2 : 0);
+    for (size_t i = 0; i < COUNT_OF(levels); i++) {
+        size_t each = levels[i].megabytes;
+        name_case("the size at level %d, mode %d, %u streams, a dictionary of %zu", levels[i].level,
+                  mode, streams, dictionary_size);
+        o.mixing_memory = levels[i].option, o.level = 0;
+        check_tables(codec_size(mode, &o), without, mixers * each << 20);
+        o.mixing_memory = 0, o.level = levels[i].level;
+        if (mode == MEGABYTE_MODE_DECOMPRESS) each = 16; /* by default, whatever the level */
+        check_tables(codec_size(mode, &o), without, mixers * each << 20);
+    }
+}
+
+static void memory_of_levels(void) {
+    for (int mode = MEGABYTE_MODE_COMPRESS; mode <= MEGABYTE_MODE_DECOMPRESS; mode++)
+        for (uint32_t streams = 1; streams < 6; streams += 2)
+            for (size_t dictionary_size = 0; dictionary_size <= 9; dictionary_size += 9)
+                check_memory_of_levels((megabyte_mode)mode, streams, dictionary_size);
+}
+
+/* ------------------------------------------------------------------------------ sizes of blocks */
 
 static void choice_of_blocks(void) {
     megabyte_codec_options o = {0};
@@ -415,8 +601,14 @@ int main(int argc, char **argv) {
     set_up("calls", 2, argc > 1 ? argv[1] : NULL);
     RUN(limits);
     RUN(progress);
-    RUN(wrong_calls);
+    RUN(refused_options);
+    RUN(refused_calls);
+    RUN(no_bytes);
+    RUN(wrong_sizes);
+    RUN(small_vocabulary);
+    RUN(status_strings);
     RUN(memory);
+    RUN(memory_of_levels);
     RUN(choice_of_blocks);
     tear_down();
     return 0;
