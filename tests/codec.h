@@ -175,7 +175,9 @@ static size_t ref_end(ref_interval *v, uint8_t *out) {
         if (memcmp(try, high, v->n + 1) < 0) break;
     }
     memcpy(out, try + 1, k);
-    free(high), free(try), free(v->low);
+    free(high);
+    free(try);
+    free(v->low);
     return k;
 }
 
@@ -327,7 +329,9 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     memset(h, 0, sizeof *h);
     if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
     if (p[4] != 1) return "format version";
-    h->single = p[5] & 1, h->known = p[5] >> 1 & 1, h->has_dictionary = p[5] >> 2 & 1,
+    h->single = p[5] & 1;
+    h->known = p[5] >> 1 & 1;
+    h->has_dictionary = p[5] >> 2 & 1;
     h->method = p[5] >> 4 & 7;
     if (p[5] & 0x88 || h->method >= REF_METHODS) return "flags";
     if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
@@ -463,7 +467,8 @@ static const char *ref_member(ref_reader *r, const megabyte_model *model, const 
     r->at += h.bytes;
     uint64_t context = info.context_bytes >> h.context_shift;
     context = context < info.patch_bytes ? info.patch_bytes : context;
-    r->s = new_stream(model, NULL, context), r->primed = new_stream(model, NULL, context);
+    r->s = new_stream(model, NULL, context);
+    r->primed = new_stream(model, NULL, context);
     OK(megabyte_stream_feed(r->primed, dictionary, dictionary_size));
     wrong = h.single ? ref_payload(r, h.method, h.size, h.coded, 0, h.coded) : ref_blocks(r, &h);
     megabyte_stream_free(r->s);

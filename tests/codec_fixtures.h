@@ -135,7 +135,10 @@ enum { ITS_OWN = -1 };
 static UNUSED_OK megabyte_codec_options usual(const megabyte_codec_options *options) {
     megabyte_codec_options o = {0};
     if (options) o = *options;
-    if (!o.level && !o.mixing_memory) o.level = 5, o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
+    if (!o.level && !o.mixing_memory) {
+        o.level = 5;
+        o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
+    }
     if (o.level == ITS_OWN) o.level = 0;
     return o;
 }
@@ -166,8 +169,10 @@ static UNUSED_OK void random_ways(way *in, way *out, size_t n, const uint8_t *pr
     if (random_below(2)) in->options.streams = 1 + (uint32_t)random_below(5);
     if (random_below(2)) in->options.size = n;
     if (random_below(3) == 0) in->options.context_shift = (uint32_t)random_below(4);
-    if (random_below(3) == 0)
-        in->options.dictionary = prime, in->options.dictionary_size = random_below(60);
+    if (random_below(3) == 0) {
+        in->options.dictionary = prime;
+        in->options.dictionary_size = random_below(60);
+    }
     if (!in->options.dictionary_size) in->options.dictionary = NULL;
     in->options.verify = random_below(4) == 0;
     if (random_below(3)) in->push = 1 + random_below(random_below(2) ? 9 : 300);

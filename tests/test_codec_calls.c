@@ -76,7 +76,8 @@ static void limit_of_members(const buffer *packed, size_t n) {
                  MEGABYTE_ERROR_LIMIT);
     w.options.limit++;
     OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &w, two.bytes, two.n, &out));
-    free(two.bytes), free(out.bytes);
+    free(two.bytes);
+    free(out.bytes);
 }
 
 static void limits(void) {
@@ -134,14 +135,18 @@ static void cancel_everywhere(const task *t, const way *w, watcher *watcher, int
     buffer out = {0};
     megabyte_codec *c = new_codec(tiny->model, t->mode, &w->options);
     for (int at = 1; at <= calls; at += 1 + calls / 9) {
-        watcher->calls = 0, watcher->last = 0, watcher->cancel_at = at;
+        watcher->calls = 0;
+        watcher->last = 0;
+        watcher->cancel_at = at;
         megabyte_codec_reset(c);
         CHECK_STATUS(drive(c, w, t->in, t->n_in, &out), MEGABYTE_ERROR_CANCELLED);
         CHECK(out.n <= t->n_out && same(out.bytes, out.n, t->out, out.n), "not a beginning");
         check_cancelled(c, t);
         CHECK(watcher->calls == at, "the work goes on");
     }
-    watcher->calls = 0, watcher->last = 0, watcher->cancel_at = 0;
+    watcher->calls = 0;
+    watcher->last = 0;
+    watcher->cancel_at = 0;
     megabyte_codec_reset(c);
     OK(drive(c, w, t->in, t->n_in, &out));
     CHECK(out.n == t->n_out);
@@ -152,7 +157,8 @@ static void cancel_everywhere(const task *t, const way *w, watcher *watcher, int
 static void check_progress(const task *t, megabyte_codec_options o, size_t size) {
     watcher watcher = {.tries = o.level > 5};
     buffer out = {0};
-    o.progress = watch, o.progress_context = &watcher;
+    o.progress = watch;
+    o.progress_context = &watcher;
     way w = {.options = o, .push = size / 4};
     name_case("level %d, mode %d, %u streams, verify %d", o.level, t->mode, o.streams, o.verify);
     OK(run_codec(tiny->model, t->mode, &w, t->in, t->n_in, &out));
@@ -160,7 +166,9 @@ static void check_progress(const task *t, megabyte_codec_options o, size_t size)
     CHECK(calls >= 3 && watcher.last <= size && watcher.last > size / 2, "%d calls, the last at %d",
           calls, (int)watcher.last);
     cancel_everywhere(t, &w, &watcher, calls);
-    watcher.calls = 0, watcher.last = 0, watcher.cancel_at = 1;
+    watcher.calls = 0;
+    watcher.last = 0;
+    watcher.cancel_at = 1;
     CHECK_STATUS(in_one_call(t, &o, NULL), MEGABYTE_ERROR_CANCELLED);
     free(out.bytes);
 }
@@ -200,7 +208,8 @@ static void progress(void) {
             task t = ways[i].mode == MEGABYTE_MODE_COMPRESS
                          ? compressing(tiny->pool, size, &packed)
                          : decompressing(tiny->pool, size, &packed);
-            o.streams = ways[i].streams, o.verify = ways[i].verify;
+            o.streams = ways[i].streams;
+            o.verify = ways[i].verify;
             check_progress(&t, o, size);
         }
         free(packed.bytes);
@@ -551,9 +560,11 @@ static void check_memory_of_levels(megabyte_mode mode, uint32_t streams, size_t 
         size_t each = levels[i].megabytes;
         name_case("the size at level %d, mode %d, %u streams, a dictionary of %zu", levels[i].level,
                   mode, streams, dictionary_size);
-        o.mixing_memory = levels[i].option, o.level = 0;
+        o.mixing_memory = levels[i].option;
+        o.level = 0;
         check_tables(codec_size(mode, &o), without, mixers * each << 20);
-        o.mixing_memory = 0, o.level = levels[i].level;
+        o.mixing_memory = 0;
+        o.level = levels[i].level;
         if (mode == MEGABYTE_MODE_DECOMPRESS) each = 16; /* by default, whatever the level */
         check_tables(codec_size(mode, &o), without, mixers * each << 20);
     }

@@ -154,7 +154,8 @@ static void check_faults(mbz_file *f) {
     for (size_t i = 0; i < COUNT_OF(faults); i++) {
         if (!holds(faults[i].form, f->header.single ? SINGLE : BLOCKS)) continue;
         for (size_t k = 0; k < faults[i].n; k++) {
-            f->fault = faults[i].fault, f->claim = faults[i].claims[k];
+            f->fault = faults[i].fault;
+            f->claim = faults[i].claims[k];
             check_fault(f);
         }
     }
@@ -178,7 +179,8 @@ static void faults(void) {
     };
     for (size_t b = 0; b < COUNT_OF(blocks); b++)
         for (int single = 0; single < 2; single++) {
-            file.blocks = &blocks[b], file.header.single = single;
+            file.blocks = &blocks[b];
+            file.header.single = single;
             check_faults(&file);
         }
     for (size_t i = 0; i < COUNT_OF(fault_rows); i++)
@@ -294,7 +296,8 @@ static void methods_and_memory(void) {
     seed_random(7);
     random_bytes(noise, sizeof noise, 256);
     memset(constant, 7, sizeof constant);
-    memcpy(twice, text, LONGER / 2), memcpy(twice + LONGER / 2, text, LONGER / 2);
+    memcpy(twice, text, LONGER / 2);
+    memcpy(twice + LONGER / 2, text, LONGER / 2);
     make_data(tiny, LIKELY, likely, LONGER);
     mbz_block blocks[8] = {
         {.method = REF_STORED, .bytes = noise, .n = sizeof noise},
@@ -314,12 +317,14 @@ static void methods_and_memory(void) {
                     name_case("memory %d, method %d, single %d, decoder %d", memory, method, single,
                               decoder);
                     file.blocks = &blocks[method];
-                    file.header.single = single, file.header.mixing_memory = memory;
+                    file.header.single = single;
+                    file.header.mixing_memory = memory;
                     check_memory(&file, decoder);
                 }
     for (size_t i = 0; i < COUNT_OF(memory_rows); i++)
         CHECK(memory_row_used[i], "row %zu fits nothing", i);
-    free(by_contexts.bytes), free(mixed.bytes);
+    free(by_contexts.bytes);
+    free(mixed.bytes);
 }
 
 /* --------------------------------------------------------------------------------------- ratios */
@@ -339,7 +344,8 @@ static void honest_ratio(const char *what, const uint8_t *bytes) {
     CHECK(packed.n > 30 && packed.n < 500, "%zu bytes", packed.n);
     OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &back, packed.bytes, packed.n, &out));
     CHECK(out.n == RATIO_SIZE);
-    free(packed.bytes), free(out.bytes);
+    free(packed.bytes);
+    free(out.bytes);
 }
 
 /* 2 MB from a few bytes that the network must predict are refused before any work; not if the
@@ -493,7 +499,8 @@ static void wrong_files(void) {
             check_wrong_header(&wrong_headers[i], &packed);
         name_case("another model, blocks of %u", block_size);
         refuse(fixtures[1].model, NULL, packed.bytes, packed.n, MEGABYTE_ERROR_WRONG_MODEL, said);
-        names_model(said, tiny), names_model(said, &fixtures[1]);
+        names_model(said, tiny);
+        names_model(said, &fixtures[1]);
     }
     for (size_t i = 0; i < COUNT_OF(foreign); i++) {
         name_case("'%s'", foreign[i].bytes);

@@ -133,7 +133,8 @@ static void files_of_the_reference(void) {
                   status ? error.text : "others");
             mbz_free(&w);
         }
-        megabyte_stream_free(s), megabyte_stream_free(primed);
+        megabyte_stream_free(s);
+        megabyte_stream_free(primed);
     }
     free(got.bytes);
 }
@@ -196,7 +197,10 @@ static void decode_golden(const struct golden *g, const megabyte_model *m, const
     megabyte_codec_options o = g->options;
     buffer out = {0};
     megabyte_error error;
-    if (g->dictionary_size) o.dictionary = text + 25000, o.dictionary_size = g->dictionary_size;
+    if (g->dictionary_size) {
+        o.dictionary = text + 25000;
+        o.dictionary_size = g->dictionary_size;
+    }
     o.block_size = o.streams = 0;
     if (o.level) o.mixing_memory = 1;
     CHECK(!decompress_once(m, &o, file->bytes, file->n, n, &out, &error), "%s", error.text);
@@ -221,7 +225,10 @@ static void golden_file(const struct golden *g, int write) {
     megabyte_codec_options o = g->options;
     name_case("golden-%s", g->name);
     snprintf(path, sizeof path, "tests/data/golden-%s.mbz", g->name);
-    if (g->dictionary_size) o.dictionary = text + 25000, o.dictionary_size = g->dictionary_size;
+    if (g->dictionary_size) {
+        o.dictionary = text + 25000;
+        o.dictionary_size = g->dictionary_size;
+    }
     compress_once(m, &o, bytes, n, &packed);
     if (write) {
         write_file(path, packed.bytes, packed.n);
@@ -231,7 +238,9 @@ static void golden_file(const struct golden *g, int write) {
     CHECK(same(file.bytes, file.n, packed.bytes, packed.n), "other bytes than in %s are written",
           path);
     decode_golden(g, m, &file, bytes, n);
-    free(bytes), free(packed.bytes), free(file.bytes);
+    free(bytes);
+    free(packed.bytes);
+    free(file.bytes);
 }
 
 static void golden_files(int write) {
@@ -241,7 +250,10 @@ static void golden(void) { golden_files(0); }
 
 int main(int argc, char **argv) {
     set_up("format", 3, argc > 1 ? argv[1] : NULL);
-    if (!strcmp(only, "--write-golden")) return golden_files(1), 0;
+    if (!strcmp(only, "--write-golden")) {
+        golden_files(1);
+        return 0;
+    }
     RUN(containers);
     RUN(files_of_the_reference);
     RUN(golden);

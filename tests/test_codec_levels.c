@@ -35,7 +35,8 @@ static void levels_and_lengths(void) {
             name_case("%s, level %d, %zu %s", f->y.name, level, n, kind_name[kind]);
             make_data(f, (enum kind)kind, bytes, n);
             if (n == 1) bytes[0] = (uint8_t)(i - lengths);
-            megabyte_codec_reset(c), megabyte_codec_reset(d);
+            megabyte_codec_reset(c);
+            megabyte_codec_reset(d);
             OK(drive(c, &in, bytes, n, &packed));
             CHECK(packed.n <= n + 24, "become %zu bytes", packed.n);
             OK(drive(d, &out, packed.bytes, packed.n, &got));
@@ -43,7 +44,8 @@ static void levels_and_lengths(void) {
             count_blocks(c, blocks);
         }
         if (f == tiny) check_methods(level, blocks);
-        megabyte_codec_free(c), megabyte_codec_free(d);
+        megabyte_codec_free(c);
+        megabyte_codec_free(d);
     }
     for (int level = 0; level <= 9; level++) /* and by default, in one call */
         for (size_t n = 0; n < 300; n = n * 5 + (level == 7 ? 3 : 17)) {
@@ -59,7 +61,8 @@ static void levels_and_lengths(void) {
                   error.text);
             CHECK(same(got.bytes, got.n, bytes, n), "%zu others come back", got.n);
         }
-    free(packed.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(got.bytes);
 }
 
 /* As random_round_trips: random options and pieces on both sides, with levels, memory, engines of
@@ -121,7 +124,9 @@ static void random_levels(void) {
     EACH_FIXTURE(f)
     for (uint32_t threads = 1; threads < 4; threads++)
         megabyte_engine_free(engines[f - fixtures][threads]);
-    free(packed.bytes), free(all.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(all.bytes);
+    free(got.bytes);
 }
 
 /* About the edges of blocks, windows and chunks of contexts-only decoding, by one to five
@@ -153,7 +158,8 @@ static void level_edges(void) {
                                  packed.n, &got));
                     CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
                 }
-    free(packed.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(got.bytes);
 }
 
 /* How much memory a file says its contexts need, and who takes it. */
@@ -184,7 +190,10 @@ static void memory_of_contexts(void) {
         megabyte_file_header c;
         megabyte_codec_options o = {
             .level = m->level, .block_size = m->block_size, .mixing_memory = m->asked};
-        if (m->has_dictionary) o.dictionary = tiny->pool, o.dictionary_size = 20;
+        if (m->has_dictionary) {
+            o.dictionary = tiny->pool;
+            o.dictionary_size = 20;
+        }
         name_case("level %d, blocks of %u, %u MB asked, primed %u", m->level, m->block_size,
                   m->asked, m->has_dictionary);
         compress_once(tiny->model, &o, bytes, sizeof bytes, &packed);
@@ -194,8 +203,10 @@ static void memory_of_contexts(void) {
             uint32_t has = k ? offered[k] : 0;
             megabyte_codec_options d = {
                 .level = 7, .block_size = m->block_size, .mixing_memory = offered[k]};
-            if (m->has_dictionary)
-                d.dictionary = o.dictionary, d.dictionary_size = o.dictionary_size;
+            if (m->has_dictionary) {
+                d.dictionary = o.dictionary;
+                d.dictionary_size = o.dictionary_size;
+            }
             if (m->has_dictionary && has > 16) continue; /* takes its time */
             megabyte_error error;
             megabyte_status status = decompress_once(tiny->model, &d, packed.bytes, packed.n,
@@ -218,7 +229,8 @@ static void memory_of_contexts(void) {
             decompress_once(tiny->model, &d, packed.bytes, packed.n, sizeof bytes, &got, NULL),
             level % 4 ? MEGABYTE_OK : MEGABYTE_ERROR_CAPACITY);
     }
-    free(packed.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(got.bytes);
 }
 
 /* Blocks of every method side by side, more than are decoded at once, by one and two threads; a
@@ -271,7 +283,9 @@ static void many_streams(void) {
         }
         megabyte_engine_free(engine);
     }
-    free(packed.bytes), free(again.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(again.bytes);
+    free(got.bytes);
 }
 
 /* Which method is taken for which bytes, and that the code is as long as its own probabilities

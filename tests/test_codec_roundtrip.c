@@ -12,7 +12,8 @@ static void round_trip(const megabyte_model *m, const uint8_t *bytes, size_t n) 
                                              n, &back, &error);
     CHECK(!status, "%zu bytes do not come back: %s", n, error.text);
     CHECK(same(back.bytes, back.n, bytes, n), "%zu bytes, %zu came back, others", n, back.n);
-    free(packed.bytes), free(back.bytes);
+    free(packed.bytes);
+    free(back.bytes);
 }
 
 static void bytes_and_lengths(void) {
@@ -78,7 +79,9 @@ static void random_round_trips(void) {
     }
     CHECK(blocks[0] > 250 && blocks[1] > 250 && blocks[2] > 250 && members > referred,
           "%zu stored, %zu constant, %zu coded blocks", blocks[0], blocks[1], blocks[2]);
-    free(packed.bytes), free(all.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(all.bytes);
+    free(got.bytes);
 }
 
 /* Sizes about the edges of blocks and of windows. */
@@ -109,7 +112,8 @@ static void edges(void) {
                         CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
                     }
     }
-    free(packed.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(got.bytes);
 }
 
 /* With flushes, everything pushed is out and can be decoded before more is pushed. */
@@ -158,8 +162,10 @@ static void flushes(void) {
         OK(megabyte_codec_finish(d));
         OK(pull_all(d, 0, &got));
         CHECK(got.n == n);
-        megabyte_codec_free(c), megabyte_codec_free(d);
-        free(packed.bytes), free(got.bytes);
+        megabyte_codec_free(c);
+        megabyte_codec_free(d);
+        free(packed.bytes);
+        free(got.bytes);
     }
 }
 
@@ -188,15 +194,19 @@ static void resets(void) {
             megabyte_codec_reset(d);
             OK(drive(d, &w, b.bytes, b.n, &got));
             CHECK(same(got.bytes, got.n, bytes, n));
-            megabyte_codec_reset(c), megabyte_codec_reset(d); /* left in the middle */
+            megabyte_codec_reset(c);
+            megabyte_codec_reset(d); /* left in the middle */
             OK(megabyte_codec_push(c, bytes, 1 + random_below(n), &taken));
             if (seed % 2) pull_all(c, 0, &got);
             OK(megabyte_codec_push(d, b.bytes, 1 + random_below(b.n), &taken));
             if (seed % 2) pull_all(d, 0, &got);
         }
-        megabyte_codec_free(c), megabyte_codec_free(d);
+        megabyte_codec_free(c);
+        megabyte_codec_free(d);
     }
-    free(a.bytes), free(b.bytes), free(got.bytes);
+    free(a.bytes);
+    free(b.bytes);
+    free(got.bytes);
 }
 
 static void with_text_small(void) {
@@ -214,13 +224,15 @@ static void with_text_small(void) {
                           .context_shift = 4,
                           .verify = 1}};
     way out = in;
-    out.options.block_size = 1 << 16, out.options.verify = 0;
+    out.options.block_size = 1 << 16;
+    out.options.verify = 0;
     name_case("text-small, blocks of 1000");
     OK(run_codec(text_small, MEGABYTE_MODE_COMPRESS, &in, text, 6000, &packed));
     CHECK(packed.n < 2500, "6000 bytes of text become %zu", packed.n);
     OK(run_codec(text_small, MEGABYTE_MODE_DECOMPRESS, &out, packed.bytes, packed.n, &got));
     CHECK(same(got.bytes, got.n, text, 6000));
-    free(packed.bytes), free(got.bytes);
+    free(packed.bytes);
+    free(got.bytes);
 }
 
 static void one_result(void) {
@@ -237,9 +249,12 @@ static void one_result(void) {
                                        .streams = options % 3 ? 5 : 1};
         base.level = levels[options];
         if (base.level) base.mixing_memory = 1;
-        if (options % 3 > 1)
-            base.dictionary = f->pool + 999, base.dictionary_size = 33, base.context_shift = 1,
+        if (options % 3 > 1) {
+            base.dictionary = f->pool + 999;
+            base.dictionary_size = 33;
+            base.context_shift = 1;
             base.size = SIZE;
+        }
         way w = {.options = base};
         OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, &w, bytes, SIZE, &first));
         for (int isa = 0; isa < 6; isa++)
@@ -278,7 +293,9 @@ static void one_result(void) {
         CHECK(same(first.bytes, first.n, other.bytes, other.n),
               "in one call: %zu bytes, %zu in pieces", other.n, first.n);
     }
-    free(first.bytes), free(other.bytes), free(got.bytes);
+    free(first.bytes);
+    free(other.bytes);
+    free(got.bytes);
 }
 
 static void overhead(void) {
@@ -314,7 +331,8 @@ static void overhead(void) {
             CHECK((double)packed.n <= (double)n * 1.0005 + 32, "%zu bytes, pushed in pieces",
                   packed.n);
         }
-    free(packed.bytes), free(pieces.bytes);
+    free(packed.bytes);
+    free(pieces.bytes);
 }
 
 /* The code beside the model's own bits. */
