@@ -281,6 +281,17 @@ static UNUSED_OK megabyte_status run_codec(const megabyte_model *m, int mode, co
     return status;
 }
 
+/* Compressed this way and decompressed that way, the bytes come back. */
+static UNUSED_OK void there_and_back(const fixture *f, const way *in, const way *out,
+                                     const uint8_t *bytes, size_t n) {
+    buffer packed = {0}, got = {0};
+    OK(run_codec(f->model, MEGABYTE_MODE_COMPRESS, in, bytes, n, &packed));
+    OK(run_codec(f->model, MEGABYTE_MODE_DECOMPRESS, out, packed.bytes, packed.n, &got));
+    CHECK(same(got.bytes, got.n, bytes, n), "%zu bytes come back", got.n);
+    free(packed.bytes);
+    free(got.bytes);
+}
+
 /* In memory, with room for exactly as much as the bound (or the original) needs. */
 static UNUSED_OK void compress_once(const megabyte_model *m, const megabyte_codec_options *o,
                                     const uint8_t *in, size_t n, buffer *out) {
