@@ -160,7 +160,8 @@ static void check_flushes(const fixture *f, uint64_t seed) {
         push_all(c, bytes, count, pull, 0, &packed);
         OK(megabyte_codec_flush(c));
         OK(pull_all(c, pull, &packed));
-        push_all(d, packed.bytes + sent, packed.n - sent, pull, 1, &got);
+        /* a first flush of nothing: no buffer yet */
+        if (packed.n > sent) push_all(d, packed.bytes + sent, packed.n - sent, pull, 1, &got);
         n += count;
         CHECK(got.n == n && (!count || !memcmp(got.bytes + n - count, bytes, count)),
               "turn %d: %zu of %zu bytes are out", turn, got.n, n);
