@@ -1,8 +1,7 @@
 #!/bin/sh
-# How best to slide past the context? Builds a patched copy of the library and prints bits per
-# byte of TEXT for each way:
-# sh tests/bench/sliding.sh TEXT [MODEL [BYTES]]      from the repository's root; needs patch(1);
-# takes minutes
+# How best to slide past the context? Builds a patched copy of the library and prints bits per byte
+# of TEXT for each way. Needs patch(1), takes minutes; from the repository's root:
+#     sh tests/bench/sliding.sh TEXT [MODEL [BYTES]]
 set -eu
 text=$1 model=${2:-models/text-small.mb} bytes=${3:-400000}
 dir=$(mktemp -d)
