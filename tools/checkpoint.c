@@ -94,8 +94,7 @@ static float half_to_float(u32 h) { /* binary16: every value is a float */
     u32 sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
     if (exponent == 31) return float_of(sign | 0x7f800000 | fraction << 13);
     if (exponent) return float_of(sign | (exponent + 112) << 23 | fraction << 13);
-    float tiny = (float)fraction * 0x1p-24f;
-    return sign ? -tiny : tiny;
+    return float_of(sign | bits_of((float)fraction * 0x1p-24f)); /* -0, too, under -Ofast */
 }
 
 static float double_to_float(u64 bits) {

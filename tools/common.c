@@ -42,12 +42,11 @@ void print_harmless(FILE *out, const char *text) {
 }
 
 void say(const char *what, const char *prefix, const char *format, va_list args) {
-    char text[4096], name[301];
+    char text[4096];
     vsnprintf(text, sizeof text, format, args);
-    snprintf(name, sizeof name, "%s", what);
     fflush(stdout);
     fprintf(stderr, "%s: ", tool_name);
-    print_harmless(stderr, name);
+    print_harmless(stderr, what);
     fprintf(stderr, ": %s", prefix);
     print_harmless(stderr, text);
     fputc('\n', stderr);

@@ -199,6 +199,7 @@ static u8 *make_head(struct conversion *c, u64 *bytes) {
  * what is on the disk. */
 static void hash_file(u64 offset, u64 size, u8 digest[32]) {
     int fd = open(out.temporary, O_RDONLY);
+    if (size > SIZE_MAX / 2) die(out.path, "%llu bytes are too many for this machine", (ull)size);
     void *p = fd >= 0 ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
     if (p == MAP_FAILED) die(out.path, "cannot read back: %s", strerror(errno));
     sha256((const u8 *)p + offset, size - offset, NULL, 0, digest);

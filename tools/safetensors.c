@@ -135,8 +135,7 @@ void open_safetensors(struct checkpoint *in, u64 size, u64 header) {
     if (header < 2 || header > MAX_HEADER || header > size - 8)
         die(in->path,
             "a header of %llu bytes in a file of %llu: neither a safetensors file nor one of "
-            "torch.save, "
-            "or truncated",
+            "torch.save, or truncated",
             (ull)header, (ull)size);
     char *text = allocate(header + 1, 1);
     if (fread(text, 1, (size_t)header, in->file) != header) die(in->path, "cannot read the header");
