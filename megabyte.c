@@ -111,7 +111,10 @@
 #define HAVE_MMAP 0
 #endif
 
-#if !defined(MEGABYTE_NO_CODEC)
+#if defined(MEGABYTE_NO_CODEC)
+#define HAVE_CODEC 0
+#else
+#define HAVE_CODEC 1
 /* Memory that is used all over and at random: translating its addresses costs time of its own,
  * unless the system lays it out in large pages, which are asked for here (with 64 streams that
  * saves a sixth of the mixers' time). Only where all of it is going to be touched anyway. */
@@ -3187,7 +3190,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->run_first = carve(a, b + 1, sizeof *e->run_first);
     e->pieces = carve(a, b, sizeof *e->pieces);
     e->jobs = carve(a, b, sizeof *e->jobs);
-    e->kept_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, if not too many */
+    if (HAVE_CODEC) e->kept_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, or less */
     e->kept = carve(a, e->kept_bytes * KEPT_WORDS, sizeof *e->kept);
     e->x = carve_floats(a, b, e->ld_x);
     e->a = carve_floats(a, b, e->ld_a);
@@ -5525,7 +5528,7 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
 /* Chooses the method and makes the code. Context mixing alone is tried on the block's beginning:
  * where the model gains less than half a percent there, it is not worth its time. What was coded of
  * the beginning is not kept: to go on from it would take a second mixer's memory (up to 64 MB) and
- * save what context mixing alone takes there, a fiftieth of the model's time. 0 if cancelled. */
+ * save what context mixing alone takes there, a hundredth of the model's time. 0 if cancelled. */
 static int encode_job(megabyte_codec *c, struct block_job *l, u64 before) {
     u32 same = 1, trial = min32(l->n, TRIAL);
     double contexts = 0, mixed = 0;
