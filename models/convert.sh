@@ -10,8 +10,7 @@ data="720 MB, 39,785 whole documents: 45% English prose (public-domain books, te
 from Debian packages and \
 public repositories under free licences or in the public domain, some Creative Commons"
 about="A byte-level MEGABYTE model of English text, documentation, code and data; \
-patches of 4 bytes, \
-context 8192 bytes"
+patches of 4 bytes, context 8192 bytes"
 for name in text text-small; do
     tools/mbconvert "$from/$name.safetensors" -o "$to/$name.mb" --quant q8 -f -q --pad-id 256 \
         --name "$name" --licence "CC0-1.0" \

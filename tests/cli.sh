@@ -1,6 +1,5 @@
 # What the tests of the command line share: read by tests/cli_*.sh with `folder` set. They go on
-# in that folder of
-# tests/tmp, which is emptied.
+# in that folder of tests/tmp, which is emptied.
 mbrun=$PWD/tools/mbrun convert=$PWD/tools/mbconvert MEGABYTE_MODEL=$PWD/models/text-small.mb \
     data=$PWD/tests/data
 export MEGABYTE_MODEL

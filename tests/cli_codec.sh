@@ -1,16 +1,15 @@
 #!/bin/sh
 # mbrun compress, decompress, test, list: files, pipes, options, exit statuses, what is left
-# behind when something goes
-# wrong. Run from the repository's root, with tools/mbrun and models/text-small.mb there.
-# CODEC_FILES: further files for
-# a round trip each (.ci/run gives large ones).
+# behind when something goes wrong. Run from the repository's root, with tools/mbrun and
+# models/text-small.mb there. CODEC_FILES: further files for a round trip each (.ci/run gives
+# large ones).
 set -u
 folder=cli
 . tests/cli.sh
 absent() { for f; do [ ! -e "$f" ] || fail "$f is there"; done; }
 nothing_else() { # no temporary file stays
-    others=$(ls -A | grep -v -E \
-        '^(in|out|said|list)|^(text|back|a|b|zeros|noise|empty|byte|jpeg)(\.|$)')
+    others=$(ls -A | grep -v \
+        -E '^(in|out|said|list)|^(text|back|a|b|zeros|noise|empty|byte|jpeg)(\.|$)')
     [ -z "$others" ] || fail "left behind: $others"
 }
 
@@ -110,8 +109,7 @@ rm a a.mbz text.mbz
 nothing_else
 group "levels 1, 3, 5, 7, primed, too"
 
-# ----------------------------------------------------------------------------------------- what is
-# kept, and not
+# ------------------------------------------------------------------------- what is kept, and not
 rm -f ./*.mbz back
 chmod 640 text
 touch -d '2001-02-03 04:05:06' text

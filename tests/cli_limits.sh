@@ -43,8 +43,7 @@ run 0 "$mbrun" test --limit 3000000 zeros.mbz
 group "what a file may claim"
 
 for command in "generate -n 1" "score plain" "score --mix plain" "compress -f plain" \
-    "test plain.mbz" \
-    "info" "bench --seconds 0.01"; do
+    "test plain.mbz" "info" "bench --seconds 0.01"; do
     run 1 "$mbrun" $command --memory 1M
     says 'needs up to [0-9]* MB of memory, more than the 1 MB allowed; --memory [0-9]*M'
 done

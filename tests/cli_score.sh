@@ -1,8 +1,7 @@
 #!/bin/sh
 # mbrun generate, score, info and every --help: options, exit statuses, what the JSON says.
-# Strided inference itself is
-# checked by test_score.c. Run from the repository's root, with the tools and models/text-small.mb
-# there.
+# Strided inference itself is checked by test_score.c. Run from the repository's root, with the
+# tools and models/text-small.mb there.
 set -u
 folder=score
 . tests/cli.sh
@@ -50,8 +49,7 @@ group "score --strided"
 
 # ------------------------------------------------------------------------------------------ --type
 for command in generate "score text" "score --mix text" "score --strided text" "compress text" \
-    "compress -c text" \
-    "compress --against text" "bench --seconds 0.01"; do
+    "compress -c text" "compress --against text" "bench --seconds 0.01"; do
     run 1 "$mbrun" ${command%% *} --type txt $(echo "$command " | cut -d ' ' -f 2-)
     says --type
     says 'file type'

@@ -72,8 +72,8 @@ $cc -std=c11 -O2 -pthread -c megabyte.c -o $dir/whole.o
 $cc -std=c11 -O2 tests/test_golden.c $dir/option.o -o $dir/no_codec -lm -pthread
 $dir/no_codec >$dir/no_codec.txt || fail "without the codec: $(tail -n 1 $dir/no_codec.txt)"
 whole=$(code $dir/whole.o) rest=$(code $dir/option.o)
-[ "$rest" -lt $((whole * 9 / 10)) ] || fail \
-    "the codec is $((whole - rest)) of $whole bytes of code only"
+[ "$rest" -lt $((whole * 9 / 10)) ] \
+    || fail "the codec is $((whole - rest)) of $whole bytes of code only"
 group "MEGABYTE_NO_CODEC: $rest instead of $whole bytes of code; the model's golden cases pass"
 
 warnings=$($cc -std=c11 -pedantic -Wall -Wextra -Wshadow -Wconversion -O1 -fsyntax-only \

@@ -45,8 +45,7 @@ for quant in q8 f32; do
 done
 for family in mblm spacebyte bgpt paper; do convert $family small-$family q8; done
 # The other families' models take part where a build or an instruction set is new; ways of calling
-# are tried with
-# the first family's (and with all in test_api).
+# are tried with the first family's (and with all in test_api).
 first=$(echo "$expected" | grep -v -e -mblm- -e -spacebyte- -e -bgpt- -e -paper-)
 models() { echo "$1" | sed '/ compressed$/d' | cut -d' ' -f2-; }
 
@@ -97,8 +96,7 @@ for compiler in $compilers; do
         echo "$compiler $level" >tests/tmp/same_bits-$id.name
         # shellcheck disable=SC2086
         $compiler -std=c11 $level -o tests/tmp/same_bits-$id tests/same_bits.c megabyte.c -lm \
-            -pthread \
-            >tests/tmp/same_bits-$id.log 2>&1 &
+            -pthread >tests/tmp/same_bits-$id.log 2>&1 &
         [ $((id % 2)) = 1 ] || wait
         IFS=';'
     done

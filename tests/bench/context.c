@@ -275,12 +275,12 @@ static void draw(const char *path, const struct point *p, int n) {
             if (v[k] > a.y1) a.y1 = ceil(v[k]);
         }
     }
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
-            "height=\"%d\" "
-            "font-family=\"sans-serif\" font-size=\"12\">\n<style>text{fill:#888}</style>\n"
-            "<title>Time per byte against context length</title>\n",
-            WIDTH, HEIGHT, WIDTH, HEIGHT);
+    fprintf(
+        f,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+        "height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<style>text{fill:#888}</style>\n"
+        "<title>Time per byte against context length</title>\n",
+        WIDTH, HEIGHT, WIDTH, HEIGHT);
     for (double x = a.x0; x <= a.x1; x++) {
         double at = x_of(&a, exp2(x)), kilo = exp2(x - 10);
         fprintf(f,
@@ -305,8 +305,7 @@ static void draw(const char *path, const struct point *p, int n) {
     fprintf(f,
             "<text x=\"%d\" y=\"18\">microseconds per byte</text>\n"
             "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">context, bytes; dashed: a + b T, as "
-            "T\302\262/P\302\262 "
-            "attention predicts</text>\n</svg>\n",
+            "T\302\262/P\302\262 attention predicts</text>\n</svg>\n",
             LEFT - 40, (LEFT + RIGHT) / 2, BOTTOM + 44);
     if (fclose(f)) stop(path, "cannot be written");
 }
@@ -327,8 +326,7 @@ int main(int argc, char **argv) {
     const struct stage *g = model->stage;
     u64 whole = g->bytes * g->size.positions, measured = PIECES * PIECE + STEPPED * g->bytes;
     printf("%llu bytes of context, patches of %llu; global %u wide, %u layers, %u x %u heads; "
-           "local %u wide, %u "
-           "layers; %s, %u threads\n",
+           "local %u wide, %u layers; %s, %u threads\n",
            (unsigned long long)whole, (unsigned long long)g->bytes, g->size.dim, g->size.layers,
            g->size.heads, g->size.head_dim, g[1].size.dim, g[1].size.layers,
            megabyte_isa_name(on.engine->kernels.isa), how.threads);

@@ -1,10 +1,10 @@
 #!/bin/sh
 # A million bytes in one context: time per byte and memory against context length, with a model of
 # random weights.
-# Run from the repository's root:    sh tests/bench/context.sh [THREADS [NAME=NUMBER ...]]
+# Run from the repository's root:
+#     sh tests/bench/context.sh [THREADS [NAME=NUMBER ...]]
 # THREADS: 2. The NAMEs are sizes of the model, see random_model.c. Prints a Markdown table and
-# writes
-# tests/bench/context.svg; takes minutes, and 900 MB of memory while it checks loaded copies.
+# writes tests/bench/context.svg; takes minutes, and 900 MB of memory while it checks loaded copies.
 set -eu
 threads=${1-2}
 [ $# = 0 ] || shift

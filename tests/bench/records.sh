@@ -41,9 +41,8 @@ for argument; do
     plain=$(sizes zstd -19 --no-check -q -c)
     brotli=0
     if command -v brotli >/dev/null; then brotli=$(sizes brotli -q 11 -c); fi
-    awk -v name="$(basename "$file")" -v n="$1" -v t="$2" -v a="$3" -v b="$4" -v c="$5" -v \
-        z="$best" -v p="$plain" \
-        -v k="$brotli" \
+    awk -v name="$(basename "$file")" -v n="$1" -v t="$2" -v a="$3" -v b="$4" -v c="$5" \
+        -v z="$best" -v p="$plain" -v k="$brotli" \
             'BEGIN { printf "| %s | %.1f | %.1f | %.1f | **%.1f** | %.1f | %.1f | %s |\n",
         name, t / n, a / n, b / n, c / n, z / n, p / n, k ? sprintf("%.1f", k / n) : "-" }'
 done
