@@ -275,12 +275,12 @@ static void draw(const char *path, const struct point *p, int n) {
             if (v[k] > a.y1) a.y1 = ceil(v[k]);
         }
     }
-    fprintf(
-        f,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
-        "height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n<style>text{fill:#888}</style>\n"
-        "<title>Time per byte against context length</title>\n",
-        WIDTH, HEIGHT, WIDTH, HEIGHT);
+    fprintf(f,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+            "height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+            "<style>text{fill:#888}</style>\n"
+            "<title>Time per byte against context length</title>\n",
+            WIDTH, HEIGHT, WIDTH, HEIGHT);
     for (double x = a.x0; x <= a.x1; x++) {
         double at = x_of(&a, exp2(x)), kilo = exp2(x - 10);
         fprintf(f,
