@@ -2068,6 +2068,8 @@ static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 
 #define SHIFT_RING \
     8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
 
+#define MOST_SLOTS 4 /* two, and two more for patches that begin with a drafted byte */
+
 struct megabyte_stream {
     megabyte_allocator allocator;
     size_t allocated;
@@ -2085,16 +2087,16 @@ struct megabyte_stream {
     float *start; /* [dim] stage 0's start vector, where it depends on the file type; or NULL */
     struct cache global; /* of stage 0 */
     float *ring; /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
-    struct cache slot[MEGABYTE_MAX_STAGES]
-                     [2]; /* finer stages: the sequence in progress, and the one before it */
-    float *slot_shift[MEGABYTE_MAX_STAGES][2];
-    u64 slot_sequence
-        [2]; /* of a finest stage that attends across patches: what the slots hold, ... */
-    u32 slot_cross[2]; /* ... and how many keys of the patch before each has in front */
+    /* finer stages: the sequence in progress and the one before it; while drafting, four in turn */
+    struct cache slot[MEGABYTE_MAX_STAGES][MOST_SLOTS];
+    float *slot_shift[MEGABYTE_MAX_STAGES][MOST_SLOTS];
+    /* of a finest stage that attends across patches: what the slots hold, ... */
+    u64 slot_sequence[MOST_SLOTS];
+    u32 slot_cross[MOST_SLOTS]; /* ... and how many keys of the patch before each has in front */
     u32 current[MEGABYTE_MAX_STAGES]; /* which slot is in progress */
     /* how many of a slot's keys have been used since the stream was reset: the rest may hold
      * anything */
-    u32 slot_used[MEGABYTE_MAX_STAGES][2];
+    u32 slot_used[MEGABYTE_MAX_STAGES][MOST_SLOTS];
     /* the most stage-0 tokens computed since the window was last fed from the start: `ring` holds
      * the states before this one, also after rewinds */
     u64 high;
@@ -2832,9 +2834,9 @@ static const float *condition_of(const megabyte_engine *e, const struct piece *p
 }
 
 /* The first row of a sequence that attends across patches: finds the sequence before it, in this
- * pass or in the stream. Where there is none (the first; one that a rewind begins with) nothing is
+ * pass or in the stream's slot `before`. Where there is none (the first; one that a rewind begins with) nothing is
  * attended to. */
-static void find_before(megabyte_engine *e, u32 i, u32 s, u32 slot) {
+static void find_before(megabyte_engine *e, u32 i, u32 s, u32 before) {
     const struct stage *g = &e->model->stage[s];
     struct row *r = &e->rows[i], *last = i ? r - 1 : NULL;
     megabyte_stream *stream = r->job->stream;
@@ -2842,9 +2844,9 @@ static void find_before(megabyte_engine *e, u32 i, u32 s, u32 slot) {
     if (last && last->job == r->job && last->sequence + 1 == r->sequence) {
         r->before = &last->cache;
         cross = last->key + 1 - n;
-    } else if (r->sequence && stream->slot_sequence[slot ^ 1] == r->sequence - 1) {
-        r->before = &stream->slot[s][slot ^ 1];
-        cross = stream->slot_cross[slot ^ 1];
+    } else if (r->sequence && stream->slot_sequence[before] == r->sequence - 1) {
+        r->before = &stream->slot[s][before];
+        cross = stream->slot_cross[before];
     } else {
         return;
     }
@@ -2891,15 +2893,16 @@ static void place_sequence(megabyte_engine *e, u32 i, u32 s, u64 room) {
         c.v += e->n_slots * c.v_layer;
         c.k_layer = c.v_layer = 0;
         e->n_slots++;
-        if (cross) find_before(e, i, s, stream->current[s] ^ 1);
+        if (cross) find_before(e, i, s, stream->current[s]);
         r->cache = c;
         r->shift_from = e->start_shift[s];
         return;
     }
-    if (begins) stream->current[s] ^= 1; /* the other may still be read, earlier in this pass */
+    u32 before = stream->current[s]; /* it may still be read, earlier in this pass */
+    if (begins) stream->current[s] = (before + 1) % 2;
     u32 slot = stream->current[s];
     if (cross) {
-        if (begins) find_before(e, i, s, slot);
+        if (begins) find_before(e, i, s, before);
         else r->key = stream->slot_cross[slot] + r->position;
         stream->slot_sequence[slot] = r->sequence;
         stream->slot_cross[slot] = r->key - r->position;
@@ -3000,11 +3003,17 @@ static int window_full(const megabyte_stream *s) {
     return s->position - s->base + ahead(m) == s->patches * m->stage[0].bytes;
 }
 
+/* Nothing is known of what the slots hold but the one to keep. */
+static void forget_sequences(megabyte_stream *s, u32 keep) {
+    for (u32 i = 0; i < MOST_SLOTS; i++)
+        if (i != keep) s->slot_sequence[i] = UINT64_MAX;
+}
+
 /* What comes next begins at the window's start plus t, where a patch begins. */
 static void go_back(megabyte_stream *s, u64 t) {
     s->position = s->base + t;
     s->tokens = t;
-    s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
+    forget_sequences(s, MOST_SLOTS);
     if (!t) s->high = 0;
 }
 
@@ -3486,7 +3495,7 @@ void megabyte_stream_reset(megabyte_stream *s) {
     const struct sizes *z = &s->engine->model->sizes;
     struct job nothing = {.stream = s, .want = WANT_LAST};
     s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
-    s->slot_sequence[0] = s->slot_sequence[1] = UINT64_MAX;
+    forget_sequences(s, MOST_SLOTS);
     memset(s->slot_used, 0, sizeof s->slot_used);
     memset(s->cleared_from, 0,
            (size_t)(s->cleared_to - s->cleared_from)); /* saved states show it */
@@ -3664,14 +3673,33 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
 
 /* ---- states as bytes */
 
-/* Visits `count` runs of n floats, of which the first `used` hold something; the others may never
- * have been touched and count as zeros. */
-static void each_part(float *x, u64 n, u64 used, u64 count, span_visitor visit, void *context) {
-    if (used > n) used = n;
-    for (u64 i = 0; i < count; i++, x += n) {
-        visit(context, x, used, BOUNDED);
-        visit(context, x + used, n - used, UNUSED);
+/* Visits a slot's keys and values of one layer and head, of which the first `live` are in use; the
+ * others may hold anything and count as zeros. Keys stand side by side in groups of 16. */
+static void each_key(const struct cache *c, u64 k_at, u64 live, span_visitor visit, void *context) {
+    for (u64 row = 0, group = c->k_head / c->scale_head * 16; row < c->k_head; row += 16) {
+        u64 before = row / group * 16, n = live > before ? min64(live - before, 16) : 0;
+        visit(context, c->k + k_at + row, n, BOUNDED);
+        visit(context, c->k + k_at + row + n, 16 - n, UNUSED);
     }
+}
+
+/* Visits what a finer stage keeps: keys, values and shift state of the sequence in progress. Those
+ * of a complete one are not needed any more, unless the next patch looks back at them. */
+static void each_slot(const megabyte_stream *s, u32 stage, span_visitor visit, void *context) {
+    const struct stage *g = &s->engine->model->stage[stage];
+    u32 finest = stage + 1 == s->engine->model->sizes.n_stages, slot = s->current[stage];
+    const struct cache *c = &s->slot[stage][slot];
+    u64 n = g->size.positions, at = s->tokens ? (s->tokens - 1) / g->bytes % n : n, live = 0;
+    if (at + (g->size.cross ? 0 : 1) < n && (at || finest)) /* 0: the engine's start token */
+        live = at + 1 + (finest && g->start_token) + (g->size.cross ? s->slot_cross[slot] : 0);
+    for (u64 t = 0; t < g->kv_heads * (u64)g->size.layers; t++)
+        each_key(c, t * c->k_head, live, visit, context);
+    for (u64 t = 0; t < g->kv_heads * (u64)g->v_tiles * g->size.layers; t++) {
+        u64 used = min64(live * 16, c->v_tile);
+        visit(context, c->v + t * c->v_tile, used, BOUNDED);
+        visit(context, c->v + t * c->v_tile + used, c->v_tile - used, UNUSED);
+    }
+    visit(context, s->slot_shift[stage][slot], shift_floats(g), live ? ANY_FLOAT : UNUSED);
 }
 
 /* Visits everything that a stream's state consists of, as spans in a fixed order. */
@@ -3682,15 +3710,7 @@ static void each_span(const megabyte_stream *s, span_visitor visit, void *contex
     each_block(g, &s->global, 0, (s->tokens + g->bytes - 1) / g->bytes, visit, context);
     if (s->start) visit(context, s->start, g->size.dim, ANY_FLOAT);
     visit(context, s->ring, SHIFT_RING * shift_floats(g), ANY_FLOAT);
-    for (u32 i = 1; i < z->n_stages; i++) {
-        const struct cache *c = &s->slot[i][s->current[i]];
-        u64 d = z->stage[i].head_dim, used = s->slot_used[i][s->current[i]];
-        each_part(c->k, c->k_head, used * d, c->k_layer / c->k_head * z->stage[i].layers, visit,
-                  context);
-        each_part(c->v, c->v_tile, used * 16, c->v_layer / c->v_tile * z->stage[i].layers, visit,
-                  context);
-        visit(context, s->slot_shift[i][s->current[i]], shift_floats(&model->stage[i]), ANY_FLOAT);
-    }
+    for (u32 i = 1; i < z->n_stages; i++) each_slot(s, i, visit, context);
     for (u32 i = 0; i + 1 < z->n_stages; i++)
         visit(context, s->condition[i], model->stage[i].outputs, ANY_FLOAT);
     visit(context, s->logits, z->vocabulary, BOUNDED);
@@ -3826,7 +3846,7 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     const struct stage_sizes *fine =
         &s->engine->model->sizes.stage[s->engine->model->sizes.n_stages - 1];
     u32 slot = s->current[s->engine->model->sizes.n_stages - 1];
-    s->slot_sequence[slot ^ 1] = UINT64_MAX;
+    forget_sequences(s, slot);
     s->slot_sequence[slot] = s->tokens ? (s->tokens - 1) / fine->positions : UINT64_MAX;
     s->slot_cross[slot] = s->slot_sequence[slot] ? fine->cross : 0;
     for (u32 i = 1; i < s->engine->model->sizes.n_stages; i++)
