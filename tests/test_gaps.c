@@ -1,5 +1,6 @@
 /* test_gaps.c - what mutations of megabyte.c once survived: systems that refuse threads or
- * mappings, arithmetic that is not IEEE, a code that does not verify, limits at their very edge. */
+ * mappings, arithmetic that is not IEEE, a code that does not verify, limits at their very edge;
+ * and matrix products of every instruction set. */
 #define _GNU_SOURCE
 #include <math.h>
 #include <pthread.h>
@@ -362,6 +363,44 @@ static void single_blocks(void) {
     }
 }
 
+/* gemm_q8 of every instruction set against plain C, bit for bit: all numbers of rows and tiles that
+ * take ways of their own, rows and tiles apart, floats and sums. */
+static void products(void) {
+    enum { ROWS = 14, TILES = 6, MOST_K = 132, LD = MOST_K + 12, LDY = 16 * TILES + 16 };
+    static const uint32_t inner[] = {4, 12, 16, 20, 64, MOST_K};
+    static uint8_t w[TILES * 16 * MOST_K + 64];
+    static float x[ROWS][LD], scale[16 * TILES], bias[16 * TILES], y[2][ROWS * LDY];
+    static uint64_t q[2][ROWS * LD / 4];
+    int32_t sum[2][ROWS];
+    float x_scale[2][ROWS];
+    seed_random(9);
+    for (size_t i = 0; i < sizeof w; i++) w[i] = (uint8_t)random_below(256);
+    for (size_t i = 0; i < ROWS * LD; i++) x[i / LD][i % LD] = (float)random_below(2001) - 1000;
+    for (size_t i = 0; i < 16 * TILES; i++) scale[i] = bias[i] = (float)random_below(99) * 0.01f;
+    for (int isa = MEGABYTE_ISA_AVX2; isa <= MEGABYTE_ISA_NEON_DOT; isa++) {
+        struct kernels k[2];
+        if (!find_kernels(MEGABYTE_ISA_PLAIN, &k[0]) || !find_kernels((megabyte_isa)isa, &k[1]))
+            continue;
+        for (uint32_t c = 0; c < COUNT_OF(inner) * ROWS * TILES * 4; c++) {
+            uint32_t n = inner[c % COUNT_OF(inner)], rest = c / COUNT_OF(inner);
+            uint32_t m = rest % ROWS + 1, tiles = rest / ROWS % TILES + 1,
+                     how = rest / ROWS / TILES;
+            name_case("%s: %u rows, %u tiles, %u deep, %u", megabyte_isa_name((megabyte_isa)isa), m,
+                      tiles, n, how);
+            for (int i = 0; i < 2; i++) {
+                for (size_t j = 0; j < ROWS * LDY; j++) y[i][j] = (float)j * 0.125f;
+                for (uint32_t r = 0; r < m; r++)
+                    k[i].quantize(x[r], n, (uint8_t *)q[i] + r * LD * k[i].q_bytes, &sum[i][r],
+                                  &x_scale[i][r]);
+                k[i].gemm_q8(w, n * 16, scale, tiles, n, q[i], LD, sum[i],
+                             how == 3 ? NULL : x_scale[i], m, y[i], LDY, how & 1 ? bias : NULL,
+                             how > 1);
+            }
+            CHECK(!memcmp(y[0], y[1], sizeof y[0]));
+        }
+    }
+}
+
 int main(void) {
     GROUP(set_up);
     GROUP(threads_that_cannot_start);
@@ -377,6 +416,7 @@ int main(void) {
     GROUP(unreasonable_angles);
     GROUP(carries);
     GROUP(single_blocks);
+    GROUP(products);
     megabyte_model_close(model);
     return 0;
 }
