@@ -2069,6 +2069,43 @@ static u64 shift_floats(const struct stage *g) { return (u64)g->size.layers * 2 
     8 /* stage 0 keeps the shift states of its last positions: short rewinds are cheap */
 
 #define MOST_SLOTS 4 /* two, and two more for patches that begin with a drafted byte */
+#define MOST_DRAFTED 15
+#define DRAFT_PATCHES 2 /* that begin with a drafted byte of one pass, at most */
+#define DRAFT_ORDERS 6
+#define DRAFT_COUNTS 8
+
+/* A context's hash, and the byte that has followed it most of late. */
+struct guess {
+    u16 check;
+    u8 byte, count;
+};
+
+/* Speculative decoding (arXiv 2211.17192): bytes guessed beyond one that is known are run as
+ * further rows of its pass. What they come to waits here until the text has them, too, or others.
+ * As logits do not depend on how many rows are computed together, this changes no bit. */
+struct drafter {
+    u32 most; /* bytes drafted at a time; 0: none */
+    u32 left; /* drafted bytes that have been computed; they follow `position` in the history */
+    u64 first; /* the finest stage's token that row 0 of `logits` belongs to */
+    u64 begin[MEGABYTE_MAX_STAGES], end[MEGABYTE_MAX_STAGES]; /* each stage's drafted tokens */
+    float *logits; /* [1 + most, V] */
+    float *shift[MEGABYTE_MAX_STAGES]; /* finer stages: [most][shift_floats] */
+    float *condition[MEGABYTE_MAX_STAGES]; /* [DRAFT_PATCHES, output.rows] */
+    float *ring; /* [DRAFT_PATCHES][shift_floats]: what the stream's ring held in their place */
+    u64 stale; /* of stage 0, keys before this token may be those of dropped bytes */
+    /* where drafts come from: section 13 */
+    struct guess *table;
+    u32 table_mask;
+    u32 cleared; /* the table */
+    u64 learned; /* bytes of the history that the table knows */
+    u16 rate[DRAFT_ORDERS][DRAFT_COUNTS]; /* how often a guess was right, of 2^16 */
+    u16 source_rate;
+    size_t (*source)(void *context, u64 position, const u8 *before, size_t n_before, u8 *bytes,
+                     size_t most);
+    void *source_context;
+    u8 bytes[1 + MOST_DRAFTED];
+    u64 steps, passes; /* bytes stepped, and passes that they took */
+};
 
 struct megabyte_stream {
     megabyte_allocator allocator;
@@ -2083,7 +2120,7 @@ struct megabyte_stream {
     u64 relearn; /* during a rewind: the stage-0 token that it begins again with; else 0 */
     u64 oldest; /* the first byte that `history` still holds */
     u8 *history; /* ring [history_bytes]: byte at absolute position p lies at p % history_bytes */
-    u64 history_bytes;
+    u64 history_bytes; /* MOST_DRAFTED more than are kept */
     float *start; /* [dim] stage 0's start vector, where it depends on the file type; or NULL */
     struct cache global; /* of stage 0 */
     float *ring; /* [SHIFT_RING][shift_floats]: position j's state lies at j % SHIFT_RING */
@@ -2104,11 +2141,13 @@ struct megabyte_stream {
         /* stages but the finest: the current token's projection [output.rows] */
         [MEGABYTE_MAX_STAGES];
     float *logits; /* [V] */
+    struct drafter draft;
     u8 *cleared_from, *cleared_to; /* what lies between them is cleared by a reset */
 };
 
 /* What a caller wants done with one stream. */
-enum { WANT_STATE, WANT_LAST, WANT_ALL }; /* stage 0 only; the last byte's logits; every byte's */
+/* stage 0 only; the last byte's logits; every byte's; those of a byte and of n - 1 drafted ones */
+enum { WANT_STATE, WANT_LAST, WANT_ALL, WANT_DRAFT };
 struct job {
     megabyte_stream *stream;
     const u8 *bytes; /* [n], or NULL: they are in the history already */
@@ -2258,6 +2297,32 @@ static void each_block(const struct stage *g, const struct cache *c, u64 from, u
 static void clear_span(void *context, void *span, u64 n, int kind) {
     (void)context;
     memset(span, 0, (size_t)(kind == RAW_BYTES ? n : n * sizeof(float)));
+}
+
+static void copy_floats(float *to, const float *from, u64 n) {
+    memcpy(to, from, (size_t)n * sizeof *to);
+}
+
+/* Zeros for positions [from, end) of a long cache. */
+static void clear_positions(const struct stage *g, const struct cache *c, u64 from, u64 end) {
+    u64 d = g->size.head_dim, d4 = round_up(d, 4), heads = g->size.layers * (u64)g->kv_heads;
+    for (u64 at = from; at < end; at++) {
+        for (u64 h = 0; h < heads; h++) {
+            if (g->cache_q8) {
+                u8 *k = c->k8 + h * c->k_head + at / 16 * 16 * d4 + at % 16 * 4;
+                for (u64 i = 0; i < d4; i += 4) memset(k + i * 16, 0, 4);
+                c->k_scale[h * c->scale_head + at] = c->v_scale[h * c->scale_head + at] = 0;
+            } else {
+                float *k = c->k + h * c->k_head + at / 16 * 16 * d + at % 16;
+                for (u64 i = 0; i < d; i++) k[i * 16] = 0;
+            }
+        }
+        for (u64 t = 0; t < heads * g->v_tiles; t++) {
+            if (!g->cache_q8) memset(c->v + t * c->v_tile + at * 16, 0, 16 * sizeof *c->v);
+            for (u64 i = 0; g->cache_q8 && i < 16; i++)
+                c->v8[t * c->v_tile + at / 4 * 64 + at % 4 + i * 4] = 0;
+        }
+    }
 }
 
 /* ============================================================================== 10 transformer */
@@ -2834,8 +2899,8 @@ static const float *condition_of(const megabyte_engine *e, const struct piece *p
 }
 
 /* The first row of a sequence that attends across patches: finds the sequence before it, in this
- * pass or in the stream's slot `before`. Where there is none (the first; one that a rewind begins with) nothing is
- * attended to. */
+ * pass or in the stream's slot `before`. Where there is none (the first; one that a rewind begins
+ * with) nothing is attended to. */
 static void find_before(megabyte_engine *e, u32 i, u32 s, u32 before) {
     const struct stage *g = &e->model->stage[s];
     struct row *r = &e->rows[i], *last = i ? r - 1 : NULL;
@@ -2864,8 +2929,11 @@ static void use_keys(megabyte_stream *stream, u32 s, u32 key) {
 }
 
 /* A token of stage 0: its sequence is the stream's context. */
-static void place_patch(const struct stage *g, struct row *r, u64 index) {
+static void place_patch(const struct stage *g, struct row *r, u64 index, int drafted) {
     megabyte_stream *stream = r->job->stream;
+    if (drafted && g->half)
+        copy_floats(stream->draft.ring + (index - stream->draft.begin[0]) * shift_floats(g),
+                    stream->ring + index % SHIFT_RING * shift_floats(g), shift_floats(g));
     r->cache = stream->global;
     if (index < stream->relearn + 2 * g->size.layers && stream->relearn)
         r->known = (u32)(index - stream->relearn + 1) / 2;
@@ -2899,7 +2967,8 @@ static void place_sequence(megabyte_engine *e, u32 i, u32 s, u64 room) {
         return;
     }
     u32 before = stream->current[s]; /* it may still be read, earlier in this pass */
-    if (begins) stream->current[s] = (before + 1) % 2;
+    u32 slots = r->job->want == WANT_DRAFT ? MOST_SLOTS : 2;
+    if (begins) stream->current[s] = (before + 1) % slots;
     u32 slot = stream->current[s];
     if (cross) {
         if (begins) find_before(e, i, s, before);
@@ -2913,12 +2982,19 @@ static void place_sequence(megabyte_engine *e, u32 i, u32 s, u64 room) {
     r->shift_from = begins ? e->start_shift[s] : r->shift_to;
 }
 
+/* Where a drafted token of a finer stage leaves its shift state. */
+static float *draft_shift(const megabyte_stream *s, u32 stage, u64 index) {
+    return s->draft.shift[stage] +
+           (index - s->draft.begin[stage]) * shift_floats(&s->engine->model->stage[stage]);
+}
+
 /* Gathers token `index` of stage s, of the piece's tokens up to `end`. */
 static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64 index, u64 end) {
     const struct stage *g = &e->model->stage[s];
     megabyte_stream *stream = p->job->stream;
     u32 finest = s + 1 == e->model->sizes.n_stages, n = g->size.positions, i = e->m++;
     struct row *r = &e->rows[i], *before = i ? r - 1 : NULL;
+    int drafted = p->want == WANT_DRAFT && index >= stream->draft.begin[s];
     memset(r, 0, sizeof *r);
     r->job = p->job;
     r->target = -1;
@@ -2931,7 +3007,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     r->start = !r->position && (!(g->size.flags & PREVIOUS_BYTE) || !index);
     r->follows = before && before->job == p->job && before->sequence == r->sequence;
     if (!s) {
-        place_patch(g, r, index);
+        place_patch(g, r, index, drafted);
         if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job)
             e->rows[i - SHIFT_RING].shift_to = NULL; /* this row's takes its place */
         return r;
@@ -2941,13 +3017,19 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
         r->condition += (u64)(r->position - g->start_token) * g->condition_width;
     else if (r->position) r->condition = NULL;
     if (!r->follows) {
-        place_sequence(e, i, s, min64(end - index, e->batch - i));
+        /* drafted or not, a sequence may have to go on from any of its tokens: in the stream */
+        place_sequence(e, i, s, p->want == WANT_DRAFT ? 0 : min64(end - index, e->batch - i));
+        if (drafted && g->half) r->shift_to = draft_shift(stream, s, index);
         return r;
     }
     r->cache = before->cache;
     r->key = before->key + 1;
-    r->shift_to = before->shift_to;
-    before->shift_to = NULL;
+    if (drafted) {
+        if (g->half) r->shift_to = draft_shift(stream, s, index);
+    } else {
+        r->shift_to = before->shift_to;
+        before->shift_to = NULL;
+    }
     if (r->cache.k == stream->slot[s][stream->current[s]].k) use_keys(stream, s, r->key);
     return r;
 }
@@ -2956,7 +3038,9 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
  * job (or of those that a slide prefills again). */
 static void aim_row(struct row *r, const struct piece *p, u64 next, u32 vocabulary) {
     struct job *job = p->job;
-    if (next == p->n) {
+    if (p->want == WANT_DRAFT) {
+        r->out = job->stream->draft.logits + (next - 1) * vocabulary;
+    } else if (next == p->n) {
         r->out = job->stream->logits;
     } else if (p->want == WANT_ALL) {
         r->out = job->logits ? job->logits + next * vocabulary : NULL;
@@ -2978,6 +3062,7 @@ static void run_stage(megabyte_engine *e, u32 n_pieces, u32 s) {
             u64 back = g->size.cross ? g->size.layers : 0; /* one patch more for each layer */
             if (begin < (last > back ? last - back : 0) * n) begin = (last - back) * n;
         }
+        if (p->want == WANT_DRAFT && end - begin > e->batch - e->m) run_pass(e); /* in one */
         for (u64 index = begin; index < end; index++) {
             if (s && !finest && index % n == 0) continue; /* a start token */
             struct row *r = add_row(e, p, s, index, end);
@@ -3048,22 +3133,133 @@ static void plan_piece(megabyte_engine *e, struct piece *p, struct job *job, u64
     p->f0 = s->tokens;
     p->f1 = min64(p->t1 + lead, (round_up(p->f0, patch) / patch + (e->batch - rows[0])) * patch);
     p->t1 = p->f1 - lead;
+    if (p->want == WANT_DRAFT) p->n = job->n = p->t1 - p->t0; /* drafted ones that do not fit go */
     for (u32 i = 0; i < z->n_stages; i++) {
         u64 unit = e->model->stage[i].bytes;
         p->g0[i] = round_up(p->f0, unit) / unit;
         p->g1[i] = (p->f1 - 1) / unit + 1;
         p->c0[i] = rows[i];
         rows[i] += p->g1[i] - p->g0[i];
+        if (p->want == WANT_DRAFT) s->draft.begin[i] = (p->f1 - p->n) / unit + 1;
     }
     if (job->bytes && !job->sliding)
         for (u64 t = p->t0; t < p->t1; t++)
             s->history[(s->base + t) % s->history_bytes] = job->bytes[job->done + (t - p->t0)];
 }
 
+/* The history is as long as it may become: its oldest bytes go. */
+static void forget_oldest(megabyte_stream *s) {
+    u64 kept = s->history_bytes - MOST_DRAFTED;
+    if (s->position > kept && s->position - kept > s->oldest) s->oldest = s->position - kept;
+}
+
+/* Is token `index` of finer stage s the first of a sequence that is computed? */
+static int begins_sequence(const megabyte_model *m, u32 s, u64 index) {
+    const struct stage *g = &m->stage[s];
+    u32 finest = s + 1 == m->sizes.n_stages;
+    return index % g->size.positions + (finest && g->start_token) == g->start_token;
+}
+
+/* A piece with drafted bytes has run: what came of these is put aside, and the piece ends with its
+ * first byte. */
+static void put_draft_aside(const megabyte_engine *e, struct piece *p) {
+    megabyte_stream *s = p->job->stream;
+    struct drafter *d = &s->draft;
+    d->left = (u32)p->n - 1;
+    p->t1 -= d->left;
+    p->f1 -= d->left;
+    p->job->n = 1;
+    d->first = p->f1 - 1;
+    copy_floats(s->logits, d->logits, e->model->sizes.vocabulary);
+    for (u32 k = 0; k < e->model->sizes.n_stages; k++) {
+        const struct stage *g = &e->model->stage[k];
+        d->end[k] = p->g1[k];
+        p->g1[k] = d->begin[k];
+        for (u64 i = d->begin[k]; i < d->end[k]; i++) {
+            if (k + 1 < e->model->sizes.n_stages)
+                copy_floats(d->condition[k] + (i - d->begin[k]) * g->outputs,
+                            condition_of(e, p, k, i), g->outputs);
+            if (k && begins_sequence(e->model, k, i))
+                s->current[k] = (s->current[k] + MOST_SLOTS - 1) % MOST_SLOTS;
+        }
+    }
+    if (d->end[0] > d->stale) d->stale = d->end[0];
+}
+
+/* The text goes on otherwise than drafted. */
+static void drop_draft(megabyte_stream *s) {
+    const struct stage *g = &s->engine->model->stage[0];
+    struct drafter *d = &s->draft;
+    u64 floats = shift_floats(g), known = (s->tokens + g->bytes - 1) / g->bytes;
+    for (u64 i = known; d->left && g->half && i < d->end[0]; i++)
+        copy_floats(s->ring + i % SHIFT_RING * floats, d->ring + (i - d->begin[0]) * floats,
+                    floats);
+    d->left = 0;
+}
+
+/* If the text goes on as drafted, the stream moves on by a byte without a pass: 1. Else 0. */
+static int take_drafted(megabyte_stream *s, u8 byte) {
+    const megabyte_model *m = s->engine->model;
+    struct drafter *d = &s->draft;
+    u64 token = s->tokens, vocabulary = m->sizes.vocabulary;
+    if (!d->left) return 0;
+    int right = byte_at(s, s->position) == byte;
+    d->source_rate = (u16)(d->source_rate + ((right ? 65535 : 0) - (i32)d->source_rate) / 64);
+    if (!right) {
+        drop_draft(s);
+        return 0;
+    }
+    for (u32 k = 0; k < m->sizes.n_stages; k++) {
+        const struct stage *g = &m->stage[k];
+        u64 index = token / g->bytes, floats = k ? shift_floats(g) : 0;
+        u32 finest = k + 1 == m->sizes.n_stages;
+        if (token % g->bytes) continue;
+        if (!finest)
+            copy_floats(s->condition[k], d->condition[k] + (index - d->begin[k]) * g->outputs,
+                        g->outputs);
+        if (!k && index + 1 > s->high) s->high = index + 1;
+        if (k && begins_sequence(m, k, index)) s->current[k] = (s->current[k] + 1) % MOST_SLOTS;
+        if (floats && (finest || index % g->size.positions)) /* else a start token */
+            copy_floats(s->slot_shift[k][s->current[k]], draft_shift(s, k, index), floats);
+    }
+    s->position++;
+    s->tokens++;
+    d->left--;
+    d->steps++;
+    copy_floats(s->logits, d->logits + (token - d->first) * vocabulary, vocabulary);
+    forget_oldest(s);
+    return 1;
+}
+
+/* The end of a call that drafts: the stream is as if it had drafted nothing. */
+static void end_draft(megabyte_stream *s) {
+    const megabyte_model *m = s->engine->model;
+    struct drafter *d = &s->draft;
+    u64 unit = m->stage[0].bytes, from = (s->tokens + unit - 1) / unit;
+    drop_draft(s);
+    clear_positions(&m->stage[0], &s->global, from, min64(d->stale, round_up(from, 16)));
+    d->stale = 0;
+    for (u32 k = 1; k < m->sizes.n_stages; k++) {
+        u32 at = s->current[k], to = at % 2;
+        const struct cache *c = &s->slot[k][at];
+        u64 layers = m->sizes.stage[k].layers;
+        if (at == to) continue;
+        copy_floats(s->slot[k][to].k, c->k, layers * c->k_layer);
+        copy_floats(s->slot[k][to].v, c->v, layers * c->v_layer);
+        if (m->stage[k].half)
+            copy_floats(s->slot_shift[k][to], s->slot_shift[k][at], shift_floats(&m->stage[k]));
+        s->slot_used[k][to] = s->slot_used[k][at];
+        s->slot_sequence[to] = s->slot_sequence[at];
+        s->slot_cross[to] = s->slot_cross[at];
+        s->current[k] = to;
+    }
+}
+
 /* The round has run: the stream moves on. */
-static void finish_piece(const megabyte_engine *e, const struct piece *p) {
+static void finish_piece(const megabyte_engine *e, struct piece *p) {
     struct job *job = p->job;
     megabyte_stream *s = job->stream;
+    if (p->want == WANT_DRAFT) put_draft_aside(e, p);
     for (u32 k = 0; k + 1 < e->model->sizes.n_stages; k++)
         if (p->g1[k] > p->g0[k]) {
             const float *from = condition_of(e, p, k, p->g1[k] - 1);
@@ -3074,8 +3270,7 @@ static void finish_piece(const megabyte_engine *e, const struct piece *p) {
     s->position = s->base + p->t1;
     s->tokens = p->f1;
     if (p->g1[0] > s->high) s->high = p->g1[0];
-    if (s->position > s->history_bytes && s->position - s->history_bytes > s->oldest)
-        s->oldest = s->position - s->history_bytes;
+    forget_oldest(s);
 }
 
 /* Runs jobs of distinct streams of this engine to their ends, in rounds. A round takes at most
@@ -3350,6 +3545,11 @@ static status check_stream_options(const megabyte_model *model, const megabyte_s
     if (to->engine && to->engine->model != model)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "the engine belongs to another model");
+    if (to->draft_max > MOST_DRAFTED && to->draft_max != MEGABYTE_NO_DRAFT)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "draft_max must be up to %d, or MEGABYTE_NO_DRAFT", MOST_DRAFTED);
+    if (!to->draft_max) to->draft_max = 11;
+    if (to->draft_max == MEGABYTE_NO_DRAFT) to->draft_max = 0;
     *patches = (u32)(to->context / patch);
     return MEGABYTE_OK;
 }
@@ -3359,8 +3559,33 @@ static u64 slot_keys(const struct sizes *z, u32 s) {
     return (u64)last_position(z, s) + 1 + z->stage[s].cross;
 }
 
+/* What drafting needs besides. It lies behind everything else, so that streams with and without
+ * are laid out alike, and is not touched before the first draft. */
+static void draft_layout(megabyte_stream *s, struct arena *a, const megabyte_model *model,
+                         u32 patches) {
+    const struct sizes *z = &model->sizes;
+    struct drafter *d = &s->draft;
+    u64 most = d->most, entries = 1024;
+    if (!most) return;
+    d->logits = carve_floats(a, 1 + most, z->vocabulary);
+    d->ring = carve_floats(a, DRAFT_PATCHES, shift_floats(&model->stage[0]));
+    for (u32 i = 0; i + 1 < z->n_stages; i++)
+        d->condition[i] = carve_floats(a, DRAFT_PATCHES, model->stage[i].outputs);
+    for (u32 i = 1; i < z->n_stages; i++) {
+        const struct stage *g = &model->stage[i];
+        d->shift[i] = carve_floats(a, most, shift_floats(g));
+        for (u32 j = 2; j < MOST_SLOTS; j++) {
+            s->slot_shift[i][j] = carve_floats(a, shift_floats(g), 1);
+            s->slot[i][j] = carve_cache(a, g, slot_keys(z, i), g->size.layers);
+        }
+    }
+    while (entries < 65536 && entries < 8 * patches * model->stage[0].bytes) entries *= 2;
+    d->table = carve(a, entries, sizeof *d->table);
+    d->table_mask = (u32)entries - 1;
+}
+
 static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_model *model,
-                          u32 patches) {
+                          u32 patches, u32 draft_max) {
     const struct sizes *z = &model->sizes;
     const struct stage *g = &model->stage[0];
     carve(a, 1, sizeof *s);
@@ -3370,7 +3595,7 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
     s->history_bytes = ((u64)patches + (patches - patches / 2)) * g->bytes +
                        /* a rewind may undo a slide, and sampling looks further back by its window
                         * */
-                       MAX_REPETITION_WINDOW;
+                       MAX_REPETITION_WINDOW + MOST_DRAFTED;
     s->cleared_from = carve(a, 0, 1);
     for (u32 i = 0; i + 1 < z->n_stages; i++)
         s->condition[i] = carve_floats(a, model->stage[i].outputs, 1);
@@ -3389,13 +3614,15 @@ static void stream_layout(megabyte_stream *s, struct arena *a, const megabyte_mo
             s->slot[i][j] = carve_cache(a, f, slot_keys(z, i), f->size.layers);
     }
     s->global = carve_cache(a, g, patches, g->size.layers);
+    s->draft.most = draft_max;
+    draft_layout(s, a, model, patches);
 }
 
-static status stream_bytes(const megabyte_model *model, u32 patches, size_t *bytes) {
+static status stream_bytes(const megabyte_model *model, u32 patches, u32 draft_max, size_t *bytes) {
     megabyte_stream s;
     struct arena a = {.base = NULL};
     memset(&s, 0, sizeof s);
-    stream_layout(&s, &a, model, patches);
+    stream_layout(&s, &a, model, patches, draft_max);
     if (!arena_fits(&a)) return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)a.used;
     return MEGABYTE_OK;
@@ -3408,7 +3635,7 @@ megabyte_status megabyte_stream_size(const megabyte_model *model,
     size_t own = 0, engine = 0;
     if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = check_stream_options(model, options, &o, &patches, NULL);
-    if (!r) r = stream_bytes(model, patches, &own);
+    if (!r) r = stream_bytes(model, patches, o.draft_max, &own);
     if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
     if (!r && engine > SIZE_MAX - own) r = MEGABYTE_ERROR_OUT_OF_MEMORY;
     if (!r) *bytes = own + engine;
@@ -3451,12 +3678,14 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     status r = choose_allocator(&with, allocator, error);
     if (!r) r = check_stream_options(model, options, &o, &patches, error);
     if (r) return r;
-    r = stream_bytes(model, patches, &bytes);
+    r = stream_bytes(model, patches, o.draft_max, &bytes);
     if ((r = new_object(&memory, &with, r, bytes, "a stream", error))) return r;
     a.base = memory;
     s = memory;
     memset(s, 0, sizeof *s);
-    stream_layout(s, &a, model, patches);
+    stream_layout(s, &a, model, patches, o.draft_max);
+    s->draft.source = o.draft;
+    s->draft.source_context = o.draft_context;
     s->allocator = with;
     s->allocated = bytes;
     s->engine = o.engine;
@@ -3495,6 +3724,8 @@ void megabyte_stream_reset(megabyte_stream *s) {
     const struct sizes *z = &s->engine->model->sizes;
     struct job nothing = {.stream = s, .want = WANT_LAST};
     s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
+    s->draft.left = 0;
+    s->draft.stale = 0;
     forget_sequences(s, MOST_SLOTS);
     memset(s->slot_used, 0, sizeof s->slot_used);
     memset(s->cleared_from, 0,
@@ -3671,6 +3902,170 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
     return MEGABYTE_OK;
 }
 
+/* ---- drafting: what comes next, guessed from what came before */
+
+/* Of each order: its last contexts, with the byte that followed them most of late. The longest
+ * orders come first; the guess of the one that has been right most often wins. */
+static const u8 draft_orders[DRAFT_ORDERS] = {12, 8, 6, 5, 4, 3};
+#define MOST_ORDER 12
+#define NEVER_TRIED 20000 /* a rate before anything is known, of 2^16 */
+
+/* The entry for the order's context that ends before `at`; whether it is this context's. */
+static struct guess *find_guess(struct drafter *d, u32 order, const u8 *at, u16 *check) {
+    u32 n = draft_orders[order];
+    u64 h = get64(at - 8);
+    if (n > 8) h += (get32(at - 12) + 1) * 0x9e3779b97f4a7c15ULL;
+    else if (n < 8) h = h >> (64 - 8 * n) | (u64)n << 56;
+    h *= 0xd6e8feb86659fd93ULL;
+    h = (h ^ h >> 32) * 0xd6e8feb86659fd93ULL;
+    *check = (u16)(h >> 16 | 1);
+    return &d->table[h >> 32 & d->table_mask];
+}
+
+static u16 *rate_of(struct drafter *d, u32 order, u32 count) {
+    u32 i = count < 5 ? count - 1 : count < 9 ? 4 : count < 17 ? 5 : count < 65 ? 6 : 7;
+    return &d->rate[order][i];
+}
+
+/* The byte at `at`, after MOST_ORDER others, has come. */
+static void learn_byte(struct drafter *d, const u8 *at) {
+    for (u32 i = 0; i < DRAFT_ORDERS; i++) {
+        u16 check;
+        struct guess *g = find_guess(d, i, at, &check);
+        if (g->check != check) {
+            *g = (struct guess){.check = check, .byte = *at, .count = 1};
+            continue;
+        }
+        u16 *rate = rate_of(d, i, g->count);
+        i32 right = g->byte == *at, target = right ? 65535 : 0;
+        *rate = (u16)(*rate + (target - (i32)*rate) / 64);
+        if (right) g->count = (u8)(g->count + (g->count < 255));
+        else if (g->count > 1) g->count /= 2;
+        else g->byte = *at;
+    }
+}
+
+/* The bytes of the history before `end` that it holds, up to n, end at `to`; returns how many. */
+static u64 copy_history(const megabyte_stream *s, u64 end, u64 n, u8 *to) {
+    n = min64(n, end - s->oldest);
+    for (u64 i = 1; i <= n; i++) to[-(i64)i] = byte_at(s, end - i);
+    return n;
+}
+
+static void learn_history(megabyte_stream *s) {
+    struct drafter *d = &s->draft;
+    u8 text[MOST_ORDER + 64];
+    if (!d->cleared) {
+        memset(d->table, 0, ((size_t)d->table_mask + 1) * sizeof *d->table);
+        for (u32 i = 0; i < DRAFT_ORDERS * DRAFT_COUNTS; i++)
+            d->rate[i / DRAFT_COUNTS][i % DRAFT_COUNTS] = NEVER_TRIED;
+        d->source_rate = 60000;
+        d->cleared = 1;
+    }
+    if (d->learned > s->position) d->learned = s->position; /* reset or rewound */
+    if (d->learned < s->oldest + MOST_ORDER) d->learned = s->oldest + MOST_ORDER;
+    while (d->learned < s->position) {
+        u64 n = min64(s->position - d->learned, 64);
+        copy_history(s, d->learned + n, n + MOST_ORDER, text + MOST_ORDER + n);
+        for (u64 i = 0; i < n; i++) learn_byte(d, text + MOST_ORDER + i);
+        d->learned += n;
+    }
+}
+
+/* The likeliest byte at `at`; returns how often such a guess is right, of 2^16. */
+static u32 guess_byte(struct drafter *d, u8 *at) {
+    u32 best = 0;
+    for (u32 i = 0; i < DRAFT_ORDERS; i++) {
+        u16 check;
+        const struct guess *g = find_guess(d, i, at, &check);
+        u32 rate = g->check == check ? *rate_of(d, i, g->count) : 0;
+        if (rate <= best) continue;
+        best = rate;
+        *at = g->byte;
+    }
+    return best;
+}
+
+/* Is it worth while to draft byte i, when all up to it come true with probability p / 2^16? Right,
+ * it saves a pass of the finest stage; its row costs about 3/8 of one. If it begins a patch,
+ * the coarser stages have a row more: where they run in this pass anyway (*running) that costs a
+ * quarter and saves the rest, else it is all lost if the guess is wrong. */
+static int worth_drafting(const megabyte_stream *s, u32 i, u64 p, int *running) {
+    const megabyte_model *m = s->engine->model;
+    u32 finest = m->sizes.n_stages - 1;
+    u64 token = s->tokens + i, fine = m->stage[finest].macs >> 8, coarse = 0;
+    for (u32 k = 0; k < finest; k++)
+        if (token % m->stage[k].bytes == 0) coarse += m->stage[k].macs >> 8;
+    u64 gain = fine + coarse, cost = fine * 3 / 8 + (*running ? coarse / 4 : coarse);
+    if (p * gain < cost << 16) return 0;
+    *running |= coarse > 0;
+    return 1;
+}
+
+/* Drafts up to `most` bytes behind draft.bytes[0], which the stream is about to step by; returns
+ * how many. */
+static u32 draft_bytes(megabyte_stream *s, u64 most) {
+    struct drafter *d = &s->draft;
+    const megabyte_model *m = s->engine->model;
+    u64 n = m->stage[m->sizes.n_stages - 1].size.positions, p = 65536;
+    u8 text[1024 + 1 + MOST_DRAFTED], *at = text + 1024;
+    most = min64(min64(most, d->most), s->engine->batch - 1);
+    most = min64(most, (DRAFT_PATCHES + 1) * n - s->tokens % n - 1);
+    if (!most) return 0;
+    learn_history(s);
+    u64 before = copy_history(s, s->position, d->source ? 1023 : MOST_ORDER, at);
+    *at = d->bytes[0];
+    if (!d->source && before < MOST_ORDER) return 0;
+    if (!d->source) {
+        learn_byte(d, at);
+        d->learned = s->position + 1;
+    }
+    u32 count = 0, source = 0;
+    int running = s->tokens % n == 0;
+    if (d->source)
+        source = (u32)d->source(d->source_context, s->position + 1, at - before, (size_t)before + 1,
+                                at + 1, (size_t)most);
+    while (count < most) {
+        u32 rate = d->source ? d->source_rate : guess_byte(d, at + count + 1);
+        p = p * rate >> 16;
+        int again = d->source && !count && d->passes % 32 == 0; /* it may have become better */
+        if ((d->source && count >= source) || at[count + 1] >= m->sizes.vocabulary ||
+            (!worth_drafting(s, count + 1, p, &running) && !again))
+            break;
+        count++;
+    }
+    memcpy(d->bytes + 1, at + 1, count);
+    return count;
+}
+
+/* Appends a byte to each of n streams, as feed_all does; most[i]: bytes that the caller may want
+ * to append after it, one by one, for which drafts are welcome. */
+static void step_drafting(megabyte_stream *const *streams, const u8 *bytes, const u64 *most,
+                          size_t n) {
+    megabyte_engine *e = streams[0]->engine;
+    for (size_t from = 0; from < n; from += e->batch) {
+        size_t count = n - from < e->batch ? n - from : e->batch;
+        for (size_t i = 0; i < count; i++) {
+            megabyte_stream *s = streams[from + i];
+            s->draft.bytes[0] = bytes[from + i];
+            u32 drafted = most[from + i] ? draft_bytes(s, most[from + i]) : 0;
+            struct job job = {.stream = s,
+                              .bytes = s->draft.bytes,
+                              .n = 1 + drafted,
+                              .want = drafted ? WANT_DRAFT : WANT_LAST};
+            e->jobs[i] = job;
+            s->draft.steps++;
+            s->draft.passes++;
+        }
+        run(e, e->jobs, count);
+    }
+}
+
+void megabyte_stream_draft_counts(const megabyte_stream *s, uint64_t *steps, uint64_t *passes) {
+    if (steps) *steps = s ? s->draft.steps : 0;
+    if (passes) *passes = s ? s->draft.passes : 0;
+}
+
 /* ---- states as bytes */
 
 /* Visits a slot's keys and values of one layer and head, of which the first `live` are in use; the
@@ -3830,9 +4225,9 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     trial.tokens = trial.position - trial.base + ahead(s->engine->model);
     u64 computed = (trial.tokens + patch - 1) / patch;
     if (trial.position > UINT64_MAX / 2 || trial.base != base_of(s, trial.position) ||
-        trial.oldest > trial.base || trial.position - trial.oldest > s->history_bytes ||
-        trial.high < computed || trial.high > s->patches ||
-        megabyte_stream_save_size(&trial) != size)
+        trial.oldest > trial.base ||
+        trial.position - trial.oldest > s->history_bytes - MOST_DRAFTED || trial.high < computed ||
+        trial.high > s->patches || megabyte_stream_save_size(&trial) != size)
         return MEGABYTE_ERROR_CORRUPT;
     p += STATE_HEADER;
     u64 kept = trial.position - trial.oldest;
@@ -3860,6 +4255,8 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
         memcmp(to->engine->model->id, from->engine->model->id, 16))
         return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (to == from) return MEGABYTE_OK;
+    to->draft.left = 0;
+    to->draft.stale = 0;
     struct span_copy c = {.to = (u8 *)to, .from = (const u8 *)from};
     for (u64 at = from->oldest, n; at < from->position; at += n) { /* up to the ring's end, again */
         u64 place = at % from->history_bytes;
@@ -4000,6 +4397,29 @@ megabyte_status megabyte_stream_sample(const megabyte_stream *s, megabyte_sampli
     return sample(&s->engine->kernels, s->logits, z->vocabulary,
                   z->end_id < z->vocabulary ? s->logits + z->end_id : NULL, recent, (size_t)n,
                   sampling, byte);
+}
+
+megabyte_status megabyte_stream_generate(megabyte_stream *s, megabyte_sampling *sampling,
+                                         uint8_t *out, size_t n, size_t *n_out,
+                                         int (*written)(void *context, uint8_t byte),
+                                         void *context) {
+    status r = MEGABYTE_OK;
+    if (n_out) *n_out = 0;
+    if (!s || !sampling || (n && !out && !written)) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    for (size_t i = 0; i < n; i++) {
+        u8 byte;
+        u64 more = n - i - 1;
+        if ((r = megabyte_stream_sample(s, sampling, &byte))) break;
+        if (!take_drafted(s, byte)) step_drafting(&s, &byte, &more, 1);
+        if (out) out[i] = byte;
+        if (n_out) *n_out = i + 1;
+        if (written && written(context, byte)) {
+            r = MEGABYTE_ERROR_CANCELLED;
+            break;
+        }
+    }
+    end_draft(s);
+    return r;
 }
 
 #if !defined(MEGABYTE_NO_CODEC) /* sections 15 to 18 */
@@ -4883,11 +5303,6 @@ static void decode_bytes(const struct predictor *const *by, struct coder *const 
     }
 }
 
-/* Appends a byte to each of n streams, which are distinct and share one engine. */
-static void step_all(megabyte_stream *const *streams, const u8 *bytes, size_t n) {
-    feed_all(streams, NULL, bytes, NULL, n);
-}
-
 /* A message: is it stored? | its length + 1 | its bytes. The length's number of bits comes by these
  * weights, which favour 15 to 254 bytes (of 1053: 100 bytes take 1.6 bits and 6 more), the rest as
  * it is. */
@@ -4942,8 +5357,11 @@ static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded,
     for (u64 i = 0; i < length && !beyond_end(&c); i++) {
         if (stored) bytes[i] = (u8)decode_plain(&c, 8);
         else decode_bytes(&predictor, &coder, 1, &bytes[i]);
-        if (!stored && by->stream) step_all(&by->stream, &bytes[i], 1);
+        if (stored || !by->stream || take_drafted(by->stream, bytes[i])) continue;
+        u64 more = length - i - 1;
+        step_drafting(&by->stream, &bytes[i], &more, 1);
     }
+    if (by->stream) end_draft(by->stream);
     if (stored && by->stream && !beyond_end(&c))
         megabyte_stream_feed(by->stream, bytes, (size_t)length);
     if (ends_decoding(&c)) return MEGABYTE_OK;
@@ -5177,6 +5595,7 @@ struct block_job {
     struct mixer *mixer; /* memory for context mixing, or NULL */
     struct predictor by;
     megabyte_method method;
+    int stepped; /* decoding: its stream has the last byte already */
     int bad;
     u8 check[CHECK_BYTES];
     u8 head[24];
@@ -5206,8 +5625,9 @@ struct megabyte_codec {
     struct block_job **active; /* [n_jobs] that are being decoded */
     u32 n_active;
     int verifying;
-    megabyte_stream **stepped; /* [n_jobs], for step_all ... */
-    u8 *step; /* ... and the bytes */
+    megabyte_stream **stepped; /* [n_jobs], for step_drafting ... */
+    u8 *step; /* ... the bytes ... */
+    u64 *follow; /* ... and how many follow */
     u32 memory; /* code of the memory that a mixer has; 0: there is none */
     struct mixer_tables *tables;
     megabyte_stream *dictionary; /* what every block begins with, or NULL ... */
@@ -5295,9 +5715,12 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
                     "a model of %u symbols cannot code all bytes", model->sizes.vocabulary);
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
     patch *= least_patches(model);
+    memset(&p->stream, 0, sizeof p->stream);
     p->stream.engine = o->engine;
     p->stream.context = trained >> o->context_shift > patch ? trained >> o->context_shift : patch;
     p->stream.file_type = o->file_type;
+    p->stream.draft_max = mode == MEGABYTE_MODE_COMPRESS && !o->verify ? MEGABYTE_NO_DRAFT
+                                                                       : o->draft_max;
     p->has_dictionary = o->dictionary_size || o->file_type;
     p->block_size = mode == MEGABYTE_MODE_COMPRESS   ? megabyte_codec_block_size(o)
                     : mode == MEGABYTE_MODE_MESSAGES ? 1
@@ -5330,6 +5753,7 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
     c->active = carve(a, p->jobs, sizeof *c->active);
     c->stepped = carve(a, p->jobs, sizeof *c->stepped);
     c->step = carve(a, p->jobs, 1);
+    c->follow = carve(a, p->jobs, sizeof *c->follow);
     c->out = carve(a, 2 * (u64)p->jobs + 2, sizeof *c->out);
     c->tables = carve(a, p->memory != 0, sizeof *c->tables);
     for (u32 i = 0; i < p->jobs; i++) {
@@ -5587,10 +6011,10 @@ static int encode_job(megabyte_codec *c, struct block_job *l, u64 before) {
     return !cancelled(c, before + l->n);
 }
 
-/* The next byte of n jobs whose method is the same. */
+/* The next byte of n jobs whose method is the same, and those after it that were drafted. */
 static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
-    const struct predictor *by[MOST_AT_ONCE];
-    struct coder *coders[MOST_AT_ONCE];
+    const struct predictor *by[MOST_AT_ONCE] = {&jobs[0]->by};
+    struct coder *coders[MOST_AT_ONCE] = {&jobs[0]->coder};
     u8 bytes[MOST_AT_ONCE];
     for (u32 i = 0; i < n; i++) by[i] = &jobs[i]->by, coders[i] = &jobs[i]->coder;
     decode_bytes(by, coders, n, bytes);
@@ -5599,6 +6023,8 @@ static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
         if (!c->verifying) l->bytes[l->done] = bytes[i];
         l->bad = l->bytes[l->done] != bytes[i] || beyond_end(&l->coder);
         l->done += !l->bad;
+        l->stepped = l->bad || l->done == l->n || !l->by.stream ||
+                     take_drafted(l->by.stream, bytes[i]);
     }
 }
 
@@ -5617,8 +6043,16 @@ static void decode_step(void *context) {
                 if (jobs[k]->method != jobs[0]->method) n = k;
             u32 length = jobs[0]->by.stream ? 1 : min32(jobs[0]->n - jobs[0]->done, most);
             while (length-- && !jobs[0]->bad) decode_at_once(c, jobs, n);
+            for (u32 k = 0; k < n; k++) /* drafts that prove right go on alone */
+                while (jobs[k]->by.stream && jobs[k]->stepped && !jobs[k]->bad &&
+                       jobs[k]->done < jobs[k]->n)
+                    decode_at_once(c, &jobs[k], 1);
         }
 }
+
+/* Streams side by side read the weights once for all, as drafted bytes do, and none of theirs are
+ * wrong: more than this many draft nothing. */
+#define MOST_DRAFTING 4
 
 /* Decodes the first `count` jobs side by side, into their bytes or, to verify, beside them; sets
  * `bad` where the code is wrong. 0 if cancelled. */
@@ -5639,15 +6073,16 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
         } else {
             begin_decoding(&l->coder, l->code, l->n_code);
             l->by = start(c, l->method, l->stream, l->mixer);
+            l->stream->draft.steps = l->stream->draft.passes = 0;
             c->active[c->n_active++] = l;
         }
     }
-    u64 told = 0;
+    u64 told = 0, often = 64 * (u64)count; /* by bytes: steps come in drafts */
     for (u32 step = 0; c->n_active; step++) {
         u32 active = 0, streams = 0;
         u64 done = 0;
         for (u32 i = 0; i < count; i++) done += c->jobs[i].done;
-        if (step % 64 == 0 || done - told >= PROGRESS_BYTES) {
+        if (!step || done / often > told / often) {
             told = done;
             if (cancelled(c, verify ? all : done)) return 0;
         }
@@ -5656,15 +6091,18 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
             struct block_job *l = c->active[i];
             if (l->bad || l->done == l->n) {
                 l->bad |= !ends_decoding(&l->coder);
+                c->counts.steps += verify ? 0 : l->stream->draft.steps;
+                c->counts.passes += verify ? 0 : l->stream->draft.passes;
                 continue;
             }
             c->active[active++] = l;
             if (!l->by.stream) continue;
             c->step[streams] = l->bytes[l->done - 1];
+            c->follow[streams] = c->n_active > MOST_DRAFTING ? 0 : l->n - l->done;
             c->stepped[streams++] = l->by.stream;
         }
         c->n_active = active;
-        if (streams) step_all(c->stepped, c->step, streams);
+        if (streams) step_drafting(c->stepped, c->step, c->follow, streams);
     }
     return !cancelled(c, all);
 }

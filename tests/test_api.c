@@ -1163,6 +1163,196 @@ static void *stream_thread(void *context) {
     return NULL;
 }
 
+/* ------------------------------------------------------------------------------------- drafting */
+
+/* Where drafts come from: `right` of `of` of them agree with the text, in random lengths. */
+typedef struct {
+    const uint8_t *text; /* the byte at position p is text[p - begin] */
+    uint64_t begin, n;
+    unsigned right, of;
+    uint32_t vocabulary;
+    uint64_t calls, last;
+} drafting;
+
+static size_t draft(void *context, uint64_t position, const uint8_t *before, size_t n,
+                    uint8_t *bytes, size_t most) {
+    drafting *d = context;
+    CHECK(n && n <= position && position - 1 >= d->begin && most && most <= 15);
+    CHECK(before[n - 1] == d->text[position - 1 - d->begin], "the last byte before %d",
+          (int)position);
+    d->calls++;
+    for (size_t i = 0; i < most; i++) {
+        uint64_t at = position + i - d->begin;
+        uint8_t byte = at < d->n ? d->text[at] : 0;
+        bytes[i] = random_below(d->of) < d->right ? byte : (uint8_t)(byte + 1 + random_below(255));
+    }
+    return d->of > 3 ? random_below(most + 1) : most;
+}
+
+/* A stream's state as bytes. */
+static uint8_t *state_of(const megabyte_stream *s, size_t *size) {
+    *size = megabyte_stream_save_size(s);
+    uint8_t *state = need(*size + 1, 1);
+    OK(megabyte_stream_save(s, state, *size));
+    return state;
+}
+
+static int stop_at(void *context, uint8_t byte) {
+    (void)byte;
+    return !--*(int *)context;
+}
+
+enum { DRAFTED = 150 };
+
+/* Generates in calls of `piece` bytes. */
+static size_t generate(megabyte_stream *s, megabyte_sampling how, uint8_t *out, size_t piece) {
+    size_t n = 0, got = 0;
+    megabyte_status status = MEGABYTE_OK;
+    while (n < DRAFTED && !status) {
+        size_t most = piece < DRAFTED - n ? piece : DRAFTED - n;
+        status = megabyte_stream_generate(s, &how, out + n, most, &got, NULL, NULL);
+        CHECK(status == MEGABYTE_OK || status == MEGABYTE_END, "status %d", (int)status);
+        CHECK(status || got == most);
+        n += got;
+    }
+    return n;
+}
+
+static void compare_drafts(fixture *f, size_t k, size_t fed, megabyte_sampling how) {
+    static const struct {
+        uint32_t most;
+        unsigned right, of; /* of 0: the stream's own */
+    } ways[] = {{0, 0, 0}, {3, 0, 0}, {15, 1, 1}, {15, 0, 1}, {15, 1, 2}, {7, 9, 10}, {1, 1, 1}};
+    megabyte_engine *engine = new_engine(f->model, 1, 7, MEGABYTE_ISA_AUTO);
+    megabyte_stream_options plain = {
+        .engine = engine, .context = f->context[k].option, .draft_max = MEGABYTE_NO_DRAFT};
+    megabyte_stream *s, *copy;
+    uint8_t text[DRAFTED], again[DRAFTED];
+    size_t size, other;
+    OK(megabyte_stream_create(&s, f->model, &plain, NULL, NULL));
+    OK(megabyte_stream_create(&copy, f->model, &plain, NULL, NULL));
+    OK(megabyte_stream_feed(s, f->bytes, fed));
+    megabyte_sampling loop = how;
+    size_t n = 0;
+    for (uint8_t byte; n < DRAFTED && !megabyte_stream_sample(s, &loop, &byte); n++) {
+        OK(megabyte_stream_step(s, byte));
+        text[n] = byte;
+    }
+    size_t size_at_end;
+    uint8_t *state = state_of(s, &size_at_end);
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
+        drafting source = {.text = text,
+                           .begin = fed,
+                           .n = n,
+                           .right = ways[i].right,
+                           .of = ways[i].of,
+                           .vocabulary = f->v};
+        megabyte_stream_options options = plain;
+        options.draft_max = ways[i].most;
+        if (ways[i].of) options.draft = draft, options.draft_context = &source;
+        megabyte_stream *d;
+        OK(megabyte_stream_create(&d, f->model, &options, NULL, NULL));
+        OK(megabyte_stream_feed(d, f->bytes, fed));
+        size_t m = generate(d, how, again, i % 2 ? 1 + random_below(60) : DRAFTED);
+        CHECK(m == n && !memcmp(text, again, n), "way %zu: other bytes than without drafts", i);
+        uint8_t *drafted = state_of(d, &other);
+        CHECK(size_at_end == other && !memcmp(state, drafted, other), "way %zu: another state", i);
+        CHECK(same_floats(megabyte_stream_logits(s), megabyte_stream_logits(d), f->v));
+        OK(megabyte_stream_copy(copy, d));
+        CHECK(same_floats(megabyte_stream_logits(s), megabyte_stream_logits(copy), f->v));
+        uint64_t steps, passes;
+        megabyte_stream_draft_counts(d, &steps, &passes);
+        CHECK(steps == n && passes <= steps, "%d passes", (int)passes);
+        if (ways[i].right == 1 && ways[i].of == 1 && n == DRAFTED && f->info.patch_bytes > 1)
+            CHECK(passes < steps, "nothing was taken from %d drafts", (int)source.calls);
+        if (ways[i].of == 1 && !ways[i].right) CHECK(passes == steps);
+        free(drafted);
+        if (n) { /* stopped where drafted bytes are left: as if they had never been computed */
+            int left = (int)(1 + random_below(n)), stopped = left;
+            megabyte_stream_reset(d);
+            megabyte_stream_reset(copy);
+            OK(megabyte_stream_feed(d, f->bytes, fed));
+            OK(megabyte_stream_feed(copy, f->bytes, fed));
+            for (int j = 0; j < stopped; j++) OK(megabyte_stream_step(copy, text[j]));
+            megabyte_sampling again_how = how;
+            CHECK_STATUS(megabyte_stream_generate(d, &again_how, NULL, n, NULL, stop_at, &left),
+                         MEGABYTE_ERROR_CANCELLED);
+            uint8_t *one = state_of(d, &size), *two = state_of(copy, &other);
+            CHECK(size == other && !memcmp(one, two, size), "way %zu: stopped at %d", i, stopped);
+            free(one);
+            free(two);
+        }
+        megabyte_stream_free(d);
+    }
+    free(state);
+    megabyte_stream_free(s);
+    megabyte_stream_free(copy);
+    megabyte_engine_free(engine);
+}
+
+static void drafts(void) {
+    const megabyte_sampling how[] = {
+        {.seed = 1},
+        {.temperature = 0.3f, .seed = 2},
+        {.temperature = 1, .top_k = 9, .top_p = 0.8f, .seed = 3},
+        {.temperature = 1.2f, .min_p = 0.01f, .repetition_penalty = 1.3f, .seed = 4},
+    };
+    EACH_FIXTURE(f)
+    for (size_t k = 0; k < f->n_contexts; k++)
+        for (size_t i = 0; i < COUNT_OF(how); i++) {
+            name_case("%s, context %zu, sampling %zu", f->y.name, k, i);
+            seed_random(k * 10 + i);
+            size_t full = (size_t)f->context[k].bytes;
+            compare_drafts(f, k, 1 + random_below(2 * full), how[i]);
+        }
+    int left = 5;
+    megabyte_sampling greedy = {.seed = 1};
+    megabyte_stream *s = new_stream(fixtures[0].model, NULL, 0);
+    uint8_t out[9];
+    size_t n;
+    CHECK_STATUS(megabyte_stream_generate(s, &greedy, NULL, 9, &n, stop_at, &left),
+                 MEGABYTE_ERROR_CANCELLED);
+    CHECK(n == 5 && megabyte_stream_position(s) == 5);
+    CHECK_STATUS(megabyte_stream_generate(s, &greedy, NULL, 1, &n, NULL, NULL),
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
+    greedy.temperature = -1;
+    CHECK_STATUS(megabyte_stream_generate(s, &greedy, out, 1, &n, NULL, NULL),
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
+    CHECK(!n && megabyte_stream_position(s) == 5);
+    megabyte_stream_options wrong = {.draft_max = 16};
+    megabyte_stream *none;
+    CHECK_STATUS(megabyte_stream_create(&none, fixtures[0].model, &wrong, NULL, NULL),
+                 MEGABYTE_ERROR_INVALID_ARGUMENT);
+    megabyte_stream_free(s);
+}
+
+/* Messages of repetitive bytes: decoded with drafts and without, the streams end alike. */
+static void drafted_messages(void) {
+    EACH_FIXTURE(f)
+    for (size_t k = 0; k < f->n_contexts && f->v >= 256; k++) {
+        name_case("%s, context %zu", f->y.name, k);
+        uint8_t text[400], code[416], back[400];
+        for (size_t i = 0; i < sizeof text; i++) text[i] = f->bytes[i % 23 + i / 150];
+        megabyte_stream *state[3];
+        drafting source = {.text = text, .n = sizeof text, .right = 1, .of = 2};
+        size_t coded, n, size[3];
+        uint8_t *saved[3];
+        for (size_t i = 0; i < 3; i++) {
+            megabyte_stream_options options = {.context = f->context[k].option};
+            if (!i) options.draft_max = MEGABYTE_NO_DRAFT;
+            if (i == 2) options.draft = draft, options.draft_context = &source;
+            OK(megabyte_stream_create(&state[i], f->model, &options, NULL, NULL));
+            if (!i) OK(megabyte_stream_encode(state[i], text, sizeof text, code, 416, &coded));
+            if (!i) megabyte_stream_reset(state[i]);
+            OK(megabyte_stream_decode(state[i], code, coded, back, sizeof back, &n));
+            CHECK(n == sizeof text && !memcmp(text, back, n), "stream %zu", i);
+            saved[i] = state_of(state[i], &size[i]);
+            CHECK(size[i] == size[0] && !memcmp(saved[i], saved[0], size[0]), "state %zu", i);
+        }
+        for (size_t i = 0; i < 3; i++) free(saved[i]), megabyte_stream_free(state[i]);
+    }
+}
+
 static void two_threads_share_a_model(void) {
     EACH_FIXTURE(f) {
         pthread_t thread[2];
@@ -1260,6 +1450,8 @@ int main(void) {
     GROUP(sampling_from_streams);
     GROUP(sampling_an_end);
     GROUP(sampling_constant);
+    GROUP(drafts);
+    GROUP(drafted_messages);
     GROUP(two_threads_share_a_model);
     EACH_FIXTURE(f) {
         for (size_t k = 0; k < f->n_contexts; k++) free(f->context[k].rows);

@@ -212,6 +212,7 @@ static megabyte_codec_options common_options(job *j) {
                                     .dictionary = z->dictionary.data,
                                     .dictionary_size = z->dictionary.n,
                                     .file_type = z->file_type,
+                                    .draft_max = draft_option(z->draft),
                                     .progress = on_progress,
                                     .progress_context = j};
 }
@@ -435,6 +436,9 @@ static void print_report(const job *j) {
                 (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
                 100 * ((double)j->counts.coded_bits / j->counts.ideal_bits - 1));
     if (j->counts.model_bits > 0) fprintf(stderr, "; model alone %.1f", j->counts.model_bits / 8);
+    if (j->counts.passes)
+        fprintf(stderr, "; %.2f bytes a pass",
+                quotient((double)j->counts.steps, (double)j->counts.passes));
     fputc('\n', stderr);
 }
 
@@ -454,6 +458,8 @@ static void print_report_json(const job *j, const char *output) {
         json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
         json_field("ideal_bytes", j->counts.ideal_bits / 8);
         json_field("model_bytes", j->counts.model_bits / 8);
+    } else {
+        json_field("bytes_per_pass", quotient((double)j->counts.steps, (double)j->counts.passes));
     }
     json_field("seconds", j->seconds);
     json_field("bytes_per_second", quotient(original, j->seconds));
@@ -467,6 +473,8 @@ static void add_up(job *total, const job *j) {
     total->counts.coded_bits += j->counts.coded_bits;
     total->counts.ideal_bits += j->counts.ideal_bits;
     total->counts.model_bits += j->counts.model_bits;
+    total->counts.steps += j->counts.steps;
+    total->counts.passes += j->counts.passes;
 }
 
 /* ================================================================ 5 compress, decompress, test */
@@ -554,7 +562,8 @@ enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
 
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
-    zipper z = {.self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY};
+    zipper z = {
+        .self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY, .draft = DRAFT_DEFAULT};
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
     z.mode = who == COMPRESSES ? MEGABYTE_MODE_COMPRESS : MEGABYTE_MODE_DECOMPRESS;
@@ -599,6 +608,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {COMPRESSES,
          {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL,
           "decode each block before it is written"}},
+        {DECOMPRESSES | TESTS, {"draft", 0, OPTION_NUMBER, &z.draft, 0, 15, "N", DRAFT_HELP}},
         {DECOMPRESSES | TESTS,
          {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
           "refuse a file that claims more (0: none; default: see above)"}},

@@ -361,7 +361,7 @@ megabyte_stream *new_stream(const session *s, uint64_t context, const char *file
     megabyte_error error;
     megabyte_stream *stream;
     const megabyte_stream_options options = {
-        .engine = s->engine, .context = context, .file_type = file_type};
+        .engine = s->engine, .context = context, .file_type = file_type, .draft_max = s->draft_max};
     const char *fault = fault_of_type(s, file_type, &error);
     char why[256];
     size_t size;

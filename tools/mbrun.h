@@ -30,6 +30,7 @@ typedef struct session {
     megabyte_isa isa; /* the one that the engine uses */
     uint32_t threads;
     uint64_t memory; /* the most that may be asked for */
+    uint32_t draft_max; /* of new streams: megabyte_stream_options */
     char path[4096]; /* the model's file */
 } session;
 
@@ -54,6 +55,10 @@ void close_session(session *s);
 uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores */
 int isa_exists(int isa); /* 1 if megabyte knows it by name */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
+/* --draft N as the library wants it */
+static inline uint32_t draft_option(uint64_t n) { return n ? (uint32_t)n : MEGABYTE_NO_DRAFT; }
+#define DRAFT_DEFAULT 11
+#define DRAFT_HELP "guess up to N bytes at a time (11; 0: none): faster, the same result"
 megabyte_stream *new_stream(const session *s, uint64_t context,
                             const char *file_type); /* 0: the model's; NULL; or dies */
 const char *fault_of_type(const session *s, const char *file_type,
