@@ -106,5 +106,30 @@ for field in '"end_id": null' '"kv_heads": 4' '"norm": "RMSNorm"' '"activation":
 done
 group "generate, info"
 
+# ------------------------------------------------------------------------------------------ drafts
+# the same bytes with and without, fewer passes where data repeat themselves
+i=0
+while [ $i -lt 40 ]; do printf 'a line that comes again and again, number %d\n' $((i % 4)); i=$((i + 1))
+done >lines
+run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 --draft 0 -v
+says '400 bytes in .* s: .* bytes/s, 1.00 bytes a pass'
+cp out plain
+run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 -v
+cmp -s out plain || fail "other bytes with drafts"
+says ', \([2-9]\|1[0-9]\)\.[0-9]* bytes a pass'
+run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 --draft 3
+cmp -s out plain || fail "other bytes with --draft 3"
+run 2 "$mbrun" generate -n 1 --draft 16
+run 0 "$mbrun" compress -5 -f -o lines.mbz lines
+run 0 "$mbrun" decompress -f -v --draft 0 -o lines.out lines.mbz
+says '; 1.00 bytes a pass'
+cmp -s lines lines.out || fail "decompressed without drafts"
+run 0 "$mbrun" decompress -f -v -o lines.out lines.mbz
+says '; \([2-9]\|1[0-9]\)\.[0-9]* bytes a pass'
+cmp -s lines lines.out || fail "decompressed with drafts"
+run 0 "$mbrun" test --json lines.mbz
+tells '"bytes_per_pass": [2-9]'
+group "--draft"
+
 cd "$OLDPWD" && rm -rf "$dir"
 echo "mbrun generate, score, info ... ok"
