@@ -14,10 +14,10 @@
  *    8 threads            a pool of workers that run one function and claim its work in chunks
  *    9 objects            engine, stream, and what a call asks of them
  *   10 transformer        embed, attend, deliver: one pass of a stage over a batch of tokens
- *   11 schedule           jobs -> rounds -> passes; sliding
+ *   11 schedule           jobs -> rounds -> passes; sliding; drafted bytes, taken or dropped
  *   12 engine             layout and creation
- *   13 streams            the public operations on them; saved states
- *   14 sampling
+ *   13 streams            the public operations on them; drafting; saved states
+ *   14 sampling           one byte, and the loop of generating
  *   15 arithmetic coding  probabilities -> decisions -> code           (15 to 18: the codec, which
  *   16 context mixing     bit histories that learn from the data        MEGABYTE_NO_CODEC drops)
  *   17 messages           raw codes of single messages
@@ -32,6 +32,7 @@
  *    prefill        running a stage over many tokens at once, as opposed to a step of generation
  *    job, round     what a call asks of one stream; what is computed of all jobs at a time
  *    pass, phase    a stage run over a batch of rows; a part of it that all threads finish together
+ *    draft          bytes guessed beyond the one that is known, run as further rows of its pass
  *    output         a stage's last product: the next stage's inputs, or logits
  *    context        what precedes a byte: a stream's window, or what an input of the mixer looks at
  *    context shift  how far a stream's context is shifted right: each bit halves it
