@@ -4026,14 +4026,14 @@ static u32 draft_bytes(megabyte_stream *s, u64 most) {
     if (d->source)
         source = (u32)d->source(d->source_context, s->position + 1, at - before, (size_t)before + 1,
                                 at + 1, (size_t)most);
-    while (count < most) {
-        u32 rate = d->source ? d->source_rate : guess_byte(d, at + count + 1);
-        p = p * rate >> 16;
+    for (; count < most && !(d->source && count >= source); count++) {
+        u8 *next = at + 1 + count;
+        u32 rate = d->source ? d->source_rate : guess_byte(d, next); /* 0: nothing was guessed */
         int again = d->source && !count && d->passes % 32 == 0; /* it may have become better */
-        if ((d->source && count >= source) || at[count + 1] >= m->sizes.vocabulary ||
-            (!worth_drafting(s, count + 1, p, &running) && !again))
+        p = p * rate >> 16;
+        if (!rate || (!worth_drafting(s, count + 1, p, &running) && !again) ||
+            *next >= m->sizes.vocabulary)
             break;
-        count++;
     }
     memcpy(d->bytes + 1, at + 1, count);
     return count;
