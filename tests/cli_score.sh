@@ -109,7 +109,9 @@ group "generate, info"
 # ------------------------------------------------------------------------------------------ drafts
 # the same bytes with and without, fewer passes where data repeat themselves
 i=0
-while [ $i -lt 40 ]; do printf 'a line that comes again and again, number %d\n' $((i % 4)); i=$((i + 1))
+while [ $i -lt 40 ]; do
+    printf 'a line that comes again and again, number %d\n' $((i % 4))
+    i=$((i + 1))
 done >lines
 run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 --draft 0 -v
 says '400 bytes in .* s: .* bytes/s, 1.00 bytes a pass'
