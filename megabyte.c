@@ -2267,8 +2267,8 @@ static u32 last_position(const struct sizes *z, u32 s) {
 
 /* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16
  * keys (from is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left
- * them; other floats may be anything that a model's weights make of them. UNUSED memory was never
- * written and counts as zeros. */
+ * them; other floats may be anything that a model's weights make of them. UNUSED memory may hold
+ * anything and counts as zeros. */
 enum { ANY_FLOAT, BOUNDED, RAW_BYTES, UNUSED };
 typedef void (*span_visitor)(void *context, void *span, u64 n, int kind);
 
@@ -2921,7 +2921,7 @@ static void find_before(megabyte_engine *e, u32 i, u32 s, u32 before) {
 }
 
 /* Keys are kept in groups of 16: clears a group of the slot in progress when its first key comes,
- * so that a saved state shows nothing older. */
+ * so that scores of the others, computed and thrown away, come from no strange memory. */
 static void use_keys(megabyte_stream *stream, u32 s, u32 key) {
     const struct stage *g = &stream->engine->model->stage[s];
     u32 slot = stream->current[s], *used = &stream->slot_used[s][slot];
@@ -3250,9 +3250,10 @@ static void end_draft(megabyte_stream *s) {
         if (m->stage[k].half)
             copy_floats(s->slot_shift[k][to], s->slot_shift[k][at], shift_floats(&m->stage[k]));
         s->slot_used[k][to] = s->slot_used[k][at];
+        s->current[k] = to;
+        if (!m->stage[k].size.cross) continue;
         s->slot_sequence[to] = s->slot_sequence[at];
         s->slot_cross[to] = s->slot_cross[at];
-        s->current[k] = to;
     }
 }
 
@@ -4150,6 +4151,11 @@ static void read_span(void *context, void *span, u64 n, int kind) {
     if (kind == RAW_BYTES) {
         memcpy(span, *from, (size_t)n);
         *from += n;
+        return;
+    }
+    if (kind == UNUSED) { /* zeros, or what older versions left there, or a forger */
+        memset(span, 0, (size_t)n * sizeof *to);
+        *from += n * 4;
         return;
     }
     for (u64 i = 0; i < n; i++) {

@@ -297,11 +297,12 @@ typedef struct megabyte_stream_options {
     const char *file_type;
     /* 0..15, 0 meaning 11, or MEGABYTE_NO_DRAFT: bytes that megabyte_stream_generate and _decode
      * guess at a time and compute together with the one that is known. Right guesses save time;
-     * results are the same. A stream without is smaller (text.mb: by 0.7 MB) */
+     * results are the same. A stream without is smaller (text.mb: by 0.64 MB, see _stream_size) */
     uint32_t draft_max;
     /* NULL: the guesses come from the stream's own history. Else this writes up to `most` bytes
      * that may follow the n bytes at `before`, the last of which is number position - 1, to
-     * `bytes` and returns how many (a second, smaller model's, say). It must not use the stream;
+     * `bytes` and returns how many (a second, smaller model's, say). It must not use the stream,
+     * and may find the floating-point environment changed (rounding to nearest, denormals kept);
      * what it guesses changes no result */
     size_t (*draft)(void *context, uint64_t position, const uint8_t *before, size_t n,
                     uint8_t *bytes, size_t most);

@@ -221,6 +221,20 @@ static void sign(uint8_t *state, size_t n) {
     put64(state + n - 8, checksum_of(state, n - 8));
 }
 
+/* A visitor: what is not in use, counted, is zeros. */
+static void check_unused(void *context, void *span, u64 n, int kind) {
+    for (u64 i = 0; kind == UNUSED && i < n; i++, ++*(uint64_t *)context)
+        CHECK(f32_to_bits(((float *)span)[i]) == 0, "it was loaded");
+}
+
+/* A visitor: NaNs where a saved state has zeros for what is not in use. */
+static void spoil_unused(void *context, void *span, u64 n, int kind) {
+    uint8_t **at = context;
+    (void)span;
+    if (kind == UNUSED) memset(*at, 0xff, (size_t)n * 4);
+    *at += kind == RAW_BYTES ? n : n * 4;
+}
+
 static void forged_states(void) {
     char mb[200];
     synthetic y = sizes;
@@ -256,6 +270,22 @@ static void forged_states(void) {
         OK(megabyte_stream_load(s, state, n));
         CHECK(fabsf(s->logits[99]) <= MOST, "%g", (double)s->logits[99]);
     }
+    name_case("not zeros where no key is in use");
+    put32(state + n - 12, 0);
+    sign(state, n);
+    uint64_t spoiled = 0;
+    uint8_t *wrong = need(n, 1), *again = need(n, 1), *at = wrong + STATE_HEADER + 11;
+    memcpy(wrong, state, n);
+    each_span(s, spoil_unused, &at);
+    CHECK(at == wrong + n - 8 && memcmp(wrong, state, n));
+    sign(wrong, n);
+    OK(megabyte_stream_load(s, wrong, n));
+    each_span(s, check_unused, &spoiled);
+    CHECK(spoiled > 0);
+    OK(megabyte_stream_save(s, again, n));
+    CHECK(!memcmp(state, again, n));
+    free(wrong);
+    free(again);
     put32(state + 12, MEGABYTE_NUMERICS_VERSION + 1);
     sign(state, n);
     CHECK_STATUS(megabyte_stream_load(s, state, n), MEGABYTE_ERROR_BAD_VERSION);
