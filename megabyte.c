@@ -7243,9 +7243,8 @@ FOUR_TILES(6)
 
 /* Few rows, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file.
  * They wait for memory, and one straight stream comes fastest; four chains along k keep up with it.
- * Lines are asked for 4 KB ahead, into the second-level cache: as good as 1 KB for Zen 4, where
- * 8 KB ahead and into the first are slower (7 MB at 78 instead of 84 GB/s, 34 MB at 47 instead of
- * 54), and better for a Xeon, whose second-level cache is further from the third. */
+ * Lines are asked for 4 KB ahead, into the second-level cache: 8 KB ahead and into the first were
+ * slower on Zen 4, 1 KB ahead on a Xeon. */
 V __m512i four_of(const vq *x) {
     i32 four;
     memcpy(&four, x, 4);
