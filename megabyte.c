@@ -1848,22 +1848,26 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
  * same for every thread; a phase's work is cut into chunks that the threads claim, and nobody goes
  * on before all of it is done:
  *
- *     for (struct phase p = next_phase(pool, &phase, n); claim(&p);)
+ *     for (struct phase p = next_phase(pool, &place, n); claim(&p);)
  *         for (u32 i = p.from; i < p.to; i++) ...        (all threads together cover [0, n) once)
  *
  * A thread that the system has put aside has claimed nothing, so the others do its share: beside
  * another busy program, two threads stepped one stream 12 times faster than with fixed shares and
  * barriers. Waiting spins first, for a futex costs as much as half a step, then yields; between
- * runs workers finally sleep. */
+ * runs workers finally sleep. The caller's thread leads: it alone keeps time, if there is a
+ * clock. */
 struct pool {
     u32 threads;
+    u64 (*clock)(void *context); /* the caller's, or NULL */
+    void *clock_context;
+    u64 waited; /* by the leading thread for others */
 #if HAVE_THREADS
     u32 started, quit;
     u32 generation; /* of runs: workers wait for it to move */
     u32 open; /* a run may be joined */
     u32 inside; /* workers that have joined, or are looking */
     u32 sleepers;
-    void (*work)(void *context);
+    void (*work)(void *context, int leads);
     void *context;
     struct progress *progress; /* per phase */
     u32 phases;
@@ -1876,9 +1880,15 @@ struct progress {
     u32 next, done;
     u8 pad[ALIGN - 2 * sizeof(u32)];
 };
+/* Where a thread is in its run. */
+struct place {
+    u32 phase; /* the number of its next one */
+    int leads;
+};
 struct phase {
     struct pool *pool;
     u32 index, n, chunks, chunk, from, to, started;
+    int leads;
 };
 
 #if HAVE_THREADS
@@ -1921,7 +1931,7 @@ static void *pool_thread(void *argument) {
         /* Counted, then looked; pool_run closes, then counts: who finds a run open is waited
          * for. */
         __atomic_add_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(&p->open, __ATOMIC_SEQ_CST)) p->work(p->context);
+        if (__atomic_load_n(&p->open, __ATOMIC_SEQ_CST)) p->work(p->context, 0);
         __atomic_sub_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
     }
 }
@@ -1938,7 +1948,7 @@ static void pool_wake(struct pool *p) {
 }
 #endif
 
-static void pool_run(struct pool *p, void (*work)(void *), void *context) {
+static void pool_run(struct pool *p, void (*work)(void *, int), void *context) {
 #if HAVE_THREADS
     if (p->threads > 1) {
         memset(p->progress, 0, p->phases * sizeof *p->progress);
@@ -1946,7 +1956,7 @@ static void pool_run(struct pool *p, void (*work)(void *), void *context) {
         p->context = context;
         __atomic_store_n(&p->open, 1, __ATOMIC_SEQ_CST);
         pool_wake(p);
-        work(context);
+        work(context, 1);
         __atomic_store_n(&p->open, 0, __ATOMIC_SEQ_CST);
         for (u32 spins = 0; __atomic_load_n(&p->inside, __ATOMIC_SEQ_CST); spins++)
             spin_pause(spins);
@@ -1954,17 +1964,29 @@ static void pool_run(struct pool *p, void (*work)(void *), void *context) {
     }
 #endif
     (void)p;
-    work(context);
+    work(context, 1);
 }
 
 /* More chunks than threads: who comes late or runs slowly takes fewer. */
 static u32 most_chunks(u32 threads) { return threads > 1 ? 2 * threads : 1; }
 
-static struct phase next_phase(struct pool *p, u32 *phase, u32 n) {
-    struct phase f = {.pool = p, .index = (*phase)++, .n = n, .chunks = 1};
+static struct phase next_phase(struct pool *p, struct place *at, u32 n) {
+    struct phase f = {.pool = p, .index = at->phase++, .n = n, .chunks = 1, .leads = at->leads};
     if (p->threads > 1) f.chunks = min32(n, most_chunks(p->threads));
     return f;
 }
+
+#if HAVE_THREADS
+static void wait_for_others(const struct phase *f, const struct progress *at) {
+    struct pool *p = f->pool;
+    if (__atomic_load_n(&at->done, __ATOMIC_ACQUIRE) >= f->chunks) return;
+    int timed = f->leads && p->clock;
+    u64 from = timed ? p->clock(p->clock_context) : 0;
+    for (u32 spins = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; spins++)
+        spin_pause(spins);
+    if (timed) p->waited += p->clock(p->clock_context) - from;
+}
+#endif
 
 static int claim(struct phase *f) {
 #if HAVE_THREADS
@@ -1981,8 +2003,7 @@ static int claim(struct phase *f) {
             f->to = (u32)((u64)f->n * (chunk + 1) / f->chunks);
             return 1;
         }
-        for (u32 spins = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; spins++)
-            spin_pause(spins);
+        wait_for_others(f, at);
         return 0;
     }
 #endif
@@ -2210,6 +2231,8 @@ struct megabyte_engine {
     struct kernels kernels;
     struct pool pool;
     u32 batch; /* rows of a pass */
+    u64 time[MEGABYTE_MAX_STAGES][MEGABYTE_PARTS]; /* by the pool's clock, ... */
+    u64 looked; /* ... at which it was last looked */
 
     struct cache
         start[MEGABYTE_MAX_STAGES]; /* stages >= 1: the start token's keys and values ... */
@@ -2341,9 +2364,9 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
 /* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through
  * prepare. Threads share the output rows, in groups of 4 tiles, which the widest kernel takes
  * together. */
-static void multiply(megabyte_engine *e, u32 *phase, const struct matrix *w, const float *x,
+static void multiply(megabyte_engine *e, struct place *at, const struct matrix *w, const float *x,
                      u64 ldx, float *y, u64 ldy, const float *bias, int add) {
-    for (struct phase p = next_phase(&e->pool, phase, (w->tiles + 3) / 4); claim(&p);) {
+    for (struct phase p = next_phase(&e->pool, at, (w->tiles + 3) / 4); claim(&p);) {
         u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
         u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
         const float *b = bias ? bias + 16 * t : NULL;
@@ -2768,8 +2791,19 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* ---- the pass */
 
-#define ROWS(p)                                                          \
-    for (struct phase p = next_phase(&e->pool, phase, e->m); claim(&p);) \
+/* With a clock: what went by since the last look at it is `part`'s, but for the waiting. */
+static void spent(megabyte_engine *e, const struct place *at, megabyte_part part) {
+    struct pool *p = &e->pool;
+    if (!at->leads || !p->clock) return;
+    u64 now = p->clock(p->clock_context), *time = e->time[e->stage];
+    time[part] += now - e->looked - p->waited;
+    time[MEGABYTE_PART_WAIT] += p->waited;
+    e->looked = now;
+    p->waited = 0;
+}
+
+#define ROWS(p)                                                       \
+    for (struct phase p = next_phase(&e->pool, at, e->m); claim(&p);) \
         for (u32 i = p.from; i < p.to; i++)
 
 /* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query and an
@@ -2800,58 +2834,71 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
 }
 
 /* x += Attention(norm(shift(x))) */
-static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase) {
+static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, struct place *at) {
     const struct layer *w = &g->layers[l];
     ROWS(p) {
         if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
         shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
         prepare(e, &w->qkv, i, e->n + i * e->ld_n);
     }
-    multiply(e, phase, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
+    spent(e, at, MEGABYTE_PART_NORM);
+    multiply(e, at, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
+    spent(e, at, MEGABYTE_PART_PRODUCT);
     ROWS(p) prepare_attention(e, g, l, i);
     if (g->size.cross) ROWS(p)
     if (e->rows[i].before)
         copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross, l);
     /* head by head: its keys and values are in the processor's cache for the next run */
-    for (struct phase p = next_phase(&e->pool, phase, e->n_runs * g->size.heads); claim(&p);)
+    for (struct phase p = next_phase(&e->pool, at, e->n_runs * g->size.heads); claim(&p);)
         for (u32 u = p.from; u < p.to; u++)
             attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
                    e->run_first[u % e->n_runs + 1], p.chunk);
+    spent(e, at, MEGABYTE_PART_ATTENTION);
     ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
-    multiply(e, phase, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
+    spent(e, at, MEGABYTE_PART_NORM);
+    multiply(e, at, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
+    spent(e, at, MEGABYTE_PART_PRODUCT);
 }
 
 /* x += FeedForward(norm(shift(x))) */
-static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase) {
+static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, struct place *at) {
     const struct layer *w = &g->layers[l];
     ROWS(p) {
         MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
         shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
         prepare(e, &w->up, i, e->n + i * e->ld_n);
     }
-    multiply(e, phase, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
+    spent(e, at, MEGABYTE_PART_NORM);
+    multiply(e, at, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
+    spent(e, at, MEGABYTE_PART_PRODUCT);
     ROWS(p) {
         e->kernels.activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
         prepare(e, &w->down, i, e->a + i * e->ld_a);
         keep_shift(e, g, l, 1, i);
     }
-    multiply(e, phase, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
+    spent(e, at, MEGABYTE_PART_ACTIVATION);
+    multiply(e, at, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
+    spent(e, at, MEGABYTE_PART_PRODUCT);
 }
 
 /* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
  * Within a phase a thread writes only the rows, output columns or heads that it has claimed.
  *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = output(norm(x)) */
-static void pass(void *context) {
+static void pass(void *context, int leads) {
     megabyte_engine *e = context;
     const struct stage *g = &e->model->stage[e->stage];
-    u32 dim = g->size.dim, phases = 0, *phase = &phases;
+    struct place place = {.leads = leads}, *at = &place;
+    u32 dim = g->size.dim;
+    spent(e, at, MEGABYTE_PART_OTHER);
     ROWS(p) embed(e, g, i);
-    if (g->patch.data)
-        multiply(e, phase, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
+    spent(e, at, MEGABYTE_PART_OTHER);
+    if (g->patch.data) multiply(e, at, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
+    spent(e, at, MEGABYTE_PART_PRODUCT);
     ROWS(p) complete_input(e, g, i);
+    spent(e, at, MEGABYTE_PART_OTHER);
     for (u32 l = 0; l < g->size.layers; l++) {
-        attention_layer(e, g, l, phase);
-        feed_forward_layer(e, g, l, phase);
+        attention_layer(e, g, l, at);
+        feed_forward_layer(e, g, l, at);
     }
     ROWS(p) {
         float *n = e->n + i * e->ld_n;
@@ -2861,9 +2908,12 @@ static void pass(void *context) {
         MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
         if (g->output.data) prepare(e, &g->output, i, n);
     }
+    spent(e, at, MEGABYTE_PART_NORM);
     if (g->output.data)
-        multiply(e, phase, &g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0);
+        multiply(e, at, &g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0);
+    spent(e, at, MEGABYTE_PART_PRODUCT);
     ROWS(p) deliver(e, g, i);
+    spent(e, at, MEGABYTE_PART_OUTPUT);
 }
 #define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
 
@@ -3280,6 +3330,8 @@ static void finish_piece(const megabyte_engine *e, struct piece *p) {
  * against the vocabulary. */
 static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
     u64 budget = e->batch * e->model->stage[0].bytes;
+    struct place caller = {.leads = 1};
+    if (e->pool.clock) e->looked = e->pool.clock(e->pool.clock_context);
     for (size_t first = 0; first < n_jobs;) {
         u64 rows[MEGABYTE_MAX_STAGES] = {0}, bytes = 0;
         u32 n_pieces = 0;
@@ -3296,6 +3348,7 @@ static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
         for (u32 s = 0; s < e->model->sizes.n_stages; s++) run_stage(e, n_pieces, s);
         for (u32 i = 0; i < n_pieces; i++) finish_piece(e, &e->pieces[i]);
         while (first < n_jobs && !unfinished(&jobs[first])) first++;
+        spent(e, &caller, MEGABYTE_PART_OTHER);
     }
 }
 
@@ -3385,6 +3438,8 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->model = model;
     e->batch = o->batch;
     e->pool.threads = o->threads;
+    e->pool.clock = o->clock;
+    e->pool.clock_context = o->clock_context;
     for (u32 s = 0; s < model->sizes.n_stages; s++) stage_layout(e, a, s, &w);
     e->bytes = carve_floats(a, 2 * b, e->bytes_stride);
     e->ld_x = round_up(w.x, 16);
@@ -3514,6 +3569,13 @@ void megabyte_engine_free(megabyte_engine *e) {
     megabyte_allocator a = e->allocator;
     pool_stop(&e->pool);
     a.free(a.context, e, e->allocated);
+}
+
+void megabyte_engine_parts(const megabyte_engine *e,
+                           uint64_t time[MEGABYTE_MAX_STAGES][MEGABYTE_PARTS]) {
+    if (!time) return;
+    if (e) memcpy(time, e->time, sizeof e->time);
+    else memset(time, 0, sizeof e->time);
 }
 
 megabyte_isa megabyte_engine_isa(const megabyte_engine *e) {
@@ -6039,10 +6101,11 @@ static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
  * so that their contexts stay in the caches: PROGRESS_BYTES bytes of all together, after which the
  * caller hears of progress. Run by every thread of the pool. */
 #define PROGRESS_BYTES 65536u
-static void decode_step(void *context) {
+static void decode_step(void *context, int leads) {
     megabyte_codec *c = context;
-    u32 phase = 0, most = PROGRESS_BYTES / min32(c->n_active, 16);
-    for (struct phase p = next_phase(&c->engine->pool, &phase, c->n_active); claim(&p);)
+    struct place at = {.leads = leads};
+    u32 most = PROGRESS_BYTES / min32(c->n_active, 16);
+    for (struct phase p = next_phase(&c->engine->pool, &at, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
             struct block_job **jobs = c->active + i;
             n = min32(p.to - i, jobs[0]->by.stream ? MOST_AT_ONCE : 1);

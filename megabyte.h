@@ -258,7 +258,24 @@ typedef struct megabyte_engine_options {
     uint32_t threads; /* 1..256, the caller's included; default 1 */
     uint32_t batch; /* tokens computed together, 1..4096; default 128; no effect on results */
     megabyte_isa isa; /* default AUTO */
+    /* NULL, or a clock: the engine looks at it between the parts of its work, some hundred times a
+     * byte, from the thread that calls it, and adds up what each part took: see
+     * megabyte_engine_parts */
+    uint64_t (*clock)(void *context);
+    void *clock_context;
 } megabyte_engine_options;
+
+/* Where an engine's time goes. */
+typedef enum megabyte_part {
+    MEGABYTE_PART_OTHER, /* embeddings, and what lies between the stages' passes */
+    MEGABYTE_PART_NORM, /* token shift, norms, quantizing the products' inputs */
+    MEGABYTE_PART_PRODUCT, /* products with weights */
+    MEGABYTE_PART_ATTENTION, /* rotary positions, keys and values, scores, weighted sums */
+    MEGABYTE_PART_ACTIVATION, /* GELU and the like, quantizing what they give */
+    MEGABYTE_PART_OUTPUT, /* logits, code lengths */
+    MEGABYTE_PART_WAIT, /* for the other threads */
+    MEGABYTE_PARTS
+} megabyte_part;
 
 /* An engine is what streams compute with: scratch memory and, with threads > 1, a thread pool that
  * sleeps between calls. Streams that are stepped together must share one engine. A stream created
@@ -278,6 +295,10 @@ MEGABYTE_API megabyte_status megabyte_engine_size(const megabyte_model *model,
                                                   const megabyte_engine_options *options,
                                                   size_t *bytes);
 MEGABYTE_API megabyte_isa megabyte_engine_isa(const megabyte_engine *engine);
+/* Copies what each part of each stage has taken since creation, in the unit of options->clock;
+ * zeros without a clock. */
+MEGABYTE_API void megabyte_engine_parts(const megabyte_engine *engine,
+                                        uint64_t time[MEGABYTE_MAX_STAGES][MEGABYTE_PARTS]);
 
 /* Runs a tiny built-in model (int8 and f32 weights) on one instruction set and compares the bits of
  * its logits with a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes
