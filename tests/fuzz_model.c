@@ -23,7 +23,7 @@ static void use(megabyte_model *model, megabyte_isa isa) {
     static const char text[] = "It was a dark and stormy night";
     megabyte_info info;
     megabyte_error error;
-    megabyte_engine_options with = {1, 3, isa};
+    megabyte_engine_options with = {.threads = 1, .batch = 3, .isa = isa};
     megabyte_engine *engine = NULL;
     megabyte_stream *a = NULL, *b = NULL;
     size_t size = 0, n = sizeof text - 1;

@@ -129,7 +129,7 @@ static u32 length;
 static float *expected, expected_each[MOST_BYTES]; /* [length + 1, V]; [length] */
 
 static megabyte_engine *new_engine(u32 threads, u32 batch, megabyte_isa isa) {
-    megabyte_engine_options o = {threads, batch, isa};
+    megabyte_engine_options o = {.threads = threads, .batch = batch, .isa = isa};
     megabyte_engine *e;
     MUST(!megabyte_engine_create(&e, model, &o, NULL, NULL));
     return e;

@@ -604,16 +604,73 @@ static void sizes_and_no_allocations(void) {
         }
 }
 
+/* A file that was read may go: what its model computes stays. */
+static void loading(void) {
+    static const char gone[] = "tests/tmp/api-loaded.mb";
+    EACH_FIXTURE(f) {
+        name_case("%s", f->y.name);
+        megabyte_model *model;
+        megabyte_error error;
+        double bits[2] = {0, 0};
+        size_t size;
+        uint8_t *file = read_file(f->mb, &size);
+        write_file(gone, file, size);
+        CHECK_STATUS(megabyte_model_load(&model, gone, NULL, &error), MEGABYTE_OK);
+        write_file(gone, "", 0);
+        CHECK(!remove(gone));
+        for (int i = 0; i < 2; i++) {
+            megabyte_stream *s;
+            OK(megabyte_stream_create(&s, i ? f->model : model, NULL, NULL, NULL));
+            OK(megabyte_stream_score(s, f->bytes, 40, &bits[i], NULL));
+            megabyte_stream_free(s);
+        }
+        CHECK(bits[0] == bits[1] && bits[0] > 0, "%g and %g bits", bits[0], bits[1]);
+        OK(megabyte_model_verify(model, NULL));
+        megabyte_model_close(model);
+        free(file);
+    }
+}
+
+/* Time by a clock that counts its calls: every part that runs is told, and nothing is without. */
+static uint64_t count_calls(void *calls) { return ++*(uint64_t *)calls; }
+
+static void parts(void) {
+    EACH_FIXTURE(f) {
+        uint64_t calls = 0, time[MEGABYTE_MAX_STAGES][MEGABYTE_PARTS], sum = 0;
+        for (uint32_t threads = 0; threads < 3; threads++) {
+            megabyte_engine_options how = {.threads = threads ? threads : 1};
+            megabyte_engine *engine;
+            name_case("%s, %u threads", f->y.name, threads);
+            if (threads) how.clock = count_calls;
+            how.clock_context = &calls;
+            OK(megabyte_engine_create(&engine, f->model, &how, NULL, NULL));
+            megabyte_stream *s = new_stream(f->model, engine, 0);
+            for (size_t i = 0; i < 20; i++) OK(megabyte_stream_step(s, f->bytes[i]));
+            megabyte_engine_parts(engine, time);
+            sum = 0;
+            for (size_t i = 0; i < MEGABYTE_MAX_STAGES * MEGABYTE_PARTS; i++)
+                sum += time[i / MEGABYTE_PARTS][i % MEGABYTE_PARTS];
+            CHECK(threads ? sum > 0 && sum < calls && time[0][MEGABYTE_PART_PRODUCT] &&
+                                time[1][MEGABYTE_PART_ATTENTION]
+                          : !sum && !calls,
+                  "%llu of %llu", (unsigned long long)sum, (unsigned long long)calls);
+            megabyte_stream_free(s);
+            megabyte_engine_free(engine);
+        }
+    }
+}
+
 /* Everything that allocates, with the k-th allocation failing; returns the first failure. */
 static megabyte_status create_all(const fixture *f, const uint8_t *file, size_t size, counter *c) {
     megabyte_allocator allocator = counting(c);
-    megabyte_model *model = NULL, *mapped = NULL;
+    megabyte_model *model = NULL, *mapped = NULL, *loaded = NULL;
     megabyte_engine *engine = NULL;
     megabyte_stream *s = NULL, *alone = NULL;
     megabyte_engine_options how = {.threads = 2};
     megabyte_error error = {.status = MEGABYTE_OK};
     megabyte_status status = megabyte_model_open_memory(&model, file, size, &allocator, &error);
     if (!status) status = megabyte_model_open(&mapped, f->mb, &allocator, &error);
+    if (!status) status = megabyte_model_load(&loaded, f->mb, &allocator, &error);
     if (!status) status = megabyte_engine_create(&engine, model, &how, &allocator, &error);
     megabyte_stream_options options = {.engine = engine};
     if (!status) status = megabyte_stream_create(&s, model, &options, &allocator, &error);
@@ -625,6 +682,7 @@ static megabyte_status create_all(const fixture *f, const uint8_t *file, size_t 
     megabyte_engine_free(engine);
     megabyte_model_close(model);
     megabyte_model_close(mapped);
+    megabyte_model_close(loaded);
     return status;
 }
 
@@ -673,6 +731,8 @@ static void invalid_arguments(void) {
     REFUSED(megabyte_model_open(&model, f->mb, &half, NULL));
     REFUSED(megabyte_model_open(&model, f->mb, &other_half, &error));
     CHECK(error.status == MEGABYTE_ERROR_INVALID_ARGUMENT && error.text[0]);
+    REFUSED(megabyte_model_load(NULL, f->mb, NULL, NULL));
+    REFUSED(megabyte_model_load(&model, NULL, NULL, NULL));
     REFUSED(megabyte_model_open_memory(NULL, f->bytes, 8, NULL, NULL));
     REFUSED(megabyte_model_open_memory(&model, NULL, 8, NULL, NULL));
 
@@ -1441,6 +1501,8 @@ int main(void) {
     GROUP(instruction_sets);
     GROUP(environments);
     GROUP(sizes_and_no_allocations);
+    GROUP(loading);
+    GROUP(parts);
     GROUP(allocation_failures);
     GROUP(invalid_arguments);
     GROUP(bytes_outside_the_vocabulary);

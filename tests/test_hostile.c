@@ -331,6 +331,10 @@ static void foreign_files(void) {
         CHECK(!model && !c.live && error.status == files[i].expected && strlen(error.text) > 15,
               "'%s'", error.text);
         CHECK_STATUS(megabyte_model_open(&model, files[i].path, NULL, NULL), files[i].expected);
+        CHECK_STATUS(megabyte_model_load(&model, files[i].path, &allocator, &error),
+                     files[i].expected);
+        CHECK(!model && !c.live && error.status == files[i].expected && strlen(error.text) > 15,
+              "'%s'", error.text);
     }
     load_model(&small, "q8");
     memcpy(work + 1, file, size);
@@ -349,6 +353,8 @@ static void foreign_files(void) {
         megabyte_allocator allocator = counting(&c);
         write_file("tests/tmp/foreign-cut", file, n);
         CHECK_STATUS(megabyte_model_open(&model, "tests/tmp/foreign-cut", &allocator, &error),
+                     MEGABYTE_ERROR_TRUNCATED);
+        CHECK_STATUS(megabyte_model_load(&model, "tests/tmp/foreign-cut", &allocator, &error),
                      MEGABYTE_ERROR_TRUNCATED);
         CHECK(!c.live);
     }

@@ -27,7 +27,7 @@ struct runner {
 
 static struct runner new_runner(megabyte_isa isa, uint32_t threads, uint32_t batch) {
     struct runner r;
-    megabyte_engine_options how = {threads, batch, isa};
+    megabyte_engine_options how = {.threads = threads, .batch = batch, .isa = isa};
     OK(megabyte_engine_create(&r.engine, model, &how, NULL, NULL));
     megabyte_stream_options on = {.engine = r.engine};
     OK(megabyte_stream_create(&r.stream, model, &on, NULL, NULL));

@@ -242,10 +242,13 @@ void open_model(session *s, const shared_options *shared) {
     memset(s, 0, sizeof *s);
     if (!find_model(shared->model, s->path, sizeof s->path, &name, why, sizeof why))
         die(name ? name : "model", "%s", why);
-    megabyte_status status = megabyte_model_open(&s->model, s->path, NULL, &error);
+    s->memory = shared->memory ? shared->memory : physical_memory();
+    struct stat file;
+    int map = shared->map || stat(s->path, &file) || (uint64_t)file.st_size > s->memory / 4;
+    megabyte_status status = (map ? megabyte_model_open : megabyte_model_load)(&s->model, s->path,
+                                                                               NULL, &error);
     if (status) die_of(s->path, &error, status);
     megabyte_model_describe(s->model, &s->info);
-    s->memory = shared->memory ? shared->memory : physical_memory();
 }
 
 /* Appends the model at `path` if it is one. */

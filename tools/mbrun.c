@@ -731,6 +731,7 @@ static int run_info(const command *self, int argc, char **argv) {
     if (parse_options(self, own, COUNT_OF(own), &shared, argc, argv))
         usage_error(self, argv[0], "unexpected argument (a model is given with -m)");
     session s;
+    shared.map = 1; /* only looked at */
     open_model(&s, &shared);
     if (verify) {
         megabyte_error error;

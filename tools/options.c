@@ -130,6 +130,8 @@ static size_t shared_table(shared_options *shared, option *rest) {
          "instruction set: auto, or one that info lists"},
         {"memory", 0, OPTION_SIZE, &shared->memory, 0, ANY, "SIZE",
          "refuse what needs more memory than this (default: this machine's)"},
+        {"map", 0, OPTION_FLAG, &shared->map, 0, 0, NULL,
+         "use the model where its file is mapped: starts sooner, writes more slowly"},
         {"json", 0, OPTION_FLAG, &shared->json, 0, 0, NULL, "print a JSON object"},
     };
     memcpy(rest, table, sizeof table);

@@ -37,6 +37,7 @@ typedef struct shared_options {
     const char *model, *isa_name;
     uint64_t threads;
     uint64_t memory; /* the most that may be asked for; 0: what this machine has */
+    int map; /* the model stays in its file */
     int json;
 } shared_options;
 
