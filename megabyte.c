@@ -2230,6 +2230,8 @@ struct megabyte_engine {
     struct row *rows; /* [batch] */
     u32 *run_first; /* [batch + 1]: rows [run_first[i], run_first[i + 1]) follow each other */
     u32 n_runs;
+    u32 n_blocks; /* of a wide pass; 0: it is narrow: see cut_into_blocks */
+    int apart; /* no block of it reads what another one writes */
     float *x; /* [batch, dim]        the residual stream */
     float *a; /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
     float *n; /* [batch, widest in]  inputs of products */
@@ -2338,22 +2340,113 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
                             &e->q_scale[i]);
 }
 
-/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through
- * prepare. Threads share the output rows, in groups of 4 tiles, which the widest kernel takes
- * together. */
-static void multiply(megabyte_engine *e, u32 *phase, const struct matrix *w, const float *x,
-                     u64 ldx, float *y, u64 ldy, const float *bias, int add) {
-    for (struct phase p = next_phase(&e->pool, phase, (w->tiles + 3) / 4); claim(&p);) {
-        u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
-        u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
-        const float *b = bias ? bias + 16 * t : NULL;
-        if (w->type == TYPE_Q8_TILED)
-            e->kernels.gemm_q8(w->data + t * 16 * k4, 16 * k4, w->scale + 16 * t, tiles, (u32)k4,
-                               e->q, e->ld_n, e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
-        else
-            e->kernels.gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols,
-                                (u64)16 * w->cols, tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b,
-                                add);
+/* y (+)= w x (+ bias); x lies at `x` with stride ldx and has gone through prepare. */
+struct product {
+    const struct matrix *w;
+    const float *x;
+    u64 ldx;
+    float *y;
+    u64 ldy;
+    const float *bias;
+    int add;
+};
+
+/* Its output columns of `tiles` tiles from `tile` on, for m rows from `row` on. */
+static void multiply(megabyte_engine *e, const struct product *p, u64 tile, u32 tiles, u64 row,
+                     u32 m) {
+    const struct matrix *w = p->w;
+    const struct kernels *kernel = &e->kernels;
+    const float *bias = p->bias ? p->bias + 16 * tile : NULL;
+    float *y = p->y + row * p->ldy + 16 * tile;
+    u64 k4 = round_up(w->cols, 4);
+    if (w->type == TYPE_Q8_TILED)
+        kernel->gemm_q8(w->data + tile * 16 * k4, 16 * k4, w->scale + 16 * tile, tiles, (u32)k4,
+                        (u8 *)e->q + row * e->ld_n * kernel->q_bytes, e->ld_n, e->q_sum + row,
+                        e->q_scale + row, m, y, p->ldy, bias, p->add);
+    else
+        kernel->gemm_f32((const float *)(const void *)w->data + tile * 16 * w->cols,
+                         (u64)16 * w->cols, tiles, w->cols, p->x + row * p->ldx, p->ldx, m, y,
+                         p->ldy, bias, p->add);
+}
+
+/* What a layer does: something for each row, then a product of all; either may be missing. */
+struct step {
+    void (*row)(megabyte_engine *e, const struct stage *g, u32 layer, u32 i);
+    const struct product *product;
+};
+
+/* A pass of many rows is wide: cut into blocks of rows, each of which one thread takes through
+ * several steps, while what it works on stays in the second-level cache; weights are read once for
+ * every block. A block should be as large as that allows; one of too few rows would wait for its
+ * weights. In narrow passes threads share the rows of each step and the columns of each product.
+ * Where no run needs another one's rows, keys or values, blocks are whole runs, and go through all
+ * layers by themselves. */
+#define MOST_BLOCK_ROWS 48
+#define LEAST_BLOCK_ROWS 24
+struct block {
+    u32 from, to; /* rows */
+    u32 first_run, end_run; /* if apart */
+    u32 chunk; /* see attend */
+};
+
+static void cut_into_blocks(megabyte_engine *e) {
+    u32 n = (e->m + MOST_BLOCK_ROWS - 1) / MOST_BLOCK_ROWS;
+    n = (u32)round_up(n, e->pool.threads);
+    e->n_blocks = n && e->m / n >= LEAST_BLOCK_ROWS ? n : 0;
+    e->apart = e->n_blocks && e->stage && !e->model->stage[e->stage].size.cross;
+    for (u32 i = 0; i < e->n_runs; i++)
+        if (e->rows[e->run_first[i]].follows) e->apart = 0; /* a long run that was cut */
+}
+
+static struct block block_of(const megabyte_engine *e, const struct phase *p, u32 b) {
+    struct block k = {.chunk = p->chunk};
+    if (e->apart) {
+        k.first_run = (u32)((u64)e->n_runs * b / e->n_blocks);
+        k.end_run = (u32)((u64)e->n_runs * (b + 1) / e->n_blocks);
+        k.from = e->run_first[k.first_run];
+        k.to = e->run_first[k.end_run];
+    } else {
+        k.from = (u32)((u64)e->m * b / e->n_blocks);
+        k.to = (u32)((u64)e->m * (b + 1) / e->n_blocks);
+    }
+    return k;
+}
+
+static void run_block(megabyte_engine *e, u32 layer, const struct step *step, u32 n,
+                      const struct block *k) {
+    const struct stage *g = &e->model->stage[e->stage];
+    for (const struct step *s = step; s < step + n; s++) {
+        for (u32 i = k->from; s->row && i < k->to; i++) s->row(e, g, layer, i);
+        if (s->product) multiply(e, s->product, 0, s->product->w->tiles, k->from, k->to - k->from);
+    }
+}
+
+/* Steps [0, n) of one block that is apart, or, block NULL, of the running pass; then none reads of
+ * another row what one of them writes. */
+static void run_steps(megabyte_engine *e, u32 *phase, u32 layer, const struct step *step, u32 n,
+                      const struct block *block) {
+    const struct stage *g = &e->model->stage[e->stage];
+    if (block) {
+        run_block(e, layer, step, n, block);
+        return;
+    }
+    if (e->n_blocks) {
+        for (struct phase p = next_phase(&e->pool, phase, e->n_blocks); claim(&p);)
+            for (u32 b = p.from; b < p.to; b++) {
+                struct block k = block_of(e, &p, b);
+                run_block(e, layer, step, n, &k);
+            }
+        return;
+    }
+    for (const struct step *s = step; s < step + n; s++) {
+        if (s->row)
+            for (struct phase p = next_phase(&e->pool, phase, e->m); claim(&p);)
+                for (u32 i = p.from; i < p.to; i++) s->row(e, g, layer, i);
+        if (!s->product) continue;
+        /* in groups of 4 tiles, which the widest kernel takes together */
+        u32 tiles = s->product->w->tiles;
+        for (struct phase p = next_phase(&e->pool, phase, (tiles + 3) / 4); claim(&p);)
+            multiply(e, s->product, 4 * (u64)p.from, min32(4 * p.to, tiles) - 4 * p.from, 0, e->m);
     }
 }
 
@@ -2768,10 +2861,6 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* ---- the pass */
 
-#define ROWS(p)                                                          \
-    for (struct phase p = next_phase(&e->pool, phase, e->m); claim(&p);) \
-        for (u32 i = p.from; i < p.to; i++)
-
 /* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query and an
  * entry of the cache. */
 static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
@@ -2799,43 +2888,120 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
     keep_shift(e, g, l, 0, i);
 }
 
-/* x += Attention(norm(shift(x))) */
-static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase) {
+static void begin_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct layer *w = &g->layers[l];
-    ROWS(p) {
-        if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
-        shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
-        prepare(e, &w->qkv, i, e->n + i * e->ld_n);
-    }
-    multiply(e, phase, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
-    ROWS(p) prepare_attention(e, g, l, i);
-    if (g->size.cross) ROWS(p)
-    if (e->rows[i].before)
-        copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross, l);
-    /* head by head: its keys and values are in the processor's cache for the next run */
-    for (struct phase p = next_phase(&e->pool, phase, e->n_runs * g->size.heads); claim(&p);)
-        for (u32 u = p.from; u < p.to; u++)
-            attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
-                   e->run_first[u % e->n_runs + 1], p.chunk);
-    ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
-    multiply(e, phase, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
+    if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
+    shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
+    prepare(e, &w->qkv, i, e->n + i * e->ld_n);
+}
+static void look_back(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct row *r = &e->rows[i];
+    if (r->before) copy_keys(g, r->before, r->before_key, &r->cache, g->size.cross, l);
+}
+static void end_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    prepare(e, &g->layers[l].out, i, e->n + i * e->ld_n);
 }
 
-/* x += FeedForward(norm(shift(x))) */
-static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase) {
+/* A run of a block that is apart. Where its sequence lives in a slot of the engine's, that is one of
+ * the thread's own, used again and again: small enough for the first-level cache. */
+static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk) {
+    u32 first = e->run_first[run], end = e->run_first[run + 1];
+    const struct cache *slots = &e->slots[e->stage];
+    int own = !e->rows[first].cache.k_layer && e->n_slots >= most_chunks(e->pool.threads);
+    for (u32 i = first; i < end; i++) {
+        if (own) {
+            e->rows[i].cache.k = slots->k + chunk * slots->k_layer;
+            e->rows[i].cache.v = slots->v + chunk * slots->v_layer;
+        }
+        prepare_attention(e, g, l, i);
+    }
+    for (u32 head = 0; head < g->size.heads; head++) attend(e, g, l, head, first, end, chunk);
+}
+
+/* x += Attention(norm(shift(x))) */
+static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase,
+                            const struct block *block) {
     const struct layer *w = &g->layers[l];
-    ROWS(p) {
-        MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
-        shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
-        prepare(e, &w->up, i, e->n + i * e->ld_n);
+    const struct product qkv = {&w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0};
+    const struct product out = {&w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1};
+    const struct step before[] = {{begin_attention, &qkv}, {prepare_attention, NULL}};
+    const struct step between = {look_back, NULL}, after = {end_attention, &out};
+    run_steps(e, phase, l, before, block ? 1 : 2, block);
+    if (g->size.cross) run_steps(e, phase, l, &between, 1, block);
+    if (block) {
+        for (u32 r = block->first_run; r < block->end_run; r++)
+            attend_run(e, g, l, r, block->chunk);
+    } else {
+        /* head by head: its keys and values are in the processor's cache for the next run */
+        for (struct phase p = next_phase(&e->pool, phase, e->n_runs * g->size.heads); claim(&p);)
+            for (u32 u = p.from; u < p.to; u++)
+                attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
+                       e->run_first[u % e->n_runs + 1], p.chunk);
     }
-    multiply(e, phase, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
-    ROWS(p) {
-        e->kernels.activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
-        prepare(e, &w->down, i, e->a + i * e->ld_a);
-        keep_shift(e, g, l, 1, i);
+    run_steps(e, phase, l, &after, 1, block);
+}
+
+static void begin_feed_forward(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct layer *w = &g->layers[l];
+    MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
+    shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
+    prepare(e, &w->up, i, e->n + i * e->ld_n);
+}
+static void amid_feed_forward(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    e->kernels.activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
+    prepare(e, &g->layers[l].down, i, e->a + i * e->ld_a);
+    keep_shift(e, g, l, 1, i);
+}
+
+/* x += FeedForward(norm(shift(x))). Norms come first, for all rows: `down` changes x, which the
+ * next row's norm reads. */
+static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, u32 *phase,
+                               const struct block *block) {
+    const struct layer *w = &g->layers[l];
+    const struct product up = {&w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0};
+    const struct product down = {&w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1};
+    const struct step norms = {begin_feed_forward, NULL};
+    const struct step rest[] = {{NULL, &up}, {amid_feed_forward, &down}};
+    run_steps(e, phase, l, &norms, 1, block);
+    run_steps(e, phase, l, rest, 2, block);
+}
+
+static void embed_row(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    (void)l;
+    embed(e, g, i);
+}
+static void complete_row(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    (void)l;
+    complete_input(e, g, i);
+}
+static void final_norm(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    float *n = e->n + i * e->ld_n;
+    u32 dim = g->size.dim;
+    (void)l;
+    MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
+    memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
+    if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
+    MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
+    if (g->output.data) prepare(e, &g->output, i, n);
+}
+static void deliver_row(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    (void)l;
+    deliver(e, g, i);
+}
+
+/* The stage over one block that is apart, or, block NULL, over all rows. */
+static void run_layers(megabyte_engine *e, u32 *phase, const struct block *block) {
+    const struct stage *g = &e->model->stage[e->stage];
+    const struct product patch = {&g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0};
+    const struct product output = {&g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0};
+    const struct step first[] = {{embed_row, g->patch.data ? &patch : NULL}, {complete_row, NULL}};
+    const struct step last[] = {{final_norm, g->output.data ? &output : NULL}, {deliver_row, NULL}};
+    run_steps(e, phase, 0, first, 2, block);
+    for (u32 l = 0; l < g->size.layers; l++) {
+        attention_layer(e, g, l, phase, block);
+        feed_forward_layer(e, g, l, phase, block);
     }
-    multiply(e, phase, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
+    run_steps(e, phase, 0, last, 2, block);
 }
 
 /* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
@@ -2843,27 +3009,16 @@ static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l,
  *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = output(norm(x)) */
 static void pass(void *context) {
     megabyte_engine *e = context;
-    const struct stage *g = &e->model->stage[e->stage];
-    u32 dim = g->size.dim, phases = 0, *phase = &phases;
-    ROWS(p) embed(e, g, i);
-    if (g->patch.data)
-        multiply(e, phase, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
-    ROWS(p) complete_input(e, g, i);
-    for (u32 l = 0; l < g->size.layers; l++) {
-        attention_layer(e, g, l, phase);
-        feed_forward_layer(e, g, l, phase);
+    u32 phase = 0;
+    if (!e->apart) {
+        run_layers(e, &phase, NULL);
+        return;
     }
-    ROWS(p) {
-        float *n = e->n + i * e->ld_n;
-        MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
-        memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
-        if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
-        MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
-        if (g->output.data) prepare(e, &g->output, i, n);
-    }
-    if (g->output.data)
-        multiply(e, phase, &g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0);
-    ROWS(p) deliver(e, g, i);
+    for (struct phase p = next_phase(&e->pool, &phase, e->n_blocks); claim(&p);)
+        for (u32 b = p.from; b < p.to; b++) {
+            struct block k = block_of(e, &p, b);
+            run_layers(e, &phase, &k);
+        }
 }
 #define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
 
@@ -2880,6 +3035,7 @@ static void run_pass(megabyte_engine *e) {
             e->run_first[e->n_runs++] = i;
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
+    cut_into_blocks(e);
     if (e->m) pool_run(&e->pool, pass, e);
     for (u32 i = 0; i < e->m; i++)
         if (e->rows[i].target >= 0) {
