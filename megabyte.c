@@ -1646,10 +1646,13 @@ struct kernels {
     /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns
      * the largest x[i] by[i] */
     float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
-    void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
+    /* the same, max|x| being known */
+    void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
+    /* These return max|x[i]| of what they have made of x: */
+    float (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     /* (x - mean) / sqrt(variance + 1e-5) * weight + bias; not `centred`: x instead of x - mean */
-    void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
-    void (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
+    float (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
+    float (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
     void (*rotate)(float *x, const float *cosine, const float *sine,
                    u32 half); /* x[i], x[i + half] by angle i */
     void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
@@ -2340,6 +2343,14 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
                             &e->q_scale[i]);
 }
 
+/* The same where the largest |x| is known. */
+static void prepare_known(megabyte_engine *e, const struct matrix *w, u32 i, const float *x,
+                          float top) {
+    if (w->type == TYPE_Q8_TILED)
+        e->kernels.quantize_known(x, w->cols, top, (u8 *)e->q + i * e->ld_n * e->kernels.q_bytes,
+                                  &e->q_sum[i], &e->q_scale[i]);
+}
+
 /* y (+)= w x (+ bias); x lies at `x` with stride ldx and has gone through prepare. */
 struct product {
     const struct matrix *w;
@@ -2450,11 +2461,11 @@ static void run_steps(megabyte_engine *e, u32 *phase, u32 layer, const struct st
     }
 }
 
-/* The stage's norm, over n elements. */
-static void normalize(const megabyte_engine *e, const struct stage *g, float *x,
-                      const float *weight, const float *bias, u32 n) {
-    if (g->size.norm == NORM_RMS) e->kernels.rms_norm(x, weight, n);
-    else e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
+/* The stage's norm, over n elements; returns the largest |x|. */
+static float normalize(const megabyte_engine *e, const struct stage *g, float *x,
+                       const float *weight, const float *bias, u32 n) {
+    if (g->size.norm == NORM_RMS) return e->kernels.rms_norm(x, weight, n);
+    return e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
 }
 
 /* ---- embed: a row's input */
@@ -2582,9 +2593,9 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* n[i] := norm of the token-shifted x[i]: the first half of the channels is the token's own, the
  * second half is the previous token's (shifted inputs: all are its own). sub: 0 attention, 1
- * feed-forward. */
-static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
-                         const float *weight, const float *bias) {
+ * feed-forward. Returns the largest |n|. */
+static float shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
+                          const float *weight, const float *bias) {
     u32 half = g->half, own = g->size.dim - half;
     const struct row *r = &e->rows[i];
     float *n = e->n + i * e->ld_n;
@@ -2594,7 +2605,7 @@ static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u
     memcpy(n, e->x + i * e->ld_x, own * sizeof *n);
     if (half && from) memcpy(n + own, from, half * sizeof *n);
     else memset(n + own, 0, half * sizeof *n);
-    normalize(e, g, n, weight, bias, g->size.dim);
+    return normalize(e, g, n, weight, bias, g->size.dim);
 }
 
 static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i) {
@@ -2891,8 +2902,8 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
 static void begin_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct layer *w = &g->layers[l];
     if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
-    shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
-    prepare(e, &w->qkv, i, e->n + i * e->ld_n);
+    float top = shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
+    prepare_known(e, &w->qkv, i, e->n + i * e->ld_n, top);
 }
 static void look_back(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct row *r = &e->rows[i];
@@ -2944,12 +2955,13 @@ static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, u3
 static void begin_feed_forward(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct layer *w = &g->layers[l];
     MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
-    shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
-    prepare(e, &w->up, i, e->n + i * e->ld_n);
+    float top = shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
+    prepare_known(e, &w->up, i, e->n + i * e->ld_n, top);
 }
 static void amid_feed_forward(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
-    e->kernels.activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
-    prepare(e, &g->layers[l].down, i, e->a + i * e->ld_a);
+    float *a = e->a + i * e->ld_a;
+    float top = e->kernels.activate(a, g->size.ff_dim, g->size.activation);
+    prepare_known(e, &g->layers[l].down, i, a, top);
     keep_shift(e, g, l, 1, i);
 }
 
@@ -6944,6 +6956,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
  *     vq  a quantized activation, va  the accumulators of 16 int8 dot products
  *   vf_max(a, b) = a > b ? a : b;  vf_min(a, b) = a < b ? a : b
  *   vf_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
+ *   vf_sum: of the lanes, by lane_sum's tree;  vf_top: the largest lane, none being NaN
  *   vf_round(v): nearest integer, |v| < 2^22;  vq_store: 16 of them as vq
  *   va_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
  *   va_total: the 16 sums, corrected by the activations' sum where products took weight + 128
@@ -6966,6 +6979,8 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #define vf_abs NAME(vf_abs)
 #define vf_exp NAME(vf_exp)
 #define vf_exponent NAME(vf_exponent)
+#define vf_sum NAME(vf_sum)
+#define vf_top NAME(vf_top)
 #define vf_round NAME(vf_round)
 #define vf_from_i NAME(vf_from_i)
 #define vi_add NAME(vi_add)
@@ -7043,6 +7058,8 @@ V vf vf_exponent(vf p, vf t) {
     LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23));
     return p;
 }
+V float vf_sum(vf a) { return lane_sum(a.v); }
+V float vf_top(vf a) { return lane_max(a.v); }
 V vi vf_round(vf a) {
     vi r;
     LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS);
@@ -7167,6 +7184,18 @@ V vf vf_exponent(vf p, vf t) {
     p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b),
                                                _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
     return p;
+}
+V float vf_sum(vf a) {
+    __m256 s = _mm256_add_ps(a.a, a.b);
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+V float vf_top(vf a) {
+    __m256 s = _mm256_max_ps(a.a, a.b);
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
 }
 V vi vf_round(vf a) {
     __m256 m = _mm256_set1_ps(MAGIC);
@@ -7320,6 +7349,18 @@ V vf vf_abs(vf a) { return _mm512_abs_ps(a); }
 V vf vf_exponent(vf p, vf t) {
     return _mm512_castsi512_ps(
         _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+V float vf_sum(vf a) {
+    __m256 s = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+V float vf_top(vf a) {
+    __m256 s = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
 }
 V vi vf_round(vf a) {
     return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))),
@@ -7578,6 +7619,12 @@ V vf vf_abs(vf x) {
     return r;
 }
 #undef EACH_OF
+V float vf_sum(vf x) {
+    float32x4_t t = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    float32x2_t u = vadd_f32(vget_low_f32(t), vget_high_f32(t));
+    return vget_lane_f32(u, 0) + vget_lane_f32(u, 1);
+}
+V float vf_top(vf x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.a, x.c), vmaxq_f32(x.b, x.d))); }
 #define BITS(x) vreinterpretq_s32_f32(x)
 #define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
 V vf vf_exponent(vf p, vf t) {
@@ -7869,17 +7916,12 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
 }
 #endif
 
-static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
-    vf most = vf_set(0), low = vf_set(-127), high = vf_set(127);
-    u32 i = 0, whole = n / 16 * 16;
-    for (; i < whole; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
-    if (i < n) most = vf_max(vf_abs(vf_part(x + i, n - i)), most);
-    float lane[16];
-    vf_store(lane, most);
-    float top = lane_max(lane), by = top > 1e-30f ? 127.0f / top : 0;
-    vf times = vf_set(by);
+static TARGETED void NAME(quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum,
+                                          float *scale) {
+    vf low = vf_set(-127), high = vf_set(127), times = vf_set(top > 1e-30f ? 127.0f / top : 0);
     vi total = vf_round(vf_set(0));
-    for (i = 0; i < n; i += 16) {
+    u32 whole = n / 16 * 16;
+    for (u32 i = 0; i < n; i += 16) {
         vf v = i < whole ? vf_load(x + i) : vf_part(x + i, n - i);
         vi r = vf_round(vf_min(vf_max(vf_mul(v, times), low), high));
         vq_store((vq *)q + i, r);
@@ -7887,6 +7929,18 @@ static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, fl
     }
     *sum = vi_sum(total);
     *scale = top / 127.0f;
+}
+
+/* The largest of `most` and |x[i]|; what is behind the last whole 16 is of no account. */
+V float NAME(top_of)(vf most, const float *x, u32 n) {
+    if (n % 16) most = vf_max(vf_abs(vf_part(x + n / 16 * 16, n % 16)), most);
+    return vf_top(most);
+}
+
+static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
+    vf most = vf_set(0);
+    for (u32 i = 0; i + 16 <= n; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
+    NAME(quantize_known)(x, n, NAME(top_of)(most, x, n), q, sum, scale);
 }
 
 static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
@@ -7919,27 +7973,28 @@ V float NAME(sum_of_squares)(const float *x, u32 n) {
         vf v = vf_part(x + i, n - i);
         s = vf_add(s, vf_mul(v, v));
     }
-    float lane[16];
-    vf_store(lane, s);
-    return lane_sum(lane);
+    return vf_sum(s);
 }
 
-static TARGETED void NAME(rms_norm)(float *x, const float *g, u32 n) {
+static TARGETED float NAME(rms_norm)(float *x, const float *g, u32 n) {
     float norm = sqrtf(NAME(sum_of_squares)(x, n)) * (1.0f / sqrtf((float)n));
-    vf by = vf_set(1.0f / (norm > 1e-8f ? norm : 1e-8f));
-    for (u32 i = 0; i < n; i += 16)
-        vf_store(x + i, vf_mul(vf_mul(vf_load(x + i), by), vf_load(g + i)));
+    vf by = vf_set(1.0f / (norm > 1e-8f ? norm : 1e-8f)), most = vf_set(0);
+    for (u32 i = 0; i < n; i += 16) {
+        vf v = vf_mul(vf_mul(vf_load(x + i), by), vf_load(g + i));
+        vf_store(x + i, v);
+        if (i + 16 <= n) most = vf_max(vf_abs(v), most);
+    }
+    return NAME(top_of)(most, x, n);
 }
 
-static TARGETED void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
-                                      int centred) {
-    vf s = vf_set(0);
+static TARGETED float NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
+                                       int centred) {
+    vf s = vf_set(0), most = s;
     float lane[16];
     u32 i = 0, whole = n / 16 * 16;
     for (; i < whole; i += 16) s = vf_add(s, vf_load(x + i));
     if (i < n) s = vf_add(s, vf_part(x + i, n - i));
-    vf_store(lane, s);
-    vf mean = vf_set(lane_sum(lane) / (float)n), v;
+    vf mean = vf_set(vf_sum(s) / (float)n), v;
     s = vf_set(0);
     for (i = 0; i < whole; i += 16) {
         v = vf_sub(vf_load(x + i), mean);
@@ -7950,12 +8005,14 @@ static TARGETED void NAME(layer_norm)(float *x, const float *weight, const float
         v = vf_part(lane, n - i);
         s = vf_add(s, vf_mul(v, v));
     }
-    vf_store(lane, s);
-    vf by = vf_set(1.0f / sqrtf(lane_sum(lane) / (float)n + 1e-5f));
+    vf by = vf_set(1.0f / sqrtf(vf_sum(s) / (float)n + 1e-5f));
     for (i = 0; i < n; i += 16) {
         v = centred ? vf_sub(vf_load(x + i), mean) : vf_load(x + i);
-        vf_store(x + i, vf_add(vf_mul(vf_mul(v, by), vf_load(weight + i)), vf_load(bias + i)));
+        v = vf_add(vf_mul(vf_mul(v, by), vf_load(weight + i)), vf_load(bias + i));
+        vf_store(x + i, v);
+        if (i < whole) most = vf_max(vf_abs(v), most);
     }
+    return NAME(top_of)(most, x, n);
 }
 
 /* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
@@ -7975,7 +8032,8 @@ V vf vf_exp(vf x) {
 
 /* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
  * 4e-7. */
-V void NAME(gelu)(float *x, u32 n) {
+V float NAME(gelu)(float *x, u32 n) {
+    vf most = vf_set(0);
     for (u32 i = 0; i < n; i += 16) {
         vf v = vf_load(x + i);
         vf z = vf_min(vf_max(vf_mul(v, vf_set(0.707106781f)), vf_set(-3.92f)), vf_set(3.92f)),
@@ -7992,17 +8050,18 @@ V void NAME(gelu)(float *x, u32 n) {
         p = vf_add(vf_mul(p, u), vf_set(1.128378987f));
         q = vf_add(vf_mul(q, u), vf_set(1.0f));
         vf erf = vf_min(vf_max(vf_div(vf_mul(z, p), q), vf_set(-1.0f)), vf_set(1.0f));
-        vf_store(x + i, vf_mul(vf_mul(v, vf_set(0.5f)), vf_add(vf_set(1.0f), erf)));
+        v = vf_mul(vf_mul(v, vf_set(0.5f)), vf_add(vf_set(1.0f), erf));
+        vf_store(x + i, v);
+        if (i + 16 <= n) most = vf_max(vf_abs(v), most);
     }
+    return NAME(top_of)(most, x, n);
 }
 
 /* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u =
  * x. */
-static TARGETED void NAME(activate)(float *x, u32 n, u32 kind) {
-    if (kind == GELU_ERF) {
-        NAME(gelu)(x, n);
-        return;
-    }
+static TARGETED float NAME(activate)(float *x, u32 n, u32 kind) {
+    vf most = vf_set(0);
+    if (kind == GELU_ERF) return NAME(gelu)(x, n);
     for (u32 i = 0; i < n; i += 16) {
         vf v = vf_load(x + i), u = v;
         if (kind == GELU_TANH) {
@@ -8012,7 +8071,9 @@ static TARGETED void NAME(activate)(float *x, u32 n, u32 kind) {
         if (kind == RELU) v = vf_max(v, vf_set(0));
         else v = vf_div(v, vf_add(vf_set(1), vf_exp(vf_sub(vf_set(0), u))));
         vf_store(x + i, v);
+        if (i + 16 <= n) most = vf_max(vf_abs(v), most);
     }
+    return NAME(top_of)(most, x, n);
 }
 
 static TARGETED void NAME(rotate)(float *x, const float *cosine, const float *sine, u32 half) {
@@ -8058,14 +8119,11 @@ static TARGETED float NAME(softmax)(float *x, u32 n) {
     for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
     vf most = vf_load(x), s = vf_set(0);
     for (u32 i = 16; i < end; i += 16) most = vf_max(vf_load(x + i), most);
-    float lane[16];
-    vf_store(lane, most);
-    most = vf_set(lane_max(lane));
+    most = vf_set(vf_top(most));
     for (u32 i = 0; i < end; i += 16) vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), most)));
     for (u32 i = n; i < end; i++) x[i] = 0;
     for (u32 i = 0; i < end; i += 16) s = vf_add(s, vf_load(x + i));
-    vf_store(lane, s);
-    return lane_sum(lane);
+    return vf_sum(s);
 }
 
 static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
@@ -8097,8 +8155,7 @@ static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const fl
     }
     for (; i < end; i += 16) vf_store(x + i, vf_set(0));
     vf_store(sum, s);
-    vf_store(lane, largest);
-    return lane_max(lane);
+    return vf_top(largest);
 }
 
 /* The table is a value, not an object: position-independent code would have to write its pointers
@@ -8109,6 +8166,7 @@ static struct kernels NAME(kernels)(void) {
                             .gemm_f32 = NAME(gemm_f32),
                             .gemm_q8 = NAME(gemm_q8),
                             .quantize = NAME(quantize),
+                            .quantize_known = NAME(quantize_known),
                             .quantize_finely = NAME(quantize_finely),
                             .maxima = NAME(maxima),
                             .weigh = NAME(weigh),
