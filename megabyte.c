@@ -1629,8 +1629,8 @@ struct kernels {
                      float *y, u64 ldy, const float *bias, int add);
     /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows,
      * ldx elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] *
-     * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are added; w_scale,
-     * bias, add: unused. */
+     * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are added; w_scale
+     * is of no account, but read; bias, add: unused. */
     void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
                     u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
                     const float *bias, int add);
@@ -7386,7 +7386,8 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
 #define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
 #define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
 #define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
-#define BEGIN(i) va a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
+/* the correction for weight + 128 comes first */
+#define BEGIN(i) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
 #define PRODUCT(i)                               \
     {                                            \
         i32 four;                                \
@@ -7398,14 +7399,33 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
         d##i = _mm512_dpbusd_epi32(d##i, wd, v); \
     }
 #define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
-#define END(i)                                                                \
-    va_finish(a##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add); \
-    va_finish(b##i, sum[i], VA_SCALE_OF(i), w_scale + 16, y + i * ldy + 16,   \
-              bias ? bias + 16 : NULL, add);                                  \
-    va_finish(c##i, sum[i], VA_SCALE_OF(i), w_scale + 32, y + i * ldy + 32,   \
-              bias ? bias + 32 : NULL, add);                                  \
-    va_finish(d##i, sum[i], VA_SCALE_OF(i), w_scale + 48, y + i * ldy + 48,   \
-              bias ? bias + 48 : NULL, add);
+#define END(i) four_finish(a##i, b##i, c##i, d##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
+/* y for four tiles and one row, as va_finish makes it. */
+V void vf_finish(vf y, float *to, const float *bias, int add);
+V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale, float *to,
+                   const float *bias, int add) {
+    if (!x_scale) {
+        __m512i *sums = (__m512i *)(void *)to;
+        _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), a));
+        _mm512_storeu_si512(sums + 1, _mm512_add_epi32(_mm512_loadu_si512(sums + 1), b));
+        _mm512_storeu_si512(sums + 2, _mm512_add_epi32(_mm512_loadu_si512(sums + 2), c));
+        _mm512_storeu_si512(sums + 3, _mm512_add_epi32(_mm512_loadu_si512(sums + 3), d));
+        return;
+    }
+    vf x = vf_set(*x_scale), ya = vf_mul(vf_from_i(a), vf_mul(x, by[0]));
+    vf yb = vf_mul(vf_from_i(b), vf_mul(x, by[1])), yc = vf_mul(vf_from_i(c), vf_mul(x, by[2]));
+    vf yd = vf_mul(vf_from_i(d), vf_mul(x, by[3]));
+    if (bias) {
+        ya = vf_add(ya, vf_load(bias));
+        yb = vf_add(yb, vf_load(bias + 16));
+        yc = vf_add(yc, vf_load(bias + 32));
+        yd = vf_add(yd, vf_load(bias + 48));
+    }
+    vf_finish(ya, to, NULL, add);
+    vf_finish(yb, to + 16, NULL, add);
+    vf_finish(yc, to + 32, NULL, add);
+    vf_finish(yd, to + 48, NULL, add);
+}
 /* Weights come from the second-level cache, 512 bytes ahead of their use, but for a matrix's first
  * rows: the next four tiles are fetched into it meanwhile, from `next` on, 64 bytes for 4 columns.
  * Neither faults. */
@@ -7426,6 +7446,8 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
             _mm_prefetch((const char *)next, _MM_HINT_T1);                                        \
             EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                         \
         }                                                                                         \
+        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),               \
+                    vf_load(w_scale + 48)};                                                       \
         EACH_ROW_##rows(END)                                                                      \
     }
 /* clang-format off */
