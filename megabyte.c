@@ -1655,8 +1655,8 @@ struct kernels {
                      float *y, u64 ldy, const float *bias, int add);
     /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows,
      * ldx elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] *
-     * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are added; w_scale,
-     * bias, add: unused. */
+     * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are added; w_scale
+     * is of no account, but read; bias, add: unused. */
     void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
                     u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
                     const float *bias, int add);
@@ -1672,10 +1672,13 @@ struct kernels {
     /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns
      * the largest x[i] by[i] */
     float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
-    void (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
+    /* the same, max|x| being known */
+    void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
+    /* These return max|x[i]| of what they have made of x: */
+    float (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     /* (x - mean) / sqrt(variance + 1e-5) * weight + bias; not `centred`: x instead of x - mean */
-    void (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
-    void (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
+    float (*layer_norm)(float *x, const float *weight, const float *bias, u32 n, int centred);
+    float (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
     void (*rotate)(float *x, const float *cosine, const float *sine,
                    u32 half); /* x[i], x[i + half] by angle i */
     void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
@@ -1874,7 +1877,7 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
  * same for every thread; a phase's work is cut into chunks that the threads claim, and nobody goes
  * on before all of it is done:
  *
- *     for (struct phase p = next_phase(pool, &place, n); claim(&p);)
+ *     for (struct phase p = next_phase(pool, &me, n); claim(&p);)
  *         for (u32 i = p.from; i < p.to; i++) ...        (all threads together cover [0, n) once)
  *
  * A thread that the system has put aside has claimed nothing, so the others do its share: beside
@@ -1907,7 +1910,7 @@ struct progress {
     u8 pad[ALIGN - 2 * sizeof(u32)];
 };
 /* Where a thread is in its run. */
-struct place {
+struct worker {
     u32 phase; /* the number of its next one */
     int leads;
 };
@@ -1996,7 +1999,7 @@ static void pool_run(struct pool *p, void (*work)(void *, int), void *context) {
 /* More chunks than threads: who comes late or runs slowly takes fewer. */
 static u32 most_chunks(u32 threads) { return threads > 1 ? 2 * threads : 1; }
 
-static struct phase next_phase(struct pool *p, struct place *at, u32 n) {
+static struct phase next_phase(struct pool *p, struct worker *at, u32 n) {
     struct phase f = {.pool = p, .index = at->phase++, .n = n, .chunks = 1, .leads = at->leads};
     if (p->threads > 1) f.chunks = min32(n, most_chunks(p->threads));
     return f;
@@ -2279,6 +2282,8 @@ struct megabyte_engine {
     struct row *rows; /* [batch] */
     u32 *run_first; /* [batch + 1]: rows [run_first[i], run_first[i + 1]) follow each other */
     u32 n_runs;
+    u32 n_blocks; /* of a wide pass; 0: it is narrow: see cut_into_blocks */
+    int apart; /* no block of it reads what another one writes */
     float *x; /* [batch, dim]        the residual stream */
     float *a; /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
     float *n; /* [batch, widest in]  inputs of products */
@@ -2387,30 +2392,145 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
                             &e->q_scale[i]);
 }
 
-/* A phase: y (+)= w x (+ bias) for all rows; x lies at `x` with stride ldx and has gone through
- * prepare. Threads share the output rows, in groups of 4 tiles, which the widest kernel takes
- * together. */
-static void multiply(megabyte_engine *e, struct place *at, const struct matrix *w, const float *x,
-                     u64 ldx, float *y, u64 ldy, const float *bias, int add) {
-    for (struct phase p = next_phase(&e->pool, at, (w->tiles + 3) / 4); claim(&p);) {
-        u64 t = 4 * (u64)p.from, k4 = round_up(w->cols, 4);
-        u32 tiles = min32(4 * p.to, w->tiles) - 4 * p.from;
-        const float *b = bias ? bias + 16 * t : NULL;
-        if (w->type == TYPE_Q8_TILED)
-            e->kernels.gemm_q8(w->data + t * 16 * k4, 16 * k4, w->scale + 16 * t, tiles, (u32)k4,
-                               e->q, e->ld_n, e->q_sum, e->q_scale, e->m, y + 16 * t, ldy, b, add);
-        else
-            e->kernels.gemm_f32((const float *)(const void *)w->data + t * 16 * w->cols,
-                                (u64)16 * w->cols, tiles, w->cols, x, ldx, e->m, y + 16 * t, ldy, b,
-                                add);
+/* The same where the largest |x| is known. */
+static void prepare_known(megabyte_engine *e, const struct matrix *w, u32 i, const float *x,
+                          float top) {
+    if (w->type == TYPE_Q8_TILED)
+        e->kernels.quantize_known(x, w->cols, top, (u8 *)e->q + i * e->ld_n * e->kernels.q_bytes,
+                                  &e->q_sum[i], &e->q_scale[i]);
+}
+
+/* y (+)= w x (+ bias); x lies at `x` with stride ldx and has gone through prepare. */
+struct product {
+    const struct matrix *w;
+    const float *x;
+    u64 ldx;
+    float *y;
+    u64 ldy;
+    const float *bias;
+    int add;
+};
+
+/* Its output columns of `tiles` tiles from `tile` on, for m rows from `row` on. */
+static void multiply(megabyte_engine *e, const struct product *p, u64 tile, u32 tiles, u64 row,
+                     u32 m) {
+    const struct matrix *w = p->w;
+    const struct kernels *kernel = &e->kernels;
+    const float *bias = p->bias ? p->bias + 16 * tile : NULL;
+    float *y = p->y + row * p->ldy + 16 * tile;
+    u64 k4 = round_up(w->cols, 4);
+    if (w->type == TYPE_Q8_TILED)
+        kernel->gemm_q8(w->data + tile * 16 * k4, 16 * k4, w->scale + 16 * tile, tiles, (u32)k4,
+                        (u8 *)e->q + row * e->ld_n * kernel->q_bytes, e->ld_n, e->q_sum + row,
+                        e->q_scale + row, m, y, p->ldy, bias, p->add);
+    else
+        kernel->gemm_f32((const float *)(const void *)w->data + tile * 16 * w->cols,
+                         (u64)16 * w->cols, tiles, w->cols, p->x + row * p->ldx, p->ldx, m, y,
+                         p->ldy, bias, p->add);
+}
+
+/* What a layer does: something for each row, then a product of all; either may be missing. */
+struct step {
+    void (*row)(megabyte_engine *e, const struct stage *g, u32 layer, u32 i);
+    const struct product *product;
+    megabyte_part part; /* what `row` counts as */
+};
+
+/* With a clock: what went by since the last look at it is `part`'s, but for the waiting. */
+static void spent(megabyte_engine *e, const struct worker *at, megabyte_part part) {
+    struct pool *p = &e->pool;
+    if (!at->leads || !p->clock) return;
+    u64 now = p->clock(p->clock_context), *time = e->time[e->stage];
+    time[part] += now - e->looked - p->waited;
+    time[MEGABYTE_PART_WAIT] += p->waited;
+    e->looked = now;
+    p->waited = 0;
+}
+
+/* A pass of many rows is wide: cut into blocks of rows, each of which one thread takes through
+ * several steps, while what it works on stays in the second-level cache; weights are read once for
+ * every block. A block should be as large as that allows; one of too few rows would wait for its
+ * weights. In narrow passes threads share the rows of each step and the columns of each product.
+ * Where no run needs another one's rows, keys or values, blocks are whole runs, and go through all
+ * layers by themselves. */
+#define MOST_BLOCK_ROWS 48
+#define LEAST_BLOCK_ROWS 24
+struct block {
+    u32 from, to; /* rows */
+    u32 first_run, end_run; /* if apart */
+    u32 chunk; /* see attend */
+};
+
+static void cut_into_blocks(megabyte_engine *e) {
+    u32 n = (e->m + MOST_BLOCK_ROWS - 1) / MOST_BLOCK_ROWS;
+    n = (u32)round_up(n, e->pool.threads);
+    e->n_blocks = n && e->m / n >= LEAST_BLOCK_ROWS ? n : 0;
+    e->apart = e->n_blocks && e->stage && !e->model->stage[e->stage].size.cross;
+    for (u32 i = 0; i < e->n_runs; i++)
+        if (e->rows[e->run_first[i]].follows) e->apart = 0; /* a long run that was cut */
+}
+
+static struct block block_of(const megabyte_engine *e, const struct phase *p, u32 b) {
+    struct block k = {.chunk = p->chunk};
+    if (e->apart) {
+        k.first_run = (u32)((u64)e->n_runs * b / e->n_blocks);
+        k.end_run = (u32)((u64)e->n_runs * (b + 1) / e->n_blocks);
+        k.from = e->run_first[k.first_run];
+        k.to = e->run_first[k.end_run];
+    } else {
+        k.from = (u32)((u64)e->m * b / e->n_blocks);
+        k.to = (u32)((u64)e->m * (b + 1) / e->n_blocks);
+    }
+    return k;
+}
+
+static void run_block(megabyte_engine *e, const struct worker *at, u32 layer,
+                      const struct step *step, u32 n, const struct block *k) {
+    const struct stage *g = &e->model->stage[e->stage];
+    for (const struct step *s = step; s < step + n; s++) {
+        for (u32 i = k->from; s->row && i < k->to; i++) s->row(e, g, layer, i);
+        spent(e, at, s->part);
+        if (s->product) multiply(e, s->product, 0, s->product->w->tiles, k->from, k->to - k->from);
+        spent(e, at, MEGABYTE_PART_PRODUCT);
     }
 }
 
-/* The stage's norm, over n elements. */
-static void normalize(const megabyte_engine *e, const struct stage *g, float *x,
-                      const float *weight, const float *bias, u32 n) {
-    if (g->size.norm == NORM_RMS) e->kernels.rms_norm(x, weight, n);
-    else e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
+/* Steps [0, n) of one block that is apart, or, block NULL, of the running pass; then none reads of
+ * another row what one of them writes. */
+static void run_steps(megabyte_engine *e, struct worker *at, u32 layer, const struct step *step,
+                      u32 n, const struct block *block) {
+    const struct stage *g = &e->model->stage[e->stage];
+    if (block) {
+        run_block(e, at, layer, step, n, block);
+        return;
+    }
+    if (e->n_blocks) {
+        for (struct phase p = next_phase(&e->pool, at, e->n_blocks); claim(&p);)
+            for (u32 b = p.from; b < p.to; b++) {
+                struct block k = block_of(e, &p, b);
+                run_block(e, at, layer, step, n, &k);
+            }
+        return;
+    }
+    for (const struct step *s = step; s < step + n; s++) {
+        if (s->row)
+            for (struct phase p = next_phase(&e->pool, at, e->m); claim(&p);)
+                for (u32 i = p.from; i < p.to; i++) s->row(e, g, layer, i);
+        spent(e, at, s->part);
+        if (!s->product) continue;
+        /* in groups of 4 tiles, which the widest kernel takes together */
+        u32 tiles = s->product->w->tiles;
+        for (struct phase p = next_phase(&e->pool, at, (tiles + 3) / 4); claim(&p);)
+            multiply(e, s->product, 4 * (u64)p.from, min32(4 * p.to, tiles) - 4 * p.from, 0, e->m);
+        spent(e, at, MEGABYTE_PART_PRODUCT);
+    }
+}
+
+/* The stage's norm, over n elements; returns the largest |x|. */
+static float normalize(const megabyte_engine *e, const struct stage *g, float *x,
+                       const float *weight, const float *bias, u32 n) {
+    if (g->size.norm == NORM_RMS) return e->kernels.rms_norm(x, weight, n);
+    return e->kernels.layer_norm(x, weight, bias, n, g->size.norm == NORM_LAYER);
 }
 
 /* ---- embed: a row's input */
@@ -2538,9 +2658,9 @@ static void complete_input(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* n[i] := norm of the token-shifted x[i]: the first half of the channels is the token's own, the
  * second half is the previous token's (shifted inputs: all are its own). sub: 0 attention, 1
- * feed-forward. */
-static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
-                         const float *weight, const float *bias) {
+ * feed-forward. Returns the largest |n|. */
+static float shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i,
+                          const float *weight, const float *bias) {
     u32 half = g->half, own = g->size.dim - half;
     const struct row *r = &e->rows[i];
     float *n = e->n + i * e->ld_n;
@@ -2550,7 +2670,7 @@ static void shifted_norm(megabyte_engine *e, const struct stage *g, u32 layer, u
     memcpy(n, e->x + i * e->ld_x, own * sizeof *n);
     if (half && from) memcpy(n + own, from, half * sizeof *n);
     else memset(n + own, 0, half * sizeof *n);
-    normalize(e, g, n, weight, bias, g->size.dim);
+    return normalize(e, g, n, weight, bias, g->size.dim);
 }
 
 static void keep_shift(megabyte_engine *e, const struct stage *g, u32 layer, u32 sub, u32 i) {
@@ -2817,21 +2937,6 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* ---- the pass */
 
-/* With a clock: what went by since the last look at it is `part`'s, but for the waiting. */
-static void spent(megabyte_engine *e, const struct place *at, megabyte_part part) {
-    struct pool *p = &e->pool;
-    if (!at->leads || !p->clock) return;
-    u64 now = p->clock(p->clock_context), *time = e->time[e->stage];
-    time[part] += now - e->looked - p->waited;
-    time[MEGABYTE_PART_WAIT] += p->waited;
-    e->looked = now;
-    p->waited = 0;
-}
-
-#define ROWS(p)                                                       \
-    for (struct phase p = next_phase(&e->pool, at, e->m); claim(&p);) \
-        for (u32 i = p.from; i < p.to; i++)
-
 /* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query and an
  * entry of the cache. */
 static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
@@ -2859,52 +2964,127 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
     keep_shift(e, g, l, 0, i);
 }
 
-/* x += Attention(norm(shift(x))) */
-static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, struct place *at) {
+static void begin_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct layer *w = &g->layers[l];
-    ROWS(p) {
-        if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
-        shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
-        prepare(e, &w->qkv, i, e->n + i * e->ld_n);
-    }
-    spent(e, at, MEGABYTE_PART_NORM);
-    multiply(e, at, &w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0);
-    spent(e, at, MEGABYTE_PART_PRODUCT);
-    ROWS(p) prepare_attention(e, g, l, i);
-    if (g->size.cross) ROWS(p)
-    if (e->rows[i].before)
-        copy_keys(g, e->rows[i].before, e->rows[i].before_key, &e->rows[i].cache, g->size.cross, l);
-    /* head by head: its keys and values are in the processor's cache for the next run */
-    for (struct phase p = next_phase(&e->pool, at, e->n_runs * g->size.heads); claim(&p);)
-        for (u32 u = p.from; u < p.to; u++)
-            attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
-                   e->run_first[u % e->n_runs + 1], p.chunk);
-    spent(e, at, MEGABYTE_PART_ATTENTION);
-    ROWS(p) prepare(e, &w->out, i, e->n + i * e->ld_n);
-    spent(e, at, MEGABYTE_PART_NORM);
-    multiply(e, at, &w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1);
-    spent(e, at, MEGABYTE_PART_PRODUCT);
+    if (l) MEGABYTE_TRACE(e->stage, l - 1, "feed-forward", i, e->x + i * e->ld_x, g->size.dim);
+    float top = shifted_norm(e, g, l, 0, i, w->attention_norm, w->attention_norm_bias);
+    prepare_known(e, &w->qkv, i, e->n + i * e->ld_n, top);
+}
+static void look_back(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct row *r = &e->rows[i];
+    if (r->before) copy_keys(g, r->before, r->before_key, &r->cache, g->size.cross, l);
+}
+static void end_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    prepare(e, &g->layers[l].out, i, e->n + i * e->ld_n);
 }
 
-/* x += FeedForward(norm(shift(x))) */
-static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, struct place *at) {
+/* A run of a block that is apart. Where its sequence lives in a slot of the engine's, that is one of
+ * the thread's own, used again and again: small enough for the first-level cache. */
+static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk) {
+    u32 first = e->run_first[run], end = e->run_first[run + 1];
+    const struct cache *slots = &e->slots[e->stage];
+    int own = !e->rows[first].cache.k_layer && e->n_slots >= most_chunks(e->pool.threads);
+    for (u32 i = first; i < end; i++) {
+        if (own) {
+            e->rows[i].cache.k = slots->k + chunk * slots->k_layer;
+            e->rows[i].cache.v = slots->v + chunk * slots->v_layer;
+        }
+        prepare_attention(e, g, l, i);
+    }
+    for (u32 head = 0; head < g->size.heads; head++) attend(e, g, l, head, first, end, chunk);
+}
+
+/* x += Attention(norm(shift(x))) */
+static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, struct worker *at,
+                            const struct block *block) {
     const struct layer *w = &g->layers[l];
-    ROWS(p) {
-        MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
-        shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
-        prepare(e, &w->up, i, e->n + i * e->ld_n);
+    const struct product qkv = {&w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0};
+    const struct product out = {&w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1};
+    const struct step before[] = {{begin_attention, &qkv, MEGABYTE_PART_NORM},
+                                  {prepare_attention, NULL, MEGABYTE_PART_ATTENTION}};
+    const struct step between = {look_back, NULL, MEGABYTE_PART_ATTENTION},
+                      after = {end_attention, &out, MEGABYTE_PART_NORM};
+    run_steps(e, at, l, before, block ? 1 : 2, block);
+    if (g->size.cross) run_steps(e, at, l, &between, 1, block);
+    if (block) {
+        for (u32 r = block->first_run; r < block->end_run; r++)
+            attend_run(e, g, l, r, block->chunk);
+    } else {
+        /* head by head: its keys and values are in the processor's cache for the next run */
+        for (struct phase p = next_phase(&e->pool, at, e->n_runs * g->size.heads); claim(&p);)
+            for (u32 u = p.from; u < p.to; u++)
+                attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
+                       e->run_first[u % e->n_runs + 1], p.chunk);
     }
-    spent(e, at, MEGABYTE_PART_NORM);
-    multiply(e, at, &w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0);
-    spent(e, at, MEGABYTE_PART_PRODUCT);
-    ROWS(p) {
-        e->kernels.activate(e->a + i * e->ld_a, g->size.ff_dim, g->size.activation);
-        prepare(e, &w->down, i, e->a + i * e->ld_a);
-        keep_shift(e, g, l, 1, i);
+    spent(e, at, MEGABYTE_PART_ATTENTION);
+    run_steps(e, at, l, &after, 1, block);
+}
+
+static void begin_feed_forward(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct layer *w = &g->layers[l];
+    MEGABYTE_TRACE(e->stage, l, "attention", i, e->x + i * e->ld_x, g->size.dim);
+    float top = shifted_norm(e, g, l, 1, i, w->ff_norm, w->ff_norm_bias);
+    prepare_known(e, &w->up, i, e->n + i * e->ld_n, top);
+}
+static void amid_feed_forward(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    float *a = e->a + i * e->ld_a;
+    float top = e->kernels.activate(a, g->size.ff_dim, g->size.activation);
+    prepare_known(e, &g->layers[l].down, i, a, top);
+    keep_shift(e, g, l, 1, i);
+}
+
+/* x += FeedForward(norm(shift(x))). Norms come first, for all rows: `down` changes x, which the
+ * next row's norm reads. */
+static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l, struct worker *at,
+                               const struct block *block) {
+    const struct layer *w = &g->layers[l];
+    const struct product up = {&w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0};
+    const struct product down = {&w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1};
+    const struct step norms = {begin_feed_forward, NULL, MEGABYTE_PART_NORM};
+    const struct step rest[] = {{NULL, &up, MEGABYTE_PART_PRODUCT},
+                                {amid_feed_forward, &down, MEGABYTE_PART_ACTIVATION}};
+    run_steps(e, at, l, &norms, 1, block);
+    run_steps(e, at, l, rest, 2, block);
+}
+
+static void embed_row(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    (void)l;
+    embed(e, g, i);
+}
+static void complete_row(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    (void)l;
+    complete_input(e, g, i);
+}
+static void final_norm(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    float *n = e->n + i * e->ld_n;
+    u32 dim = g->size.dim;
+    (void)l;
+    MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
+    memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
+    if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
+    MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
+    if (g->output.data) prepare(e, &g->output, i, n);
+}
+static void deliver_row(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    (void)l;
+    deliver(e, g, i);
+}
+
+/* The stage over one block that is apart, or, block NULL, over all rows. */
+static void run_layers(megabyte_engine *e, struct worker *at, const struct block *block) {
+    const struct stage *g = &e->model->stage[e->stage];
+    const struct product patch = {&g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0};
+    const struct product output = {&g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0};
+    const struct step first[] = {{embed_row, g->patch.data ? &patch : NULL, MEGABYTE_PART_OTHER},
+                                 {complete_row, NULL, MEGABYTE_PART_OTHER}};
+    const struct step last[] = {{final_norm, g->output.data ? &output : NULL, MEGABYTE_PART_NORM},
+                                {deliver_row, NULL, MEGABYTE_PART_OUTPUT}};
+    run_steps(e, at, 0, first, 2, block);
+    for (u32 l = 0; l < g->size.layers; l++) {
+        attention_layer(e, g, l, at, block);
+        feed_forward_layer(e, g, l, at, block);
     }
-    spent(e, at, MEGABYTE_PART_ACTIVATION);
-    multiply(e, at, &w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1);
-    spent(e, at, MEGABYTE_PART_PRODUCT);
+    run_steps(e, at, 0, last, 2, block);
 }
 
 /* One transformer pass of stage e->stage over e->rows[0..m), run by every thread of the pool.
@@ -2912,34 +3092,17 @@ static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l,
  *     x += Attention(norm(shift(x)));  x += FeedForward(norm(shift(x)));  out = output(norm(x)) */
 static void pass(void *context, int leads) {
     megabyte_engine *e = context;
-    const struct stage *g = &e->model->stage[e->stage];
-    struct place place = {.leads = leads}, *at = &place;
-    u32 dim = g->size.dim;
-    spent(e, at, MEGABYTE_PART_OTHER);
-    ROWS(p) embed(e, g, i);
-    spent(e, at, MEGABYTE_PART_OTHER);
-    if (g->patch.data) multiply(e, at, &g->patch, e->n, e->ld_n, e->a, e->ld_a, g->patch_bias, 0);
-    spent(e, at, MEGABYTE_PART_PRODUCT);
-    ROWS(p) complete_input(e, g, i);
-    spent(e, at, MEGABYTE_PART_OTHER);
-    for (u32 l = 0; l < g->size.layers; l++) {
-        attention_layer(e, g, l, at);
-        feed_forward_layer(e, g, l, at);
+    struct worker me = {.leads = leads};
+    spent(e, &me, MEGABYTE_PART_OTHER);
+    if (!e->apart) {
+        run_layers(e, &me, NULL);
+        return;
     }
-    ROWS(p) {
-        float *n = e->n + i * e->ld_n;
-        MEGABYTE_TRACE(e->stage, g->size.layers - 1, "feed-forward", i, e->x + i * e->ld_x, dim);
-        memcpy(n, e->x + i * e->ld_x, dim * sizeof *n);
-        if (g->norm) normalize(e, g, n, g->norm, g->norm_bias, dim);
-        MEGABYTE_TRACE(e->stage, 0, "output", i, n, dim);
-        if (g->output.data) prepare(e, &g->output, i, n);
-    }
-    spent(e, at, MEGABYTE_PART_NORM);
-    if (g->output.data)
-        multiply(e, at, &g->output, e->n, e->ld_n, e->a, e->ld_a, g->output_bias, 0);
-    spent(e, at, MEGABYTE_PART_PRODUCT);
-    ROWS(p) deliver(e, g, i);
-    spent(e, at, MEGABYTE_PART_OUTPUT);
+    for (struct phase p = next_phase(&e->pool, &me, e->n_blocks); claim(&p);)
+        for (u32 b = p.from; b < p.to; b++) {
+            struct block k = block_of(e, &p, b);
+            run_layers(e, &me, &k);
+        }
 }
 #define PHASES(layers) (6 + 11 * (layers)) /* in pass, counted */
 
@@ -2956,6 +3119,7 @@ static void run_pass(megabyte_engine *e) {
             e->run_first[e->n_runs++] = i;
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
+    cut_into_blocks(e);
     if (e->m) pool_run(&e->pool, pass, e);
     for (u32 i = 0; i < e->m; i++)
         if (e->rows[i].target >= 0) {
@@ -3356,7 +3520,7 @@ static void finish_piece(const megabyte_engine *e, struct piece *p) {
  * against the vocabulary. */
 static void run_jobs(megabyte_engine *e, struct job *jobs, size_t n_jobs) {
     u64 budget = e->batch * e->model->stage[0].bytes;
-    struct place caller = {.leads = 1};
+    struct worker caller = {.leads = 1};
     if (e->pool.clock) e->looked = e->pool.clock(e->pool.clock_context);
     for (size_t first = 0; first < n_jobs;) {
         u64 rows[MEGABYTE_MAX_STAGES] = {0}, bytes = 0;
@@ -6132,7 +6296,7 @@ static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
 #define PROGRESS_BYTES 65536u
 static void decode_step(void *context, int leads) {
     megabyte_codec *c = context;
-    struct place at = {.leads = leads};
+    struct worker at = {.leads = leads};
     u32 most = PROGRESS_BYTES / min32(c->n_active, 16);
     for (struct phase p = next_phase(&c->engine->pool, &at, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
@@ -6880,6 +7044,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
  *     vq  a quantized activation, va  the accumulators of 16 int8 dot products
  *   vf_max(a, b) = a > b ? a : b;  vf_min(a, b) = a < b ? a : b
  *   vf_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
+ *   vf_sum: of the lanes, by lane_sum's tree;  vf_top: the largest lane, none being NaN
  *   vf_round(v): nearest integer, |v| < 2^22;  vq_store: 16 of them as vq
  *   va_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
  *   va_total: the 16 sums, corrected by the activations' sum where products took weight + 128
@@ -6902,6 +7067,8 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #define vf_abs NAME(vf_abs)
 #define vf_exp NAME(vf_exp)
 #define vf_exponent NAME(vf_exponent)
+#define vf_sum NAME(vf_sum)
+#define vf_top NAME(vf_top)
 #define vf_round NAME(vf_round)
 #define vf_from_i NAME(vf_from_i)
 #define vi_add NAME(vi_add)
@@ -6979,6 +7146,8 @@ V vf vf_exponent(vf p, vf t) {
     LANES p.v[i] = bits_to_f32(f32_to_bits(p.v[i]) + (f32_to_bits(t.v[i]) << 23));
     return p;
 }
+V float vf_sum(vf a) { return lane_sum(a.v); }
+V float vf_top(vf a) { return lane_max(a.v); }
 V vi vf_round(vf a) {
     vi r;
     LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS);
@@ -7103,6 +7272,18 @@ V vf vf_exponent(vf p, vf t) {
     p.b = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.b),
                                                _mm256_slli_epi32(_mm256_castps_si256(t.b), 23)));
     return p;
+}
+V float vf_sum(vf a) {
+    __m256 s = _mm256_add_ps(a.a, a.b);
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+V float vf_top(vf a) {
+    __m256 s = _mm256_max_ps(a.a, a.b);
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
 }
 V vi vf_round(vf a) {
     __m256 m = _mm256_set1_ps(MAGIC);
@@ -7256,6 +7437,18 @@ V vf vf_exponent(vf p, vf t) {
     return _mm512_castsi512_ps(
         _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
+V float vf_sum(vf a) {
+    __m256 s = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+V float vf_top(vf a) {
+    __m256 s = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
 V vi vf_round(vf a) {
     return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))),
                             _mm512_set1_epi32(MAGIC_BITS));
@@ -7280,7 +7473,8 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
 #define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
 #define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
 #define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
-#define BEGIN(i) va a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
+/* the correction for weight + 128 comes first */
+#define BEGIN(i) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
 #define PRODUCT(i)                               \
     {                                            \
         i32 four;                                \
@@ -7292,36 +7486,58 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
         d##i = _mm512_dpbusd_epi32(d##i, wd, v); \
     }
 #define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
-#define END(i)                                                                \
-    va_finish(a##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add); \
-    va_finish(b##i, sum[i], VA_SCALE_OF(i), w_scale + 16, y + i * ldy + 16,   \
-              bias ? bias + 16 : NULL, add);                                  \
-    va_finish(c##i, sum[i], VA_SCALE_OF(i), w_scale + 32, y + i * ldy + 32,   \
-              bias ? bias + 32 : NULL, add);                                  \
-    va_finish(d##i, sum[i], VA_SCALE_OF(i), w_scale + 48, y + i * ldy + 48,   \
-              bias ? bias + 48 : NULL, add);
-/* Values far into a context come from memory, in four streams: asked for 4 KB ahead (never
- * faults). */
-#define AHEAD(p) _mm_prefetch((const char *)(p) + 4096, _MM_HINT_T0);
-#define FOUR_TILES(rows)                                                                       \
-    static TARGETED void four_tiles_##rows(                                                    \
-        const u8 *w, u64 stride, const float *w_scale, u32 k4, const vq *x, u64 ldx,           \
-        const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
-        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += 64) {                      \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);           \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                   \
-                    wd = _mm512_loadu_si512(w + 3 * stride);                                   \
-            AHEAD(w)                                                                           \
-            AHEAD(w + stride)                                                                  \
-            AHEAD(w + 2 * stride)                                                              \
-            AHEAD(w + 3 * stride) EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                \
-        }                                                                                      \
-        EACH_ROW_##rows(END)                                                                   \
+#define END(i) four_finish(a##i, b##i, c##i, d##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
+/* y for four tiles and one row, as va_finish makes it. */
+V void vf_finish(vf y, float *to, const float *bias, int add);
+V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale, float *to,
+                   const float *bias, int add) {
+    if (!x_scale) {
+        __m512i *sums = (__m512i *)(void *)to;
+        _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), a));
+        _mm512_storeu_si512(sums + 1, _mm512_add_epi32(_mm512_loadu_si512(sums + 1), b));
+        _mm512_storeu_si512(sums + 2, _mm512_add_epi32(_mm512_loadu_si512(sums + 2), c));
+        _mm512_storeu_si512(sums + 3, _mm512_add_epi32(_mm512_loadu_si512(sums + 3), d));
+        return;
+    }
+    vf x = vf_set(*x_scale), ya = vf_mul(vf_from_i(a), vf_mul(x, by[0]));
+    vf yb = vf_mul(vf_from_i(b), vf_mul(x, by[1])), yc = vf_mul(vf_from_i(c), vf_mul(x, by[2]));
+    vf yd = vf_mul(vf_from_i(d), vf_mul(x, by[3]));
+    if (bias) {
+        ya = vf_add(ya, vf_load(bias));
+        yb = vf_add(yb, vf_load(bias + 16));
+        yc = vf_add(yc, vf_load(bias + 32));
+        yd = vf_add(yd, vf_load(bias + 48));
+    }
+    vf_finish(ya, to, NULL, add);
+    vf_finish(yb, to + 16, NULL, add);
+    vf_finish(yc, to + 32, NULL, add);
+    vf_finish(yd, to + 48, NULL, add);
+}
+/* Weights come from the second-level cache, 512 bytes ahead of their use, but for a matrix's first
+ * rows: the next four tiles are fetched into it meanwhile, from `next` on, 64 bytes for 4 columns.
+ * Neither faults. */
+#define AHEAD(p) _mm_prefetch((const char *)(p) + 512, _MM_HINT_T0);
+#define FOUR_TILES(rows)                                                                          \
+    static TARGETED void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4, \
+                                           const vq *x, u64 ldx, const i32 *sum,                  \
+                                           const float *x_scale, float *y, u64 ldy,               \
+                                           const float *bias, int add, const u8 *next) {          \
+        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += 64, next += 64) {             \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);              \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                      \
+                    wd = _mm512_loadu_si512(w + 3 * stride);                                      \
+            AHEAD(w)                                                                              \
+            AHEAD(w + stride)                                                                     \
+            AHEAD(w + 2 * stride)                                                                 \
+            AHEAD(w + 3 * stride)                                                                 \
+            _mm_prefetch((const char *)next, _MM_HINT_T1);                                        \
+            EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                         \
+        }                                                                                         \
+        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),               \
+                    vf_load(w_scale + 48)};                                                       \
+        EACH_ROW_##rows(END)                                                                      \
     }
 /* clang-format off */
-FOUR_TILES(1)
-FOUR_TILES(2)
-FOUR_TILES(3)
 FOUR_TILES(4)
 FOUR_TILES(5)
 FOUR_TILES(6)
@@ -7403,31 +7619,16 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
         const u8 *p = w + t * stride;
         float *to = y + 16 * t;
-        for (u32 i = 0; i < m;) {
+        const u8 *next = p + 4 * stride;
+        for (u32 i = 0, rows; i < m; i += rows, next += (u64)k4 * 16) {
             const vq *x = (const vq *)x_ + i * ldx;
             float *yi = to + i * ldy;
-            u32 rows = m - i < 6 ? m - i : 6;
-            switch (rows) {
-            case 6:
-                four_tiles_6(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 5:
-                four_tiles_5(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 4:
-                four_tiles_4(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 3:
-                four_tiles_3(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
-                break;
-            case 2:
-                four_tiles_2(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
-                break;
-            default:
-                four_tiles_1(p, stride, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
-                break;
-            }
-            i += rows;
+            const i32 *s = sum + i;
+            const float *xs = VA_SCALE_OF(i);
+            rows = (m - i) / ((m - i + 5) / 6); /* 6, or some of 5 */
+            if (rows == 6) four_tiles_6(p, stride, ws, k4, x, ldx, s, xs, yi, ldy, b, add, next);
+            if (rows == 5) four_tiles_5(p, stride, ws, k4, x, ldx, s, xs, yi, ldy, b, add, next);
+            if (rows == 4) four_tiles_4(p, stride, ws, k4, x, ldx, s, xs, yi, ldy, b, add, next);
         }
     }
     for (; t < tiles; t++)
@@ -7522,6 +7723,12 @@ V vf vf_abs(vf x) {
     return r;
 }
 #undef EACH_OF
+V float vf_sum(vf x) {
+    float32x4_t t = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    float32x2_t u = vadd_f32(vget_low_f32(t), vget_high_f32(t));
+    return vget_lane_f32(u, 0) + vget_lane_f32(u, 1);
+}
+V float vf_top(vf x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.a, x.c), vmaxq_f32(x.b, x.d))); }
 #define BITS(x) vreinterpretq_s32_f32(x)
 #define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
 V vf vf_exponent(vf p, vf t) {
@@ -7813,17 +8020,12 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
 }
 #endif
 
-static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
-    vf most = vf_set(0), low = vf_set(-127), high = vf_set(127);
-    u32 i = 0, whole = n / 16 * 16;
-    for (; i < whole; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
-    if (i < n) most = vf_max(vf_abs(vf_part(x + i, n - i)), most);
-    float lane[16];
-    vf_store(lane, most);
-    float top = lane_max(lane), by = top > 1e-30f ? 127.0f / top : 0;
-    vf times = vf_set(by);
+static TARGETED void NAME(quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum,
+                                          float *scale) {
+    vf low = vf_set(-127), high = vf_set(127), times = vf_set(top > 1e-30f ? 127.0f / top : 0);
     vi total = vf_round(vf_set(0));
-    for (i = 0; i < n; i += 16) {
+    u32 whole = n / 16 * 16;
+    for (u32 i = 0; i < n; i += 16) {
         vf v = i < whole ? vf_load(x + i) : vf_part(x + i, n - i);
         vi r = vf_round(vf_min(vf_max(vf_mul(v, times), low), high));
         vq_store((vq *)q + i, r);
@@ -7831,6 +8033,18 @@ static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, fl
     }
     *sum = vi_sum(total);
     *scale = top / 127.0f;
+}
+
+/* The largest of `most` and |x[i]|; what is behind the last whole 16 is of no account. */
+V float NAME(top_of)(vf most, const float *x, u32 n) {
+    if (n % 16) most = vf_max(vf_abs(vf_part(x + n / 16 * 16, n % 16)), most);
+    return vf_top(most);
+}
+
+static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale) {
+    vf most = vf_set(0);
+    for (u32 i = 0; i + 16 <= n; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
+    NAME(quantize_known)(x, n, NAME(top_of)(most, x, n), q, sum, scale);
 }
 
 static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
@@ -7863,27 +8077,28 @@ V float NAME(sum_of_squares)(const float *x, u32 n) {
         vf v = vf_part(x + i, n - i);
         s = vf_add(s, vf_mul(v, v));
     }
-    float lane[16];
-    vf_store(lane, s);
-    return lane_sum(lane);
+    return vf_sum(s);
 }
 
-static TARGETED void NAME(rms_norm)(float *x, const float *g, u32 n) {
+static TARGETED float NAME(rms_norm)(float *x, const float *g, u32 n) {
     float norm = sqrtf(NAME(sum_of_squares)(x, n)) * (1.0f / sqrtf((float)n));
-    vf by = vf_set(1.0f / (norm > 1e-8f ? norm : 1e-8f));
-    for (u32 i = 0; i < n; i += 16)
-        vf_store(x + i, vf_mul(vf_mul(vf_load(x + i), by), vf_load(g + i)));
+    vf by = vf_set(1.0f / (norm > 1e-8f ? norm : 1e-8f)), most = vf_set(0);
+    for (u32 i = 0; i < n; i += 16) {
+        vf v = vf_mul(vf_mul(vf_load(x + i), by), vf_load(g + i));
+        vf_store(x + i, v);
+        if (i + 16 <= n) most = vf_max(vf_abs(v), most);
+    }
+    return NAME(top_of)(most, x, n);
 }
 
-static TARGETED void NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
-                                      int centred) {
-    vf s = vf_set(0);
+static TARGETED float NAME(layer_norm)(float *x, const float *weight, const float *bias, u32 n,
+                                       int centred) {
+    vf s = vf_set(0), most = s;
     float lane[16];
     u32 i = 0, whole = n / 16 * 16;
     for (; i < whole; i += 16) s = vf_add(s, vf_load(x + i));
     if (i < n) s = vf_add(s, vf_part(x + i, n - i));
-    vf_store(lane, s);
-    vf mean = vf_set(lane_sum(lane) / (float)n), v;
+    vf mean = vf_set(vf_sum(s) / (float)n), v;
     s = vf_set(0);
     for (i = 0; i < whole; i += 16) {
         v = vf_sub(vf_load(x + i), mean);
@@ -7894,12 +8109,14 @@ static TARGETED void NAME(layer_norm)(float *x, const float *weight, const float
         v = vf_part(lane, n - i);
         s = vf_add(s, vf_mul(v, v));
     }
-    vf_store(lane, s);
-    vf by = vf_set(1.0f / sqrtf(lane_sum(lane) / (float)n + 1e-5f));
+    vf by = vf_set(1.0f / sqrtf(vf_sum(s) / (float)n + 1e-5f));
     for (i = 0; i < n; i += 16) {
         v = centred ? vf_sub(vf_load(x + i), mean) : vf_load(x + i);
-        vf_store(x + i, vf_add(vf_mul(vf_mul(v, by), vf_load(weight + i)), vf_load(bias + i)));
+        v = vf_add(vf_mul(vf_mul(v, by), vf_load(weight + i)), vf_load(bias + i));
+        vf_store(x + i, v);
+        if (i < whole) most = vf_max(vf_abs(v), most);
     }
+    return NAME(top_of)(most, x, n);
 }
 
 /* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
@@ -7919,7 +8136,8 @@ V vf vf_exp(vf x) {
 
 /* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
  * 4e-7. */
-V void NAME(gelu)(float *x, u32 n) {
+V float NAME(gelu)(float *x, u32 n) {
+    vf most = vf_set(0);
     for (u32 i = 0; i < n; i += 16) {
         vf v = vf_load(x + i);
         vf z = vf_min(vf_max(vf_mul(v, vf_set(0.707106781f)), vf_set(-3.92f)), vf_set(3.92f)),
@@ -7936,17 +8154,18 @@ V void NAME(gelu)(float *x, u32 n) {
         p = vf_add(vf_mul(p, u), vf_set(1.128378987f));
         q = vf_add(vf_mul(q, u), vf_set(1.0f));
         vf erf = vf_min(vf_max(vf_div(vf_mul(z, p), q), vf_set(-1.0f)), vf_set(1.0f));
-        vf_store(x + i, vf_mul(vf_mul(v, vf_set(0.5f)), vf_add(vf_set(1.0f), erf)));
+        v = vf_mul(vf_mul(v, vf_set(0.5f)), vf_add(vf_set(1.0f), erf));
+        vf_store(x + i, v);
+        if (i + 16 <= n) most = vf_max(vf_abs(v), most);
     }
+    return NAME(top_of)(most, x, n);
 }
 
 /* GELU_TANH: x/2 (1 + tanh(u/2)) = x sigmoid(u), u = 2 sqrt(2/pi) (x + 0.044715 x^3); SILU: u =
  * x. */
-static TARGETED void NAME(activate)(float *x, u32 n, u32 kind) {
-    if (kind == GELU_ERF) {
-        NAME(gelu)(x, n);
-        return;
-    }
+static TARGETED float NAME(activate)(float *x, u32 n, u32 kind) {
+    vf most = vf_set(0);
+    if (kind == GELU_ERF) return NAME(gelu)(x, n);
     for (u32 i = 0; i < n; i += 16) {
         vf v = vf_load(x + i), u = v;
         if (kind == GELU_TANH) {
@@ -7956,7 +8175,9 @@ static TARGETED void NAME(activate)(float *x, u32 n, u32 kind) {
         if (kind == RELU) v = vf_max(v, vf_set(0));
         else v = vf_div(v, vf_add(vf_set(1), vf_exp(vf_sub(vf_set(0), u))));
         vf_store(x + i, v);
+        if (i + 16 <= n) most = vf_max(vf_abs(v), most);
     }
+    return NAME(top_of)(most, x, n);
 }
 
 static TARGETED void NAME(rotate)(float *x, const float *cosine, const float *sine, u32 half) {
@@ -8002,14 +8223,11 @@ static TARGETED float NAME(softmax)(float *x, u32 n) {
     for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
     vf most = vf_load(x), s = vf_set(0);
     for (u32 i = 16; i < end; i += 16) most = vf_max(vf_load(x + i), most);
-    float lane[16];
-    vf_store(lane, most);
-    most = vf_set(lane_max(lane));
+    most = vf_set(vf_top(most));
     for (u32 i = 0; i < end; i += 16) vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), most)));
     for (u32 i = n; i < end; i++) x[i] = 0;
     for (u32 i = 0; i < end; i += 16) s = vf_add(s, vf_load(x + i));
-    vf_store(lane, s);
-    return lane_sum(lane);
+    return vf_sum(s);
 }
 
 static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
@@ -8041,8 +8259,7 @@ static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const fl
     }
     for (; i < end; i += 16) vf_store(x + i, vf_set(0));
     vf_store(sum, s);
-    vf_store(lane, largest);
-    return lane_max(lane);
+    return vf_top(largest);
 }
 
 /* The table is a value, not an object: position-independent code would have to write its pointers
@@ -8053,6 +8270,7 @@ static struct kernels NAME(kernels)(void) {
                             .gemm_f32 = NAME(gemm_f32),
                             .gemm_q8 = NAME(gemm_q8),
                             .quantize = NAME(quantize),
+                            .quantize_known = NAME(quantize_known),
                             .quantize_finely = NAME(quantize_finely),
                             .maxima = NAME(maxima),
                             .weigh = NAME(weigh),
