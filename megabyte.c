@@ -7245,9 +7245,10 @@ V vg vg_start(i32 offset) {
     return r;
 }
 V vg vn_dot(vg g, const vn *n, const i8 *x) {
-    i32 four[2];
-    memcpy(four, x, 8);
-    __m256i u = _mm256_set1_epi32(four[0]), v = _mm256_set1_epi32(four[1]);
+    i32 four, more; /* one by one: gcc takes eight bytes apart in other registers */
+    memcpy(&four, x, 4);
+    memcpy(&more, x + 4, 4);
+    __m256i u = _mm256_set1_epi32(four), v = _mm256_set1_epi32(more);
     g.a = _mm256_add_epi16(g.a, _mm256_maddubs_epi16(n->a[0], u));
     g.b = _mm256_add_epi16(g.b, _mm256_maddubs_epi16(n->b[0], u));
     g.a = _mm256_add_epi16(g.a, _mm256_maddubs_epi16(n->a[1], v));
@@ -7396,10 +7397,11 @@ V vm vm_load(const u8 *p, u32 high) {
 }
 V vg vg_start(i32 offset) { return _mm512_set1_epi32(offset); }
 V vg vn_dot(vg g, const vn *n, const i8 *x) {
-    i32 four[2];
-    memcpy(four, x, 8);
-    g = _mm512_dpbusd_epi32(g, n->a, _mm512_set1_epi32(four[0]));
-    return _mm512_dpbusd_epi32(g, n->b, _mm512_set1_epi32(four[1]));
+    i32 a, b; /* one by one: gcc takes eight bytes apart in other registers */
+    memcpy(&a, x, 4);
+    memcpy(&b, x + 4, 4);
+    g = _mm512_dpbusd_epi32(g, n->a, _mm512_set1_epi32(a));
+    return _mm512_dpbusd_epi32(g, n->b, _mm512_set1_epi32(b));
 }
 V vi vg_end(vi acc, vg g, vm m) { return _mm512_dpwssd_epi32(acc, g, m); }
 /* Two bytes (w4 + 8) m at a time, each below 256; then 128 - 8 m is added to each. */
@@ -8065,26 +8067,30 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
 #define EACH_ROW_3(f) f(0) f(1) f(2)
 #define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
 #define BEGIN(i) vi acc##i = vf_round(vf_set(0));
-#define START(i) vg g##i = vg_start(offset[i * groups + group]);
-#define PRODUCT(i) g##i = vn_dot(g##i, &n, x + i * k32 + at + 8 * eight);
+#define START(i) vg g##i = vg_start(offset[i * groups]);
+#define PRODUCT(i) g##i = vn_dot(g##i, &n, x + i * k32 + 8 * eight);
 #define FINISH(i) acc##i = vg_end(acc##i, g##i, m);
 #define END(i) \
     vf_finish(vf_mul(vf_from_i(acc##i), vf_mul(vf_set(x_scale[i]), scale)), y + i * ldy, bias, add);
-#define TILE_Q4(rows)                                                                             \
-    static TARGETED void NAME(tile_q4_##rows)(                                                    \
-        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,            \
-        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
-        u64 groups = k32 / Q4_GROUP, group = 0, at = 0;                                           \
-        vf scale = vf_load(w_scale);                                                              \
-        EACH_ROW_##rows(BEGIN) for (; at < k32; group++, at += Q4_GROUP) {                        \
-            vm m = vm_load(multiplier + group / 2 * 16, group % 2);                               \
-            EACH_ROW_##rows(START) UNROLLED for (u32 eight = 0; eight < 4; eight++, w += 64) {    \
-                vn n = vn_load(w);                                                                \
-                EACH_ROW_##rows(PRODUCT)                                                          \
-            }                                                                                     \
-            EACH_ROW_##rows(FINISH)                                                               \
-        }                                                                                         \
-        EACH_ROW_##rows(END)                                                                      \
+#define TILE_Q4(rows)                                                                              \
+    static TARGETED void NAME(tile_q4_##rows)(                                                     \
+        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,             \
+        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) {  \
+        u64 groups = k32 / Q4_GROUP;                                                               \
+        const i8 *end = x + k32;                                                                   \
+        vf scale = vf_load(w_scale);                                                               \
+        EACH_ROW_##rows(BEGIN) for (; x < end; multiplier += 16) {                                 \
+            UNROLLED for (u32 high = 0; high < 2; high++, x += Q4_GROUP, offset++) {               \
+                if (x == end) break;                                                               \
+                vm m = vm_load(multiplier, high);                                                  \
+                EACH_ROW_##rows(START) UNROLLED for (u32 eight = 0; eight < 4; eight++, w += 64) { \
+                    vn n = vn_load(w);                                                             \
+                    EACH_ROW_##rows(PRODUCT)                                                       \
+                }                                                                                  \
+                EACH_ROW_##rows(FINISH)                                                            \
+            }                                                                                      \
+        }                                                                                          \
+        EACH_ROW_##rows(END)                                                                       \
     }
 /* clang-format off */
 TILE_Q4(1)
