@@ -1661,8 +1661,8 @@ struct kernels {
     void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
                     u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
                     const float *bias, int add);
-    /* The same for q4, for up to FEW_ROWS_Q4 rows, tiles from `tile` on: y and bias are of the first
-     * of them. x_scale is given. Works on the nibbles; room: Q4_ROOM bytes. */
+    /* The same for q4, for up to FEW_ROWS_Q4 rows, tiles from `tile` on: y and bias are of the
+     * first of them. x_scale is given. Works on the nibbles; room: Q4_ROOM bytes. */
     void (*gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x, u64 ldx,
                     const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add,
                     u8 *room);
@@ -1695,7 +1695,7 @@ struct kernels {
 };
 
 /* So few rows of q4 wait for memory; for more its tiles are unpacked, UNPACKED at a time. That
- * needs more room than gemm_q4, which keeps each row's inputs as int8 and 4 bytes for each group. */
+ * takes more room than gemm_q4, which keeps rows' inputs as int8 and 4 bytes for each group. */
 #define FEW_ROWS_Q4 8
 #define UNPACKED 4
 #define Q4_ROOM(cols) (UNPACKED * 16 * round_up(cols, Q4_GROUP))
