@@ -35,7 +35,6 @@ M = [  # name, fragment, replacement, tests
     ("q4-unknown", "? t->type != TYPE_F32_TILED && !is_quantized(t->type)",
      "? 0 && !is_quantized(t->type)", "q4"),
     ("q4-last-group", "if (known - g * Q4_GROUP < Q4_GROUP)", "if (0)", "q4"),
-    ("q4-few", "if (e->m <= FEW_ROWS_Q4) {", "if (e->m <= FEW_ROWS_Q4 + 1) {", "q4"),
     ("q4-room", "e->unpacked = carve(a, chunks, e->unpacked_stride);",
      "e->unpacked = carve(a, 1, e->unpacked_stride / 4);", "q4"),
     ("q4-panel", "e->kernels.unpack_q4(w, tile + t, n, room);",

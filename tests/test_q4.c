@@ -326,7 +326,11 @@ static void as_expanded(size_t i) {
         for (size_t b = 0; b < COUNT_OF(batches); b++) {
             name_case("%s, %s, batch %u", cases[i].y.name, megabyte_isa_name((megabyte_isa)isa),
                       batches[b]);
-            megabyte_engine *e = new_engine(q4, 1 + b % 3, batches[b], (megabyte_isa)isa);
+            counter c = {0}; /* finds what is written past an engine's end */
+            megabyte_allocator allocator = counting(&c);
+            megabyte_engine_options o = {1 + b % 3, batches[b], (megabyte_isa)isa};
+            megabyte_engine *e;
+            OK(megabyte_engine_create(&e, q4, &o, &allocator, NULL));
             check_calls(q4, e, expected, text, v, b == 7 ? BESIDE : (u32)b % 3);
             megabyte_engine_free(e);
         }
