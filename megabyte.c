@@ -562,7 +562,7 @@ enum {
 }; /* stage.norm: x / |x|, (x - mean) / sd, x / sd */
 enum { GELU_ERF = 0, GELU_TANH = 1, RELU = 2, SILU = 3, ACTIVATIONS = 4 }; /* stage.activation */
 #define MAX_CONVOLUTIONS 4
-enum { TYPE_F32 = 0, TYPE_F32_TILED = 1, TYPE_Q8_TILED = 2 }; /* tensor.type */
+enum { TYPE_F32 = 0, TYPE_F32_TILED = 1, TYPE_Q8_TILED = 2, TYPE_Q4_TILED = 3 }; /* tensor.type */
 enum role {
     ROLE_START,
     ROLE_POSITION,
@@ -660,6 +660,9 @@ static int is_matrix(u32 role) {
            role == ROLE_FF_UP || role == ROLE_FF_DOWN || role == ROLE_OUTPUT;
 }
 
+/* Whose inputs are int8. */
+static int is_quantized(u32 type) { return type == TYPE_Q8_TILED || type == TYPE_Q4_TILED; }
+
 static int has_start_token(const struct sizes *z) { return z->family <= FAMILY_MBLM; }
 /* Shifted inputs: D_G, the global stage's width per byte; with CONDITION_FIRST its whole width */
 static u32 byte_width(const struct sizes *z) {
@@ -667,15 +670,35 @@ static u32 byte_width(const struct sizes *z) {
     return g->flags & COLUMN_SUM ? g->dim : g->dim / z->stage[1].positions;
 }
 
+/* q4: a weight is w4 * m * scale, w4 in -8 .. 7, with an m in 0 .. 15 for each row and each group
+ * of 32 columns: |w4 * m| <= 120, whatever the file holds, so all that bounds q8 bounds q4. It is
+ * kept as [tile][cols/8][16][4] bytes, two nibbles of w4 + 8 each: the low one of columns 0 to 3 of
+ * the eight, the high one of 4 to 7; then the m as [tile][cols/64][16] bytes, the low nibble for
+ * the first group of the two. Columns are filled up to whole groups with w4 = 0. */
+#define Q4_GROUP 32
+static u64 q4_weight_bytes(u64 rows16, u64 cols) { return rows16 * round_up(cols, Q4_GROUP) / 2; }
+static u64 q4_multiplier_bytes(u64 rows16, u64 cols) {
+    return rows16 * (round_up(cols, 2 * Q4_GROUP) / (2 * Q4_GROUP));
+}
+
+/* Bytes of a tensor's data that are not floats: those of quantized weights. */
+static u64 quantized_bytes(const struct tensor *t) {
+    u64 rows = round_up(t->rows, 16), cols = t->cols;
+    if (t->type == TYPE_Q8_TILED) return rows * round_up(cols, 4);
+    if (t->type == TYPE_Q4_TILED)
+        return q4_weight_bytes(rows, cols) + q4_multiplier_bytes(rows, cols);
+    return 0;
+}
+
 /* Bytes of a tensor's data. rows, cols < 2^32 and types are checked: no overflow. Matrices are kept
  * in tiles of 16 output rows, the last tile filled up: f32 as [tile][cols][16]; q8 as
- * [tile][cols/4][16][4] of (weight + 128), cols filled up to a multiple of 4 with 128, then a float
- * scale for each of the 16 * tiles rows. */
+ * [tile][cols/4][16][4] of (weight + 128), cols filled up to a multiple of 4 with 128; q8 and q4
+ * end with a float scale for each of the 16 * tiles rows. */
 static u64 tensor_data_bytes(const struct tensor *t) {
     u64 rows = round_up(t->rows, 16), cols = t->cols;
     if (t->type == TYPE_F32) return (u64)t->rows * cols * 4;
     if (t->type == TYPE_F32_TILED) return rows * cols * 4;
-    return rows * round_up(cols, 4) + rows * 4;
+    return quantized_bytes(t) + rows * 4;
 }
 
 typedef status (*tensor_visitor)(void *context, struct tensor *t);
@@ -902,7 +925,8 @@ static status check_sizes(const struct sizes *z, megabyte_error *e) {
 /* What the file's tensors become: pointers into the mapping. */
 struct matrix {
     const u8 *data; /* tiles, see tensor_data_bytes */
-    const float *scale; /* q8: [tiles * 16] */
+    const u8 *multiplier; /* q4: [tiles][pairs of groups][16] */
+    const float *scale; /* q8, q4: [tiles * 16] */
     u32 rows, cols, tiles, type;
 };
 struct layer {
@@ -932,6 +956,7 @@ struct stage {
     u64 bytes; /* token_bytes */
     u32 outputs; /* width of a token's result: rows of `output`, or dim */
     u64 parameters, macs; /* macs: per token, of its matrices */
+    u64 weight_bytes; /* of its matrices */
     const float *start; /* [dim] */
     const float *position; /* [positions, dim] or NULL */
     const float *rotary; /* inverse frequencies [head_dim / 2] or NULL */
@@ -958,7 +983,7 @@ struct megabyte_model {
     const u8 *metadata;
     u32 n_metadata;
     int data_holds; /* big-endian hosts: the data matched its hash when the file was opened */
-    int quantized; /* bit 0: f32 matrices occur, bit 1: q8 */
+    int quantized; /* bit 0: f32 matrices occur, bit 1: q8, bit 2: q4 */
     u8 id[16];
     struct sizes sizes;
     struct stage stage[MEGABYTE_MAX_STAGES];
@@ -983,8 +1008,9 @@ static void bind_tensor(megabyte_model *m, const struct tensor *t) {
                        .cols = t->cols,
                        .tiles = (u32)(round_up(t->rows, 16) / 16),
                        .type = t->type};
-    if (t->type == TYPE_Q8_TILED)
-        x.scale = (const void *)(x.data + (u64)x.tiles * 16 * round_up(t->cols, 4));
+    if (t->type == TYPE_Q4_TILED)
+        x.multiplier = x.data + q4_weight_bytes((u64)x.tiles * 16, t->cols);
+    if (is_quantized(t->type)) x.scale = (const void *)(x.data + quantized_bytes(t));
     switch ((enum role)t->role) {
     case ROLE_START: g->start = vector; break;
     case ROLE_POSITION: g->position = vector; break;
@@ -1026,7 +1052,8 @@ static void bind_tensor(megabyte_model *m, const struct tensor *t) {
         g->parameters += (u64)t->rows * t->cols;
     if (is_matrix(t->role)) {
         g->macs += (u64)t->rows * t->cols;
-        m->quantized |= t->type == TYPE_Q8_TILED ? 2 : 1;
+        g->weight_bytes += tensor_data_bytes(t);
+        m->quantized |= t->type == TYPE_Q4_TILED ? 4 : t->type == TYPE_Q8_TILED ? 2 : 1;
     }
 }
 
@@ -1046,7 +1073,7 @@ static status open_tensor(void *context, struct tensor *t) {
                     "%llu, but the table says otherwise; convert the checkpoint again",
                     w->index, role_names[t->role], t->stage, t->layer, t->rows, t->cols,
                     (unsigned long long)(t->offset - m->data_offset));
-    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && t->type != TYPE_Q8_TILED
+    if (is_matrix(t->role) ? t->type != TYPE_F32_TILED && !is_quantized(t->type)
                            : t->type != TYPE_F32)
         return fail(w->error, MEGABYTE_ERROR_UNSUPPORTED, w->at + 8,
                     "tensor %u ('%s'): storage type %u is not known to this "
@@ -1202,10 +1229,9 @@ static status swap_tensor(void *context, struct tensor *t) {
     struct open_walk *w = context;
     u64 offset = w->m->data_offset + get64(w->m->file + w->at + 24);
     t->type = get32(w->m->file + w->at + 8);
-    u64 bytes = tensor_data_bytes(t),
-        skip = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+    u64 bytes = tensor_data_bytes(t);
     w->at += TENSOR_BYTES;
-    for (u64 i = skip; i < bytes; i += 4) {
+    for (u64 i = quantized_bytes(t); i < bytes; i += 4) {
         u8 *p = w->m->copy + offset + i;
         u32 v = get32(p);
         memcpy(p, &v, 4);
@@ -1291,7 +1317,7 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     walk.expected = m->data_offset;
     walk.bind = 1;
     each_tensor(z, open_tensor, &walk);
-    model->stage[0].cache_q8 = model->stage[0].layers[0].qkv.type == TYPE_Q8_TILED;
+    model->stage[0].cache_q8 = is_quantized(model->stage[0].layers[0].qkv.type);
 
     name_model(model, walk.at);
     if (BIG_ENDIAN_HOST) {
@@ -1488,7 +1514,10 @@ void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
     info->context_bytes = m->stage[0].bytes * z->stage[0].positions;
     info->file_bytes = m->file_bytes;
     info->family = families[z->family];
-    info->quantization = m->quantized == 1 ? "f32" : m->quantized == 2 ? "q8" : "mixed";
+    info->quantization = m->quantized == 1   ? "f32"
+                         : m->quantized == 2 ? "q8"
+                         : m->quantized & 1  ? "mixed"
+                                             : "q4";
     memcpy(info->id, m->id, sizeof info->id);
     for (u32 s = 0; s < z->n_stages; s++) {
         const struct stage *g = &m->stage[s];
@@ -1515,13 +1544,11 @@ void megabyte_model_describe(const megabyte_model *m, megabyte_info *info) {
         i->bytes_per_token = g->bytes;
         info->parameters += g->parameters;
         info->macs_per_byte += (double)g->macs / (double)g->bytes;
+        info->weight_bytes_per_byte += (double)g->weight_bytes / (double)g->bytes;
     }
-    /* f32 weights are 4 bytes; a mixture counts as the average over the file */
-    info->weight_bytes_per_byte = info->macs_per_byte *
-                                  (m->quantized == 1 ? 4.0
-                                   : m->quantized == 2
-                                       ? 1.0
-                                       : (double)m->file_bytes / (double)info->parameters);
+    /* f32 weights are 4 bytes, q8 counts as 1 without its scales; what is mixed or q4, as kept */
+    if (m->quantized <= 2)
+        info->weight_bytes_per_byte = info->macs_per_byte * (m->quantized == 1 ? 4.0 : 1.0);
 }
 
 const char *megabyte_model_metadata_at(const megabyte_model *m, uint32_t index,
@@ -1660,6 +1687,13 @@ struct kernels {
     void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
                     u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
                     const float *bias, int add);
+    /* The same for q4, for up to FEW_ROWS_Q4 rows, tiles from `tile` on: y and bias are of the
+     * first of them. x_scale is given. Works on the nibbles; room: Q4_ROOM bytes. */
+    void (*gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x, u64 ldx,
+                    const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add,
+                    u8 *room);
+    /* Tiles of q4 as tiles of q8, each 16 * round_up(cols, Q4_GROUP) bytes. */
+    void (*unpack_q4)(const struct matrix *w, u32 tile, u32 tiles, u8 *to);
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the
      * scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
@@ -1688,6 +1722,13 @@ struct kernels {
     megabyte_isa isa;
     u32 q_bytes; /* of a quantized element */
 };
+
+/* So few rows of q4 wait for memory; for more its tiles are unpacked, UNPACKED at a time. That
+ * takes more room than gemm_q4, which keeps rows' inputs as int8 and 4 bytes for each group. */
+#define FEW_ROWS_Q4 8
+#define UNPACKED 4
+#define Q4_ROOM(cols) (UNPACKED * 16 * round_up(cols, Q4_GROUP))
+_Static_assert(UNPACKED * 16 * Q4_GROUP >= FEW_ROWS_Q4 * (Q4_GROUP + 4), "one room serves both");
 
 /* The codec's own, for MIX_INPUTS inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x w;
  * w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
@@ -2299,6 +2340,8 @@ struct megabyte_engine {
     i32 *total;
     u64 q_stride; /* of 2 bytes for each element */
     float *ones; /* [widest head]: the scales of v8's rows */
+    u8 *unpacked; /* q4: [most_chunks][unpacked_stride], see multiply_q4 */
+    u64 unpacked_stride;
     u32 n_slots; /* of `slots`, in use */
     struct piece *pieces; /* [batch], of the running round */
     struct job *jobs; /* [batch], of megabyte_stream_step_batch */
@@ -2387,7 +2430,7 @@ static void clear_positions(const struct stage *g, const struct cache *c, u64 fr
 
 /* Makes row i of n an input of matrix w. */
 static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const float *x) {
-    if (w->type == TYPE_Q8_TILED)
+    if (is_quantized(w->type))
         e->kernels.quantize(x, w->cols, (u8 *)e->q + i * e->ld_n * e->kernels.q_bytes, &e->q_sum[i],
                             &e->q_scale[i]);
 }
@@ -2395,7 +2438,7 @@ static void prepare(megabyte_engine *e, const struct matrix *w, u32 i, const flo
 /* The same where the largest |x| is known. */
 static void prepare_known(megabyte_engine *e, const struct matrix *w, u32 i, const float *x,
                           float top) {
-    if (w->type == TYPE_Q8_TILED)
+    if (is_quantized(w->type))
         e->kernels.quantize_known(x, w->cols, top, (u8 *)e->q + i * e->ld_n * e->kernels.q_bytes,
                                   &e->q_sum[i], &e->q_scale[i]);
 }
@@ -2411,15 +2454,39 @@ struct product {
     int add;
 };
 
-/* Its output columns of `tiles` tiles from `tile` on, for m rows from `row` on. */
-static void multiply(megabyte_engine *e, const struct product *p, u64 tile, u32 tiles, u64 row,
-                     u32 m) {
+/* The same for q4. */
+static void multiply_q4(megabyte_engine *e, const struct product *p, u32 tile, u32 tiles, u64 row,
+                        u32 m, u32 chunk) {
     const struct matrix *w = p->w;
     const struct kernels *kernel = &e->kernels;
-    const float *bias = p->bias ? p->bias + 16 * tile : NULL;
-    float *y = p->y + row * p->ldy + 16 * tile;
+    const float *bias = p->bias ? p->bias + 16 * (u64)tile : NULL, *x_scale = e->q_scale + row;
+    const u8 *x = (u8 *)e->q + row * e->ld_n * kernel->q_bytes;
+    float *y = p->y + row * p->ldy + 16 * (u64)tile;
+    u8 *room = e->unpacked + chunk * e->unpacked_stride;
+    u64 k32 = round_up(w->cols, Q4_GROUP);
+    if (m <= FEW_ROWS_Q4) {
+        kernel->gemm_q4(w, tile, tiles, x, e->ld_n, x_scale, m, y, p->ldy, bias, p->add, room);
+        return;
+    }
+    for (u32 t = 0; t < tiles; t += UNPACKED) {
+        u32 n = min32(tiles - t, UNPACKED);
+        kernel->unpack_q4(w, tile + t, n, room);
+        kernel->gemm_q8(room, 16 * k32, w->scale + 16 * (u64)(tile + t), n,
+                        (u32)round_up(w->cols, 4), x, e->ld_n, e->q_sum + row, x_scale, m,
+                        y + 16 * t, p->ldy, bias ? bias + 16 * t : NULL, p->add);
+    }
+}
+
+/* Its output columns of `tiles` tiles from `tile` on, for m rows from `row` on. */
+static void multiply(megabyte_engine *e, const struct product *p, u32 tile, u32 tiles, u64 row,
+                     u32 m, u32 chunk) {
+    const struct matrix *w = p->w;
+    const struct kernels *kernel = &e->kernels;
+    const float *bias = p->bias ? p->bias + 16 * (u64)tile : NULL;
+    float *y = p->y + row * p->ldy + 16 * (u64)tile;
     u64 k4 = round_up(w->cols, 4);
-    if (w->type == TYPE_Q8_TILED)
+    if (w->type == TYPE_Q4_TILED) multiply_q4(e, p, tile, tiles, row, m, chunk);
+    else if (w->type == TYPE_Q8_TILED)
         kernel->gemm_q8(w->data + tile * 16 * k4, 16 * k4, w->scale + 16 * tile, tiles, (u32)k4,
                         (u8 *)e->q + row * e->ld_n * kernel->q_bytes, e->ld_n, e->q_sum + row,
                         e->q_scale + row, m, y, p->ldy, bias, p->add);
@@ -2490,7 +2557,8 @@ static void run_block(megabyte_engine *e, const struct worker *at, u32 layer,
     for (const struct step *s = step; s < step + n; s++) {
         for (u32 i = k->from; s->row && i < k->to; i++) s->row(e, g, layer, i);
         spent(e, at, s->part);
-        if (s->product) multiply(e, s->product, 0, s->product->w->tiles, k->from, k->to - k->from);
+        if (s->product)
+            multiply(e, s->product, 0, s->product->w->tiles, k->from, k->to - k->from, k->chunk);
         spent(e, at, MEGABYTE_PART_PRODUCT);
     }
 }
@@ -2521,7 +2589,8 @@ static void run_steps(megabyte_engine *e, struct worker *at, u32 layer, const st
         /* in groups of 4 tiles, which the widest kernel takes together */
         u32 tiles = s->product->w->tiles;
         for (struct phase p = next_phase(&e->pool, at, (tiles + 3) / 4); claim(&p);)
-            multiply(e, s->product, 4 * (u64)p.from, min32(4 * p.to, tiles) - 4 * p.from, 0, e->m);
+            multiply(e, s->product, 4 * p.from, min32(4 * p.to, tiles) - 4 * p.from, 0, e->m,
+                     p.chunk);
         spent(e, at, MEGABYTE_PART_PRODUCT);
     }
 }
@@ -3656,6 +3725,10 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
         e->score_q = carve(a, chunks * 2 * QUERIES, e->q_stride);
         e->ones = carve_floats(a, 1, e->side_stride);
         e->total = carve(a, chunks * 2 * QUERIES, e->side_stride * sizeof(i32));
+    }
+    if (model->quantized & 4) {
+        e->unpacked_stride = Q4_ROOM(e->ld_n);
+        e->unpacked = carve(a, chunks, e->unpacked_stride);
     }
 #if HAVE_THREADS
     if (o->threads > 1) {
@@ -6831,7 +6904,7 @@ megabyte_status megabyte_decompress(const megabyte_model *model,
 
 /* ================================================================================ 19 self-test */
 
-/* In memory, models with odd sizes, generated weights, int8 and f32 matrices mixed: between them
+/* In memory, models with odd sizes, generated weights, q4, q8 and f32 matrices mixed: between them
  * they have every option of every family. */
 struct draft {
     u8 *file;
@@ -6849,15 +6922,17 @@ static float draft_value(struct draft *d, float mean, float spread) {
 
 static status draft_tensor(void *context, struct tensor *t) {
     struct draft *d = context;
+    int down = t->role == ROLE_FF_DOWN || t->role == ROLE_ATTENTION_OUT;
     t->type = !is_matrix(t->role)                     ? TYPE_F32
               : t->layer % 2 || t->role == ROLE_PATCH ? TYPE_F32_TILED
+              : down                                  ? TYPE_Q4_TILED
                                                       : TYPE_Q8_TILED;
     u64 bytes = tensor_data_bytes(t);
     if (d->file) {
         u8 *entry = d->file + d->at, *data = d->file + d->end;
         t->offset = d->end;
         put_entry(entry, t, d->data);
-        u64 quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+        u64 quantized = quantized_bytes(t);
         int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM ||
                    t->role == ROLE_FF_NORM || t->role == ROLE_PATCH_NORM_IN_WEIGHT ||
                    t->role == ROLE_PATCH_NORM_OUT_WEIGHT || t->role == ROLE_QK_NORM ||
@@ -6873,7 +6948,7 @@ static status draft_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-#define SELF_TEST_FINGERPRINT 0x1a45484cdbd10106ULL
+#define SELF_TEST_FINGERPRINT 0xa3231c5610fb0914ULL
 static const struct sizes drafts[] = {
     {.vocabulary = 256,
      .pad_id = UINT32_MAX,
@@ -7049,7 +7124,13 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
  *   va_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
  *   va_total: the 16 sums, corrected by the activations' sum where products took weight + 128
  *   VA_PIN(acc): keeps accumulators in registers where gcc would copy them about
- *   TWO_TILES: 1 if gemm_f32 has registers for two tiles of four rows */
+ *   TWO_TILES: 1 if gemm_f32 has registers for two tiles of four rows
+ * For q4 (see tensor_data_bytes), whose group is 32 columns:
+ *     vn  w4 or w4 + 8 of 16 rows x 8 columns, vg  16 dot products within a group, vm  a group's m
+ *   vn_pack: 32 activations as int8; the offset is what vg_start wants where products take w4 + 8
+ *   vn_load: from 64 bytes; vn_dot(g, n, x): 8 more columns of a group, exact
+ *   vm_load(p, high): from 16 bytes, their low or high nibbles; vg_end(acc, g, m): acc + g * m
+ *   vn_unpack(n, m, to): w4 * m + 128 of 16 rows x 8 columns, as va_dot reads them */
 #define vf NAME(vf)
 #define vi NAME(vi)
 #define vq NAME(vq)
@@ -7077,6 +7158,16 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #define va_zero NAME(va_zero)
 #define va_dot NAME(va_dot)
 #define va_total NAME(va_total)
+#define vn NAME(vn)
+#define vg NAME(vg)
+#define vm NAME(vm)
+#define vn_pack NAME(vn_pack)
+#define vn_load NAME(vn_load)
+#define vn_dot NAME(vn_dot)
+#define vn_unpack NAME(vn_unpack)
+#define vg_start NAME(vg_start)
+#define vg_end NAME(vg_end)
+#define vm_load NAME(vm_load)
 #define vf_finish NAME(finish)
 #define va_finish NAME(va_finish)
 #define V INLINE TARGETED
@@ -7181,6 +7272,47 @@ V va va_dot(va a, const u8 *w, const vq *x) {
 V vi va_total(va a, i32 sum) {
     LANES a.v[i] -= 128 * sum;
     return a;
+}
+typedef struct {
+    i8 v[2][64];
+} vn;
+typedef vi vg, vm;
+V void vn_pack(const vq *x, i8 *to, i32 *offset) {
+    memcpy(to, x, Q4_GROUP);
+    *offset = 0;
+}
+V vn vn_load(const u8 *w) {
+    vn r;
+    for (int i = 0; i < 64; i++) {
+        r.v[0][i] = (i8)((w[i] & 15) - 8);
+        r.v[1][i] = (i8)((w[i] >> 4) - 8);
+    }
+    return r;
+}
+V vm vm_load(const u8 *p, u32 high) {
+    vm r;
+    LANES r.v[i] = p[i] >> 4 * high & 15;
+    return r;
+}
+V vg vg_start(i32 offset) {
+    vg r;
+    LANES r.v[i] = offset;
+    return r;
+}
+V vg vn_dot(vg g, const vn *n, const i8 *x) {
+    for (int half = 0; half < 2; half++, x += 4) {
+        const i8 *w = n->v[half];
+        LANES g.v[i] += w[4 * i] * x[0] + w[4 * i + 1] * x[1] + w[4 * i + 2] * x[2] +
+                        w[4 * i + 3] * x[3];
+    }
+    return g;
+}
+V vi vg_end(vi acc, vg g, vm m) {
+    LANES acc.v[i] += g.v[i] * m.v[i];
+    return acc;
+}
+V void vn_unpack(const vn *n, vm m, u8 *to) {
+    for (int i = 0; i < 128; i++) to[i] = (u8)(n->v[i / 64][i % 64] * m.v[i % 64 / 4] + 128);
 }
 #undef LANES
 #ifndef MEGABYTE_NO_CODEC
@@ -7351,6 +7483,74 @@ V void half_finish(__m256i a, __m256i b, i32 sum, const float *x_scale, const fl
     if (add) y = _mm256_add_ps(_mm256_loadu_ps(to), y);
     _mm256_storeu_ps(to, y);
 }
+/* q4: bytes of w4 + 8 times int8, 8 pairs of products summed in 16 bit: what the 8 adds is in the
+ * offsets, -8 times the sums of the columns that the halves of a lane take, so that the end fits
+ * again. */
+typedef struct {
+    __m256i a[2], b[2];
+} vn; /* rows 0 to 7, 8 to 15; columns 0 to 3, 4 to 7 */
+typedef vi vg, vm; /* each 32-bit lane two of 16 bit; an m in both */
+V void vn_pack(const vq *x, i8 *to, i32 *offset) {
+    const __m256i *p = (const __m256i *)(const void *)x;
+    __m256i a = _mm256_loadu_si256(p), b = _mm256_loadu_si256(p + 1), one = _mm256_set1_epi16(1);
+    _mm256_storeu_si256((__m256i *)(void *)to,
+                        _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8));
+    __m256i s = _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one));
+    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    t = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(t, 3));
+    *offset = _mm_cvtsi128_si32(_mm_shufflelo_epi16(t, 0x08)); /* 16 bits of both */
+}
+V vn vn_load(const u8 *w) {
+    const __m256i *p = (const __m256i *)(const void *)w;
+    __m256i a = _mm256_loadu_si256(p), b = _mm256_loadu_si256(p + 1), low = _mm256_set1_epi8(15);
+    PREFETCH(w + 2048); /* never faults */
+    vn r = {{_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low)},
+            {_mm256_and_si256(b, low), _mm256_and_si256(_mm256_srli_epi16(b, 4), low)}};
+    return r;
+}
+V vm vm_load(const u8 *p, u32 high) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    v = _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128((int)(4 * high))), _mm_set1_epi8(15));
+    __m256i a = _mm256_cvtepu8_epi32(v), b = _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(v, v));
+    vm r = {_mm256_or_si256(a, _mm256_slli_epi32(a, 16)),
+            _mm256_or_si256(b, _mm256_slli_epi32(b, 16))};
+    return r;
+}
+V vg vg_start(i32 offset) {
+    vg r = {_mm256_set1_epi32(offset), _mm256_set1_epi32(offset)};
+    return r;
+}
+V vg vn_dot(vg g, const vn *n, const i8 *x) {
+    i32 four, more; /* one by one: gcc takes eight bytes apart in other registers */
+    memcpy(&four, x, 4);
+    memcpy(&more, x + 4, 4);
+    __m256i u = _mm256_set1_epi32(four), v = _mm256_set1_epi32(more);
+    g.a = _mm256_add_epi16(g.a, _mm256_maddubs_epi16(n->a[0], u));
+    g.b = _mm256_add_epi16(g.b, _mm256_maddubs_epi16(n->b[0], u));
+    g.a = _mm256_add_epi16(g.a, _mm256_maddubs_epi16(n->a[1], v));
+    g.b = _mm256_add_epi16(g.b, _mm256_maddubs_epi16(n->b[1], v));
+    return g;
+}
+V vi vg_end(vi acc, vg g, vm m) {
+    acc.a = _mm256_add_epi32(acc.a, _mm256_madd_epi16(g.a, m.a));
+    acc.b = _mm256_add_epi32(acc.b, _mm256_madd_epi16(g.b, m.b));
+    return acc;
+}
+/* Two bytes (w4 + 8) m at a time, each below 256; then 128 - 8 m is added to each. */
+V __m256i NAME(unpacked)(__m256i n, __m256i m) {
+    __m256i by = _mm256_sub_epi8(_mm256_set1_epi8((char)128), _mm256_slli_epi16(m, 3));
+    return _mm256_add_epi8(
+        _mm256_mullo_epi16(n, m),
+        _mm256_or_si256(_mm256_and_si256(by, _mm256_set1_epi16(255)), _mm256_slli_epi16(by, 8)));
+}
+V void vn_unpack(const vn *n, vm m, u8 *to) {
+    __m256i *p = (__m256i *)(void *)to;
+    _mm256_storeu_si256(p, NAME(unpacked)(n->a[0], m.a));
+    _mm256_storeu_si256(p + 1, NAME(unpacked)(n->b[0], m.b));
+    _mm256_storeu_si256(p + 2, NAME(unpacked)(n->a[1], m.a));
+    _mm256_storeu_si256(p + 3, NAME(unpacked)(n->b[1], m.b));
+}
 #define OWN_FOUR_ROWS 1
 #define TILE_PAIRS 0 /* a row alone waits for memory: one straight stream comes faster than two */
 /* One tile for four rows, half by half: 8 accumulators, and each widened weight serves four
@@ -7458,6 +7658,49 @@ V vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 V i32 vi_sum(vi a) { return _mm512_reduce_add_epi32(a); }
 V void vq_store(vq *p, vi a) { _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(a)); }
 V vi va_total(va a, i32 sum) { return _mm512_sub_epi32(a, _mm512_set1_epi32(128 * sum)); }
+
+/* q4: bytes of w4 + 8 times int8; the offset takes away what the 8 adds. A group's sum fits 16 bit,
+ * so that vpdpwssd multiplies it by m and adds it in one. */
+typedef struct {
+    __m512i a, b;
+} vn; /* columns 0 to 3, 4 to 7 */
+typedef __m512i vg, vm;
+V void vn_pack(const vq *x, i8 *to, i32 *offset) {
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)x);
+    _mm256_storeu_si256((__m256i *)(void *)to, v);
+    v = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(8), v);
+    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    *offset = -_mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
+}
+V vn vn_load(const u8 *w) {
+    __m512i v = _mm512_loadu_si512(w), low = _mm512_set1_epi8(15);
+    _mm_prefetch((const char *)w + 4096, _MM_HINT_T1); /* never faults */
+    vn r = {_mm512_and_si512(v, low), _mm512_and_si512(_mm512_srli_epi16(v, 4), low)};
+    return r;
+}
+V vm vm_load(const u8 *p, u32 high) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    v = _mm_srl_epi16(v, _mm_cvtsi32_si128((int)(4 * high)));
+    return _mm512_cvtepu8_epi32(_mm_and_si128(v, _mm_set1_epi8(15)));
+}
+V vg vg_start(i32 offset) { return _mm512_set1_epi32(offset); }
+V vg vn_dot(vg g, const vn *n, const i8 *x) {
+    i32 a, b; /* one by one: gcc takes eight bytes apart in other registers */
+    memcpy(&a, x, 4);
+    memcpy(&b, x + 4, 4);
+    g = _mm512_dpbusd_epi32(g, n->a, _mm512_set1_epi32(a));
+    return _mm512_dpbusd_epi32(g, n->b, _mm512_set1_epi32(b));
+}
+V vi vg_end(vi acc, vg g, vm m) { return _mm512_dpwssd_epi32(acc, g, m); }
+/* Two bytes (w4 + 8) m at a time, each below 256; then 128 - 8 m is added to each. */
+V void vn_unpack(const vn *n, vm m, u8 *to) {
+    __m512i both = _mm512_or_si512(m, _mm512_slli_epi32(m, 16));
+    __m512i all = _mm512_or_si512(both, _mm512_slli_epi32(both, 8));
+    __m512i by = _mm512_sub_epi8(_mm512_set1_epi8((char)128), _mm512_slli_epi16(all, 3));
+    _mm512_storeu_si512(to, _mm512_add_epi8(_mm512_mullo_epi16(n->a, both), by));
+    _mm512_storeu_si512(to + 64, _mm512_add_epi8(_mm512_mullo_epi16(n->b, both), by));
+}
 
 /* y for one tile and one row, from its accumulators: in section 21, for all. */
 V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
@@ -7763,6 +8006,46 @@ V void vq_store(vq *p, vi x) {
     vst1q_s8(p, vcombine_s8(vmovn_s16(vcombine_s16(vmovn_s32(x.a), vmovn_s32(x.b))),
                             vmovn_s16(vcombine_s16(vmovn_s32(x.c), vmovn_s32(x.d)))));
 }
+/* q4: signed nibbles */
+typedef struct {
+    int8x16_t v[2][4];
+} vn; /* columns 0 to 3, 4 to 7; four rows each */
+typedef vi vm;
+V void vn_pack(const vq *x, i8 *to, i32 *offset) {
+    memcpy(to, x, Q4_GROUP);
+    *offset = 0;
+}
+V vn vn_load(const u8 *w) {
+    uint8x16_t low = vdupq_n_u8(15);
+    int8x16_t eight = vdupq_n_s8(8);
+    vn r;
+    UNROLLED
+    for (int i = 0; i < 4; i++) {
+        uint8x16_t v = vld1q_u8(w + 16 * i);
+        r.v[0][i] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(v, low)), eight);
+        r.v[1][i] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(v, 4)), eight);
+    }
+    return r;
+}
+V vm vm_load(const u8 *p, u32 high) {
+    uint8x16_t v = vld1q_u8(p);
+    v = high ? vshrq_n_u8(v, 4) : vandq_u8(v, vdupq_n_u8(15));
+    int16x8_t a = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(v)));
+    int16x8_t b = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(v)));
+    vm r = {vmovl_s16(vget_low_s16(a)), vmovl_s16(vget_high_s16(a)), vmovl_s16(vget_low_s16(b)),
+            vmovl_s16(vget_high_s16(b))};
+    return r;
+}
+V void vn_unpack(const vn *n, vm m, u8 *to) {
+    int32x4_t by[4] = {m.a, m.b, m.c, m.d};
+    uint8x16_t flip = vdupq_n_u8(128);
+    UNROLLED
+    for (int i = 0; i < 8; i++) {
+        int8x16_t all = vreinterpretq_s8_s32(vmulq_n_s32(by[i % 4], 0x01010101));
+        all = vmulq_s8(n->v[i / 4][i % 4], all);
+        vst1q_u8(to + 16 * i, veorq_u8(vreinterpretq_u8_s8(all), flip));
+    }
+}
 #if MEGABYTE_BACKEND == BACKEND_NEON
 /* ---- without dot products: of 8 bit in 16 bit, added pairwise: two partial sums a row */
 typedef struct {
@@ -7796,6 +8079,33 @@ V vi va_total(va s, i32 sum) {
     vi r = {vpaddq_s32(s.lo.a, s.hi.a), vpaddq_s32(s.lo.b, s.hi.b), vpaddq_s32(s.lo.c, s.hi.c),
             vpaddq_s32(s.lo.d, s.hi.d)};
     return r;
+}
+typedef struct {
+    int16x8_t v[8];
+} vg; /* two rows each, four columns: 8 products of 8 * 127 at most */
+V vg vg_start(i32 offset) {
+    vg r;
+    UNROLLED
+    for (int i = 0; i < 8; i++) r.v[i] = vdupq_n_s16((i16)offset);
+    return r;
+}
+V vg vn_dot(vg g, const vn *n, const i8 *x) {
+    UNROLLED
+    for (int i = 0; i < 8; i++) {
+        i32 four;
+        memcpy(&four, x + i / 4 * 4, 4);
+        int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four)), w = n->v[i / 4][i % 4];
+        g.v[i % 4 * 2] = vmlal_s8(g.v[i % 4 * 2], vget_low_s8(w), vget_low_s8(b));
+        g.v[i % 4 * 2 + 1] = vmlal_high_s8(g.v[i % 4 * 2 + 1], w, b);
+    }
+    return g;
+}
+V vi vg_end(vi acc, vg g, vm m) {
+    acc.a = vmlaq_s32(acc.a, vpaddlq_s16(vpaddq_s16(g.v[0], g.v[1])), m.a);
+    acc.b = vmlaq_s32(acc.b, vpaddlq_s16(vpaddq_s16(g.v[2], g.v[3])), m.b);
+    acc.c = vmlaq_s32(acc.c, vpaddlq_s16(vpaddq_s16(g.v[4], g.v[5])), m.c);
+    acc.d = vmlaq_s32(acc.d, vpaddlq_s16(vpaddq_s16(g.v[6], g.v[7])), m.d);
+    return acc;
 }
 #ifndef MEGABYTE_NO_CODEC
 static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
@@ -7846,6 +8156,34 @@ V va va_dot(va s, const u8 *w, const vq *x) {
 V vi va_total(va s, i32 sum) {
     (void)sum;
     return s;
+}
+typedef vi vg;
+V vg vg_start(i32 offset) {
+    int32x4_t v = vdupq_n_s32(offset);
+    vg r = {v, v, v, v};
+    return r;
+}
+V vg vn_dot(vg g, const vn *n, const i8 *x) {
+    UNROLLED
+    for (int i = 0; i < 2; i++) {
+        i32 four;
+        memcpy(&four, x + 4 * i, 4);
+        int8x16_t b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+#define SDOT(to, v) __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(b))
+        SDOT(g.a, n->v[i][0]);
+        SDOT(g.b, n->v[i][1]);
+        SDOT(g.c, n->v[i][2]);
+        SDOT(g.d, n->v[i][3]);
+#undef SDOT
+    }
+    return g;
+}
+V vi vg_end(vi acc, vg g, vm m) {
+    acc.a = vmlaq_s32(acc.a, g.a, m.a);
+    acc.b = vmlaq_s32(acc.b, g.b, m.b);
+    acc.c = vmlaq_s32(acc.c, g.c, m.c);
+    acc.d = vmlaq_s32(acc.d, g.d, m.d);
+    return acc;
 }
 #endif
 #endif
@@ -8019,6 +8357,98 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
     }
 }
 #endif
+
+/* q4, one tile for some rows of inputs: x is [row][k32] int8, offset [row][k32 / Q4_GROUP]. A
+ * group's sums start anew, so that groups are independent chains. */
+#define EACH_ROW_1(f) f(0)
+#define EACH_ROW_2(f) f(0) f(1)
+#define EACH_ROW_3(f) f(0) f(1) f(2)
+#define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
+#define BEGIN(i) vi acc##i = vf_round(vf_set(0));
+#define START(i) vg g##i = vg_start(offset[i * groups]);
+#define PRODUCT(i) g##i = vn_dot(g##i, &n, x + i * k32 + 8 * eight);
+#define FINISH(i) acc##i = vg_end(acc##i, g##i, m);
+#define END(i) \
+    vf_finish(vf_mul(vf_from_i(acc##i), vf_mul(vf_set(x_scale[i]), scale)), y + i * ldy, bias, add);
+#define TILE_Q4(rows)                                                                              \
+    static TARGETED void NAME(tile_q4_##rows)(                                                     \
+        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,             \
+        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) {  \
+        u64 groups = k32 / Q4_GROUP;                                                               \
+        const i8 *end = x + k32;                                                                   \
+        vf scale = vf_load(w_scale);                                                               \
+        EACH_ROW_##rows(BEGIN) for (; x < end; multiplier += 16) {                                 \
+            UNROLLED for (u32 high = 0; high < 2; high++, x += Q4_GROUP, offset++) {               \
+                if (x == end) break;                                                               \
+                vm m = vm_load(multiplier, high);                                                  \
+                EACH_ROW_##rows(START) UNROLLED for (u32 eight = 0; eight < 4; eight++, w += 64) { \
+                    vn n = vn_load(w);                                                             \
+                    EACH_ROW_##rows(PRODUCT)                                                       \
+                }                                                                                  \
+                EACH_ROW_##rows(FINISH)                                                            \
+            }                                                                                      \
+        }                                                                                          \
+        EACH_ROW_##rows(END)                                                                       \
+    }
+/* clang-format off */
+TILE_Q4(1)
+TILE_Q4(2)
+TILE_Q4(3)
+TILE_Q4(4)
+/* clang-format on */
+#undef EACH_ROW_1
+#undef EACH_ROW_2
+#undef EACH_ROW_3
+#undef EACH_ROW_4
+#undef BEGIN
+#undef START
+#undef PRODUCT
+#undef FINISH
+#undef END
+#undef TILE_Q4
+
+static TARGETED void NAME(gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x_,
+                                   u64 ldx, const float *x_scale, u32 m, float *y, u64 ldy,
+                                   const float *bias, int add, u8 *room) {
+    u64 k32 = round_up(w->cols, Q4_GROUP), groups = k32 / Q4_GROUP, known = round_up(w->cols, 16);
+    i8 *x = (i8 *)room;
+    i32 *offset = (i32 *)(void *)(room + m * k32);
+    for (u32 i = 0; i < m; i++)
+        for (u64 g = 0; g < groups; g++) {
+            const vq *from = (const vq *)x_ + i * ldx + g * Q4_GROUP;
+            vq last[Q4_GROUP] = {0}; /* beyond `known` there may be anything */
+            if (known - g * Q4_GROUP < Q4_GROUP) from = memcpy(last, from, 16 * sizeof *last);
+            vn_pack(from, x + i * k32 + g * Q4_GROUP, offset + i * groups + g);
+        }
+    for (u64 t = tile; t < (u64)tile + tiles; t++, y += 16, bias = bias ? bias + 16 : NULL) {
+        const u8 *p = w->data + t * 8 * k32, *by = w->multiplier + t * 16 * ((groups + 1) / 2);
+        const float *scale = w->scale + 16 * t;
+        for (u32 i = 0, rows; i < m; i += rows) {
+            const i8 *xi = x + i * k32;
+            const i32 *of = offset + i * groups;
+            const float *xs = x_scale + i;
+            float *yi = y + i * ldy;
+            rows = min32(m - i, 4);
+            if (rows == 4) NAME(tile_q4_4)(p, by, scale, k32, xi, of, xs, yi, ldy, bias, add);
+            if (rows == 3) NAME(tile_q4_3)(p, by, scale, k32, xi, of, xs, yi, ldy, bias, add);
+            if (rows == 2) NAME(tile_q4_2)(p, by, scale, k32, xi, of, xs, yi, ldy, bias, add);
+            if (rows == 1) NAME(tile_q4_1)(p, by, scale, k32, xi, of, xs, yi, ldy, bias, add);
+        }
+    }
+}
+
+static TARGETED void NAME(unpack_q4)(const struct matrix *w, u32 tile, u32 tiles, u8 *to) {
+    u64 k32 = round_up(w->cols, Q4_GROUP), groups = k32 / Q4_GROUP, pairs = (groups + 1) / 2;
+    const u8 *p = w->data + (u64)tile * 8 * k32;
+    for (u64 t = tile; t < (u64)tile + tiles; t++)
+        for (u64 g = 0; g < groups; g++) {
+            vm m = vm_load(w->multiplier + (t * pairs + g / 2) * 16, g % 2);
+            for (u32 eight = 0; eight < 4; eight++, p += 64, to += 128) {
+                vn n = vn_load(p);
+                vn_unpack(&n, m, to);
+            }
+        }
+}
 
 static TARGETED void NAME(quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum,
                                           float *scale) {
@@ -8269,6 +8699,8 @@ static struct kernels NAME(kernels)(void) {
                             .q_bytes = sizeof(vq),
                             .gemm_f32 = NAME(gemm_f32),
                             .gemm_q8 = NAME(gemm_q8),
+                            .gemm_q4 = NAME(gemm_q4),
+                            .unpack_q4 = NAME(unpack_q4),
                             .quantize = NAME(quantize),
                             .quantize_known = NAME(quantize_known),
                             .quantize_finely = NAME(quantize_finely),

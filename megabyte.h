@@ -234,7 +234,7 @@ typedef struct megabyte_info {
     double macs_per_byte; /* with weights; attention comes on top */
     double weight_bytes_per_byte; /* bytes of weight matrices that one stepped byte reads */
     const char *family; /* "lucidrains", "mblm", "paper", "spacebyte" or "bgpt" */
-    const char *quantization; /* "f32", "q8" or "mixed" */
+    const char *quantization; /* "f32", "q8", "q4" (with q8, but no f32 matrices) or "mixed" */
     uint8_t id[16]; /* names the weights and sizes; metadata does not count */
 } megabyte_info;
 
@@ -311,8 +311,8 @@ MEGABYTE_API megabyte_isa megabyte_engine_isa(const megabyte_engine *engine);
 MEGABYTE_API void megabyte_engine_parts(const megabyte_engine *engine,
                                         uint64_t time[MEGABYTE_MAX_STAGES][MEGABYTE_PARTS]);
 
-/* Runs a tiny built-in model (int8 and f32 weights) on one instruction set and compares the bits of
- * its logits with a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes
+/* Runs a tiny built-in model (q4, q8 and f32 weights) on one instruction set and compares the bits
+ * of its logits with a constant. Returns: OK; ARITHMETIC, UNSUPPORTED, OUT_OF_MEMORY. Takes
  * milliseconds. */
 MEGABYTE_API megabyte_status megabyte_self_test(megabyte_isa isa);
 

@@ -83,9 +83,9 @@ static status write_tensor(void *context, struct tensor *t) {
     u8 *file = w->d.file;
     w->d.file = NULL;
     draft_tensor(&w->d, t); /* where it ends */
-    if (is_matrix(t->role) && w->types) t->type = w->types == 1 ? TYPE_F32_TILED : TYPE_Q8_TILED;
-    u64 bytes = tensor_data_bytes(t),
-        quantized = t->type == TYPE_Q8_TILED ? bytes - round_up(t->rows, 16) * 4 : 0;
+    static const u32 kinds[] = {0, TYPE_F32_TILED, TYPE_Q8_TILED, TYPE_Q4_TILED};
+    if (is_matrix(t->role) && w->types) t->type = kinds[w->types];
+    u64 bytes = tensor_data_bytes(t), quantized = quantized_bytes(t);
     t->offset = at;
     w->d.end = round_up(at + bytes, ALIGN);
     if (!(w->d.file = file)) return MEGABYTE_OK;
@@ -103,7 +103,7 @@ static status write_tensor(void *context, struct tensor *t) {
 }
 
 static u8 *write_model(const struct sizes *z, size_t *size) {
-    u32 tensors = 0, types = below(3), wild = below(4) == 0;
+    u32 tensors = 0, types = below(4), wild = below(4) == 0;
     each_tensor(z, count_tensor, &tensors);
     u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES,
         data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);

@@ -25,7 +25,11 @@ fb1073c0a1516960 tests/tmp/bits-three-f32.mb
 77221e9f20bf5755 tests/tmp/bits-bgpt-q8.mb
 fe39270b583ada81 tests/tmp/bits-bgpt-q8.mb compressed
 917e6aac26569107 tests/tmp/bits-paper-q8.mb
-fd88ea14b63c2ec7 tests/tmp/bits-paper-q8.mb compressed'
+fd88ea14b63c2ec7 tests/tmp/bits-paper-q8.mb compressed
+bf087d4f703259a6 tests/tmp/bits-three-q4.mb
+799b0fe165736a8e tests/tmp/bits-three-q4.mb compressed
+fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
+cc6bfeb0b179177a tests/tmp/bits-paper-q4.mb compressed'
 [ -z "${MODELS-}" ] || expected="$expected
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}
@@ -44,6 +48,8 @@ for quant in q8 f32; do
     convert three lucid-3stage $quant
 done
 for family in mblm spacebyte bgpt paper; do convert $family small-$family q8; done
+convert three lucid-3stage q4
+convert paper small-paper q4
 # The other families' models take part where a build or an instruction set is new; ways of calling
 # are tried with the first family's (and with all in test_api).
 first=$(echo "$expected" | grep -v -e -mblm- -e -spacebyte- -e -bgpt- -e -paper-)

@@ -329,7 +329,9 @@ static void mutate_case(int count, int least) {
             write_file(IN, t.data, t.size);
             write_file(CONFIG, config, config_size);
         }
-        check_conversion(seed & 1 ? "f32" : "q8",
+        check_conversion(seed & 1   ? "f32"
+                         : seed & 2 ? "q4"
+                                    : "q8",
                          t.size > checkpoint_size ? t.size : checkpoint_size);
         converted += !access(OUT, F_OK);
     }
@@ -725,7 +727,7 @@ static void torch_survives(void) {
         }
         if (random_below(10) == 0) file.size = random_below(n);
         write_file(IN, file.at, file.size);
-        check_conversion(seed & 1 ? "f32" : "q8", n);
+        check_conversion(seed & 1 ? "f32" : seed & 2 ? "q4" : "q8", n);
         converted += !access(OUT, F_OK);
         free(file.at);
     }
@@ -799,8 +801,8 @@ static void families_are_told(void) {
     synthetic_write_spacebyte(&padded, 23);
     synthetic_write_bgpt(&bgpt, 24);
     synthetic_write_paper(&paper, 25);
-    for (int q = 0; q < 2; q++) {
-        const char *quant = q ? "q8" : "f32";
+    for (int q = 0; q < 3; q++) {
+        const char *quant = q == 2 ? "q4" : q ? "q8" : "f32";
         struct sizes z;
         choose_case(mblm.name);
         z = converted_sizes(quant);

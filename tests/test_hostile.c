@@ -142,6 +142,8 @@ static int try_bytes(const uint8_t *bytes, size_t n) {
 static void good_files(void) {
     load_model(&deep, "f32");
     CHECK(try_bytes(file, size), "the unchanged file is refused");
+    load_model(&small, "q4");
+    CHECK(try_bytes(file, size), "the unchanged file is refused");
     load_model(&small, "q8");
     CHECK(try_bytes(file, size), "the unchanged file is refused");
     memcpy(work, file, size);
@@ -208,8 +210,10 @@ static void mutated_files(void) {
         if (seed == 1) load_model(&small, "q8");
         if (seed == 5001) load_model(&deep, "f32");
         if (seed == 7501) load_model(&small, "f32");
+        if (seed == 8751) load_model(&deep, "q4");
         if (seed > 10000 && seed % 2000 == 1)
-            load_other((size_t)(seed - 10000) / 2000, seed % 4000 == 1 ? "q8" : "f32");
+            load_other((size_t)(seed - 10000) / 2000, seed % 4000 == 1 ? "q4" : "f32");
+        if (seed > 10000 && seed % 4000 == 1001) load_other((size_t)(seed - 10000) / 2000, "q8");
         seed_random(seed);
         memcpy(work, file, size);
         size_t n = size;
@@ -255,8 +259,9 @@ static megabyte_status spoil(void *context, struct tensor *t) { /* some floats o
                                        0x7f800001, 0x7e967699, 0x00000000, 0x80000000};
     uint8_t *entry = *(uint8_t **)context, *data = work + tables + get64(entry + 24);
     t->type = get32(entry + 8);
-    size_t bytes = (size_t)tensor_data_bytes(t),
-           scales = t->type == TYPE_Q8_TILED ? (t->rows + 15) / 16 * 16 : bytes / 4;
+    size_t bytes = (size_t)tensor_data_bytes(t), scales = (bytes - (size_t)quantized_bytes(t)) / 4;
+    for (size_t i = random_below(3); t->type == TYPE_Q4_TILED && i; i--) /* any nibbles are valid */
+        data[random_below(bytes - 4 * scales)] = (uint8_t)random64();
     data += bytes - 4 * scales;
     size_t spoilt = random_below(3) ? random_below(3) : random_below(scales + 1);
     for (size_t i = 0; i < spoilt; i++)
@@ -268,12 +273,13 @@ static megabyte_status spoil(void *context, struct tensor *t) { /* some floats o
 /* Weights that are no sensible numbers: finite logits, and the same bits from every instruction set
  * and batch. */
 static void hostile_weights(void) {
-    static const char *const quants[] = {"q8", "f32"};
-    for (uint64_t seed = 1; seed <= 800; seed++) {
-        if (seed <= 300 && seed % 100 == 1)
-            load_model(seed < 200 ? &small : &deep, quants[seed < 101]);
-        if (seed > 300 && seed % 50 == 1)
-            load_other((size_t)(seed - 301) / 100, quants[seed % 100 == 1]);
+    static const char *const quants[] = {"q8", "f32", "q4"};
+    for (uint64_t seed = 1; seed <= 1150; seed++) {
+        if (seed <= 400 && seed % 100 == 1)
+            load_model(seed < 200 || seed > 300 ? &small : &deep,
+                       quants[seed > 300 ? 2 : seed < 101]);
+        if (seed > 400 && seed % 50 == 1)
+            load_other((size_t)(seed - 401) / 150, quants[seed / 50 % 3]);
         seed_random(seed);
         memcpy(work, file, size);
         struct sizes z;

@@ -13,7 +13,7 @@
 /* The command line. Its numbers win over the configuration; ABSENT: not given. */
 struct options {
     const char *in, *out, *config, *extension;
-    u32 matrix_type; /* TYPE_F32_TILED, TYPE_Q8_TILED */
+    u32 matrix_type; /* TYPE_F32_TILED, TYPE_Q8_TILED, TYPE_Q4_TILED */
     ll heads, dim_head, positions, pad_id;
     const char *text[TEXT_COUNT];
     int force, ignore_unknown;

@@ -12,7 +12,7 @@
  *    families      where each of the model's tensors comes from; sizes; rows of floats
  *    common, options, output, names: messages, the command line, files that replace others
  *
- * and below: quantization (rows of floats -> tiles of 16 rows, f32 or int8), the model file
+ * and below: quantization (rows of floats -> tiles of 16 rows, f32, q8 or q4), the model file
  * (header, stages, table, metadata, data; written beside OUT, checked, renamed), the command
  * line. */
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
@@ -73,8 +73,8 @@ static void write_zeros(struct writer *w, u64 until) {
 }
 
 static float *row_values; /* as long as the model's longest row */
-static u8
-    tile_bytes[MAX_WIDTH * 64]; /* 16 rows, f32 or q8: check_sizes bounds the columns of matrices */
+static u8 tile_bytes[MAX_WIDTH *
+                     64]; /* 16 rows of any type: check_sizes bounds the columns of matrices */
 
 static void put_f32(u8 *p, float v) { put32(p, f32_to_bits(v)); }
 
@@ -137,11 +137,92 @@ static void write_q8_tiled(struct writer *w, struct conversion *c, const struct 
     write_bytes(w, scales, rows * 4);
     free(scales);
 }
+
+/* The squared error of n weights as w4 * by; sets w4. Every operation is rounded by itself. */
+static double quantize_group(const float *w, u32 n, double by, i8 *w4) {
+    double error = 0;
+    for (u32 k = 0; k < n; k++) {
+        double v = rint((double)w[k] / by);
+        v = v > 7 ? 7 : v < -8 ? -8 : v;
+        double off = v * by;
+        ROUNDED(off);
+        off -= (double)w[k];
+        off *= off;
+        ROUNDED(off);
+        error += off;
+        w4[k] = (i8)v;
+    }
+    return error;
+}
+
+/* One row to 4 bits: w ~ scale * m * w4, w4 in -8..7, an m in 1..15 for each group of 32. The
+ * largest weight of the row gets 7 * 15. An m below the one that the group's largest weight asks
+ * for clips some and comes nearer to the rest: of the five the best is taken, the first on a tie.
+ * In double, rounded to even. Returns the scale. */
+static float quantize_row_q4(const float *w, u32 n, i8 *w4, u8 *multiplier) {
+    double largest = 0;
+    for (u32 k = 0; k < n; k++)
+        if (fabs((double)w[k]) > largest) largest = fabs((double)w[k]);
+    double scale = largest / 105.0;
+    memset(w4, 0, n);
+    for (u32 g = 0; g * Q4_GROUP < n; g++) {
+        const float *from = w + g * Q4_GROUP;
+        u32 count = min32(n - g * Q4_GROUP, Q4_GROUP);
+        double top = 0, least = 0;
+        multiplier[g] = 1;
+        if (!(scale > 0)) continue;
+        for (u32 k = 0; k < count; k++)
+            if (fabs((double)from[k]) > top) top = fabs((double)from[k]);
+        double m0 = rint(top / (7.0 * scale));
+        int most = m0 < 1 ? 1 : m0 > 15 ? 15 : (int)m0;
+        for (int m = most; m >= 1 && m >= most - 4; m--) {
+            i8 tried[Q4_GROUP];
+            double error = quantize_group(from, count, scale * m, tried);
+            if (m != most && !(error < least)) continue;
+            least = error;
+            multiplier[g] = (u8)m;
+            memcpy(w4 + g * Q4_GROUP, tried, count);
+        }
+    }
+    return (float)scale;
+}
+
+/* Tiles of 16 output rows of nibbles, then of multipliers (see tensor_data_bytes), then the rows'
+ * scales. */
+static void write_q4_tiled(struct writer *w, struct conversion *c, const struct tensor *t) {
+    static i8 w4[MAX_WIDTH];
+    static u8 m[MAX_WIDTH / Q4_GROUP];
+    u64 rows = round_up(t->rows, 16), tile_size = q4_weight_bytes(16, t->cols);
+    u64 row_size = q4_multiplier_bytes(16, t->cols);
+    u8 *scales = allocate(rows, 4), *multipliers = allocate(rows / 16, row_size);
+    for (u32 tile = 0; tile < t->rows; tile += 16) {
+        memset(tile_bytes, 0x88, (size_t)tile_size);
+        for (u32 r = 0; r < min32(16, t->rows - tile); r++) {
+            read_row(c, t, tile + r, row_values);
+            put_f32(scales + 4 * ((u64)tile + r), quantize_row_q4(row_values, t->cols, w4, m));
+            for (u32 k = 0; k < t->cols; k++) {
+                u8 *to = tile_bytes + k / 8 * 64 + r * 4 + k % 4;
+                u32 high = k / 4 % 2, nibble = (u32)(w4[k] + 8);
+                *to = (u8)(high ? (*to & 15) | nibble << 4 : (*to & 240) | nibble);
+            }
+            for (u32 g = 0; g * Q4_GROUP < t->cols; g++)
+                multipliers[tile / 16 * row_size + g / 2 * 16 + r] |= (u8)(m[g] << 4 * (g % 2));
+        }
+        write_bytes(w, tile_bytes, tile_size);
+    }
+    write_bytes(w, multipliers, rows / 16 * row_size);
+    write_bytes(w, scales, rows * 4);
+    free(multipliers);
+    free(scales);
+}
+
 /* ================================================================================= 2 model file */
 
 static status plan_tensor(void *context, struct tensor *t) {
     struct conversion *c = context;
     t->type = is_matrix(t->role) ? c->options->matrix_type : TYPE_F32;
+    if (t->type == TYPE_Q4_TILED && t->role == ROLE_OUTPUT && t->stage + 1 == c->sizes.n_stages)
+        t->type = TYPE_Q8_TILED; /* logits: one in a hundred of the weights, and what shows most */
     t->offset = c->offset;
     c->offset = round_up(t->offset + tensor_data_bytes(t), ALIGN);
     c->tensors[c->n_tensors++] = *t;
@@ -229,6 +310,7 @@ static void write_model(struct conversion *c) {
         write_zeros(&w, t->offset);
         if (t->type == TYPE_F32) write_f32(&w, c, t);
         else if (t->type == TYPE_F32_TILED) write_f32_tiled(&w, c, t);
+        else if (t->type == TYPE_Q4_TILED) write_q4_tiled(&w, c, t);
         else write_q8_tiled(&w, c, t);
     }
     write_zeros(&w, c->offset);
@@ -263,7 +345,8 @@ static struct options options = {.matrix_type = TYPE_Q8_TILED,
 static void parse_quant(const char *value) {
     if (!strcmp(value, "f32")) options.matrix_type = TYPE_F32_TILED;
     else if (!strcmp(value, "q8")) options.matrix_type = TYPE_Q8_TILED;
-    else usage_error(&self, "--quant", "'%.100s' is neither f32 nor q8", value);
+    else if (!strcmp(value, "q4")) options.matrix_type = TYPE_Q4_TILED;
+    else usage_error(&self, "--quant", "'%.100s' is none of f32, q8 and q4", value);
 }
 
 static void check_utf8(const char *option, const char *text) {
@@ -289,7 +372,8 @@ static void parse_command_line(int argc, char **argv) {
     const option table[] = {
         {"output", 'o', OPTION_TEXT, &options.out, 0, 0, "FILE", "the model file to write"},
         {"quant", 0, OPTION_TEXT, &quant, 0, 0, "TYPE",
-         "f32: matrices as they are; q8: int8, a scale per row (q8)"},
+         "f32: matrices as they are; q8: int8, a scale per row; q4: 4 bits, for models trained for "
+         "it (q8)"},
         {"config", 0, OPTION_TEXT, &options.config, 0, 0, "FILE",
          "JSON: the constructor's arguments (default: beside IN)"},
         {"heads", 0, WHOLE_NUMBER(heads), "N", "attention heads, if the tensors do not tell"},
