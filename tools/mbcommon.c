@@ -324,7 +324,8 @@ static megabyte_isa isa_by_name(const char *name) {
 
 void open_engine(session *s, const shared_options *shared, uint32_t threads) {
     megabyte_error error;
-    megabyte_engine_options options = {.threads = threads, .isa = isa_by_name(shared->isa_name)};
+    megabyte_engine_options options = {
+        .threads = threads, .isa = isa_by_name(shared->isa_name), .clock = s->clock};
     char why[256];
     size_t size;
     if (!megabyte_engine_size(s->model, &options, &size) &&

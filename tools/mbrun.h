@@ -31,6 +31,7 @@ typedef struct session {
     uint32_t threads;
     uint64_t memory; /* the most that may be asked for */
     uint32_t draft_max; /* of new streams: megabyte_stream_options */
+    uint64_t (*clock)(void *context); /* of the engine: megabyte_engine_options */
     char path[4096]; /* the model's file */
 } session;
 
@@ -52,6 +53,7 @@ void free_known_models(known_models *list);
 void open_model(session *s, const shared_options *shared); /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
+const char *stage_name(const megabyte_info *info, uint32_t stage); /* "global", "local" ... */
 uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores */
 int isa_exists(int isa); /* 1 if megabyte knows it by name */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
