@@ -59,7 +59,8 @@ run 2 "$mbrun" bench --parts feed
 says '--parts'
 bench --parts -T 1
 for words in '^1 thread, the first 256 bytes' '^1 thread, after 6144 bytes' \
-    '^ * global  *local  *all' '^  products ' '^  attention ' '^  sum  *[0-9].*100.0%$' 'The whole byte: .* us without it' \
+    '^ * global  *local  *all' '^  products ' '^  attention ' '^  sum  *[0-9].*100.0%$' \
+    'The whole byte: .* us without it' \
     'weights a byte at .* GB/s'; do
     tells "$words"
 done

@@ -23,7 +23,7 @@ speed summary(samples *s); /* sorts them; zeros if there are none */
 void measure_limit(burst run, const void *memory, size_t size, uint32_t threads, double seconds,
                    samples *out);
 
-/* ------------------------------------------------------------------------------ parts.c: --parts */
+/* ----------------------------------------------------------------------------- parts.c: --parts */
 
 /* What is measured, and with what. */
 typedef struct parts_setup {

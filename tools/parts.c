@@ -49,7 +49,7 @@ static uint64_t nanoseconds(void *context) {
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* -------------------------------------------------------------------------------------- measuring */
+/* ------------------------------------------------------------------------------------ measuring */
 
 /* An engine with one stream, and its samples. */
 typedef struct runner {
