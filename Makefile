@@ -35,7 +35,7 @@ libmegabyte.a: megabyte.o
 HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c
 MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list.c tools/against.c \
-	tools/mbbench.c tools/peak.c $(SHARED)
+	tools/mbbench.c tools/measure.c tools/parts.c tools/peak.c $(SHARED)
 tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
 

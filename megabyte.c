@@ -2172,6 +2172,17 @@ struct guess {
     u8 byte, count;
 };
 
+/* A second, smaller model that guesses, too: a stream of its own reads the same text. */
+struct second {
+    megabyte_stream *stream; /* NULL: there is none */
+    u64 begin; /* the history's byte that its own history begins with */
+    u64 known; /* up to here it holds the history, then its guesses; UINT64_MAX: something else */
+    u64 steps; /* of the drafter, before the pass that it was last asked for */
+    u64 passes, rows; /* what that took: passes of its own; the work of rows for its guesses */
+    u64 gain[MOST_DRAFTED]; /* what byte i of that draft saves if it is right; 0: not its guess */
+    i64 balance; /* the work that asking it saves less what that takes, a running mean */
+};
+
 /* Speculative decoding (arXiv 2211.17192): bytes guessed beyond one that is known are run as
  * further rows of its pass. What they come to waits here until the text has them, too, or others.
  * As logits do not depend on how many rows are computed together, this changes no bit. */
@@ -2195,6 +2206,7 @@ struct drafter {
     size_t (*source)(void *context, u64 position, const u8 *before, size_t n_before, u8 *bytes,
                      size_t most);
     void *source_context;
+    struct second second;
     u8 bytes[1 + MOST_DRAFTED];
     u64 steps, passes; /* bytes stepped, and passes that they took */
 };
@@ -3875,8 +3887,20 @@ static status check_stream_options(const megabyte_model *model, const megabyte_s
     if (to->draft_max > MOST_DRAFTED && to->draft_max != MEGABYTE_NO_DRAFT)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "draft_max must be up to %d, or MEGABYTE_NO_DRAFT", MOST_DRAFTED);
+    if (to->draft_engine && to->draft)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "draft and draft_engine: give only one of them");
+    if (to->draft_engine && to->draft_engine == to->engine)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "draft_engine must be another engine than the stream's own");
+    if (to->draft_engine &&
+        min32(to->draft_engine->model->sizes.vocabulary, 256) < min32(model->sizes.vocabulary, 256))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "the drafting model's vocabulary of %u is too small: this model has %u",
+                    to->draft_engine->model->sizes.vocabulary, model->sizes.vocabulary);
     if (!to->draft_max) to->draft_max = 11;
     if (to->draft_max == MEGABYTE_NO_DRAFT) to->draft_max = 0;
+    if (!to->draft_max) to->draft_engine = NULL;
     *patches = (u32)(to->context / patch);
     return MEGABYTE_OK;
 }
@@ -3955,17 +3979,32 @@ static status stream_bytes(const megabyte_model *model, u32 patches, u32 draft_m
     return MEGABYTE_OK;
 }
 
+/* Of the drafting model's stream: as much context as the stream has, if it can. */
+static megabyte_stream_options second_options(const megabyte_stream_options *o) {
+    const megabyte_model *model = o->draft_engine->model;
+    u64 patch = model->stage[0].bytes, most = model->stage[0].size.positions * patch;
+    u64 least = patch * least_patches(model), context = o->context < least ? least : o->context;
+    megabyte_stream_options second = {
+        .engine = o->draft_engine, .context = min64(context, most), .draft_max = MEGABYTE_NO_DRAFT};
+    return second;
+}
+
 megabyte_status megabyte_stream_size(const megabyte_model *model,
                                      const megabyte_stream_options *options, size_t *bytes) {
-    megabyte_stream_options o;
+    megabyte_stream_options o, second;
     u32 patches = 0;
-    size_t own = 0, engine = 0;
+    size_t own = 0, engine = 0, drafting = 0;
     if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = check_stream_options(model, options, &o, &patches, NULL);
     if (!r) r = stream_bytes(model, patches, o.draft_max, &own);
     if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
-    if (!r && engine > SIZE_MAX - own) r = MEGABYTE_ERROR_OUT_OF_MEMORY;
-    if (!r) *bytes = own + engine;
+    if (!r && o.draft_engine) {
+        second = second_options(&o);
+        r = megabyte_stream_size(o.draft_engine->model, &second, &drafting);
+    }
+    if (!r && (engine > SIZE_MAX - own || drafting > SIZE_MAX - own - engine))
+        r = MEGABYTE_ERROR_OUT_OF_MEMORY;
+    if (!r) *bytes = own + engine + drafting;
     return r;
 }
 
@@ -4023,6 +4062,17 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
         }
         s->owns_engine = 1;
     }
+    if (o.draft_engine) {
+        megabyte_stream_options second = second_options(&o);
+        r = megabyte_stream_create(&s->draft.second.stream, o.draft_engine->model, &second,
+                                   allocator, error);
+        if (r) {
+            megabyte_stream_free(s);
+            return r;
+        }
+        /* a credit, so that some dozens of passes try what it is worth */
+        s->draft.second.balance = (i64)(model->stage[model->sizes.n_stages - 1].macs >> 8);
+    }
     fp_enter(&fp);
     choose_start(s, o.file_type);
     fp_leave(&fp);
@@ -4034,6 +4084,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
 void megabyte_stream_free(megabyte_stream *s) {
     if (!s) return;
     megabyte_allocator a = s->allocator;
+    megabyte_stream_free(s->draft.second.stream);
     if (s->owns_engine) megabyte_engine_free(s->engine);
     a.free(a.context, s, s->allocated);
 }
@@ -4053,6 +4104,7 @@ void megabyte_stream_reset(megabyte_stream *s) {
     s->position = s->base = s->oldest = s->high = s->tokens = s->relearn = 0;
     s->draft.left = 0;
     s->draft.stale = 0;
+    s->draft.second.known = UINT64_MAX;
     forget_sequences(s, MOST_SLOTS);
     memset(s->slot_used, 0, sizeof s->slot_used);
     memset(s->cleared_from, 0,
@@ -4225,6 +4277,7 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
         run_jobs(s->engine, &job, 1);
     }
     s->relearn = 0;
+    if (s->draft.second.known > position) s->draft.second.known = t ? position : UINT64_MAX;
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
@@ -4236,6 +4289,7 @@ megabyte_status megabyte_stream_rewind(megabyte_stream *s, uint64_t position) {
 static const u8 draft_orders[DRAFT_ORDERS] = {12, 8, 6, 5, 4, 3};
 #define MOST_ORDER 12
 #define NEVER_TRIED 20000 /* a rate before anything is known, of 2^16 */
+#define SURE 58000 /* a rate that leaves no work to a second model, of 2^16 */
 
 /* The entry for the order's context that ends before `at`; whether it is this context's. */
 static struct guess *find_guess(struct drafter *d, u32 order, const u8 *at, u16 *check) {
@@ -4313,20 +4367,93 @@ static u32 guess_byte(struct drafter *d, u8 *at) {
     return best;
 }
 
-/* Is it worth while to draft byte i, when all up to it come true with probability p / 2^16? Right,
- * it saves a pass of the finest stage; its row costs about 3/8 of one. If it begins a patch,
- * the coarser stages have a row more: where they run in this pass anyway (*running) that costs a
- * quarter and saves the rest, else it is all lost if the guess is wrong. */
-static int worth_drafting(const megabyte_stream *s, u32 i, u64 p, int *running) {
+/* Work of drafting byte i, and what it saves if it and all before it come true: a pass of the
+ * finest stage, for about 3/8 of one. If it begins a patch, the coarser stages have a row more:
+ * where they run in this pass anyway (`running`) that costs a quarter and saves the rest, else it
+ * is all lost if the guess is wrong. */
+struct prospect {
+    u64 gain, cost;
+    int runs; /* the coarser stages */
+};
+
+static struct prospect prospect_of(const megabyte_stream *s, u32 i, int running) {
     const megabyte_model *m = s->engine->model;
     u32 finest = m->sizes.n_stages - 1;
     u64 token = s->tokens + i, fine = m->stage[finest].macs >> 8, coarse = 0;
     for (u32 k = 0; k < finest; k++)
         if (token % m->stage[k].bytes == 0) coarse += m->stage[k].macs >> 8;
-    u64 gain = fine + coarse, cost = fine * 3 / 8 + (*running ? coarse / 4 : coarse);
-    if (p * gain < cost << 16) return 0;
-    *running |= coarse > 0;
-    return 1;
+    struct prospect p = {.gain = fine + coarse,
+                         .cost = fine * 3 / 8 + (running ? coarse / 4 : coarse),
+                         .runs = running || coarse};
+    return p;
+}
+
+/* With probability p / 2^16. */
+static int is_worth_it(const struct prospect *prospect, u64 p) {
+    return p * prospect->gain >= prospect->cost << 16;
+}
+
+/* What asking the second model has led to; whether to ask it again. As long as it takes more work
+ * than it saves, only one pass in 32 tries whether that has changed. */
+static int settle_second(megabyte_stream *s) {
+    struct drafter *d = &s->draft;
+    struct second *t = &d->second;
+    if (!t->stream) return 0;
+    if (t->passes) {
+        const megabyte_model *m = t->stream->engine->model;
+        u64 right = d->steps > t->steps ? d->steps - t->steps - 1 : 0, gain = 0, byte = 0;
+        for (u64 i = 0; i < right && i < MOST_DRAFTED; i++) gain += t->gain[i];
+        for (u32 k = 0; k < m->sizes.n_stages; k++)
+            byte += (m->stage[k].macs >> 8) / m->stage[k].bytes;
+        t->balance += ((i64)gain - (i64)(t->rows + t->passes * byte) - t->balance) / 32;
+    }
+    memset(t->gain, 0, sizeof t->gain);
+    t->passes = t->rows = 0;
+    t->steps = d->steps;
+    return t->balance >= 0 || d->passes % 32 == 0;
+}
+
+/* Brings the second model's stream to the text's byte `end`: the history, and from `position` on
+ * the bytes of the draft. What it holds beyond the text that it knows was a guess. */
+static void follow_text(megabyte_stream *s, const u8 *draft, u64 end) {
+    struct second *t = &s->draft.second;
+    u64 at = t->known, patch = t->stream->engine->model->stage[0].bytes;
+    u8 text[256];
+    int lost = at > s->position || at < s->oldest || at < t->begin + t->stream->oldest;
+    while (!lost && at < end && at < t->begin + t->stream->position &&
+           byte_at(t->stream, at - t->begin) ==
+               (at < s->position ? byte_at(s, at) : draft[at - s->position]))
+        at++;
+    if (!lost) t->passes += at < t->begin + t->stream->position;
+    if (lost || megabyte_stream_rewind(t->stream, at - t->begin)) {
+        u64 kept = min64(s->position - s->oldest, t->stream->patches * patch / 2);
+        megabyte_stream_reset(t->stream);
+        at = t->begin = s->position - kept;
+    }
+    for (u64 n; at < end; at += n, t->passes++) {
+        n = min64(end - at, sizeof text);
+        for (u64 i = 0; i < n; i++)
+            text[i] = at + i < s->position ? byte_at(s, at + i) : draft[at + i - s->position];
+        megabyte_stream_feed(t->stream, text, (size_t)n);
+    }
+    t->known = s->position;
+}
+
+/* The second model's guess of the byte after draft[0 .. count]; returns its probability, of
+ * 2^16. */
+static u32 ask_second(megabyte_stream *s, const u8 *draft, u32 count, u8 *guess) {
+    struct second *t = &s->draft.second;
+    float weights[256];
+    fp_state fp;
+    follow_text(s, draft, s->position + 1 + count);
+    u32 n = min32(t->stream->engine->model->sizes.vocabulary, 256);
+    copy_floats(weights, t->stream->logits, n);
+    *guess = (u8)likeliest(weights, n);
+    fp_enter(&fp);
+    float sum = s->engine->kernels.softmax(weights, n);
+    u32 rate = (u32)(65536.0f / sum);
+    fp_leave(&fp);
+    return rate;
 }
 
 /* Drafts up to `most` bytes behind draft.bytes[0], which the stream is about to step by; returns
@@ -4348,7 +4475,7 @@ static u32 draft_bytes(megabyte_stream *s, u64 most) {
         d->learned = s->position + 1;
     }
     u32 count = 0, source = 0;
-    int running = s->tokens % n == 0;
+    int running = s->tokens % n == 0, ask = settle_second(s);
     if (d->source)
         source = (u32)d->source(d->source_context, s->position + 1, at - before, (size_t)before + 1,
                                 at + 1, (size_t)most);
@@ -4356,10 +4483,14 @@ static u32 draft_bytes(megabyte_stream *s, u64 most) {
         u8 *next = at + 1 + count;
         u32 rate = d->source ? d->source_rate : guess_byte(d, next); /* 0: nothing was guessed */
         int again = d->source && !count && d->passes % 32 == 0; /* it may have become better */
+        const struct prospect prospect = prospect_of(s, count + 1, running);
+        int asked = ask && rate < SURE && is_worth_it(&prospect, p);
+        if (asked) rate = ask_second(s, at, count, next);
         p = p * rate >> 16;
-        if (!rate || (!worth_drafting(s, count + 1, p, &running) && !again) ||
-            *next >= m->sizes.vocabulary)
-            break;
+        if (!rate || (!is_worth_it(&prospect, p) && !again) || *next >= m->sizes.vocabulary) break;
+        running = prospect.runs;
+        d->second.gain[count] = asked ? prospect.gain : 0;
+        d->second.rows += asked ? prospect.cost : 0;
     }
     memcpy(d->bytes + 1, at + 1, count);
     return count;
@@ -4589,6 +4720,7 @@ megabyte_status megabyte_stream_copy(megabyte_stream *to, const megabyte_stream 
     if (to == from) return MEGABYTE_OK;
     to->draft.left = 0;
     to->draft.stale = 0;
+    to->draft.second.known = UINT64_MAX;
     struct span_copy c = {.to = (u8 *)to, .from = (const u8 *)from};
     for (u64 at = from->oldest, n; at < from->position; at += n) { /* up to the ring's end, again */
         u64 place = at % from->history_bytes;
@@ -6051,6 +6183,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
     p->stream.engine = o->engine;
     p->stream.context = trained >> o->context_shift > patch ? trained >> o->context_shift : patch;
     p->stream.file_type = o->file_type;
+    p->stream.draft_engine = o->draft_engine;
     p->stream.draft_max = mode == MEGABYTE_MODE_COMPRESS && !o->verify ? MEGABYTE_NO_DRAFT
                                                                        : o->draft_max;
     p->has_dictionary = o->dictionary_size || o->file_type;

@@ -339,6 +339,14 @@ typedef struct megabyte_stream_options {
     size_t (*draft)(void *context, uint64_t position, const uint8_t *before, size_t n,
                     uint8_t *bytes, size_t most);
     void *draft_context;
+    /* NULL, or an engine of a second, much smaller model (and without `draft`): where the stream's
+     * own history tells little, a stream of that model guesses, too. The result is still the same.
+     * This adds that stream's memory. The engine is used whenever this stream generates or decodes,
+     * on the same thread; it may serve several streams of one thread, and must outlive them. The
+     * model's bytes must be in the second one's vocabulary. It must be small (a fifth of the work
+     * has been too much) and yet often right; where it saves nothing it is hardly used, and reading
+     * along costs a few percent */
+    megabyte_engine *draft_engine;
 } megabyte_stream_options;
 #define MEGABYTE_NO_DRAFT UINT32_MAX
 
@@ -569,7 +577,7 @@ typedef enum megabyte_mode {
  *     dictionary, file_type: x                 the same                  the same on both sides
  *     limit, max_ratio   -                     x                         -
  *     verify             x                     -                         -
- *     draft_max          verifying             x                         x
+ *     draft_max, draft_engine: verifying       x                         x
  *     progress           x                     x                         -                       */
 typedef struct megabyte_codec_options {
     megabyte_engine *engine; /* computes; NULL: the codec makes its own (1 thread) */
@@ -606,6 +614,7 @@ typedef struct megabyte_codec_options {
     uint64_t max_ratio;
     int verify; /* compressing: decode each block before it is released */
     uint32_t draft_max; /* decoding: as in megabyte_stream_options */
+    megabyte_engine *draft_engine; /* the same; one for all blocks */
     /* called now and then with the number of original bytes done since creation or reset; nonzero
      * cancels */
     int (*progress)(void *context, uint64_t bytes);

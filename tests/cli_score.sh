@@ -135,5 +135,52 @@ run 0 "$mbrun" test --json lines.mbz
 tells '"bytes_per_pass": [2-9]'
 group "--draft"
 
+# a second model that guesses: the same bytes, whatever it is
+run 0 "$convert" "$data/small-paper.safetensors" -q -f -o paper.mb --quant f32 \
+    --config "$data/small-paper.json"
+for sampler in "-t 0" "-t 0.7 --seed 5" "-t 1 --top-p 1 --top-k 20" "-t 1.2 --min-p 0.05" \
+    "-t 0.5 --repetition-penalty 1.2"; do
+    run 0 "$mbrun" generate -f lines --no-echo -n 150 $sampler --draft 0
+    cp out plain
+    for second in text-small "$OLDPWD/models/text.mb" paper.mb; do
+        run 0 "$mbrun" generate -f lines --no-echo -n 150 $sampler -v -T 2 --draft $second
+        says 'bytes a pass'
+        cmp -s out plain || fail "$sampler --draft $second: other bytes"
+    done
+done
+run 0 "$mbrun" generate -m paper.mb -f lines --no-echo -n 200 --draft 0
+cp out plain
+run 0 "$mbrun" generate -m paper.mb -f lines --no-echo -n 200 --draft text-small
+cmp -s out plain || fail "an f32 model and a second one with int8: other bytes"
+head -c 4000 "$data/text.txt" >several
+for blocks in 1K 2K 64K; do # four side by side, two, one
+    run 0 "$mbrun" compress -f -B $blocks --verify --draft text-small several
+    cp several.mbz once.mbz
+    run 0 "$mbrun" compress -f -B $blocks several
+    cmp -s several.mbz once.mbz || fail "--draft changes what compress writes"
+    for second in text-small paper.mb; do
+        run 0 "$mbrun" decompress -f -v -T 2 --draft $second -o several.out several.mbz
+        says 'bytes a pass'
+        cmp -s several several.out || fail "-B $blocks --draft $second: other bytes"
+        run 0 "$mbrun" test --draft $second several.mbz
+    done
+done
+for command in "generate -n 1" "test lines.mbz" "compress -f --verify lines"; do
+    run 1 "$mbrun" $command --draft nowhere
+    says 'nowhere: no such model'
+    run 2 "$mbrun" $command --draft 16
+    says 'from 0 to 15'
+done
+few=$OLDPWD/tests/tmp/api-four-q8.mb # its vocabulary: 100
+if [ -e "$few" ]; then
+    run 1 "$mbrun" generate -n 1 --draft "$few"
+    says 'has a vocabulary of 100, too small'
+    run 0 "$mbrun" generate -m "$few" --no-echo -n 30 --draft 0
+    cp out plain
+    run 0 "$mbrun" generate -m "$few" --no-echo -n 30 --draft text-small
+    cmp -s out plain || fail "a model of few bytes: others with a second one"
+fi
+group "--draft MODEL"
+
 cd "$OLDPWD" && rm -rf "$dir"
 echo "mbrun generate, score, info ... ok"

@@ -581,7 +581,13 @@ static void sizes_and_no_allocations(void) {
             OK(megabyte_stream_create(&alone, f->model, &options, &for_own, NULL));
             OK(megabyte_stream_size(f->model, &options, &told));
             check_size(told, own.live_bytes, "stream with an engine of its own");
+            megabyte_stream_free(alone);
+            options.draft_engine = engine;
+            OK(megabyte_stream_create(&alone, f->model, &options, &for_own, NULL));
+            OK(megabyte_stream_size(f->model, &options, &told));
+            check_size(told, own.live_bytes, "stream with a second model");
 
+            uint8_t written[20];
             size_t calls = engines.calls + streams.calls + own.calls;
             uint8_t *saved = need(megabyte_stream_save_size(s) + ((size_t)1 << 20), 1), byte;
             megabyte_sampling sampling = {.temperature = 1, .top_p = 0.5f};
@@ -593,6 +599,7 @@ static void sizes_and_no_allocations(void) {
             OK(megabyte_stream_load(t, saved, megabyte_stream_save_size(s)));
             OK(megabyte_stream_sample(s, &sampling, &byte));
             OK(megabyte_stream_step_batch((megabyte_stream *[]){s, t}, (uint8_t[]){1, 2}, 2));
+            megabyte_stream_generate(alone, &sampling, written, sizeof written, NULL, NULL, NULL);
             megabyte_stream_reset(s);
             CHECK(engines.calls + streams.calls + own.calls == calls, "allocated during use");
             free(saved);
@@ -674,7 +681,8 @@ static megabyte_status create_all(const fixture *f, const uint8_t *file, size_t 
     if (!status) status = megabyte_engine_create(&engine, model, &how, &allocator, &error);
     megabyte_stream_options options = {.engine = engine};
     if (!status) status = megabyte_stream_create(&s, model, &options, &allocator, &error);
-    if (!status) status = megabyte_stream_create(&alone, mapped, NULL, &allocator, &error);
+    options = (megabyte_stream_options){.draft_engine = engine};
+    if (!status) status = megabyte_stream_create(&alone, mapped, &options, &allocator, &error);
     CHECK(error.status == status && !status == !error.text[0], "the error says %d '%s'",
           error.status, error.text);
     megabyte_stream_free(s);
@@ -1278,11 +1286,21 @@ static size_t generate(megabyte_stream *s, megabyte_sampling how, uint8_t *out, 
     return n;
 }
 
+/* The next one whose vocabulary has all bytes of f's. */
+static const fixture *another_model(const fixture *f) {
+    const fixture *by = f;
+    do by = by + 1 < fixtures + COUNT_OF(fixtures) ? by + 1 : fixtures;
+    while (by->v < 256 && by->v < f->v);
+    return by;
+}
+
 static void compare_drafts(fixture *f, size_t k, size_t fed, megabyte_sampling how) {
     static const struct {
         uint32_t most;
         unsigned right, of; /* of 0: the stream's own */
-    } ways[] = {{0, 0, 0}, {3, 0, 0}, {15, 1, 1}, {15, 0, 1}, {15, 1, 2}, {7, 9, 10}, {1, 1, 1}};
+        int second; /* 1: and those of a second model, the same; 2: the next one that can */
+    } ways[] = {{0, 0, 0, 0},  {3, 0, 0, 0}, {15, 1, 1, 0}, {15, 0, 1, 0}, {15, 1, 2, 0},
+                {7, 9, 10, 0}, {1, 1, 1, 0}, {15, 0, 0, 1}, {5, 0, 0, 2},  {15, 0, 0, 2}};
     megabyte_engine *engine = new_engine(f->model, 1, 7, MEGABYTE_ISA_AUTO);
     megabyte_stream_options plain = {
         .engine = engine, .context = f->context[k].option, .draft_max = MEGABYTE_NO_DRAFT};
@@ -1310,6 +1328,9 @@ static void compare_drafts(fixture *f, size_t k, size_t fed, megabyte_sampling h
         megabyte_stream_options options = plain;
         options.draft_max = ways[i].most;
         if (ways[i].of) options.draft = draft, options.draft_context = &source;
+        const fixture *by = ways[i].second == 2 ? another_model(f) : f;
+        options.draft_engine = ways[i].second ? new_engine(by->model, 1, 0, MEGABYTE_ISA_AUTO)
+                                              : NULL;
         megabyte_stream *d;
         OK(megabyte_stream_create(&d, f->model, &options, NULL, NULL));
         OK(megabyte_stream_feed(d, f->bytes, fed));
@@ -1343,6 +1364,7 @@ static void compare_drafts(fixture *f, size_t k, size_t fed, megabyte_sampling h
             free(two);
         }
         megabyte_stream_free(d);
+        megabyte_engine_free(options.draft_engine);
     }
     free(state);
     megabyte_stream_free(s);
@@ -1393,12 +1415,14 @@ static void drafted_messages(void) {
         name_case("%s, context %zu", f->y.name, k);
         uint8_t text[400], code[416], back[400];
         for (size_t i = 0; i < sizeof text; i++) text[i] = f->bytes[i % 23 + i / 150];
-        megabyte_stream *state[3];
+        megabyte_stream *state[4];
+        megabyte_engine *second = new_engine(another_model(f)->model, 1, 0, MEGABYTE_ISA_AUTO);
         drafting source = {.text = text, .n = sizeof text, .right = 1, .of = 2};
-        size_t coded, n, size[3];
-        uint8_t *saved[3];
-        for (size_t i = 0; i < 3; i++) {
-            megabyte_stream_options options = {.context = f->context[k].option};
+        size_t coded, n, size[4];
+        uint8_t *saved[4];
+        for (size_t i = 0; i < 4; i++) {
+            megabyte_stream_options options = {.context = f->context[k].option,
+                                               .draft_engine = i == 3 ? second : NULL};
             if (!i) options.draft_max = MEGABYTE_NO_DRAFT;
             if (i == 2) options.draft = draft, options.draft_context = &source;
             OK(megabyte_stream_create(&state[i], f->model, &options, NULL, NULL));
@@ -1409,8 +1433,61 @@ static void drafted_messages(void) {
             saved[i] = state_of(state[i], &size[i]);
             CHECK(size[i] == size[0] && !memcmp(saved[i], saved[0], size[0]), "state %zu", i);
         }
-        for (size_t i = 0; i < 3; i++) free(saved[i]), megabyte_stream_free(state[i]);
+        for (size_t i = 0; i < 4; i++) free(saved[i]), megabyte_stream_free(state[i]);
+        megabyte_engine_free(second);
     }
+}
+
+/* A second model's stream follows when the text is rewound, reset, copied, or goes on without it;
+ * whatever it guesses, the bytes are the same. */
+static void second_models(void) {
+    EACH_FIXTURE(f)
+    for (size_t k = 0; k < f->n_contexts; k++) {
+        name_case("%s, context %zu", f->y.name, k);
+        seed_random(k);
+        megabyte_engine *second = new_engine(another_model(f)->model, 1, 5, MEGABYTE_ISA_AUTO);
+        megabyte_stream_options options = {.context = f->context[k].option};
+        megabyte_stream *plain = new_stream(f->model, NULL, options.context), *s;
+        options.draft_engine = second;
+        OK(megabyte_stream_create(&s, f->model, &options, NULL, NULL));
+        for (int i = 0; i < 60; i++) {
+            uint8_t out[2][9];
+            megabyte_sampling how[2] = {{.temperature = 0.5f, .seed = (uint64_t)i},
+                                        {.temperature = 0.5f, .seed = (uint64_t)i}};
+            size_t n[2], fed = random_below(i % 10 ? 6 : 100);
+            uint64_t back = megabyte_stream_position(s);
+            back -= back && i % 3 == 0 ? random_below(back < 20 ? back : 20) : 0;
+            CHECK(megabyte_stream_rewind(s, back) == megabyte_stream_rewind(plain, back));
+            if (i % 17 == 16) megabyte_stream_reset(s), megabyte_stream_reset(plain);
+            if (i % 13 == 12) OK(megabyte_stream_copy(s, plain));
+            OK(megabyte_stream_feed(s, f->bytes + i, fed));
+            OK(megabyte_stream_feed(plain, f->bytes + i, fed));
+            megabyte_status one = megabyte_stream_generate(s, how, out[0], 9, n, NULL, NULL),
+                            two = megabyte_stream_generate(plain, how + 1, out[1], 9, n + 1, NULL,
+                                                           NULL);
+            CHECK(one == two && n[0] == n[1] && !memcmp(out[0], out[1], n[0]), "call %d", i);
+            CHECK(same_floats(megabyte_stream_logits(s), megabyte_stream_logits(plain), f->v));
+        }
+        megabyte_stream_free(s);
+        megabyte_stream_free(plain);
+        megabyte_engine_free(second);
+    }
+    const fixture *f = fixtures, *few = f;
+    while (few->v >= 256) few++;
+    megabyte_engine *own = new_engine(f->model, 1, 0, MEGABYTE_ISA_AUTO),
+                    *small = new_engine(few->model, 1, 0, MEGABYTE_ISA_AUTO);
+    megabyte_stream_options wrong[] = {{.engine = own, .draft_engine = own},
+                                       {.draft_engine = small},
+                                       {.draft_engine = own, .draft = draft}};
+    for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+        megabyte_stream *none;
+        megabyte_error error;
+        CHECK_STATUS(megabyte_stream_create(&none, f->model, &wrong[i], NULL, &error),
+                     MEGABYTE_ERROR_INVALID_ARGUMENT);
+        CHECK(strstr(error.text, i == 1 ? "vocabulary of 100" : "draft_engine"), "%s", error.text);
+    }
+    megabyte_engine_free(own);
+    megabyte_engine_free(small);
 }
 
 static void two_threads_share_a_model(void) {
@@ -1514,6 +1591,7 @@ int main(void) {
     GROUP(sampling_constant);
     GROUP(drafts);
     GROUP(drafted_messages);
+    GROUP(second_models);
     GROUP(two_threads_share_a_model);
     EACH_FIXTURE(f) {
         for (size_t k = 0; k < f->n_contexts; k++) free(f->context[k].rows);

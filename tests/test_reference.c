@@ -18,13 +18,13 @@ static void traced(unsigned stage, unsigned layer, const char *point, unsigned l
 #define TOLERANCE 4e-6 /* of one vector, relative: about 32 roundings of float */
 #define MAX_BYTES 400
 
-struct place {
+struct found {
     int sequence, position;
 };
 
 static const ref_model *reference;
 static const ref_run *expected;
-static struct place place[REF_STAGES][LONGEST];
+static struct found place[REF_STAGES][LONGEST];
 static uint8_t *visited[REF_STAGES]; /* [sequence][position] */
 static double worst;
 static char worst_at[100];
@@ -35,14 +35,14 @@ static double distance(const float *x, const double *y, int n) {
     return sqrt(error / (norm > 0 ? norm : 1));
 }
 
-static struct place find(int stage, const float *x) {
-    struct place best = {0, 0};
+static struct found find(int stage, const float *x) {
+    struct found best = {0, 0};
     double nearest = INFINITY;
     for (int i = 0; i < expected->sequences[stage]; i++)
         for (int j = 0; j < expected->positions[stage]; j++) {
             double d = distance(x, ref_vector(expected, reference, stage, 0, i, j),
                                 reference->dim[stage]);
-            if (d < nearest) nearest = d, best = (struct place){i, j};
+            if (d < nearest) nearest = d, best = (struct found){i, j};
         }
     return best;
 }
@@ -53,7 +53,7 @@ static void traced(unsigned stage, unsigned layer, const char *point, unsigned l
     int s = (int)stage, output = !strcmp(point, "output"), slot = 0;
     CHECK(s < reference->stages && row < LONGEST && n == (unsigned long)reference->dim[s],
           "stage %u, row %lu, %lu values", stage, row, n);
-    struct place *p = &place[s][row];
+    struct found *p = &place[s][row];
     if (!strcmp(point, "input")) *p = find(s, x);
     else if (!strcmp(point, "attention")) slot = 1 + 2 * (int)layer;
     else if (!strcmp(point, "feed-forward")) slot = 2 + 2 * (int)layer;

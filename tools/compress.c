@@ -151,6 +151,7 @@ void open_with(zipper *z, const shared_options *shared) {
     open_model(&z->s, shared);
     z->is_open = 1;
     open_engine(&z->s, shared, thread_count(shared));
+    open_drafts(&z->s, &z->drafts, shared);
 }
 
 const known_models *models_at_hand(zipper *z) {
@@ -212,7 +213,8 @@ static megabyte_codec_options common_options(job *j) {
                                     .dictionary = z->dictionary.data,
                                     .dictionary_size = z->dictionary.n,
                                     .file_type = z->file_type,
-                                    .draft_max = draft_option(z->draft),
+                                    .draft_max = z->drafts.most,
+                                    .draft_engine = second_engine(&z->s),
                                     .progress = on_progress,
                                     .progress_context = j};
 }
@@ -562,8 +564,8 @@ enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
 
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
-    zipper z = {
-        .self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY, .draft = DRAFT_DEFAULT};
+    zipper z = {.self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY};
+    const char *draft = NULL;
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
     z.mode = who == COMPRESSES ? MEGABYTE_MODE_COMPRESS : MEGABYTE_MODE_DECOMPRESS;
@@ -608,7 +610,10 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {COMPRESSES,
          {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL,
           "decode each block before it is written"}},
-        {DECOMPRESSES | TESTS, {"draft", 0, OPTION_NUMBER, &z.draft, 0, 15, "N", DRAFT_HELP}},
+        {DECOMPRESSES | TESTS, {"draft", 0, OPTION_TEXT, &draft, 0, 0, DRAFT_ARGUMENT, DRAFT_HELP}},
+        {COMPRESSES,
+         {"draft", 0, OPTION_TEXT, &draft, 0, 0, DRAFT_ARGUMENT,
+          "of --verify, as decompress has it: faster, the same result"}},
         {DECOMPRESSES | TESTS,
          {"limit", 0, OPTION_SIZE, &z.limit, 0, ANY, "SIZE",
           "refuse a file that claims more (0: none; default: see above)"}},
@@ -636,6 +641,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     for (size_t i = 0; i < COUNT_OF(table); i++)
         if (table[i].who & who) own[n_own++] = table[i].o;
     int n = parse_options(self, own, n_own, &z.shared, argc, argv);
+    z.drafts = read_drafts(self, draft);
     if (z.output && !strcmp(z.output, "-")) {
         z.output = NULL;
         z.to_stdout = 1;

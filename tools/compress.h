@@ -18,7 +18,8 @@ typedef struct zipper {
     shared_options shared;
     megabyte_mode mode; /* compress or decompress */
     const char *output, *dictionary_file, *file_type;
-    uint64_t streams, block_size, limit, level, draft;
+    uint64_t streams, block_size, limit, level;
+    drafts drafts;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
     int writes; /* 0: test and --against only count */
     bytes dictionary;

@@ -324,7 +324,8 @@ static megabyte_isa isa_by_name(const char *name) {
 
 void open_engine(session *s, const shared_options *shared, uint32_t threads) {
     megabyte_error error;
-    megabyte_engine_options options = {.threads = threads, .isa = isa_by_name(shared->isa_name)};
+    megabyte_engine_options options = {
+        .threads = threads, .isa = isa_by_name(shared->isa_name), .clock = s->clock};
     char why[256];
     size_t size;
     if (!megabyte_engine_size(s->model, &options, &size) &&
@@ -340,7 +341,40 @@ uint32_t thread_count(const shared_options *shared) {
     return shared->threads ? (uint32_t)shared->threads : count_cores();
 }
 
+drafts read_drafts(const command *self, const char *given) {
+    drafts d = {.most = 0};
+    if (!given) return d;
+    size_t digits = strspn(given, "0123456789");
+    if (!digits || given[digits]) {
+        d.model = given;
+        return d;
+    }
+    unsigned long most = strtoul(given, NULL, 10);
+    if (most > 15)
+        usage_error(self, "--draft", "'%.40s' is neither a whole number from 0 to 15 nor a model",
+                    given);
+    d.most = most ? (uint32_t)most : MEGABYTE_NO_DRAFT;
+    return d;
+}
+
+/* One thread: several gain little on a small model's byte. */
+void open_drafts(session *s, const drafts *d, const shared_options *shared) {
+    s->draft_max = d->most;
+    if (!d->model) return;
+    shared_options second = *shared;
+    second.model = d->model;
+    s->second = allocate(1, sizeof *s->second);
+    open_model(s->second, &second);
+    uint32_t needed = s->info.vocabulary < 256 ? s->info.vocabulary : 256;
+    if (s->second->info.vocabulary < needed)
+        die("--draft", "%s has a vocabulary of %u, too small for the bytes of %s", d->model,
+            s->second->info.vocabulary, s->path);
+    open_engine(s->second, &second, 1);
+}
+
 void close_session(session *s) {
+    if (s->second) close_session(s->second);
+    free(s->second);
     megabyte_engine_free(s->engine);
     megabyte_model_close(s->model);
 }
@@ -363,8 +397,11 @@ const char *fault_of_type(const session *s, const char *file_type, megabyte_erro
 megabyte_stream *new_stream(const session *s, uint64_t context, const char *file_type) {
     megabyte_error error;
     megabyte_stream *stream;
-    const megabyte_stream_options options = {
-        .engine = s->engine, .context = context, .file_type = file_type, .draft_max = s->draft_max};
+    const megabyte_stream_options options = {.engine = s->engine,
+                                             .context = context,
+                                             .file_type = file_type,
+                                             .draft_max = s->draft_max,
+                                             .draft_engine = second_engine(s)};
     const char *fault = fault_of_type(s, file_type, &error);
     char why[256];
     size_t size;

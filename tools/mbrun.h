@@ -31,6 +31,8 @@ typedef struct session {
     uint32_t threads;
     uint64_t memory; /* the most that may be asked for */
     uint32_t draft_max; /* of new streams: megabyte_stream_options */
+    struct session *second; /* the model that guesses, too, with its engine; NULL: none */
+    uint64_t (*clock)(void *context); /* of the engine: megabyte_engine_options */
     char path[4096]; /* the model's file */
 } session;
 
@@ -52,13 +54,22 @@ void free_known_models(known_models *list);
 void open_model(session *s, const shared_options *shared); /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
+const char *stage_name(const megabyte_info *info, uint32_t stage); /* "global", "local" ... */
 uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores */
 int isa_exists(int isa); /* 1 if megabyte knows it by name */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
-/* --draft N as the library wants it */
-static inline uint32_t draft_option(uint64_t n) { return n ? (uint32_t)n : MEGABYTE_NO_DRAFT; }
-#define DRAFT_DEFAULT 11
-#define DRAFT_HELP "guess up to N bytes at a time (11; 0: none): faster, the same result"
+#define DRAFT_ARGUMENT "N|MODEL"
+#define DRAFT_HELP \
+    "guess up to N bytes at a time (11; 0: none), or MODEL guesses, too: the same result"
+typedef struct drafts {
+    uint32_t most; /* draft_max of megabyte_stream_options */
+    const char *model; /* NULL: none guesses */
+} drafts;
+drafts read_drafts(const command *self, const char *given); /* of --draft; NULL: the default */
+void open_drafts(session *s, const drafts *d, const shared_options *shared); /* into s, or dies */
+static inline megabyte_engine *second_engine(const session *s) {
+    return s->second ? s->second->engine : NULL;
+}
 megabyte_stream *new_stream(const session *s, uint64_t context,
                             const char *file_type); /* 0: the model's; NULL; or dies */
 const char *fault_of_type(const session *s, const char *file_type,
