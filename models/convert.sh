@@ -1,6 +1,6 @@
 #!/bin/sh
 # How the models here were made: sh models/convert.sh CHECKPOINT_FOLDER OUTPUT_FOLDER
-# The folder holds text.safetensors, text-small.safetensors and a .json of constructor arguments
+# The folder holds text, text-small and text-q4.safetensors and a .json of constructor arguments
 # beside each. Converting again gives the same bytes.
 set -eu
 from=$1 to=$2
@@ -11,9 +11,11 @@ from Debian packages and \
 public repositories under free licences or in the public domain, some Creative Commons"
 about="A byte-level MEGABYTE model of English text, documentation, code and data; \
 patches of 4 bytes, context 8192 bytes"
-for name in text text-small; do
-    tools/mbconvert "$from/$name.safetensors" -o "$to/$name.mb" --quant q8 -f -q --pad-id 256 \
+for name in text text-small text-q4; do
+    quant=q8 source="trained with lucidrains/MEGABYTE-pytorch 0.3.6"
+    if [ $name = text-q4 ]; then quant=q4 source="$source, then fine-tuned for 4-bit weights"; fi
+    tools/mbconvert "$from/$name.safetensors" -o "$to/$name.mb" --quant $quant -f -q --pad-id 256 \
         --name "$name" --licence "CC0-1.0" \
-        --source "trained with lucidrains/MEGABYTE-pytorch 0.3.6" \
+        --source "$source" \
         --training-data "$data" --description "$about"
 done
