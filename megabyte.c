@@ -7684,42 +7684,65 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
     _mm256_storeu_si256(p + 2, NAME(unpacked)(n->a[1], m.a));
     _mm256_storeu_si256(p + 3, NAME(unpacked)(n->b[1], m.b));
 }
-#define OWN_FOUR_ROWS 1
+#define OWN_ROWS 1
 #define TILE_PAIRS 0 /* a row alone waits for memory: one straight stream comes faster than two */
-/* One tile for four rows, half by half: 8 accumulators, and each widened weight serves four
- * products. */
-static TARGETED void four_rows_q8(const u8 *w, const float *w_scale, u32 k4, const vq *x, u64 ldx,
-                                  const i32 *sum, const float *x_scale, float *y, u64 ldy,
-                                  const float *bias, int add) {
-#define EACH_ROW(f) f(0) f(1) f(2) f(3)
-#define BEGIN(i) __m256i a##i = _mm256_setzero_si256(), b##i = a##i;
-#define PRODUCT(i)                                               \
+/* One tile for 3 to 6 rows, half by half: 12 accumulators, and each widened weight serves six
+ * products; the other four registers hold two weights, an activation and a product. */
+#define EACH_ROW_3(f) f(0, near) f(1, near + ldx) f(2, near + 2 * ldx)
+#define EACH_ROW_4(f) f(0, near) f(1, near + ldx) f(2, near + 2 * ldx) f(3, far)
+#define EACH_ROW_5(f) f(0, near) f(1, near + ldx) f(2, near + 2 * ldx) f(3, far) f(4, far + ldx)
+#define EACH_ROW_6(f) \
+    f(0, near) f(1, near + ldx) f(2, near + 2 * ldx) f(3, far) f(4, far + ldx) f(5, far + 2 * ldx)
+#define BEGIN(i, at) __m256i a##i = _mm256_setzero_si256(), b##i = a##i;
+#define PRODUCT(i, at)                                           \
     {                                                            \
         int64_t four;                                            \
-        memcpy(&four, x + i * ldx + j, 8);                       \
+        memcpy(&four, at, 8);                                    \
         __m256i v = _mm256_set1_epi64x(four);                    \
         a##i = _mm256_add_epi32(a##i, _mm256_madd_epi16(wa, v)); \
         b##i = _mm256_add_epi32(b##i, _mm256_madd_epi16(wb, v)); \
+        __asm__("" : "+x"(a##i), "+x"(b##i));                    \
     }
-#define PIN(i) __asm__("" : "+x"(a##i), "+x"(b##i));
-#define END(i) half_finish(a##i, b##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
-    for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {
-        EACH_ROW(BEGIN)
-        for (u32 j = 0; j < k4; j += 4) {
-            const __m128i *p = (const __m128i *)(const void *)(w + (u64)j * 16);
-            __m256i wa = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));
-            __m256i wb = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));
-            EACH_ROW(PRODUCT)
-            EACH_ROW(PIN)
-        }
-        EACH_ROW(END)
-        if (bias) bias += 8;
+#define END(i, at) half_finish(a##i, b##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
+#define HALF_TILES(rows)                                                                           \
+    static TARGETED void half_tiles_##rows(const u8 *w, const float *w_scale, u32 k4, const vq *x, \
+                                           u64 ldx, const i32 *sum, const float *x_scale,          \
+                                           float *y, u64 ldy, const float *bias, int add) {        \
+        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                      \
+            const vq *near = x, *far = x + 3 * ldx;                                                \
+            const __m128i *p = (const __m128i *)(const void *)w;                                   \
+            EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, near += 4, far += 4, p += 4) {  \
+                __m256i wa = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));                             \
+                __m256i wb = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));                         \
+                EACH_ROW_##rows(PRODUCT)                                                           \
+            }                                                                                      \
+            EACH_ROW_##rows(END) if (bias) bias += 8;                                              \
+        }                                                                                          \
     }
-#undef EACH_ROW
+/* clang-format off */
+HALF_TILES(3)
+HALF_TILES(4)
+HALF_TILES(5)
+HALF_TILES(6)
+/* clang-format on */
+#undef EACH_ROW_3
+#undef EACH_ROW_4
+#undef EACH_ROW_5
+#undef EACH_ROW_6
 #undef BEGIN
 #undef PRODUCT
-#undef PIN
 #undef END
+#undef HALF_TILES
+
+/* The first rows of m > 2, spread evenly: returns how many. */
+V u32 some_rows(const u8 *w, const float *w_scale, u32 k4, const vq *x, u64 ldx, const i32 *sum,
+                const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add) {
+    u32 rows = m / ((m + 5) / 6);
+    if (rows == 6) half_tiles_6(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 5) half_tiles_5(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 4) half_tiles_4(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 3) half_tiles_3(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    return rows;
 }
 #ifndef MEGABYTE_NO_CODEC
 static TARGETED i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
@@ -8455,10 +8478,10 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
         const vq *x = (const vq *)x_;
         u32 i = 0;
         step = 1;
-#if OWN_FOUR_ROWS
-        for (; i + 4 <= m; i += 4, x += 4 * ldx)
-            four_rows_q8(w, w_scale, k4, x, ldx, sum + i, VA_SCALE_OF(i), y + i * ldy, ldy, b0,
-                         add);
+#if OWN_ROWS
+        for (u32 rows; i + 2 < m; i += rows, x += rows * ldx)
+            rows = some_rows(w, w_scale, k4, x, ldx, sum + i, VA_SCALE_OF(i), m - i, y + i * ldy,
+                             ldy, b0, add);
 #endif
         for (; i + 2 <= m; i += 2, x += 2 * ldx) {
             va a0 = va_zero(), a1 = a0;
@@ -8855,6 +8878,6 @@ static struct kernels NAME(kernels)(void) {
 #undef TWO_TILES
 #undef VA_PIN
 #undef OWN_GEMM_Q8
-#undef OWN_FOUR_ROWS
+#undef OWN_ROWS
 #undef TILE_PAIRS
 #endif /* MEGABYTE_BACKEND */
