@@ -7637,7 +7637,6 @@ V void vn_pack(const vq *x, i8 *to, i32 *offset) {
 V vn vn_load(const u8 *w) {
     const __m256i *p = (const __m256i *)(const void *)w;
     __m256i a = _mm256_loadu_si256(p), b = _mm256_loadu_si256(p + 1), low = _mm256_set1_epi8(15);
-    PREFETCH(w + 2048); /* never faults */
     vn r = {{_mm256_and_si256(a, low), _mm256_and_si256(_mm256_srli_epi16(a, 4), low)},
             {_mm256_and_si256(b, low), _mm256_and_si256(_mm256_srli_epi16(b, 4), low)}};
     return r;
@@ -7831,7 +7830,6 @@ V void vn_pack(const vq *x, i8 *to, i32 *offset) {
 }
 V vn vn_load(const u8 *w) {
     __m512i v = _mm512_loadu_si512(w), low = _mm512_set1_epi8(15);
-    _mm_prefetch((const char *)w + 4096, _MM_HINT_T1); /* never faults */
     vn r = {_mm512_and_si512(v, low), _mm512_and_si512(_mm512_srli_epi16(v, 4), low)};
     return r;
 }
