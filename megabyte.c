@@ -1687,7 +1687,7 @@ struct kernels {
     void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
                     u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
                     const float *bias, int add);
-    /* The same for q4, for up to FEW_ROWS_Q4 rows, tiles from `tile` on: y and bias are of the
+    /* The same for q4, for up to FEW_ROWS rows, tiles from `tile` on: y and bias are of the
      * first of them. x_scale is given. Works on the nibbles; room: Q4_ROOM bytes. */
     void (*gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x, u64 ldx,
                     const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add,
@@ -1723,12 +1723,13 @@ struct kernels {
     u32 q_bytes; /* of a quantized element */
 };
 
-/* So few rows of q4 wait for memory; for more its tiles are unpacked, UNPACKED at a time. That
- * takes more room than gemm_q4, which keeps rows' inputs as int8 and 4 bytes for each group. */
-#define FEW_ROWS_Q4 8
+/* So few rows wait for memory rather than for products: they take tiles one by one, q4 as nibbles.
+ * For more, q4's tiles are unpacked, UNPACKED at a time. That takes more room than gemm_q4, which
+ * keeps rows' inputs as int8 and 4 bytes for each group. */
+#define FEW_ROWS 8
 #define UNPACKED 4
 #define Q4_ROOM(cols) (UNPACKED * 16 * round_up(cols, Q4_GROUP))
-_Static_assert(UNPACKED * 16 * Q4_GROUP >= FEW_ROWS_Q4 * (Q4_GROUP + 4), "one room serves both");
+_Static_assert(UNPACKED * 16 * Q4_GROUP >= FEW_ROWS * (Q4_GROUP + 4), "one room serves both");
 
 /* The codec's own, for MIX_INPUTS inputs |x| <= 2047 and weights, 64-byte aligned: the sum of x w;
  * w += x error / 2^16, rounded, saturated. Exact, so that order does not matter. */
@@ -1921,6 +1922,10 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
  *     for (struct phase p = next_phase(pool, &me, n); claim(&p);)
  *         for (u32 i = p.from; i < p.to; i++) ...        (all threads together cover [0, n) once)
  *
+ * A phase may have a head: work too small to be shared that comes between the phase before it and
+ * its chunks. The first thread to find the former finished does it, mostly the one that finished
+ * it; the others wait once, not twice. claim then returns with p.head set.
+ *
  * A thread that the system has put aside has claimed nothing, so the others do its share: beside
  * another busy program, two threads stepped one stream 12 times faster than with fixed shares and
  * barriers. Waiting spins first, for a futex costs as much as half a step, then yields; between
@@ -1947,17 +1952,20 @@ struct pool {
 #endif
 };
 struct progress {
-    u32 next, done;
-    u8 pad[ALIGN - 2 * sizeof(u32)];
+    u32 next, done; /* chunks claimed, finished */
+    u32 headed, ready; /* the head's are */
+    u8 pad[ALIGN - 4 * sizeof(u32)];
 };
 /* Where a thread is in its run. */
 struct worker {
     u32 phase; /* the number of its next one */
+    u32 before; /* chunks of the one before it */
     int leads;
 };
 struct phase {
     struct pool *pool;
-    u32 index, n, chunks, chunk, from, to, started;
+    u32 index, before, n, chunks, chunk, from, to;
+    int started, has_head, head;
     int leads;
 };
 
@@ -2040,45 +2048,74 @@ static void pool_run(struct pool *p, void (*work)(void *, int), void *context) {
 /* More chunks than threads: who comes late or runs slowly takes fewer. */
 static u32 most_chunks(u32 threads) { return threads > 1 ? 2 * threads : 1; }
 
-static struct phase next_phase(struct pool *p, struct worker *at, u32 n) {
-    struct phase f = {.pool = p, .index = at->phase++, .n = n, .chunks = 1, .leads = at->leads};
-    if (p->threads > 1) f.chunks = min32(n, most_chunks(p->threads));
+static struct phase next_phase(struct pool *p, struct worker *me, u32 n) {
+    struct phase f = {.pool = p,
+                      .index = me->phase++,
+                      .before = me->before,
+                      .n = n,
+                      .chunks = p->threads > 1 ? min32(n, most_chunks(p->threads)) : 1,
+                      .leads = me->leads};
+    me->before = f.chunks;
+    return f;
+}
+/* The same, with a head if `head` is set: then so little is shared that a chunk for each thread is
+ * best. */
+static struct phase next_headed(struct pool *p, struct worker *me, u32 n, int head) {
+    struct phase f = next_phase(p, me, n);
+    f.has_head = head;
+    if (head) me->before = f.chunks = min32(n, p->threads);
     return f;
 }
 
 #if HAVE_THREADS
-static void wait_for_others(const struct phase *f, const struct progress *at) {
+/* The phase before is finished, or the head is done or this thread's to do (1). */
+static int may_begin(const struct phase *f, int *mine) {
+    struct progress *at = &f->pool->progress[f->index];
+    if (f->has_head && __atomic_load_n(&at->ready, __ATOMIC_ACQUIRE)) return 1;
+    if (f->index && __atomic_load_n(&at[-1].done, __ATOMIC_ACQUIRE) < f->before) return 0;
+    if (!f->has_head) return 1;
+    u32 nobody = 0;
+    *mine = !__atomic_load_n(&at->headed, __ATOMIC_RELAXED) &&
+            __atomic_compare_exchange_n(&at->headed, &nobody, 1, 0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED);
+    return *mine;
+}
+
+static int begin_phase(const struct phase *f) {
     struct pool *p = f->pool;
-    if (__atomic_load_n(&at->done, __ATOMIC_ACQUIRE) >= f->chunks) return;
+    int mine = 0;
+    if (may_begin(f, &mine)) return mine;
     int timed = f->leads && p->clock;
     u64 from = timed ? p->clock(p->clock_context) : 0;
-    for (u32 spins = 0; __atomic_load_n(&at->done, __ATOMIC_ACQUIRE) < f->chunks; spins++)
-        spin_pause(spins);
+    for (u32 spins = 0; !may_begin(f, &mine); spins++) spin_pause(spins);
     if (timed) p->waited += p->clock(p->clock_context) - from;
+    return mine;
 }
 #endif
 
+/* The next chunk of a phase, or its head, for this thread to do; 0: there is no more. */
 static int claim(struct phase *f) {
 #if HAVE_THREADS
     if (f->pool->threads > 1) {
         struct progress *at = &f->pool->progress[f->index];
-        if (f->started) __atomic_add_fetch(&at->done, 1, __ATOMIC_RELEASE);
+        if (f->head) __atomic_store_n(&at->ready, 1, __ATOMIC_RELEASE);
+        else if (f->started) __atomic_add_fetch(&at->done, 1, __ATOMIC_RELEASE);
+        f->head = !f->started && begin_phase(f);
         f->started = 1;
-        u32 chunk = __atomic_load_n(&at->next, __ATOMIC_RELAXED) < f->chunks
-                        ? __atomic_fetch_add(&at->next, 1, __ATOMIC_RELAXED)
-                        : f->chunks;
-        if (chunk < f->chunks) {
-            f->chunk = chunk;
-            f->from = (u32)((u64)f->n * chunk / f->chunks);
-            f->to = (u32)((u64)f->n * (chunk + 1) / f->chunks);
-            return 1;
-        }
-        wait_for_others(f, at);
-        return 0;
+        if (f->head) return 1;
+        f->chunk = __atomic_load_n(&at->next, __ATOMIC_RELAXED) < f->chunks
+                       ? __atomic_fetch_add(&at->next, 1, __ATOMIC_RELAXED)
+                       : f->chunks;
+        if (f->chunk >= f->chunks) return 0;
+        f->from = (u32)((u64)f->n * f->chunk / f->chunks);
+        f->to = (u32)((u64)f->n * (f->chunk + 1) / f->chunks);
+        return 1;
     }
 #endif
     f->to = f->n;
-    return !f->started++ && f->n;
+    f->head = f->has_head && !f->started;
+    f->started += f->head ? 1 : 2;
+    return f->head || (f->n && f->started <= 3);
 }
 
 static void pool_stop(struct pool *p) {
@@ -2476,7 +2513,7 @@ static void multiply_q4(megabyte_engine *e, const struct product *p, u32 tile, u
     float *y = p->y + row * p->ldy + 16 * (u64)tile;
     u8 *room = e->unpacked + chunk * e->unpacked_stride;
     u64 k32 = round_up(w->cols, Q4_GROUP);
-    if (m <= FEW_ROWS_Q4) {
+    if (m <= FEW_ROWS) {
         kernel->gemm_q4(w, tile, tiles, x, e->ld_n, x_scale, m, y, p->ldy, bias, p->add, room);
         return;
     }
@@ -2577,6 +2614,7 @@ static void run_block(megabyte_engine *e, const struct worker *at, u32 layer,
 
 /* Steps [0, n) of one block that is apart, or, block NULL, of the running pass; then none reads of
  * another row what one of them writes. */
+static int few_rows(const megabyte_engine *e) { return !e->n_blocks && e->m <= e->pool.threads; }
 static void run_steps(megabyte_engine *e, struct worker *at, u32 layer, const struct step *step,
                       u32 n, const struct block *block) {
     const struct stage *g = &e->model->stage[e->stage];
@@ -2593,16 +2631,23 @@ static void run_steps(megabyte_engine *e, struct worker *at, u32 layer, const st
         return;
     }
     for (const struct step *s = step; s < step + n; s++) {
-        if (s->row)
+        int head = s->row && s->product && few_rows(e);
+        if (s->row && !head) {
             for (struct phase p = next_phase(&e->pool, at, e->m); claim(&p);)
                 for (u32 i = p.from; i < p.to; i++) s->row(e, g, layer, i);
-        spent(e, at, s->part);
+            spent(e, at, s->part);
+        }
         if (!s->product) continue;
-        /* in groups of 4 tiles, which the widest kernel takes together */
-        u32 tiles = s->product->w->tiles;
-        for (struct phase p = next_phase(&e->pool, at, (tiles + 3) / 4); claim(&p);)
-            multiply(e, s->product, 4 * p.from, min32(4 * p.to, tiles) - 4 * p.from, 0, e->m,
-                     p.chunk);
+        /* the widest kernel takes 4 tiles of many rows together */
+        u32 tiles = s->product->w->tiles, unit = e->m > FEW_ROWS ? 4 : 1;
+        struct phase p = next_headed(&e->pool, at, (tiles + unit - 1) / unit, head);
+        while (claim(&p)) {
+            for (u32 i = 0; p.head && i < e->m; i++) s->row(e, g, layer, i);
+            if (p.head) spent(e, at, s->part);
+            else
+                multiply(e, s->product, unit * p.from, min32(unit * p.to, tiles) - unit * p.from, 0,
+                         e->m, p.chunk);
+        }
         spent(e, at, MEGABYTE_PART_PRODUCT);
     }
 }
@@ -3081,21 +3126,27 @@ static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, st
     const struct layer *w = &g->layers[l];
     const struct product qkv = {&w->qkv, e->n, e->ld_n, e->a, e->ld_a, w->qkv_bias, 0};
     const struct product out = {&w->out, e->n, e->ld_n, e->x, e->ld_x, w->out_bias, 1};
-    const struct step before[] = {{begin_attention, &qkv, MEGABYTE_PART_NORM},
-                                  {prepare_attention, NULL, MEGABYTE_PART_ATTENTION}};
-    const struct step between = {look_back, NULL, MEGABYTE_PART_ATTENTION},
+    const struct step before = {begin_attention, &qkv, MEGABYTE_PART_NORM},
+                      prepared = {prepare_attention, NULL, MEGABYTE_PART_ATTENTION},
+                      between = {look_back, NULL, MEGABYTE_PART_ATTENTION},
                       after = {end_attention, &out, MEGABYTE_PART_NORM};
-    run_steps(e, at, l, before, block ? 1 : 2, block);
-    if (g->size.cross) run_steps(e, at, l, &between, 1, block);
+    int head = !block && few_rows(e);
+    run_steps(e, at, l, &before, 1, block);
+    if (!block && !head) run_steps(e, at, l, &prepared, 1, block);
+    if (g->size.cross && !head) run_steps(e, at, l, &between, 1, block);
     if (block) {
         for (u32 r = block->first_run; r < block->end_run; r++)
             attend_run(e, g, l, r, block->chunk);
     } else {
         /* head by head: its keys and values are in the processor's cache for the next run */
-        for (struct phase p = next_phase(&e->pool, at, e->n_runs * g->size.heads); claim(&p);)
-            for (u32 u = p.from; u < p.to; u++)
+        struct phase p = next_headed(&e->pool, at, e->n_runs * g->size.heads, head);
+        while (claim(&p)) {
+            for (u32 i = 0; p.head && i < e->m; i++) prepare_attention(e, g, l, i);
+            for (u32 i = 0; p.head && i < e->m; i++) look_back(e, g, l, i);
+            for (u32 u = p.from; !p.head && u < p.to; u++)
                 attend(e, g, l, u / e->n_runs, e->run_first[u % e->n_runs],
                        e->run_first[u % e->n_runs + 1], p.chunk);
+        }
     }
     spent(e, at, MEGABYTE_PART_ATTENTION);
     run_steps(e, at, l, &after, 1, block);
@@ -3121,9 +3172,15 @@ static void feed_forward_layer(megabyte_engine *e, const struct stage *g, u32 l,
     const struct layer *w = &g->layers[l];
     const struct product up = {&w->up, e->n, e->ld_n, e->a, e->ld_a, w->up_bias, 0};
     const struct product down = {&w->down, e->a, e->ld_a, e->x, e->ld_x, w->down_bias, 1};
+    const struct step all[] = {{begin_feed_forward, &up, MEGABYTE_PART_NORM},
+                               {amid_feed_forward, &down, MEGABYTE_PART_ACTIVATION}};
     const struct step norms = {begin_feed_forward, NULL, MEGABYTE_PART_NORM};
     const struct step rest[] = {{NULL, &up, MEGABYTE_PART_PRODUCT},
                                 {amid_feed_forward, &down, MEGABYTE_PART_ACTIVATION}};
+    if (!block && few_rows(e)) {
+        run_steps(e, at, l, all, 2, block);
+        return;
+    }
     run_steps(e, at, l, &norms, 1, block);
     run_steps(e, at, l, rest, 2, block);
 }
@@ -8005,9 +8062,6 @@ static TARGETED void one_tile(const u8 *w, const float *w_scale, u32 k4, const v
     }
 }
 
-/* So few rows wait for memory rather than for products. */
-#define FEW_ROWS 8
-
 static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
                                    const void *x_, u64 ldx, const i32 *sum, const float *x_scale,
                                    u32 m, float *y, u64 ldy, const float *bias, int add) {
@@ -8038,7 +8092,6 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
 #undef EACH_ROW_4
 #undef EACH_ROW_5
 #undef EACH_ROW_6
-#undef FEW_ROWS
 
 /* ---- NEON: four registers of 4 lanes */
 #elif MEGABYTE_BACKEND == BACKEND_NEON || MEGABYTE_BACKEND == BACKEND_NEON_DOT

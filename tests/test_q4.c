@@ -136,7 +136,7 @@ static void conversion(void) {
 
 /* -------------------------------------------------------------------------------------- kernels */
 
-enum { ROWS = FEW_ROWS_Q4, TILES = 5, MOST_K = 300, LD = 320, LDY = 16 * TILES + 16 };
+enum { ROWS = FEW_ROWS, TILES = 5, MOST_K = 300, LD = 320, LDY = 16 * TILES + 16 };
 static u8 data[TILES * 16 * LD];
 static float bias[16 * TILES], scales[16 * TILES];
 static i8 q[ROWS][LD];
