@@ -3104,8 +3104,8 @@ static void end_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 
     prepare(e, &g->layers[l].out, i, e->n + i * e->ld_n);
 }
 
-/* A run of a block that is apart. Where its sequence lives in a slot of the engine's, that is one of
- * the thread's own, used again and again: small enough for the first-level cache. */
+/* A run of a block that is apart. A sequence that lives in a slot of the engine's takes the one of
+ * the thread's chunk, again and again: small enough to stay in the caches. */
 static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk) {
     u32 first = e->run_first[run], end = e->run_first[run + 1];
     const struct cache *slots = &e->slots[e->stage];
