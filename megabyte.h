@@ -177,7 +177,7 @@ MEGABYTE_API megabyte_status megabyte_model_open(megabyte_model **model, const c
 
 /* The same, but all of the file is read into memory of the model's own, in large pages where the
  * system has them: opening takes as long as reading does, and the memory is not shared with other
- * processes, but one stream then writes 1.3 to 1.8 times faster where the system keeps files in
+ * processes, but one stream then writes a quarter faster and more where the system keeps files in
  * scattered small pages, and the file may be changed or removed afterwards.
  *
  *   allocator  is asked for the file's size, aligned to 2 MB if that is 4 MB or more
