@@ -118,9 +118,9 @@
 #else
 #define HAVE_CODEC 1
 #endif
-/* Memory that is read all over, again and again: the system may lay it out in large pages. Scattered
- * small ones cost address translations, and lines of the caches where they collide: one stream is
- * slower by a quarter and more without, 64 streams' mixers by a sixth (mbrun bench --map). */
+/* Memory that is read all over, again and again: the system may lay it out in large pages. Small
+ * scattered ones cost address translations, and lines of the caches where they collide: one stream
+ * is slower by a quarter and more without, 64 streams' mixers by a sixth (mbrun bench --map). */
 #define LARGE_PAGE ((size_t)1 << 21)
 static void advise_large_pages(void *memory, size_t bytes) {
 #if HAVE_MMAP && defined(MADV_HUGEPAGE)
