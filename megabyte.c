@@ -4103,6 +4103,7 @@ megabyte_status megabyte_stream_create(megabyte_stream **stream, const megabyte_
     if (r) return r;
     r = stream_bytes(model, patches, o.draft_max, &bytes);
     if ((r = new_object(&memory, &with, r, bytes, "a stream", error))) return r;
+    if (o.large_pages) advise_large_pages(memory, bytes);
     a.base = memory;
     s = memory;
     memset(s, 0, sizeof *s);
@@ -6250,6 +6251,8 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
                                                      : MEGABYTE_BLOCK_DEFAULT;
     p->jobs = o->streams && (mode == MEGABYTE_MODE_DECOMPRESS || o->verify) ? o->streams : 1;
     if (mode == MEGABYTE_MODE_MESSAGES) p->jobs = 1;
+    /* few, with blocks that fill their contexts */
+    p->stream.large_pages = p->jobs <= 4 && p->block_size >= p->stream.context;
     p->memory = mode == MEGABYTE_MODE_DECOMPRESS ? 3 : level_memory[level];
     if (mode == MEGABYTE_MODE_MESSAGES)
         p->memory = min32(p->memory, 1); /* short, and begun anew each time */
@@ -6402,9 +6405,6 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
         r = megabyte_stream_create(&c->jobs[i].stream, model, &p.stream, allocator, error);
     if (!r && p.has_dictionary)
         r = megabyte_stream_create(&c->dictionary, model, &p.stream, allocator, error);
-    for (u32 i = 0; i < p.jobs && p.jobs <= 4 && !r; i++) /* few, with blocks that fill contexts */
-        if (c->jobs[i].stream && p.options.block_size >= p.stream.context)
-            advise_large_pages(c->jobs[i].stream, c->jobs[i].stream->allocated);
     if (r) {
         megabyte_codec_free(c);
         return r;

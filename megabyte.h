@@ -331,6 +331,9 @@ typedef struct megabyte_stream_options {
      * guess at a time and compute together with the one that is known. Right guesses save time;
      * results are the same. A stream without is smaller (text.mb: by 0.64 MB, see _stream_size) */
     uint32_t draft_max;
+    /* 1: ask the system for large pages. All of the stream's memory may then come at once, not as
+     * it is used; far into its context a stream writes a fifth faster, 16 side by side a tenth */
+    int large_pages;
     /* NULL: the guesses come from the stream's own history. Else this writes up to `most` bytes
      * that may follow the n bytes at `before`, the last of which is number position - 1, to
      * `bytes` and returns how many (a second, smaller model's, say). It must not use the stream,

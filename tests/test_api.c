@@ -627,7 +627,8 @@ static void loading(void) {
         CHECK(!remove(gone));
         for (int i = 0; i < 2; i++) {
             megabyte_stream *s;
-            OK(megabyte_stream_create(&s, i ? f->model : model, NULL, NULL, NULL));
+            megabyte_stream_options on = {.large_pages = i};
+            OK(megabyte_stream_create(&s, i ? f->model : model, &on, NULL, NULL));
             OK(megabyte_stream_score(s, f->bytes, 40, &bits[i], NULL));
             megabyte_stream_free(s);
         }

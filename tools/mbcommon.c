@@ -245,6 +245,7 @@ void open_model(session *s, const shared_options *shared) {
     s->memory = shared->memory ? shared->memory : physical_memory();
     struct stat file;
     int map = shared->map || stat(s->path, &file) || (uint64_t)file.st_size > s->memory / 4;
+    s->large_pages = !map;
     megabyte_status status = (map ? megabyte_model_open : megabyte_model_load)(&s->model, s->path,
                                                                                NULL, &error);
     if (status) die_of(s->path, &error, status);
@@ -401,6 +402,7 @@ megabyte_stream *new_stream(const session *s, uint64_t context, const char *file
                                              .context = context,
                                              .file_type = file_type,
                                              .draft_max = s->draft_max,
+                                             .large_pages = s->large_pages,
                                              .draft_engine = second_engine(s)};
     const char *fault = fault_of_type(s, file_type, &error);
     char why[256];

@@ -31,6 +31,7 @@ typedef struct session {
     uint32_t threads;
     uint64_t memory; /* the most that may be asked for */
     uint32_t draft_max; /* of new streams: megabyte_stream_options */
+    int large_pages; /* the same */
     struct session *second; /* the model that guesses, too, with its engine; NULL: none */
     uint64_t (*clock)(void *context); /* of the engine: megabyte_engine_options */
     char path[4096]; /* the model's file */
