@@ -1697,14 +1697,21 @@ struct kernels {
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the
      * scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
-    /* The same of x[i] by[i] >= 0, the largest of which is known, in two parts, high + low / 254:
-     * for attention's weights, few of which are near the largest. n is a multiple of 16. */
-    void (*quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high,
-                            void *low, i32 sum[2]);
+    /* The same, + 128, as a position of a cache's int8 keys and values (section 9): i goes to byte
+     * i / 4 * 64 + i % 4, up to round_up(n, 4), or to byte i / 16 * tile + i % 16 * 4, up to
+     * round_up(n, 16). */
+    void (*keep_key)(const float *x, u32 n, u8 *to, float *scale);
+    void (*keep_value)(const float *x, u32 n, u8 *to, u64 tile, float *scale);
+    /* The same of |x[i]| <= largest, in two parts, high + low / 254: for attention's weights, few
+     * of which are near the largest. n is a multiple of 16. */
+    void (*quantize_finely)(const float *x, u32 n, float largest, void *high, void *low,
+                            i32 sum[2]);
+    /* y[i] = (y[i], if add) + (high[i] + low[i] / 254) * largest / 127, parts added one by one */
+    void (*join)(const i32 *high, const i32 *low, u32 n, float largest, float *y, int add);
     /* softmax in pieces: lane-wise maxima so far */
     void (*maxima)(const float *x, u32 n, float most[16]);
-    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns
-     * the largest x[i] by[i] */
+    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; then x[i]
+     * *= by[i]; returns the largest |x[i]|. No x is larger than `most`. */
     float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
     /* the same, max|x| being known */
     void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
@@ -2818,35 +2825,23 @@ static void normalize_heads(const megabyte_engine *e, const struct stage *g, flo
     }
 }
 
-static i32 quantized(const void *q, u32 q_bytes, u32 i) {
-    return q_bytes == 1 ? ((const i8 *)q)[i] : ((const int16_t *)q)[i];
-}
-
-/* Position `at` of a head's int8 keys and values; q is room for one head's vector. */
+/* k, v [kv_inner] become position `at` of a cache's layer; the same for int8. */
 static void keep_quantized(const struct kernels *kernels, const struct stage *g,
-                           const struct cache *c, u32 layer, u32 h, u32 at, const float *k,
-                           const float *v, void *q) {
-    u32 d = g->size.head_dim, d4 = (u32)round_up(d, 4);
-    u64 scale = (layer * (u64)g->kv_heads + h) * c->scale_head + at;
-    i32 sum;
-    u8 *to = c->k8 + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * 16 * d4 + at % 16 * 4;
-    kernels->quantize(k, d, q, &sum, &c->k_scale[scale]); /* zeros behind d */
-    for (u32 i = 0; i < d4; i++)
-        to[i / 4 * 64 + i % 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
-    to = c->v8 + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)(at / 4) * 64 + at % 4;
-    kernels->quantize(v, d, q, &sum, &c->v_scale[scale]);
-    for (u32 i = 0; i < 16 * g->v_tiles; i++)
-        to[i / 16 * c->v_tile + i % 16 * 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
-}
-
-/* k, v [kv_inner] become position `at` of a cache's layer. */
-static void keep_key_value(const struct kernels *kernels, const struct stage *g,
-                           const struct cache *c, u32 layer, u32 at, const float *k, const float *v,
-                           void *q) {
+                           const struct cache *c, u32 layer, u32 at, const float *k,
+                           const float *v) {
     u32 d = g->size.head_dim;
-    for (u32 h = 0; g->cache_q8 && h < g->kv_heads; h++)
-        keep_quantized(kernels, g, c, layer, h, at, k + (u64)h * d, v + (u64)h * d, q);
-    if (g->cache_q8) return;
+    u64 scale = (u64)layer * g->kv_heads * c->scale_head + at;
+    u8 *k8 = c->k8 + layer * c->k_layer + (at / 16) * 16 * round_up(d, 4) + at % 16 * 4;
+    u8 *v8 = c->v8 + layer * c->v_layer + (u64)(at / 4) * 64 + at % 4;
+    for (u32 h = 0; h < g->kv_heads; h++, k += d, v += d, scale += c->scale_head) {
+        kernels->keep_key(k, d, k8 + h * c->k_head, &c->k_scale[scale]);
+        kernels->keep_value(v, d, v8 + (u64)h * g->v_tiles * c->v_tile, c->v_tile,
+                            &c->v_scale[scale]);
+    }
+}
+static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at,
+                           const float *k, const float *v) {
+    u32 d = g->size.head_dim;
     float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
     for (u32 h = 0; h < g->kv_heads; h++, to += c->k_head, k += d)
         for (u32 i = 0; i < d; i++) to[i * 16] = k[i];
@@ -2935,7 +2930,6 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
                             u32 from, u32 part) {
     const struct kernels *kernel = &e->kernels;
     const struct cache *c = &w->row->cache;
-    const float *v_scale = c->v_scale + w->scale_at;
     u32 rows = w->rows;
     memset(w->total, 0, (size_t)(2 * rows * e->side_stride) * sizeof *w->total);
     for (u32 at = from; at < from + part; at += w->block_size) {
@@ -2944,8 +2938,8 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
         const u8 *v = c->v8 + w->v_at + (u64)at * 16;
         for (u32 r = 0; r < rows; r++) {
             i32 two[2];
-            kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n,
-                                    w->largest[r], w->quant + r * w->ld_quant * kernel->q_bytes,
+            kernel->quantize_finely(w->score + r * e->score_stride + at, n, w->largest[r],
+                                    w->quant + r * w->ld_quant * kernel->q_bytes,
                                     w->quant + (rows + r) * w->ld_quant * kernel->q_bytes, two);
             w->q_sum[r] = two[0];
             w->q_sum[rows + r] = two[1];
@@ -2974,17 +2968,9 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, struct attentio
         }
         multiply_values(e, g, w, from, part);
         for (u32 r = 0; r < w->rows; r++) {
-            const i32 *high = w->total + r * e->side_stride,
-                      *low = w->total + (w->rows + r) * e->side_stride;
-            float high_by = w->largest[r] / 127.0f, low_by = w->largest[r] / (127.0f * 254.0f);
-            float *to = w->side + r * e->side_stride;
-            for (u32 i = 0; i < d; i++) {
-                float a = (float)high[i] * high_by, b = (float)low[i] * low_by;
-                ROUNDED(a);
-                ROUNDED(b);
-                if (from) a = to[i] + a;
-                to[i] = a + b;
-            }
+            const i32 *high = w->total + r * e->side_stride;
+            e->kernels.join(high, high + w->rows * e->side_stride, d, w->largest[r],
+                            w->side + r * e->side_stride, from > 0);
         }
     }
     for (u32 r = 0; r < w->rows; r++) w->sum[r] = lane_sum(w->lane[r]);
@@ -3083,9 +3069,11 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
     }
     k->scale(q, 1.0f / sqrtf((float)d), inner);
     k->scale(q + inner, 1.0f, 2 * kv_inner);
-    if (l < r->known)
-        keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
-                       (u8 *)e->q + i * e->ld_n * k->q_bytes);
+    if (l < r->known) {
+        const float *key = q + inner, *value = key + kv_inner;
+        if (g->cache_q8) keep_quantized(k, g, &r->cache, l, r->key, key, value);
+        else keep_key_value(g, &r->cache, l, r->key, key, value);
+    }
     if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
     keep_shift(e, g, l, 0, i);
 }
@@ -8684,15 +8672,46 @@ static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, fl
     NAME(quantize_known)(x, n, NAME(top_of)(most, x, n), q, sum, scale);
 }
 
-static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
-                                           void *high, void *low, i32 sum[2]) {
-    vf bottom = vf_set(-127), top = vf_set(127),
-       times = vf_set(largest > 1e-30f ? 127.0f / largest : 0);
+/* What `quantize` multiplies x by, as it sets the scale. */
+V vf NAME(times_of)(const float *x, u32 n, float *scale) {
+    vf most = vf_set(0);
+    for (u32 i = 0; i + 16 <= n; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
+    float top = NAME(top_of)(most, x, n);
+    *scale = top / 127.0f;
+    return vf_set(top > 1e-30f ? 127.0f / top : 0);
+}
+/* Up to 16 of n that remain. */
+V void NAME(bytes_of)(const float *x, u32 n, vf times, u8 to[16]) {
+    vf v = vf_mul(n >= 16 ? vf_load(x) : vf_part(x, n), times);
+    vq q[16];
+    vq_store(q, vf_round(vf_min(vf_max(v, vf_set(-127)), vf_set(127))));
+    for (int i = 0; i < 16; i++) to[i] = (u8)(q[i] + 128);
+}
+static TARGETED void NAME(keep_key)(const float *x, u32 n, u8 *to, float *scale) {
+    vf times = NAME(times_of)(x, n, scale);
+    u8 q[16];
+    for (u32 i = 0; i < n; i += 16, to += 256) {
+        NAME(bytes_of)(x + i, n - i, times, q);
+        for (u32 j = 0; j < 16 && j < n - i; j += 4) memcpy(to + 16 * j, q + j, 4);
+    }
+}
+static TARGETED void NAME(keep_value)(const float *x, u32 n, u8 *to, u64 tile, float *scale) {
+    vf times = NAME(times_of)(x, n, scale);
+    u8 q[16];
+    for (u32 i = 0; i < n; i += 16, to += tile) {
+        NAME(bytes_of)(x + i, n - i, times, q);
+        for (u32 j = 0; j < 16; j++) to[4 * j] = q[j];
+    }
+}
+
+/* Nothing to clamp: |v| <= 127 (1 + 2^-23), |v - a| <= 1/2. */
+static TARGETED void NAME(quantize_finely)(const float *x, u32 n, float largest, void *high,
+                                           void *low, i32 sum[2]) {
+    vf times = vf_set(largest > 1e-30f ? 127.0f / largest : 0);
     vi total = vf_round(vf_set(0)), rest = total;
     for (u32 i = 0; i < n; i += 16) {
-        vf v = vf_mul(vf_mul(vf_load(x + i), vf_load(by + i)), times);
-        vi a = vf_round(vf_min(vf_max(v, bottom), top));
-        vi b = vf_round(vf_min(vf_max(vf_mul(vf_sub(v, vf_from_i(a)), vf_set(254)), bottom), top));
+        vf v = vf_mul(vf_load(x + i), times);
+        vi a = vf_round(v), b = vf_round(vf_mul(vf_sub(v, vf_from_i(a)), vf_set(254)));
         vq_store((vq *)high + i, a);
         vq_store((vq *)low + i, b);
         total = vi_add(total, a);
@@ -8700,6 +8719,19 @@ static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 
     }
     sum[0] = vi_sum(total);
     sum[1] = vi_sum(rest);
+}
+
+static TARGETED void NAME(join)(const i32 *high, const i32 *low, u32 n, float largest, float *y,
+                                int add) {
+    vf high_by = vf_set(largest / 127.0f), low_by = vf_set(largest / (127.0f * 254.0f));
+    for (u32 i = 0; i < n; i += 16) {
+        vi h, l;
+        memcpy(&h, high + i, sizeof h);
+        memcpy(&l, low + i, sizeof l);
+        vf a = vf_mul(vf_from_i(h), high_by);
+        if (add) a = vf_add(vf_load(y + i), a);
+        vf_store(y + i, vf_add(a, vf_mul(vf_from_i(l), low_by)));
+    }
 }
 
 /* The sum over 16 lanes of x[i] * x[i]. */
@@ -8758,8 +8790,7 @@ static TARGETED float NAME(layer_norm)(float *x, const float *weight, const floa
 
 /* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
  * error 1e-7. Coefficients here and in gelu: tests/fit_constants.py. */
-V vf vf_exp(vf x) {
-    x = vf_min(vf_max(x, vf_set(-87.0f)), vf_set(88.0f));
+V vf NAME(exp_within)(vf x) {
     vf t = vf_add(vf_mul(x, vf_set(1.44269504f)), vf_set(MAGIC)), n = vf_sub(t, vf_set(MAGIC));
     vf r = vf_sub(vf_sub(x, vf_mul(n, vf_set(0.693359375f))), vf_mul(n, vf_set(-2.12194440e-4f)));
     vf p = vf_set(1.395171159e-3f);
@@ -8770,6 +8801,7 @@ V vf vf_exp(vf x) {
     p = vf_add(vf_add(vf_mul(vf_mul(p, r), r), r), vf_set(1.0f));
     return vf_exponent(p, t);
 }
+V vf vf_exp(vf x) { return NAME(exp_within)(vf_min(vf_max(x, vf_set(-87.0f)), vf_set(88.0f))); }
 
 /* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
  * 4e-7. */
@@ -8877,21 +8909,23 @@ static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
 
 static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *by,
                                   float sum[16]) {
-    vf m = vf_set(most), s = vf_load(sum), largest = vf_set(0);
+    vf m = vf_set(most), s = vf_load(sum), largest = vf_set(0), bottom = vf_set(-87.0f);
     u32 i = 0;
     float lane[16];
     for (; i + 16 <= n; i += 16) {
-        vf v = vf_exp(vf_sub(vf_load(x + i), m));
-        vf_store(x + i, v);
+        vf v = NAME(exp_within)(vf_max(vf_sub(vf_load(x + i), m), bottom));
         s = vf_add(s, v);
-        largest = vf_max(vf_abs(vf_mul(v, vf_load(by + i))), largest);
+        v = vf_mul(v, vf_load(by + i));
+        vf_store(x + i, v);
+        largest = vf_max(vf_abs(v), largest);
     }
     if (i < n) {
-        vf_store(lane, vf_exp(vf_sub(vf_part(x + i, n - i), m)));
+        vf_store(lane, NAME(exp_within)(vf_max(vf_sub(vf_part(x + i, n - i), m), bottom)));
         vf v = vf_part(lane, n - i);
-        vf_store(x + i, v);
         s = vf_add(s, v);
-        largest = vf_max(vf_abs(vf_mul(v, vf_load(by + i))), largest);
+        v = vf_mul(v, vf_load(by + i));
+        vf_store(x + i, v);
+        largest = vf_max(vf_abs(v), largest);
         i += 16;
     }
     for (; i < end; i += 16) vf_store(x + i, vf_set(0));
@@ -8910,7 +8944,10 @@ static struct kernels NAME(kernels)(void) {
                             .unpack_q4 = NAME(unpack_q4),
                             .quantize = NAME(quantize),
                             .quantize_known = NAME(quantize_known),
+                            .keep_key = NAME(keep_key),
+                            .keep_value = NAME(keep_value),
                             .quantize_finely = NAME(quantize_finely),
+                            .join = NAME(join),
                             .maxima = NAME(maxima),
                             .weigh = NAME(weigh),
                             .rms_norm = NAME(rms_norm),
