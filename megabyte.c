@@ -2825,7 +2825,7 @@ static void normalize_heads(const megabyte_engine *e, const struct stage *g, flo
     }
 }
 
-/* k, v [kv_inner] become position `at` of a cache's layer; the same for int8. */
+/* k, v [kv_inner] become position `at` of an int8 cache's layer. */
 static void keep_quantized(const struct kernels *kernels, const struct stage *g,
                            const struct cache *c, u32 layer, u32 at, const float *k,
                            const float *v) {
@@ -2839,20 +2839,21 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
                             &c->v_scale[scale]);
     }
 }
+/* The same for heads [head, end) of a float cache. */
 static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at,
-                           const float *k, const float *v) {
-    u32 d = g->size.head_dim;
-    float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
-    for (u32 h = 0; h < g->kv_heads; h++, to += c->k_head, k += d)
-        for (u32 i = 0; i < d; i++) to[i * 16] = k[i];
-    to = c->v + layer * c->v_layer + (u64)at * 16;
-    for (u32 h = 0; h < g->kv_heads; h++)
-        for (u32 i = 0; i < d; i += 16, to += c->v_tile) {
-            u32 w = min32(16, d - i);
-            memcpy(to, v, w * sizeof *to);
-            memset(to + w, 0, (16 - w) * sizeof *to);
-            v += w;
-        }
+                           u32 head, u32 end, const float *k, const float *v) {
+    u32 d = g->size.head_dim, whole = d / 16 * 16, rest = d - whole;
+    for (u32 h = head; h < end; h++) {
+        const float *from = k + (u64)h * d;
+        float *to = c->k + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * d * 16 + at % 16;
+        for (const float *last = from + d; from < last; from++, to += 16) *to = *from;
+        from = v + (u64)h * d;
+        to = c->v + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)at * 16;
+        for (u32 i = 0; i < whole; i += 16, to += c->v_tile) memcpy(to, from + i, 16 * sizeof *to);
+        if (!rest) continue;
+        memset(to, 0, 16 * sizeof *to);
+        memcpy(to, from + whole, rest * sizeof *to);
+    }
 }
 
 /* Copies keys and values of one layer between caches of a finer stage: n from `from_key` on become
@@ -3049,9 +3050,9 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* ---- the pass */
 
-/* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query and an
- * entry of the cache. */
-static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+/* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query, a key
+ * and a value of each head, ... */
+static void complete_heads(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct kernels *k = &e->kernels;
     const struct layer *w = &g->layers[l];
     const struct row *r = &e->rows[i];
@@ -3069,10 +3070,16 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
     }
     k->scale(q, 1.0f / sqrtf((float)d), inner);
     k->scale(q + inner, 1.0f, 2 * kv_inner);
+}
+
+/* ... and an entry of the cache. */
+static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct row *r = &e->rows[i];
+    const float *k = e->a + i * e->ld_a + g->inner, *v = k + g->kv_inner;
+    complete_heads(e, g, l, i);
     if (l < r->known) {
-        const float *key = q + inner, *value = key + kv_inner;
-        if (g->cache_q8) keep_quantized(k, g, &r->cache, l, r->key, key, value);
-        else keep_key_value(g, &r->cache, l, r->key, key, value);
+        if (g->cache_q8) keep_quantized(&e->kernels, g, &r->cache, l, r->key, k, v);
+        else keep_key_value(g, &r->cache, l, r->key, 0, g->kv_heads, k, v);
     }
     if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
     keep_shift(e, g, l, 0, i);
@@ -3092,20 +3099,42 @@ static void end_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 
     prepare(e, &g->layers[l].out, i, e->n + i * e->ld_n);
 }
 
-/* A run of a block that is apart. A sequence that lives in a slot of the engine's takes the one of
- * the thread's chunk, again and again: small enough to stay in the caches. */
-static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk) {
-    u32 first = e->run_first[run], end = e->run_first[run + 1];
-    const struct cache *slots = &e->slots[e->stage];
-    int own = !e->rows[first].cache.k_layer && e->n_slots >= most_chunks(e->pool.threads);
+/* A run of a block that is apart. A sequence that lives in a slot of the engine's takes `slot`, the
+ * one of the thread's chunk, which has the start token: small enough to stay in the caches. Head by
+ * head, so that a head's keys are in the first-level cache when they are read. */
+static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk,
+                       const struct cache *slot) {
+    u32 first = e->run_first[run], end = e->run_first[run + 1], group = g->size.heads / g->kv_heads;
+    int own = slot && !e->rows[first].cache.k_layer;
     for (u32 i = first; i < end; i++) {
-        if (own) {
-            e->rows[i].cache.k = slots->k + chunk * slots->k_layer;
-            e->rows[i].cache.v = slots->v + chunk * slots->v_layer;
+        if (!own) {
+            prepare_attention(e, g, l, i);
+            continue;
         }
-        prepare_attention(e, g, l, i);
+        e->rows[i].cache = *slot;
+        complete_heads(e, g, l, i);
+        keep_shift(e, g, l, 0, i);
     }
-    for (u32 head = 0; head < g->size.heads; head++) attend(e, g, l, head, first, end, chunk);
+    for (u32 kv = 0; kv < g->kv_heads; kv++) {
+        for (u32 i = first; own && i < end; i++) {
+            const float *k = e->a + i * e->ld_a + g->inner;
+            keep_key_value(g, slot, l, e->rows[i].key, kv, kv + 1, k, k + g->kv_inner);
+        }
+        for (u32 h = kv * group; h < (kv + 1) * group; h++) attend(e, g, l, h, first, end, chunk);
+    }
+}
+
+/* All runs of a block that is apart. */
+static void attend_block(megabyte_engine *e, const struct stage *g, u32 l,
+                         const struct block *block) {
+    struct cache slot = e->slots[e->stage];
+    int slots = e->n_slots >= most_chunks(e->pool.threads);
+    slot.k += block->chunk * slot.k_layer;
+    slot.v += block->chunk * slot.v_layer;
+    slot.k_layer = slot.v_layer = 0; /* one layer's room */
+    if (slots && g->start_token) copy_keys(g, &e->start[e->stage], 0, &slot, 1, l);
+    for (u32 r = block->first_run; r < block->end_run; r++)
+        attend_run(e, g, l, r, block->chunk, slots ? &slot : NULL);
 }
 
 /* x += Attention(norm(shift(x))) */
@@ -3123,8 +3152,7 @@ static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, st
     if (!block && !head) run_steps(e, at, l, &prepared, 1, block);
     if (g->size.cross && !head) run_steps(e, at, l, &between, 1, block);
     if (block) {
-        for (u32 r = block->first_run; r < block->end_run; r++)
-            attend_run(e, g, l, r, block->chunk);
+        attend_block(e, g, l, block);
     } else {
         /* head by head: its keys and values are in the processor's cache for the next run */
         struct phase p = next_headed(&e->pool, at, e->n_runs * g->size.heads, head);
