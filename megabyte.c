@@ -1711,8 +1711,8 @@ struct kernels {
     /* softmax in pieces: lane-wise maxima so far */
     void (*maxima)(const float *x, u32 n, float most[16]);
     /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; then x[i]
-     * *= by[i]; returns the largest |x[i]|. No x is larger than `most`. */
-    float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
+     * *= by[i]; returns the largest |x[i]|. most: all the maxima, of which the largest counts. */
+    float (*weigh)(float *x, u32 n, u32 end, const float most[16], const float *by, float sum[16]);
     /* the same, max|x| being known */
     void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
     /* These return max|x[i]| of what they have made of x: */
@@ -1722,7 +1722,8 @@ struct kernels {
     float (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
     void (*rotate)(float *x, const float *cosine, const float *sine,
                    u32 half); /* x[i], x[i + half] by angle i */
-    void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
+    /* y := x by, clamped to +-MOST: finite ever after; x may be y */
+    void (*scale)(const float *x, float by, u32 n, float *y);
     void (*add)(float *x, const float *y, u32 n); /* x += y, neither padded */
     float (*softmax)(float *x,
                      u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
@@ -1751,6 +1752,12 @@ struct mix_kernels {
 #define MAGIC \
     12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
+
+/* 16 lanes from 16 - n on belong to n elements and to what lies beyond. */
+#define SIXTEEN(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
+static const float lane_bound[32] = {SIXTEEN(FLT_MAX), SIXTEEN(-FLT_MAX)};
+static const float lane_factor[32] = {SIXTEEN(1), SIXTEEN(0)};
+#undef SIXTEEN
 
 /* The preprocessor knows no enums: the instruction sets' numbers once more. */
 #define BACKEND_PLAIN 1
@@ -1893,7 +1900,7 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
     k->rms_norm(y + 48, g, 37);
     k->activate(y + 96, N, GELU_ERF);
     k->rotate(y + 144, w, w + 50, 20);
-    k->scale(y + 144, 0.3f, N);
+    k->scale(y + 144, 0.3f, N, y + 144);
     y[192] = 1e-39f; /* a denormal must survive */
     y[192] *= 3.0f;
     /* (1 + 2^-12)^2 - (1 + 2^-11) is 0 if the square is rounded before the sum, else 2^-24 */
@@ -2964,7 +2971,7 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, struct attentio
         for (u32 r = 0; r < w->rows; r++) {
             u32 own = w->row[r].key + 1 > from ? w->row[r].key + 1 - from : 0;
             w->largest[r] = e->kernels.weigh(
-                w->score + r * e->score_stride + from, min32(own, part), part, lane_max(w->most[r]),
+                w->score + r * e->score_stride + from, min32(own, part), part, w->most[r],
                 w->row->cache.v_scale + w->scale_at + from, w->lane[r]);
         }
         multiply_values(e, g, w, from, part);
@@ -3019,10 +3026,8 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
         attend_f32(e, g, &w);
     }
     float *out = e->n + first * e->ld_n + (u64)head * d;
-    for (u32 r = 0; r < w.rows; r++) { /* side first: whole tiles may be wider than the head */
-        e->kernels.scale(w.side + r * e->side_stride, 1.0f / w.sum[r], d);
-        memcpy(out + r * e->ld_n, w.side + r * e->side_stride, d * sizeof *out);
-    }
+    for (u32 r = 0; r < w.rows; r++) /* from side: whole tiles may be wider than the head */
+        e->kernels.scale(w.side + r * e->side_stride, 1.0f / w.sum[r], d, out + r * e->ld_n);
 }
 
 /* ---- deliver: a row's result */
@@ -3040,7 +3045,7 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     float *a = g->output.data ? e->a + i * e->ld_a : e->n + i * e->ld_n;
     u32 n = g->outputs;
     if (!r->out && r->target < 0) return;
-    if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n);
+    if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n, a);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
     if (r->target < 0) return;
     const struct job *job = r->job;
@@ -3068,8 +3073,8 @@ static void complete_heads(megabyte_engine *e, const struct stage *g, u32 l, u32
         for (u32 h = 0; h < g->size.heads + g->kv_heads; h++)
             k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
     }
-    k->scale(q, 1.0f / sqrtf((float)d), inner);
-    k->scale(q + inner, 1.0f, 2 * kv_inner);
+    k->scale(q, 1.0f / sqrtf((float)d), inner, q);
+    k->scale(q + inner, 1.0f, 2 * kv_inner, q + inner);
 }
 
 /* ... and an entry of the cache. */
@@ -8422,6 +8427,11 @@ V vf vf_part(const float *p, u32 n) {
     return vf_load(t);
 }
 
+/* For such a block in place: a minimum with `bound` makes what lies beyond the least of all,
+ * whatever it was, and a product with `factor` makes it 0. */
+V vf NAME(bound)(u32 n) { return vf_load(lane_bound + 16 - n); }
+V vf NAME(factor)(u32 n) { return vf_load(lane_factor + 16 - n); }
+
 V void vf_finish(vf y, float *to, const float *bias, int add) {
     if (bias) y = vf_add(y, vf_load(bias));
     if (add) y = vf_add(vf_load(to), y);
@@ -8897,15 +8907,15 @@ static TARGETED void NAME(rotate)(float *x, const float *cosine, const float *si
     }
 }
 
-static TARGETED void NAME(scale)(float *x, float by, u32 n) {
+static TARGETED void NAME(scale)(const float *x, float by, u32 n, float *y) {
     vf low = vf_set(-MOST), high = vf_set(MOST), f = vf_set(by);
     u32 i = 0;
     for (; i + 16 <= n; i += 16)
-        vf_store(x + i, vf_min(vf_max(vf_mul(vf_load(x + i), f), low), high));
+        vf_store(y + i, vf_min(vf_max(vf_mul(vf_load(x + i), f), low), high));
     if (i < n) {
         float t[16];
         vf_store(t, vf_min(vf_max(vf_mul(vf_part(x + i, n - i), f), low), high));
-        memcpy(x + i, t, (n - i) * sizeof *t);
+        memcpy(y + i, t, (n - i) * sizeof *t);
     }
 }
 
@@ -8916,14 +8926,24 @@ static TARGETED void NAME(add)(float *x, const float *y, u32 n) {
 }
 
 static TARGETED float NAME(softmax)(float *x, u32 n) {
-    u32 end = (n + 15) / 16 * 16;
-    for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
-    vf most = vf_load(x), s = vf_set(0);
-    for (u32 i = 16; i < end; i += 16) most = vf_max(vf_load(x + i), most);
+    u32 whole = n / 16 * 16, rest = n % 16;
+    vf most = vf_set(-FLT_MAX), s = vf_set(0), last = most;
+    for (u32 i = 0; i < whole; i += 16) most = vf_max(vf_load(x + i), most);
+    if (rest) {
+        last = vf_min(vf_load(x + whole), NAME(bound)(rest));
+        most = vf_max(last, most);
+    }
     most = vf_set(vf_top(most));
-    for (u32 i = 0; i < end; i += 16) vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), most)));
-    for (u32 i = n; i < end; i++) x[i] = 0;
-    for (u32 i = 0; i < end; i += 16) s = vf_add(s, vf_load(x + i));
+    for (u32 i = 0; i < whole; i += 16) {
+        vf v = vf_exp(vf_sub(vf_load(x + i), most));
+        vf_store(x + i, v);
+        s = vf_add(s, v);
+    }
+    if (rest) {
+        last = vf_mul(vf_exp(vf_sub(last, most)), NAME(factor)(rest));
+        vf_store(x + whole, last);
+        s = vf_add(s, last);
+    }
     return vf_sum(s);
 }
 
@@ -8931,30 +8951,24 @@ static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
     vf m = vf_load(most);
     u32 i = 0;
     for (; i + 16 <= n; i += 16) m = vf_max(vf_load(x + i), m);
+    if (i < n) m = vf_max(vf_min(vf_load(x + i), NAME(bound)(n - i)), m);
     vf_store(most, m);
-    for (; i < n; i++) most[0] = x[i] > most[0] ? x[i] : most[0];
 }
 
-static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *by,
+static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, const float most[16], const float *by,
                                   float sum[16]) {
-    vf m = vf_set(most), s = vf_load(sum), largest = vf_set(0), bottom = vf_set(-87.0f);
+    vf m = vf_set(vf_top(vf_load(most))), s = vf_load(sum), largest = vf_set(0);
+    vf bottom = vf_set(-87.0f);
     u32 i = 0;
-    float lane[16];
-    for (; i + 16 <= n; i += 16) {
-        vf v = NAME(exp_within)(vf_max(vf_sub(vf_load(x + i), m), bottom));
+    for (; i < n; i += 16) {
+        vf v = vf_load(x + i);
+        if (n - i < 16) v = vf_min(v, NAME(bound)(n - i));
+        v = NAME(exp_within)(vf_max(vf_sub(v, m), bottom));
+        if (n - i < 16) v = vf_mul(v, NAME(factor)(n - i));
         s = vf_add(s, v);
         v = vf_mul(v, vf_load(by + i));
         vf_store(x + i, v);
         largest = vf_max(vf_abs(v), largest);
-    }
-    if (i < n) {
-        vf_store(lane, NAME(exp_within)(vf_max(vf_sub(vf_part(x + i, n - i), m), bottom)));
-        vf v = vf_part(lane, n - i);
-        s = vf_add(s, v);
-        v = vf_mul(v, vf_load(by + i));
-        vf_store(x + i, v);
-        largest = vf_max(vf_abs(v), largest);
-        i += 16;
     }
     for (; i < end; i += 16) vf_store(x + i, vf_set(0));
     vf_store(sum, s);
