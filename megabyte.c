@@ -2846,20 +2846,27 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
                             &c->v_scale[scale]);
     }
 }
-/* The same for heads [head, end) of a float cache. */
-static void keep_key_value(const struct stage *g, const struct cache *c, u32 layer, u32 at,
-                           u32 head, u32 end, const float *k, const float *v) {
+/* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float cache's
+ * layer. Four keys at a time share the stores. */
+static void keep_head(const struct stage *g, const struct cache *c, u32 layer, u32 h, u32 at, u32 n,
+                      const float *k, const float *v, u64 ld) {
     u32 d = g->size.head_dim, whole = d / 16 * 16, rest = d - whole;
-    for (u32 h = head; h < end; h++) {
-        const float *from = k + (u64)h * d;
+    for (u32 i = 0, some; i < n; i += some, at += some, k += some * ld) {
         float *to = c->k + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * d * 16 + at % 16;
-        for (const float *last = from + d; from < last; from++, to += 16) *to = *from;
-        from = v + (u64)h * d;
-        to = c->v + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)at * 16;
-        for (u32 i = 0; i < whole; i += 16, to += c->v_tile) memcpy(to, from + i, 16 * sizeof *to);
+        some = n - i >= 4 && at % 16 <= 12 ? 4 : 1;
+        for (u32 j = 0; some == 4 && j < d; j++, to += 16) {
+            float four[4] = {k[j], k[j + ld], k[j + 2 * ld], k[j + 3 * ld]};
+            memcpy(to, four, sizeof four);
+        }
+        for (u32 j = 0; some == 1 && j < d; j++, to += 16) *to = k[j];
+    }
+    at -= n;
+    for (u32 i = 0; i < n; i++, at++, v += ld) {
+        float *to = c->v + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)at * 16;
+        for (u32 j = 0; j < whole; j += 16, to += c->v_tile) memcpy(to, v + j, 16 * sizeof *to);
         if (!rest) continue;
         memset(to, 0, 16 * sizeof *to);
-        memcpy(to, from + whole, rest * sizeof *to);
+        memcpy(to, v + whole, rest * sizeof *to);
     }
 }
 
@@ -3084,7 +3091,9 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
     complete_heads(e, g, l, i);
     if (l < r->known) {
         if (g->cache_q8) keep_quantized(&e->kernels, g, &r->cache, l, r->key, k, v);
-        else keep_key_value(g, &r->cache, l, r->key, 0, g->kv_heads, k, v);
+        else
+            for (u32 h = 0, d = g->size.head_dim; h < g->kv_heads; h++)
+                keep_head(g, &r->cache, l, h, r->key, 1, k + (u64)h * d, v + (u64)h * d, e->ld_a);
     }
     if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
     keep_shift(e, g, l, 0, i);
@@ -3121,10 +3130,9 @@ static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run
         keep_shift(e, g, l, 0, i);
     }
     for (u32 kv = 0; kv < g->kv_heads; kv++) {
-        for (u32 i = first; own && i < end; i++) {
-            const float *k = e->a + i * e->ld_a + g->inner;
-            keep_key_value(g, slot, l, e->rows[i].key, kv, kv + 1, k, k + g->kv_inner);
-        }
+        const float *k = e->a + first * e->ld_a + g->inner + kv * (u64)g->size.head_dim;
+        if (own)
+            keep_head(g, slot, l, kv, e->rows[first].key, end - first, k, k + g->kv_inner, e->ld_a);
         for (u32 h = kv * group; h < (kv + 1) * group; h++) attend(e, g, l, h, first, end, chunk);
     }
 }
