@@ -1697,15 +1697,22 @@ struct kernels {
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the
      * scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
-    /* The same of x[i] by[i] >= 0, the largest of which is known, in two parts, high + low / 254:
-     * for attention's weights, few of which are near the largest. n is a multiple of 16. */
-    void (*quantize_finely)(const float *x, const float *by, u32 n, float largest, void *high,
-                            void *low, i32 sum[2]);
+    /* The same, + 128, as a position of a cache's int8 keys and values (section 9): i goes to byte
+     * i / 4 * 64 + i % 4, up to round_up(n, 4), or to byte i / 16 * tile + i % 16 * 4, up to
+     * round_up(n, 16). */
+    void (*keep_key)(const float *x, u32 n, u8 *to, float *scale);
+    void (*keep_value)(const float *x, u32 n, u8 *to, u64 tile, float *scale);
+    /* The same of |x[i]| <= largest, in two parts, high + low / 254: for attention's weights, few
+     * of which are near the largest. n is a multiple of 16. */
+    void (*quantize_finely)(const float *x, u32 n, float largest, void *high, void *low,
+                            i32 sum[2]);
+    /* y[i] = (y[i], if add) + (high[i] + low[i] / 254) * largest / 127, parts added one by one */
+    void (*join)(const i32 *high, const i32 *low, u32 n, float largest, float *y, int add);
     /* softmax in pieces: lane-wise maxima so far */
     void (*maxima)(const float *x, u32 n, float most[16]);
-    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; returns
-     * the largest x[i] by[i] */
-    float (*weigh)(float *x, u32 n, u32 end, float most, const float *by, float sum[16]);
+    /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; then x[i]
+     * *= by[i]; returns the largest |x[i]|. most: all the maxima, of which the largest counts. */
+    float (*weigh)(float *x, u32 n, u32 end, const float most[16], const float *by, float sum[16]);
     /* the same, max|x| being known */
     void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
     /* These return max|x[i]| of what they have made of x: */
@@ -1715,7 +1722,8 @@ struct kernels {
     float (*activate)(float *x, u32 n, u32 kind); /* to round_up(n, 16); kind: GELU_ERF ... */
     void (*rotate)(float *x, const float *cosine, const float *sine,
                    u32 half); /* x[i], x[i + half] by angle i */
-    void (*scale)(float *x, float by, u32 n); /* and clamp to +-MOST: finite ever after */
+    /* y := x by, clamped to +-MOST: finite ever after; x may be y */
+    void (*scale)(const float *x, float by, u32 n, float *y);
     void (*add)(float *x, const float *y, u32 n); /* x += y, neither padded */
     float (*softmax)(float *x,
                      u32 n); /* x := e^(x - max), zeros to round_up(n, 16); returns the sum */
@@ -1744,6 +1752,12 @@ struct mix_kernels {
 #define MAGIC \
     12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
+
+/* 16 lanes from 16 - n on belong to n elements and to what lies beyond. */
+#define SIXTEEN(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
+static const float lane_bound[32] = {SIXTEEN(FLT_MAX), SIXTEEN(-FLT_MAX)};
+static const float lane_factor[32] = {SIXTEEN(1), SIXTEEN(0)};
+#undef SIXTEEN
 
 /* The preprocessor knows no enums: the instruction sets' numbers once more. */
 #define BACKEND_PLAIN 1
@@ -1886,7 +1900,7 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
     k->rms_norm(y + 48, g, 37);
     k->activate(y + 96, N, GELU_ERF);
     k->rotate(y + 144, w, w + 50, 20);
-    k->scale(y + 144, 0.3f, N);
+    k->scale(y + 144, 0.3f, N, y + 144);
     y[192] = 1e-39f; /* a denormal must survive */
     y[192] *= 3.0f;
     /* (1 + 2^-12)^2 - (1 + 2^-11) is 0 if the square is rounded before the sum, else 2^-24 */
@@ -2818,46 +2832,42 @@ static void normalize_heads(const megabyte_engine *e, const struct stage *g, flo
     }
 }
 
-static i32 quantized(const void *q, u32 q_bytes, u32 i) {
-    return q_bytes == 1 ? ((const i8 *)q)[i] : ((const int16_t *)q)[i];
-}
-
-/* Position `at` of a head's int8 keys and values; q is room for one head's vector. */
+/* k, v [kv_inner] become position `at` of an int8 cache's layer. */
 static void keep_quantized(const struct kernels *kernels, const struct stage *g,
-                           const struct cache *c, u32 layer, u32 h, u32 at, const float *k,
-                           const float *v, void *q) {
-    u32 d = g->size.head_dim, d4 = (u32)round_up(d, 4);
-    u64 scale = (layer * (u64)g->kv_heads + h) * c->scale_head + at;
-    i32 sum;
-    u8 *to = c->k8 + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * 16 * d4 + at % 16 * 4;
-    kernels->quantize(k, d, q, &sum, &c->k_scale[scale]); /* zeros behind d */
-    for (u32 i = 0; i < d4; i++)
-        to[i / 4 * 64 + i % 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
-    to = c->v8 + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)(at / 4) * 64 + at % 4;
-    kernels->quantize(v, d, q, &sum, &c->v_scale[scale]);
-    for (u32 i = 0; i < 16 * g->v_tiles; i++)
-        to[i / 16 * c->v_tile + i % 16 * 4] = (u8)(quantized(q, kernels->q_bytes, i) + 128);
-}
-
-/* k, v [kv_inner] become position `at` of a cache's layer. */
-static void keep_key_value(const struct kernels *kernels, const struct stage *g,
-                           const struct cache *c, u32 layer, u32 at, const float *k, const float *v,
-                           void *q) {
+                           const struct cache *c, u32 layer, u32 at, const float *k,
+                           const float *v) {
     u32 d = g->size.head_dim;
-    for (u32 h = 0; g->cache_q8 && h < g->kv_heads; h++)
-        keep_quantized(kernels, g, c, layer, h, at, k + (u64)h * d, v + (u64)h * d, q);
-    if (g->cache_q8) return;
-    float *to = c->k + layer * c->k_layer + (u64)(at / 16) * d * 16 + at % 16;
-    for (u32 h = 0; h < g->kv_heads; h++, to += c->k_head, k += d)
-        for (u32 i = 0; i < d; i++) to[i * 16] = k[i];
-    to = c->v + layer * c->v_layer + (u64)at * 16;
-    for (u32 h = 0; h < g->kv_heads; h++)
-        for (u32 i = 0; i < d; i += 16, to += c->v_tile) {
-            u32 w = min32(16, d - i);
-            memcpy(to, v, w * sizeof *to);
-            memset(to + w, 0, (16 - w) * sizeof *to);
-            v += w;
+    u64 scale = (u64)layer * g->kv_heads * c->scale_head + at;
+    u8 *k8 = c->k8 + layer * c->k_layer + (at / 16) * 16 * round_up(d, 4) + at % 16 * 4;
+    u8 *v8 = c->v8 + layer * c->v_layer + (u64)(at / 4) * 64 + at % 4;
+    for (u32 h = 0; h < g->kv_heads; h++, k += d, v += d, scale += c->scale_head) {
+        kernels->keep_key(k, d, k8 + h * c->k_head, &c->k_scale[scale]);
+        kernels->keep_value(v, d, v8 + (u64)h * g->v_tiles * c->v_tile, c->v_tile,
+                            &c->v_scale[scale]);
+    }
+}
+/* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float cache's
+ * layer. Four keys at a time share the stores. */
+static void keep_head(const struct stage *g, const struct cache *c, u32 layer, u32 h, u32 at, u32 n,
+                      const float *k, const float *v, u64 ld) {
+    u32 d = g->size.head_dim, whole = d / 16 * 16, rest = d - whole;
+    for (u32 i = 0, some; i < n; i += some, at += some, k += some * ld) {
+        float *to = c->k + layer * c->k_layer + h * c->k_head + (u64)(at / 16) * d * 16 + at % 16;
+        some = n - i >= 4 && at % 16 <= 12 ? 4 : 1;
+        for (u32 j = 0; some == 4 && j < d; j++, to += 16) {
+            float four[4] = {k[j], k[j + ld], k[j + 2 * ld], k[j + 3 * ld]};
+            memcpy(to, four, sizeof four);
         }
+        for (u32 j = 0; some == 1 && j < d; j++, to += 16) *to = k[j];
+    }
+    at -= n;
+    for (u32 i = 0; i < n; i++, at++, v += ld) {
+        float *to = c->v + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)at * 16;
+        for (u32 j = 0; j < whole; j += 16, to += c->v_tile) memcpy(to, v + j, 16 * sizeof *to);
+        if (!rest) continue;
+        memset(to, 0, 16 * sizeof *to);
+        memcpy(to, v + whole, rest * sizeof *to);
+    }
 }
 
 /* Copies keys and values of one layer between caches of a finer stage: n from `from_key` on become
@@ -2935,7 +2945,6 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
                             u32 from, u32 part) {
     const struct kernels *kernel = &e->kernels;
     const struct cache *c = &w->row->cache;
-    const float *v_scale = c->v_scale + w->scale_at;
     u32 rows = w->rows;
     memset(w->total, 0, (size_t)(2 * rows * e->side_stride) * sizeof *w->total);
     for (u32 at = from; at < from + part; at += w->block_size) {
@@ -2944,8 +2953,8 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
         const u8 *v = c->v8 + w->v_at + (u64)at * 16;
         for (u32 r = 0; r < rows; r++) {
             i32 two[2];
-            kernel->quantize_finely(w->score + r * e->score_stride + at, v_scale + at, n,
-                                    w->largest[r], w->quant + r * w->ld_quant * kernel->q_bytes,
+            kernel->quantize_finely(w->score + r * e->score_stride + at, n, w->largest[r],
+                                    w->quant + r * w->ld_quant * kernel->q_bytes,
                                     w->quant + (rows + r) * w->ld_quant * kernel->q_bytes, two);
             w->q_sum[r] = two[0];
             w->q_sum[rows + r] = two[1];
@@ -2969,22 +2978,14 @@ static void attend_q8(megabyte_engine *e, const struct stage *g, struct attentio
         for (u32 r = 0; r < w->rows; r++) {
             u32 own = w->row[r].key + 1 > from ? w->row[r].key + 1 - from : 0;
             w->largest[r] = e->kernels.weigh(
-                w->score + r * e->score_stride + from, min32(own, part), part, lane_max(w->most[r]),
+                w->score + r * e->score_stride + from, min32(own, part), part, w->most[r],
                 w->row->cache.v_scale + w->scale_at + from, w->lane[r]);
         }
         multiply_values(e, g, w, from, part);
         for (u32 r = 0; r < w->rows; r++) {
-            const i32 *high = w->total + r * e->side_stride,
-                      *low = w->total + (w->rows + r) * e->side_stride;
-            float high_by = w->largest[r] / 127.0f, low_by = w->largest[r] / (127.0f * 254.0f);
-            float *to = w->side + r * e->side_stride;
-            for (u32 i = 0; i < d; i++) {
-                float a = (float)high[i] * high_by, b = (float)low[i] * low_by;
-                ROUNDED(a);
-                ROUNDED(b);
-                if (from) a = to[i] + a;
-                to[i] = a + b;
-            }
+            const i32 *high = w->total + r * e->side_stride;
+            e->kernels.join(high, high + w->rows * e->side_stride, d, w->largest[r],
+                            w->side + r * e->side_stride, from > 0);
         }
     }
     for (u32 r = 0; r < w->rows; r++) w->sum[r] = lane_sum(w->lane[r]);
@@ -3032,10 +3033,8 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
         attend_f32(e, g, &w);
     }
     float *out = e->n + first * e->ld_n + (u64)head * d;
-    for (u32 r = 0; r < w.rows; r++) { /* side first: whole tiles may be wider than the head */
-        e->kernels.scale(w.side + r * e->side_stride, 1.0f / w.sum[r], d);
-        memcpy(out + r * e->ld_n, w.side + r * e->side_stride, d * sizeof *out);
-    }
+    for (u32 r = 0; r < w.rows; r++) /* from side: whole tiles may be wider than the head */
+        e->kernels.scale(w.side + r * e->side_stride, 1.0f / w.sum[r], d, out + r * e->ld_n);
 }
 
 /* ---- deliver: a row's result */
@@ -3053,7 +3052,7 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
     float *a = g->output.data ? e->a + i * e->ld_a : e->n + i * e->ld_n;
     u32 n = g->outputs;
     if (!r->out && r->target < 0) return;
-    if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n);
+    if (e->stage + 1 == e->model->sizes.n_stages) e->kernels.scale(a, 1.0f, n, a);
     if (r->out) memcpy(r->out, a, n * sizeof *a);
     if (r->target < 0) return;
     const struct job *job = r->job;
@@ -3063,9 +3062,9 @@ static void deliver(megabyte_engine *e, const struct stage *g, u32 i) {
 
 /* ---- the pass */
 
-/* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query and an
- * entry of the cache. */
-static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+/* q, k and v [inner, kv_inner, kv_inner] of row i, as the product left them, become a query, a key
+ * and a value of each head, ... */
+static void complete_heads(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
     const struct kernels *k = &e->kernels;
     const struct layer *w = &g->layers[l];
     const struct row *r = &e->rows[i];
@@ -3081,11 +3080,21 @@ static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, 
         for (u32 h = 0; h < g->size.heads + g->kv_heads; h++)
             k->rotate(q + (u64)h * d, angle, angle + d / 2, d / 2);
     }
-    k->scale(q, 1.0f / sqrtf((float)d), inner);
-    k->scale(q + inner, 1.0f, 2 * kv_inner);
-    if (l < r->known)
-        keep_key_value(k, g, &r->cache, l, r->key, q + inner, q + inner + kv_inner,
-                       (u8 *)e->q + i * e->ld_n * k->q_bytes);
+    k->scale(q, 1.0f / sqrtf((float)d), inner, q);
+    k->scale(q + inner, 1.0f, 2 * kv_inner, q + inner);
+}
+
+/* ... and an entry of the cache. */
+static void prepare_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 i) {
+    const struct row *r = &e->rows[i];
+    const float *k = e->a + i * e->ld_a + g->inner, *v = k + g->kv_inner;
+    complete_heads(e, g, l, i);
+    if (l < r->known) {
+        if (g->cache_q8) keep_quantized(&e->kernels, g, &r->cache, l, r->key, k, v);
+        else
+            for (u32 h = 0, d = g->size.head_dim; h < g->kv_heads; h++)
+                keep_head(g, &r->cache, l, h, r->key, 1, k + (u64)h * d, v + (u64)h * d, e->ld_a);
+    }
     if (r->first) copy_keys(g, &e->start[e->stage], 0, &r->cache, 1, l);
     keep_shift(e, g, l, 0, i);
 }
@@ -3104,20 +3113,41 @@ static void end_attention(megabyte_engine *e, const struct stage *g, u32 l, u32 
     prepare(e, &g->layers[l].out, i, e->n + i * e->ld_n);
 }
 
-/* A run of a block that is apart. A sequence that lives in a slot of the engine's takes the one of
- * the thread's chunk, again and again: small enough to stay in the caches. */
-static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk) {
-    u32 first = e->run_first[run], end = e->run_first[run + 1];
-    const struct cache *slots = &e->slots[e->stage];
-    int own = !e->rows[first].cache.k_layer && e->n_slots >= most_chunks(e->pool.threads);
+/* A run of a block that is apart. A sequence that lives in a slot of the engine's takes `slot`, the
+ * one of the thread's chunk, which has the start token: small enough to stay in the caches. Head by
+ * head, so that a head's keys are in the first-level cache when they are read. */
+static void attend_run(megabyte_engine *e, const struct stage *g, u32 l, u32 run, u32 chunk,
+                       const struct cache *slot) {
+    u32 first = e->run_first[run], end = e->run_first[run + 1], group = g->size.heads / g->kv_heads;
+    int own = slot && !e->rows[first].cache.k_layer;
     for (u32 i = first; i < end; i++) {
-        if (own) {
-            e->rows[i].cache.k = slots->k + chunk * slots->k_layer;
-            e->rows[i].cache.v = slots->v + chunk * slots->v_layer;
+        if (!own) {
+            prepare_attention(e, g, l, i);
+            continue;
         }
-        prepare_attention(e, g, l, i);
+        e->rows[i].cache = *slot;
+        complete_heads(e, g, l, i);
+        keep_shift(e, g, l, 0, i);
     }
-    for (u32 head = 0; head < g->size.heads; head++) attend(e, g, l, head, first, end, chunk);
+    for (u32 kv = 0; kv < g->kv_heads; kv++) {
+        const float *k = e->a + first * e->ld_a + g->inner + kv * (u64)g->size.head_dim;
+        if (own)
+            keep_head(g, slot, l, kv, e->rows[first].key, end - first, k, k + g->kv_inner, e->ld_a);
+        for (u32 h = kv * group; h < (kv + 1) * group; h++) attend(e, g, l, h, first, end, chunk);
+    }
+}
+
+/* All runs of a block that is apart. */
+static void attend_block(megabyte_engine *e, const struct stage *g, u32 l,
+                         const struct block *block) {
+    struct cache slot = e->slots[e->stage];
+    int slots = e->n_slots >= most_chunks(e->pool.threads);
+    slot.k += block->chunk * slot.k_layer;
+    slot.v += block->chunk * slot.v_layer;
+    slot.k_layer = slot.v_layer = 0; /* one layer's room */
+    if (slots && g->start_token) copy_keys(g, &e->start[e->stage], 0, &slot, 1, l);
+    for (u32 r = block->first_run; r < block->end_run; r++)
+        attend_run(e, g, l, r, block->chunk, slots ? &slot : NULL);
 }
 
 /* x += Attention(norm(shift(x))) */
@@ -3135,8 +3165,7 @@ static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, st
     if (!block && !head) run_steps(e, at, l, &prepared, 1, block);
     if (g->size.cross && !head) run_steps(e, at, l, &between, 1, block);
     if (block) {
-        for (u32 r = block->first_run; r < block->end_run; r++)
-            attend_run(e, g, l, r, block->chunk);
+        attend_block(e, g, l, block);
     } else {
         /* head by head: its keys and values are in the processor's cache for the next run */
         struct phase p = next_headed(&e->pool, at, e->n_runs * g->size.heads, head);
@@ -8406,6 +8435,11 @@ V vf vf_part(const float *p, u32 n) {
     return vf_load(t);
 }
 
+/* For such a block in place: a minimum with `bound` makes what lies beyond the least of all,
+ * whatever it was, and a product with `factor` makes it 0. */
+V vf NAME(bound)(u32 n) { return vf_load(lane_bound + 16 - n); }
+V vf NAME(factor)(u32 n) { return vf_load(lane_factor + 16 - n); }
+
 V void vf_finish(vf y, float *to, const float *bias, int add) {
     if (bias) y = vf_add(y, vf_load(bias));
     if (add) y = vf_add(vf_load(to), y);
@@ -8684,15 +8718,46 @@ static TARGETED void NAME(quantize)(const float *x, u32 n, void *q, i32 *sum, fl
     NAME(quantize_known)(x, n, NAME(top_of)(most, x, n), q, sum, scale);
 }
 
-static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 n, float largest,
-                                           void *high, void *low, i32 sum[2]) {
-    vf bottom = vf_set(-127), top = vf_set(127),
-       times = vf_set(largest > 1e-30f ? 127.0f / largest : 0);
+/* What `quantize` multiplies x by, as it sets the scale. */
+V vf NAME(times_of)(const float *x, u32 n, float *scale) {
+    vf most = vf_set(0);
+    for (u32 i = 0; i + 16 <= n; i += 16) most = vf_max(vf_abs(vf_load(x + i)), most);
+    float top = NAME(top_of)(most, x, n);
+    *scale = top / 127.0f;
+    return vf_set(top > 1e-30f ? 127.0f / top : 0);
+}
+/* Up to 16 of n that remain. */
+V void NAME(bytes_of)(const float *x, u32 n, vf times, u8 to[16]) {
+    vf v = vf_mul(n >= 16 ? vf_load(x) : vf_part(x, n), times);
+    vq q[16];
+    vq_store(q, vf_round(vf_min(vf_max(v, vf_set(-127)), vf_set(127))));
+    for (int i = 0; i < 16; i++) to[i] = (u8)(q[i] + 128);
+}
+static TARGETED void NAME(keep_key)(const float *x, u32 n, u8 *to, float *scale) {
+    vf times = NAME(times_of)(x, n, scale);
+    u8 q[16];
+    for (u32 i = 0; i < n; i += 16, to += 256) {
+        NAME(bytes_of)(x + i, n - i, times, q);
+        for (u32 j = 0; j < 16 && j < n - i; j += 4) memcpy(to + 16 * j, q + j, 4);
+    }
+}
+static TARGETED void NAME(keep_value)(const float *x, u32 n, u8 *to, u64 tile, float *scale) {
+    vf times = NAME(times_of)(x, n, scale);
+    u8 q[16];
+    for (u32 i = 0; i < n; i += 16, to += tile) {
+        NAME(bytes_of)(x + i, n - i, times, q);
+        for (u32 j = 0; j < 16; j++) to[4 * j] = q[j];
+    }
+}
+
+/* Nothing to clamp: |v| <= 127 (1 + 2^-23), |v - a| <= 1/2. */
+static TARGETED void NAME(quantize_finely)(const float *x, u32 n, float largest, void *high,
+                                           void *low, i32 sum[2]) {
+    vf times = vf_set(largest > 1e-30f ? 127.0f / largest : 0);
     vi total = vf_round(vf_set(0)), rest = total;
     for (u32 i = 0; i < n; i += 16) {
-        vf v = vf_mul(vf_mul(vf_load(x + i), vf_load(by + i)), times);
-        vi a = vf_round(vf_min(vf_max(v, bottom), top));
-        vi b = vf_round(vf_min(vf_max(vf_mul(vf_sub(v, vf_from_i(a)), vf_set(254)), bottom), top));
+        vf v = vf_mul(vf_load(x + i), times);
+        vi a = vf_round(v), b = vf_round(vf_mul(vf_sub(v, vf_from_i(a)), vf_set(254)));
         vq_store((vq *)high + i, a);
         vq_store((vq *)low + i, b);
         total = vi_add(total, a);
@@ -8700,6 +8765,19 @@ static TARGETED void NAME(quantize_finely)(const float *x, const float *by, u32 
     }
     sum[0] = vi_sum(total);
     sum[1] = vi_sum(rest);
+}
+
+static TARGETED void NAME(join)(const i32 *high, const i32 *low, u32 n, float largest, float *y,
+                                int add) {
+    vf high_by = vf_set(largest / 127.0f), low_by = vf_set(largest / (127.0f * 254.0f));
+    for (u32 i = 0; i < n; i += 16) {
+        vi h, l;
+        memcpy(&h, high + i, sizeof h);
+        memcpy(&l, low + i, sizeof l);
+        vf a = vf_mul(vf_from_i(h), high_by);
+        if (add) a = vf_add(vf_load(y + i), a);
+        vf_store(y + i, vf_add(a, vf_mul(vf_from_i(l), low_by)));
+    }
 }
 
 /* The sum over 16 lanes of x[i] * x[i]. */
@@ -8758,8 +8836,7 @@ static TARGETED float NAME(layer_norm)(float *x, const float *weight, const floa
 
 /* exp(x), x clamped to [-87, 88]: x = n ln2 + r, |r| <= ln2/2; e^r = 1 + r + r^2 p(r). Relative
  * error 1e-7. Coefficients here and in gelu: tests/fit_constants.py. */
-V vf vf_exp(vf x) {
-    x = vf_min(vf_max(x, vf_set(-87.0f)), vf_set(88.0f));
+V vf NAME(exp_within)(vf x) {
     vf t = vf_add(vf_mul(x, vf_set(1.44269504f)), vf_set(MAGIC)), n = vf_sub(t, vf_set(MAGIC));
     vf r = vf_sub(vf_sub(x, vf_mul(n, vf_set(0.693359375f))), vf_mul(n, vf_set(-2.12194440e-4f)));
     vf p = vf_set(1.395171159e-3f);
@@ -8770,6 +8847,7 @@ V vf vf_exp(vf x) {
     p = vf_add(vf_add(vf_mul(vf_mul(p, r), r), r), vf_set(1.0f));
     return vf_exponent(p, t);
 }
+V vf vf_exp(vf x) { return NAME(exp_within)(vf_min(vf_max(x, vf_set(-87.0f)), vf_set(88.0f))); }
 
 /* x/2 (1 + erf(x / sqrt 2)); erf(z) = z P(z^2) / Q(z^2) for |z| <= 3.92, +-1 beyond; absolute error
  * 4e-7. */
@@ -8837,15 +8915,15 @@ static TARGETED void NAME(rotate)(float *x, const float *cosine, const float *si
     }
 }
 
-static TARGETED void NAME(scale)(float *x, float by, u32 n) {
+static TARGETED void NAME(scale)(const float *x, float by, u32 n, float *y) {
     vf low = vf_set(-MOST), high = vf_set(MOST), f = vf_set(by);
     u32 i = 0;
     for (; i + 16 <= n; i += 16)
-        vf_store(x + i, vf_min(vf_max(vf_mul(vf_load(x + i), f), low), high));
+        vf_store(y + i, vf_min(vf_max(vf_mul(vf_load(x + i), f), low), high));
     if (i < n) {
         float t[16];
         vf_store(t, vf_min(vf_max(vf_mul(vf_part(x + i, n - i), f), low), high));
-        memcpy(x + i, t, (n - i) * sizeof *t);
+        memcpy(y + i, t, (n - i) * sizeof *t);
     }
 }
 
@@ -8856,14 +8934,24 @@ static TARGETED void NAME(add)(float *x, const float *y, u32 n) {
 }
 
 static TARGETED float NAME(softmax)(float *x, u32 n) {
-    u32 end = (n + 15) / 16 * 16;
-    for (u32 i = n; i < end; i++) x[i] = x[0]; /* neutral for the maximum */
-    vf most = vf_load(x), s = vf_set(0);
-    for (u32 i = 16; i < end; i += 16) most = vf_max(vf_load(x + i), most);
+    u32 whole = n / 16 * 16, rest = n % 16;
+    vf most = vf_set(-FLT_MAX), s = vf_set(0), last = most;
+    for (u32 i = 0; i < whole; i += 16) most = vf_max(vf_load(x + i), most);
+    if (rest) {
+        last = vf_min(vf_load(x + whole), NAME(bound)(rest));
+        most = vf_max(last, most);
+    }
     most = vf_set(vf_top(most));
-    for (u32 i = 0; i < end; i += 16) vf_store(x + i, vf_exp(vf_sub(vf_load(x + i), most)));
-    for (u32 i = n; i < end; i++) x[i] = 0;
-    for (u32 i = 0; i < end; i += 16) s = vf_add(s, vf_load(x + i));
+    for (u32 i = 0; i < whole; i += 16) {
+        vf v = vf_exp(vf_sub(vf_load(x + i), most));
+        vf_store(x + i, v);
+        s = vf_add(s, v);
+    }
+    if (rest) {
+        last = vf_mul(vf_exp(vf_sub(last, most)), NAME(factor)(rest));
+        vf_store(x + whole, last);
+        s = vf_add(s, last);
+    }
     return vf_sum(s);
 }
 
@@ -8871,28 +8959,24 @@ static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
     vf m = vf_load(most);
     u32 i = 0;
     for (; i + 16 <= n; i += 16) m = vf_max(vf_load(x + i), m);
+    if (i < n) m = vf_max(vf_min(vf_load(x + i), NAME(bound)(n - i)), m);
     vf_store(most, m);
-    for (; i < n; i++) most[0] = x[i] > most[0] ? x[i] : most[0];
 }
 
-static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, float most, const float *by,
+static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, const float most[16], const float *by,
                                   float sum[16]) {
-    vf m = vf_set(most), s = vf_load(sum), largest = vf_set(0);
+    vf m = vf_set(vf_top(vf_load(most))), s = vf_load(sum), largest = vf_set(0);
+    vf bottom = vf_set(-87.0f);
     u32 i = 0;
-    float lane[16];
-    for (; i + 16 <= n; i += 16) {
-        vf v = vf_exp(vf_sub(vf_load(x + i), m));
-        vf_store(x + i, v);
+    for (; i < n; i += 16) {
+        vf v = vf_load(x + i);
+        if (n - i < 16) v = vf_min(v, NAME(bound)(n - i));
+        v = NAME(exp_within)(vf_max(vf_sub(v, m), bottom));
+        if (n - i < 16) v = vf_mul(v, NAME(factor)(n - i));
         s = vf_add(s, v);
-        largest = vf_max(vf_abs(vf_mul(v, vf_load(by + i))), largest);
-    }
-    if (i < n) {
-        vf_store(lane, vf_exp(vf_sub(vf_part(x + i, n - i), m)));
-        vf v = vf_part(lane, n - i);
+        v = vf_mul(v, vf_load(by + i));
         vf_store(x + i, v);
-        s = vf_add(s, v);
-        largest = vf_max(vf_abs(vf_mul(v, vf_load(by + i))), largest);
-        i += 16;
+        largest = vf_max(vf_abs(v), largest);
     }
     for (; i < end; i += 16) vf_store(x + i, vf_set(0));
     vf_store(sum, s);
@@ -8910,7 +8994,10 @@ static struct kernels NAME(kernels)(void) {
                             .unpack_q4 = NAME(unpack_q4),
                             .quantize = NAME(quantize),
                             .quantize_known = NAME(quantize_known),
+                            .keep_key = NAME(keep_key),
+                            .keep_value = NAME(keep_value),
                             .quantize_finely = NAME(quantize_finely),
+                            .join = NAME(join),
                             .maxima = NAME(maxima),
                             .weigh = NAME(weigh),
                             .rms_norm = NAME(rms_norm),

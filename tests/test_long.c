@@ -125,6 +125,10 @@ static double value_at(const struct stage *g, const struct cache *c, uint32_t la
     return (c->v8[at] - 128.0) * (double)c->v_scale[(layer * g->kv_heads + h) * c->scale_head + j];
 }
 
+static int quantized(const void *q, uint32_t q_bytes, uint32_t i) {
+    return q_bytes == 1 ? ((const int8_t *)q)[i] : ((const int16_t *)q)[i];
+}
+
 /* Softmax attention over the first `keys` positions, in double. */
 static void attend_exactly(const struct stage *g, const struct cache *c, uint32_t layer, uint32_t h,
                            const double *q, uint64_t keys, double *out) {
