@@ -2840,8 +2840,8 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
                             &c->v_scale[scale]);
     }
 }
-/* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float cache's
- * layer. Four keys at a time share the stores. */
+/* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float
+ * cache's layer. Four keys at a time share the stores. */
 static void keep_head(const struct stage *g, const struct cache *c, u32 layer, u32 h, u32 at, u32 n,
                       const float *k, const float *v, u64 ld) {
     u32 d = g->size.head_dim, whole = d / 16 * 16, rest = d - whole;
