@@ -1753,12 +1753,6 @@ struct mix_kernels {
     12582912.0f /* 1.5 * 2^23: adding it rounds |v| < 2^22 to an integer, in the low bits */
 #define MAGIC_BITS 0x4b400000
 
-/* 16 lanes from 16 - n on belong to n elements and to what lies beyond. */
-#define SIXTEEN(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
-static const float lane_bound[32] = {SIXTEEN(FLT_MAX), SIXTEEN(-FLT_MAX)};
-static const float lane_factor[32] = {SIXTEEN(1), SIXTEEN(0)};
-#undef SIXTEEN
-
 /* The preprocessor knows no enums: the instruction sets' numbers once more. */
 #define BACKEND_PLAIN 1
 #define BACKEND_AVX2 2
@@ -2846,8 +2840,8 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
                             &c->v_scale[scale]);
     }
 }
-/* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float cache's
- * layer. Four keys at a time share the stores. */
+/* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float
+ * cache's layer. Four keys at a time share the stores. */
 static void keep_head(const struct stage *g, const struct cache *c, u32 layer, u32 h, u32 at, u32 n,
                       const float *k, const float *v, u64 ld) {
     u32 d = g->size.head_dim, whole = d / 16 * 16, rest = d - whole;
@@ -7339,6 +7333,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
  *   vf_max(a, b) = a > b ? a : b;  vf_min(a, b) = a < b ? a : b
  *   vf_exponent(p, t): p * 2^n where t = n + MAGIC, by adding n to p's exponent bits
  *   vf_sum: of the lanes, by lane_sum's tree;  vf_top: the largest lane, none being NaN
+ *   vf_first(a, n, b): the first n < 16 lanes of a; all others are b, whatever a's are
  *   vf_round(v): nearest integer, |v| < 2^22;  vq_store: 16 of them as vq
  *   va_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
  *   va_total: the 16 sums, corrected by the activations' sum where products took weight + 128
@@ -7369,6 +7364,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #define vf_exponent NAME(vf_exponent)
 #define vf_sum NAME(vf_sum)
 #define vf_top NAME(vf_top)
+#define vf_first NAME(vf_first)
 #define vf_round NAME(vf_round)
 #define vf_from_i NAME(vf_from_i)
 #define vi_add NAME(vi_add)
@@ -7458,6 +7454,10 @@ V vf vf_exponent(vf p, vf t) {
 }
 V float vf_sum(vf a) { return lane_sum(a.v); }
 V float vf_top(vf a) { return lane_max(a.v); }
+V vf vf_first(vf a, u32 n, float b) {
+    LANES a.v[i] = i < (int)n ? a.v[i] : b;
+    return a;
+}
 V vi vf_round(vf a) {
     vi r;
     LANES r.v[i] = (i32)(f32_to_bits(a.v[i] + MAGIC) - MAGIC_BITS);
@@ -7635,6 +7635,14 @@ V float vf_top(vf a) {
     __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
     t = _mm_max_ps(t, _mm_movehl_ps(t, t));
     return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+V vf vf_first(vf a, u32 n, float b) {
+    __m256i i = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), m = _mm256_set1_epi32((i32)n);
+    __m256 low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(m, i)), v = _mm256_set1_ps(b);
+    i = _mm256_add_epi32(i, _mm256_set1_epi32(8));
+    a.a = _mm256_blendv_ps(v, a.a, low);
+    a.b = _mm256_blendv_ps(v, a.b, _mm256_castsi256_ps(_mm256_cmpgt_epi32(m, i)));
+    return a;
 }
 V vi vf_round(vf a) {
     __m256 m = _mm256_set1_ps(MAGIC);
@@ -7889,6 +7897,9 @@ V float vf_top(vf a) {
     __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
     t = _mm_max_ps(t, _mm_movehl_ps(t, t));
     return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+V vf vf_first(vf a, u32 n, float b) {
+    return _mm512_mask_mov_ps(_mm512_set1_ps(b), (__mmask16)((1u << n) - 1), a);
 }
 V vi vf_round(vf a) {
     return _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(MAGIC))),
@@ -8207,6 +8218,16 @@ V float vf_sum(vf x) {
     float32x2_t u = vadd_f32(vget_low_f32(t), vget_high_f32(t));
     return vget_lane_f32(u, 0) + vget_lane_f32(u, 1);
 }
+V vf vf_first(vf x, u32 n, float b) {
+    static const u32 lanes[4] = {0, 1, 2, 3};
+    uint32x4_t i = vld1q_u32(lanes);
+    float32x4_t v = vdupq_n_f32(b);
+    x.a = vbslq_f32(vcltq_u32(i, vdupq_n_u32(n)), x.a, v);
+    x.b = vbslq_f32(vcltq_u32(vaddq_u32(i, vdupq_n_u32(4)), vdupq_n_u32(n)), x.b, v);
+    x.c = vbslq_f32(vcltq_u32(vaddq_u32(i, vdupq_n_u32(8)), vdupq_n_u32(n)), x.c, v);
+    x.d = vbslq_f32(vcltq_u32(vaddq_u32(i, vdupq_n_u32(12)), vdupq_n_u32(n)), x.d, v);
+    return x;
+}
 V float vf_top(vf x) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.a, x.c), vmaxq_f32(x.b, x.d))); }
 #define BITS(x) vreinterpretq_s32_f32(x)
 #define EACH_OF(m) vreinterpretq_f32_s32(vaddq_s32(BITS(p.m), vshlq_n_s32(BITS(t.m), 23)))
@@ -8434,11 +8455,6 @@ V vf vf_part(const float *p, u32 n) {
     memcpy(t, p, n * sizeof *t);
     return vf_load(t);
 }
-
-/* For such a block in place: a minimum with `bound` makes what lies beyond the least of all,
- * whatever it was, and a product with `factor` makes it 0. */
-V vf NAME(bound)(u32 n) { return vf_load(lane_bound + 16 - n); }
-V vf NAME(factor)(u32 n) { return vf_load(lane_factor + 16 - n); }
 
 V void vf_finish(vf y, float *to, const float *bias, int add) {
     if (bias) y = vf_add(y, vf_load(bias));
@@ -8938,7 +8954,7 @@ static TARGETED float NAME(softmax)(float *x, u32 n) {
     vf most = vf_set(-FLT_MAX), s = vf_set(0), last = most;
     for (u32 i = 0; i < whole; i += 16) most = vf_max(vf_load(x + i), most);
     if (rest) {
-        last = vf_min(vf_load(x + whole), NAME(bound)(rest));
+        last = vf_first(vf_load(x + whole), rest, -FLT_MAX);
         most = vf_max(last, most);
     }
     most = vf_set(vf_top(most));
@@ -8948,7 +8964,7 @@ static TARGETED float NAME(softmax)(float *x, u32 n) {
         s = vf_add(s, v);
     }
     if (rest) {
-        last = vf_mul(vf_exp(vf_sub(last, most)), NAME(factor)(rest));
+        last = vf_first(vf_exp(vf_sub(last, most)), rest, 0);
         vf_store(x + whole, last);
         s = vf_add(s, last);
     }
@@ -8959,7 +8975,7 @@ static TARGETED void NAME(maxima)(const float *x, u32 n, float most[16]) {
     vf m = vf_load(most);
     u32 i = 0;
     for (; i + 16 <= n; i += 16) m = vf_max(vf_load(x + i), m);
-    if (i < n) m = vf_max(vf_min(vf_load(x + i), NAME(bound)(n - i)), m);
+    if (i < n) m = vf_max(vf_first(vf_load(x + i), n - i, -FLT_MAX), m);
     vf_store(most, m);
 }
 
@@ -8970,9 +8986,9 @@ static TARGETED float NAME(weigh)(float *x, u32 n, u32 end, const float most[16]
     u32 i = 0;
     for (; i < n; i += 16) {
         vf v = vf_load(x + i);
-        if (n - i < 16) v = vf_min(v, NAME(bound)(n - i));
+        if (n - i < 16) v = vf_first(v, n - i, -FLT_MAX);
         v = NAME(exp_within)(vf_max(vf_sub(v, m), bottom));
-        if (n - i < 16) v = vf_mul(v, NAME(factor)(n - i));
+        if (n - i < 16) v = vf_first(v, n - i, 0);
         s = vf_add(s, v);
         v = vf_mul(v, vf_load(by + i));
         vf_store(x + i, v);
