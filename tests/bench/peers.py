@@ -421,12 +421,13 @@ def measure(o, info, under, folder, threads, llama, torch, packers, prompt, mode
         add(name + "d", "decompress" + setting, name)
 
     def own_bench():
-        out = json.loads(run(under + [o.mbrun, "bench", "--json"] + model + t))
+        names = {"write": "stream_1", "score": "score_short", "prefill": "feed"}
+        out = json.loads(run(under + [o.mbrun, "bench", "--json"] + model + t +
+                             list(names.values())))
         trial = out["trials"][0]
         limits["isa"] = out["isa"]
         limits["peak"].append(trial["peak_macs_per_second"])
         limits["read"].append(trial["read_bytes_per_second"])
-        names = {"write": "stream_1", "score": "score_short", "prefill": "feed"}
         rates = {key: trial[name]["bytes_per_second"] for key, name in names.items()}
         log("    mbrun bench:", ", ".join("%s %.0f" % pair for pair in rates.items()), "bytes/s")
         for kind in TYPES if llama else ():
