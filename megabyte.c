@@ -1697,6 +1697,8 @@ struct kernels {
     /* q[i] = round(x[i] * 127 / max|x|), clamped; zeros up to round_up(n, 16). Sets the sum and the
      * scale. */
     void (*quantize)(const float *x, u32 n, void *q, i32 *sum, float *scale);
+    /* The same, top = max|x| being known. */
+    void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
     /* The same, + 128, as a position of a cache's int8 keys and values (section 9): i goes to byte
      * i / 4 * 64 + i % 4, up to round_up(n, 4), or to byte i / 16 * tile + i % 16 * 4, up to
      * round_up(n, 16). */
@@ -1713,8 +1715,6 @@ struct kernels {
     /* x := e^(x - most), zeros from n to `end`, a multiple of 16; lane-wise sums so far; then x[i]
      * *= by[i]; returns the largest |x[i]|. most: all the maxima, of which the largest counts. */
     float (*weigh)(float *x, u32 n, u32 end, const float most[16], const float *by, float sum[16]);
-    /* the same, max|x| being known */
-    void (*quantize_known)(const float *x, u32 n, float top, void *q, i32 *sum, float *scale);
     /* These return max|x[i]| of what they have made of x: */
     float (*rms_norm)(float *x, const float *g, u32 n); /* x / max(|x| n^-1/2, 1e-8) * g */
     /* (x - mean) / sqrt(variance + 1e-5) * weight + bias; not `centred`: x instead of x - mean */
@@ -2044,8 +2044,10 @@ static void pool_run(struct pool *p, void (*work)(void *, int), void *context) {
         pool_wake(p);
         work(context, 1);
         __atomic_store_n(&p->open, 0, __ATOMIC_SEQ_CST);
+        u64 from = p->clock ? p->clock(p->clock_context) : 0;
         for (u32 spins = 0; __atomic_load_n(&p->inside, __ATOMIC_SEQ_CST); spins++)
             spin_pause(spins);
+        if (p->clock) p->waited += p->clock(p->clock_context) - from;
         return;
     }
 #endif
@@ -2511,7 +2513,7 @@ struct product {
     int add;
 };
 
-/* The same for q4. */
+/* multiply's part for q4. */
 static void multiply_q4(megabyte_engine *e, const struct product *p, u32 tile, u32 tiles, u64 row,
                         u32 m, u32 chunk) {
     const struct matrix *w = p->w;
@@ -2548,7 +2550,7 @@ static void multiply(megabyte_engine *e, const struct product *p, u32 tile, u32 
                         (u8 *)e->q + row * e->ld_n * kernel->q_bytes, e->ld_n, e->q_sum + row,
                         e->q_scale + row, m, y, p->ldy, bias, p->add);
     else
-        kernel->gemm_f32((const float *)(const void *)w->data + tile * 16 * w->cols,
+        kernel->gemm_f32((const float *)(const void *)w->data + (u64)tile * 16 * w->cols,
                          (u64)16 * w->cols, tiles, w->cols, p->x + row * p->ldx, p->ldx, m, y,
                          p->ldy, bias, p->add);
 }
@@ -2620,9 +2622,11 @@ static void run_block(megabyte_engine *e, const struct worker *at, u32 layer,
     }
 }
 
+/* Too few to be shared: one thread does all of a step's rows, as the head of the next phase. */
+static int few_rows(const megabyte_engine *e) { return !e->n_blocks && e->m <= e->pool.threads; }
+
 /* Steps [0, n) of one block that is apart, or, block NULL, of the running pass; then none reads of
  * another row what one of them writes. */
-static int few_rows(const megabyte_engine *e) { return !e->n_blocks && e->m <= e->pool.threads; }
 static void run_steps(megabyte_engine *e, struct worker *at, u32 layer, const struct step *step,
                       u32 n, const struct block *block) {
     const struct stage *g = &e->model->stage[e->stage];
@@ -3136,10 +3140,12 @@ static void attend_block(megabyte_engine *e, const struct stage *g, u32 l,
                          const struct block *block) {
     struct cache slot = e->slots[e->stage];
     int slots = e->n_slots >= most_chunks(e->pool.threads);
-    slot.k += block->chunk * slot.k_layer;
-    slot.v += block->chunk * slot.v_layer;
-    slot.k_layer = slot.v_layer = 0; /* one layer's room */
-    if (slots && g->start_token) copy_keys(g, &e->start[e->stage], 0, &slot, 1, l);
+    if (slots) {
+        slot.k += block->chunk * slot.k_layer;
+        slot.v += block->chunk * slot.v_layer;
+        slot.k_layer = slot.v_layer = 0; /* one layer's room */
+        if (g->start_token) copy_keys(g, &e->start[e->stage], 0, &slot, 1, l);
+    }
     for (u32 r = block->first_run; r < block->end_run; r++)
         attend_run(e, g, l, r, block->chunk, slots ? &slot : NULL);
 }
@@ -3282,6 +3288,7 @@ static void run_pass(megabyte_engine *e) {
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
     cut_into_blocks(e);
     if (e->m) pool_run(&e->pool, pass, e);
+    spent(e, &(struct worker){.leads = 1}, MEGABYTE_PART_OTHER);
     for (u32 i = 0; i < e->m; i++)
         if (e->rows[i].target >= 0) {
             e->rows[i].job->bits += e->rows[i].bits;
@@ -3911,6 +3918,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
         return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0, "%u threads could not be started",
                     o.threads);
     }
+    if (o.clock) e->looked = o.clock(o.clock_context);
     fp_enter(&fp);
     for (u64 i = 0; e->ones && i < e->side_stride; i++) e->ones[i] = 1;
     run_start_tokens(e);
@@ -4776,6 +4784,7 @@ megabyte_status megabyte_stream_load(megabyte_stream *s, const void *data, size_
     p += STATE_HEADER;
     u64 kept = trial.position - trial.oldest;
     if (!bytes_known(s, p, (size_t)kept)) return MEGABYTE_ERROR_CORRUPT;
+    s->draft.second.known = UINT64_MAX;
     for (u64 at = trial.oldest; at < trial.position; at++) s->history[at % s->history_bytes] = *p++;
     s->position = trial.position;
     s->base = trial.base;
@@ -8045,7 +8054,7 @@ FOUR_TILES(6)
 /* Few rows, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file.
  * They wait for memory, and one straight stream comes fastest; four chains along k keep up with it.
  * Nothing is asked for ahead: the processor sees a straight stream coming, and prefetches of every
- * line, near or far, took a third of the bandwidth away on Zen 4. */
+ * line, near or far, took bandwidth away. */
 V __m512i four_of(const vq *x) {
     i32 four;
     memcpy(&four, x, 4);

@@ -144,8 +144,8 @@ typedef struct megabyte_error {
 /* --------------------------------------------------------------------------------------- memory */
 
 /* Set both functions, or pass NULL instead of the struct for libc's. Copied at creation. alloc
- * returns at least `size` bytes aligned to `align` (a power of two, 64 here), or NULL; free is
- * called with the same size. */
+ * returns at least `size` bytes aligned to `align` (a power of two: 64, or 2 MB for a model file's
+ * bytes), or NULL; free is called with the same size. */
 typedef struct megabyte_allocator {
     void *(*alloc)(void *context, size_t size, size_t align);
     void (*free)(void *context, void *memory, size_t size);
@@ -346,9 +346,8 @@ typedef struct megabyte_stream_options {
      * own history tells little, a stream of that model guesses, too. The result is still the same.
      * This adds that stream's memory. The engine is used whenever this stream generates or decodes,
      * on the same thread; it may serve several streams of one thread, and must outlive them. The
-     * model's bytes must be in the second one's vocabulary. It must be small (a fifth of the work
-     * has been too much) and yet often right; where it saves nothing it is hardly used, and reading
-     * along costs a few percent */
+     * model's bytes must be in the second one's vocabulary. It must be small and yet often right:
+     * where it saves nothing it is hardly used, but reads along */
     megabyte_engine *draft_engine;
 } megabyte_stream_options;
 #define MEGABYTE_NO_DRAFT UINT32_MAX

@@ -225,13 +225,13 @@ static uint64_t physical_memory(void) {
 
 /* A model file of a few KB may need gigabytes: that is told, not tried. */
 int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]) {
-    if (bytes <= s->memory) return 1;
+    if (bytes <= s->memory - s->loaded) return 1;
     snprintf(why, 256,
              "%s needs up to %.0f MB of memory, more than the %.0f MB %s; --memory %lluM "
              "allows it",
              what, 1e-6 * (double)bytes, 1e-6 * (double)s->memory,
              s->memory == physical_memory() ? "of this machine" : "allowed",
-             (unsigned long long)(bytes >> 20) + 1);
+             (unsigned long long)((bytes + s->loaded) >> 20) + 1);
     return 0;
 }
 
@@ -246,6 +246,7 @@ void open_model(session *s, const shared_options *shared) {
     struct stat file;
     int map = shared->map || stat(s->path, &file) || (uint64_t)file.st_size > s->memory / 4;
     s->large_pages = !map;
+    if (!map) s->loaded = (uint64_t)file.st_size;
     megabyte_status status = (map ? megabyte_model_open : megabyte_model_load)(&s->model, s->path,
                                                                                NULL, &error);
     if (status) die_of(s->path, &error, status);

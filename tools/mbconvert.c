@@ -222,7 +222,7 @@ static status plan_tensor(void *context, struct tensor *t) {
     struct conversion *c = context;
     t->type = is_matrix(t->role) ? c->options->matrix_type : TYPE_F32;
     if (t->type == TYPE_Q4_TILED && t->role == ROLE_OUTPUT && t->stage + 1 == c->sizes.n_stages)
-        t->type = TYPE_Q8_TILED; /* logits: one in a hundred of the weights, and what shows most */
+        t->type = TYPE_Q8_TILED; /* logits: few of the weights, and what shows most */
     t->offset = c->offset;
     c->offset = round_up(t->offset + tensor_data_bytes(t), ALIGN);
     c->tensors[c->n_tensors++] = *t;

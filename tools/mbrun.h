@@ -29,7 +29,8 @@ typedef struct session {
     megabyte_info info;
     megabyte_isa isa; /* the one that the engine uses */
     uint32_t threads;
-    uint64_t memory; /* the most that may be asked for */
+    uint64_t memory; /* the most that may be asked for, ... */
+    uint64_t loaded; /* ... of which the model has this */
     uint32_t draft_max; /* of new streams: megabyte_stream_options */
     int large_pages; /* the same */
     struct session *second; /* the model that guesses, too, with its engine; NULL: none */
