@@ -9,7 +9,7 @@
  *    3 memory             one allocation per object, carved into arrays
  *    4 model file         descriptors, the canonical list of tensors, opening, checking, describing
  *    5 scalar numerics    log2, sine and cosine in double, from + - * / only
- *    6 kernels            what every instruction set provides; 20 and 21 are compiled here
+ *    6 kernels            what every instruction set provides; 21 and 22 are compiled here
  *    7 dispatch           what the CPU has
  *    8 threads            a pool of workers that run one function and claim its work in chunks
  *    9 objects            engine, stream, and what a call asks of them
@@ -22,9 +22,10 @@
  *   16 context mixing     bit histories that learn from the data        MEGABYTE_NO_CODEC drops)
  *   17 messages           raw codes of single messages
  *   18 compressed files   the .mbz file, and the codec that cuts data into blocks
- *   19 self-test
- *   20 vector operations  16 lanes at a time, one chapter per instruction set
- *   21 kernels            written in them, once for all
+ *   19 images             pixels <-> a model's order; pictures coded by model and context mixing
+ *   20 self-test
+ *   21 vector operations  16 lanes at a time, one chapter per instruction set
+ *   22 kernels            written in them, once for all
  *
  * WORDS
  *    stage          a transformer; 0 is the paper's global model, the last one its local model
@@ -48,7 +49,7 @@
  *    - the caller's rounding mode and flush-to-zero flags are put aside at the API's edge
  *      (fp_enter, fp_leave).
  *
- * Sections 20 and 21 are compiled once per instruction set: section 6 includes this file again with
+ * Sections 21 and 22 are compiled once per instruction set: section 6 includes this file again with
  * MEGABYTE_BACKEND naming it. */
 #ifndef MEGABYTE_BACKEND
 
@@ -985,6 +986,7 @@ struct megabyte_model {
     int data_holds; /* big-endian hosts: the data matched its hash when the file was opened */
     int quantized; /* bit 0: f32 matrices occur, bit 1: q8, bit 2: q4 */
     u8 id[16];
+    megabyte_image_info image; /* of an image model; else all 0 */
     struct sizes sizes;
     struct stage stage[MEGABYTE_MAX_STAGES];
 };
@@ -1295,6 +1297,65 @@ static void name_model(megabyte_model *m, u64 end) {
     memcpy(m->id, digest, sizeof m->id);
 }
 
+/* "64x48": the text up to its end, or up to the x, as a number of 1 to 65535; 0: it is none. */
+static u32 read_side(const char **text, char end) {
+    const char *p = *text;
+    u32 n = 0;
+    for (; *p >= '0' && *p <= '9' && n < 65536; p++) n = n * 10 + (u32)(*p - '0');
+    if (*p != end || n > 65535) return 0;
+    *text = p + 1;
+    return n;
+}
+static int read_area(const char *text, u32 *width, u32 *height) {
+    *width = text ? read_side(&text, 'x') : 0;
+    *height = *width ? read_side(&text, 0) : 0;
+    return *height != 0;
+}
+
+/* What metadata say of an image model (megabyte.h, images) must agree with its sizes. */
+static status read_image_info(megabyte_model *m, megabyte_error *e) {
+    megabyte_image_info *f = &m->image;
+    const char *tile = megabyte_model_metadata(m, "image.tile"),
+               *patch = megabyte_model_metadata(m, "image.patch"),
+               *channels = megabyte_model_metadata(m, "image.channels"),
+               *colour = megabyte_model_metadata(m, "image.colour"),
+               *scan = megabyte_model_metadata(m, "image.scan");
+    u64 at = (u64)(m->metadata - m->file), patch_bytes = token_bytes(&m->sizes, 0),
+        context = patch_bytes * m->sizes.stage[0].positions;
+    if (!tile) return MEGABYTE_OK;
+    int raster = scan && !strcmp(scan, "raster"),
+        difference = colour && !strcmp(colour, "green-difference");
+    if (!channels || (strcmp(channels, "1") && strcmp(channels, "3")) || !scan ||
+        (!raster && strcmp(scan, "patch")) || (colour && !difference && strcmp(colour, "none")))
+        return fail(e, MEGABYTE_ERROR_UNSUPPORTED, at,
+                    "the metadata image.channels must be 1 or 3, image.scan patch or raster, "
+                    "image.colour green-difference, none or absent: update megabyte, or correct "
+                    "the model");
+    megabyte_image_info info = {.channels = (u32)(*channels - '0'),
+                                .colour = difference ? MEGABYTE_COLOUR_GREEN_DIFFERENCE
+                                                     : MEGABYTE_COLOUR_NONE,
+                                .scan = raster ? MEGABYTE_SCAN_RASTER : MEGABYTE_SCAN_PATCH};
+    if (!read_area(tile, &info.tile_width, &info.tile_height) ||
+        !read_area(patch, &info.patch_width, &info.patch_height) ||
+        info.tile_width % info.patch_width || info.tile_height % info.patch_height ||
+        (raster && info.patch_height > 1) || (difference && info.channels != 3))
+        return fail(e, MEGABYTE_ERROR_CORRUPT, at,
+                    "the metadata image.tile and image.patch must be pixels, as in 64x64 and 2x2, "
+                    "one a multiple of the other (raster scan: Nx1); image.colour "
+                    "green-difference needs image.channels 3");
+    u64 has = (u64)info.patch_width * info.patch_height * info.channels,
+        all = (u64)info.tile_width * info.tile_height * info.channels;
+    if (has != patch_bytes || all != context || all >> 31)
+        return fail(e, MEGABYTE_ERROR_CORRUPT, at,
+                    "the metadata speak of patches of %llu bytes and tiles of %llu, but the model "
+                    "has patches of %llu bytes and a context of %llu",
+                    (unsigned long long)has, (unsigned long long)all,
+                    (unsigned long long)patch_bytes, (unsigned long long)context);
+    info.tile_bytes = (u32)all;
+    *f = info;
+    return MEGABYTE_OK;
+}
+
 /* m (on the stack) knows its file, which has been mapped or copied; on success *out is the finished
  * model. */
 static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_error *e) {
@@ -1303,6 +1364,7 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
     status r = check_tables(m, z, &table, e);
     if (r) return r;
     m->data_offset = get64(m->file + 24);
+    if ((r = read_image_info(m, e))) return r;
     struct open_walk walk = {.m = m, .error = e, .at = table, .expected = m->data_offset};
     r = each_tensor(z, open_tensor, &walk);
     if (r) return r;
@@ -1764,7 +1826,7 @@ _Static_assert(BACKEND_PLAIN == MEGABYTE_ISA_PLAIN && BACKEND_AVX2 == MEGABYTE_I
                    BACKEND_NEON == MEGABYTE_ISA_NEON && BACKEND_NEON_DOT == MEGABYTE_ISA_NEON_DOT,
                "passes are named by megabyte_isa");
 
-/* Sections 20 and 21, at the end of this file, once per instruction set. MEGABYTE_SELF is this
+/* Sections 21 and 22, at the end of this file, once per instruction set. MEGABYTE_SELF is this
  * file's name, should you have renamed it. */
 #ifndef MEGABYTE_SELF
 #define MEGABYTE_SELF "megabyte.c"
@@ -7124,7 +7186,867 @@ megabyte_status megabyte_decompress(const megabyte_model *model,
 
 #endif /* MEGABYTE_NO_CODEC */
 
-/* ================================================================================ 19 self-test */
+/* =================================================================================== 19 images */
+
+/* ---- scans: pixels in the order that a model reads them */
+
+megabyte_status megabyte_image_describe(const megabyte_model *model, megabyte_image_info *info,
+                                        megabyte_error *error) {
+    clear_error(error);
+    if (!model || !info)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "model and info must not be NULL");
+    *info = model->image;
+    if (!info->channels)
+        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
+                    "this is not an image model: its metadata have no image.tile");
+    return MEGABYTE_OK;
+}
+
+uint32_t megabyte_image_index(const megabyte_image_info *f, uint32_t x, uint32_t y) {
+    if (f->scan == MEGABYTE_SCAN_RASTER) return (y * f->tile_width + x) * f->channels;
+    u32 w = f->patch_width, h = f->patch_height;
+    u32 patch = y / h * (f->tile_width / w) + x / w;
+    return (patch * w * h + y % h * w + x % w) * f->channels;
+}
+
+/* A pixel's samples as its ids, and back. */
+static void to_ids(const megabyte_image_info *f, const u8 *samples, u8 *ids) {
+    if (f->colour == MEGABYTE_COLOUR_NONE) {
+        memcpy(ids, samples, f->channels);
+        return;
+    }
+    u8 r = samples[0], g = samples[1], b = samples[2];
+    ids[0] = g;
+    ids[1] = (u8)(r - g);
+    ids[2] = (u8)(b - g);
+}
+static void from_ids(const megabyte_image_info *f, const u8 *ids, u8 *samples) {
+    if (f->colour == MEGABYTE_COLOUR_NONE) {
+        memcpy(samples, ids, f->channels);
+        return;
+    }
+    u8 g = ids[0], r = (u8)(ids[1] + g), b = (u8)(ids[2] + g);
+    samples[0] = r;
+    samples[1] = g;
+    samples[2] = b;
+}
+
+void megabyte_image_scan(const megabyte_image_info *f, const uint8_t *pixels, size_t row_bytes,
+                         uint8_t *ids) {
+    for (u32 y = 0; y < f->tile_height; y++)
+        for (u32 x = 0; x < f->tile_width; x++)
+            to_ids(f, pixels + y * row_bytes + (size_t)x * f->channels,
+                   ids + megabyte_image_index(f, x, y));
+}
+
+void megabyte_image_unscan(const megabyte_image_info *f, const uint8_t *ids, uint8_t *pixels,
+                           size_t row_bytes) {
+    for (u32 y = 0; y < f->tile_height; y++)
+        for (u32 x = 0; x < f->tile_width; x++)
+            from_ids(f, ids + megabyte_image_index(f, x, y),
+                     pixels + y * row_bytes + (size_t)x * f->channels);
+}
+
+#if HAVE_CODEC
+/* ---- samples as decisions */
+
+/* A sample is coded as its distance r = -128 .. 127 from the median of the model's prediction,
+ * modulo 256, by binary decisions that say the most at first: is r 0? is it negative? is |r| at most
+ * 1, 2, 4, ... 64? which of those? About four decisions name a sample of a photograph, and as they
+ * are relative to what was expected, context mixing soon knows them. The model's probability of each
+ * is exact: sums of the samples' weights. */
+struct forecast {
+    u64 below[257]; /* weights of all r < i - 128 */
+    u32 median;
+    u32 spread; /* mean |r|, in 1/64 */
+    i32 mean; /* of r, in 1/64 */
+};
+
+static void make_forecast(struct forecast *f, const float likely[256]) {
+    u32 w[256], best = 0;
+    u64 sum = 0, half = 0;
+    byte_weights(likely, w);
+    for (u32 i = 0; i < 256; i++) {
+        sum += w[i];
+        if (w[i] > w[best]) best = i;
+    }
+    u32 at = best + 128; /* the ring of samples is cut opposite to the likeliest */
+    while ((half += w[at & 255]) * 2 < sum) at++;
+    f->median = at & 255;
+    i64 far = 0, mean = 0;
+    f->below[0] = 0;
+    for (u32 i = 0; i < 256; i++) {
+        u64 here = w[(f->median + i - 128) & 255];
+        i32 r = (i32)i - 128;
+        f->below[i + 1] = f->below[i] + here;
+        far += (i64)here * (r < 0 ? -r : r);
+        mean += (i64)here * r;
+    }
+    f->spread = (u32)(far * 64 / (i64)sum);
+    f->mean = (i32)(mean * 64 / (i64)sum);
+}
+
+/* The weight of |r| in low .. high on one side. */
+static u64 weight_between(const struct forecast *f, u32 negative, u32 low, u32 high) {
+    if (negative) return f->below[129 - low] - f->below[128 - high];
+    return f->below[high < 128 ? 129 + high : 256] - f->below[128 + low];
+}
+
+/* The way down the tree of decisions: node 0 asks for 0, 1 for the sign; 2 to 15, 7 for each sign,
+ * whether |r| is at most `high`; the others bisect low .. high. */
+struct walk {
+    u32 node, negative, low, high, heap, base;
+    enum { ASKS_ZERO, ASKS_SIGN, ASKS_SIZE, BISECTS, ARRIVED } asks;
+};
+enum { TREE_NODES = 256, MOST_DECISIONS = 15 };
+
+static u32 walk_middle(const struct walk *w) { return (w->low + w->high + 1) / 2; }
+
+/* P(1) by the model. */
+static u32 walk_probability(const struct walk *w, const struct forecast *f) {
+    u64 one, all;
+    u32 negative = w->negative;
+    switch (w->asks) {
+    case ASKS_ZERO:
+        one = f->below[129] - f->below[128];
+        all = f->below[256];
+        break;
+    case ASKS_SIGN:
+        one = f->below[128];
+        all = one + (f->below[256] - f->below[129]);
+        break;
+    case ASKS_SIZE:
+        one = weight_between(f, negative, w->low, w->high);
+        all = weight_between(f, negative, w->low, 128);
+        break;
+    default:
+        one = weight_between(f, negative, walk_middle(w), w->high);
+        all = weight_between(f, negative, w->low, w->high);
+    }
+    u32 p = all ? (u32)((one << PROBABILITY_BITS) / all) : 0;
+    return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);
+}
+
+/* Which decision the way to r takes. */
+static u32 walk_bit(const struct walk *w, i32 r) {
+    u32 size = (u32)(r < 0 ? -r : r);
+    switch (w->asks) {
+    case ASKS_ZERO: return !r;
+    case ASKS_SIGN: return r < 0;
+    case ASKS_SIZE: return size <= w->high;
+    default: return size >= walk_middle(w);
+    }
+}
+
+static void walk_down(struct walk *w, u32 bit) {
+    if (w->asks == ASKS_ZERO) {
+        w->asks = bit ? ARRIVED : ASKS_SIGN;
+        w->node = 1;
+    } else if (w->asks == ASKS_SIGN) {
+        w->asks = ASKS_SIZE;
+        w->negative = bit;
+        w->node = 2 + 7 * bit;
+        w->low = w->high = 1;
+    } else if (w->asks == ASKS_SIZE) {
+        if (!bit) {
+            w->node++;
+            w->low = w->high + 1;
+            w->high *= 2;
+            if (w->high < 128) return;
+        }
+        /* 2^n sizes are bisected by a heap of 2^n - 1 nodes */
+        u32 n = log2_floor(w->high - w->low + 1);
+        w->asks = n ? BISECTS : ARRIVED;
+        w->heap = 1;
+        w->base = 16 + 120 * w->negative + (1u << n) - n - 2;
+        w->node = w->base + 1;
+    } else {
+        u32 middle = walk_middle(w);
+        if (bit) w->low = middle;
+        else w->high = middle - 1;
+        w->asks = w->low == w->high ? ARRIVED : BISECTS;
+        w->heap = 2 * w->heap + bit;
+        w->node = w->base + w->heap;
+    }
+}
+
+static i32 walk_end(const struct walk *w) {
+    return w->negative ? -(i32)w->low : (i32)w->low; /* 0, too */
+}
+
+/* What the encoder keeps of each sample's forecast: tiles are scored ahead, patches in parallel,
+ * and coded in the decoder's order. Both round the model's probabilities alike: stretched, in
+ * 1/2048. */
+struct record {
+    u8 median, unused;
+    u16 spread;
+    i16 mean, decision[MOST_DECISIONS];
+};
+
+/* ln(p / (1 - p)) in 1/2048. 22713 = ln 2 * 2048 / 4096 * 65536 */
+static i32 stretch_finely(const struct mixer_tables *t, u32 p) {
+    return (i32)(((i64)(log2_fixed(t, p) - log2_fixed(t, PROBABILITY_ONE - p)) * 22713 + 32768) >>
+                 16);
+}
+
+struct recorder {
+    const struct mixer_tables *tables;
+    struct record *records;
+};
+
+/* A job's `scored`. */
+static void keep_forecast(void *to, u64 index, u8 sample, const float *likely) {
+    const struct recorder *into = to;
+    struct record *r = &into->records[index];
+    struct forecast f;
+    struct walk w = {.asks = ASKS_ZERO};
+    make_forecast(&f, likely);
+    i32 distance = (i8)(u8)(sample - f.median);
+    r->median = (u8)f.median;
+    r->spread = (u16)f.spread;
+    r->mean = (i16)f.mean;
+    for (u32 i = 0; w.asks != ARRIVED; i++) {
+        r->decision[i] = (i16)stretch_finely(into->tables, walk_probability(&w, &f));
+        walk_down(&w, walk_bit(&w, distance));
+    }
+}
+
+/* ---- pictures in flight */
+
+struct flying {
+    megabyte_stream *stream; /* decoding: each its own */
+    struct record *records; /* encoding: [tile_bytes] */
+    u8 *ids; /* [tile_bytes] */
+    u32 tile, x, y; /* its number; its first pixel */
+    u32 at, end; /* ids done; those to be done: up to the last real pixel's */
+    u32 fed; /* decoding: ids that the stream has */
+    int busy;
+};
+
+struct picture {
+    megabyte_image_info info;
+    megabyte_image_options options;
+    const megabyte_image *image;
+    megabyte_engine *engine;
+    const struct mixer_tables *tables;
+    int decoding;
+    u32 planes; /* ids of a pixel that are coded: 1 or the model's */
+    u32 columns, rows; /* of tiles */
+    u32 next; /* the next tile to take off */
+    u32 *progress; /* [rows * columns] ids done of each */
+    struct flying *flying; /* [options.tiles] */
+    megabyte_stream **streams; /* [options.tiles] the moved ones', ... */
+    const u8 **bytes; /* ... their next ids ... */
+    size_t *lengths; /* ... and how many */
+    u16 (*place)[2]; /* [tile pixels] x, y in the tile, in the model's order */
+    u8 *canvas; /* [height][width][4] ids of what is done, and a 1 */
+    struct coder coder;
+    u64 samples; /* done */
+    fp_state caller;
+};
+
+static int real_pixel(const struct picture *p, const struct flying *t, u32 x, u32 y) {
+    return t->x + x < p->image->width && t->y + y < p->image->height;
+}
+
+/* Ids from t->at on that both sides know without a code: of pixels outside, which repeat their
+ * neighbours, and the further planes of a grey picture. Returns how many there are before the next
+ * coded one. */
+static void fill_known(const struct picture *p, struct flying *t) {
+    const megabyte_image_info *f = &p->info;
+    u32 n = f->channels;
+    for (; t->at < t->end; t->at++) {
+        u32 plane = t->at % n, x = p->place[t->at / n][0], y = p->place[t->at / n][1];
+        if (!real_pixel(p, t, x, y)) {
+            int beyond = t->x + x >= p->image->width;
+            t->ids[t->at] =
+                t->ids[megabyte_image_index(f, beyond ? x - 1 : x, beyond ? y : y - 1) + plane];
+        } else if (plane >= p->planes) {
+            t->ids[t->at] = f->colour == MEGABYTE_COLOUR_NONE ? t->ids[t->at - plane] : 0;
+        } else {
+            return;
+        }
+    }
+}
+
+static u8 *image_pixel(const struct picture *p, u32 x, u32 y) {
+    return p->image->pixels + y * p->image->row_bytes + (size_t)x * p->image->channels;
+}
+
+/* Encoding: the ids of the tile's real pixels. */
+static void read_tile(const struct picture *p, struct flying *t) {
+    u32 n = p->info.channels;
+    for (t->at = 0; fill_known(p, t), t->at < t->end;) {
+        u32 x = p->place[t->at / n][0], y = p->place[t->at / n][1];
+        const u8 *from = image_pixel(p, t->x + x, t->y + y);
+        if (p->planes < n) t->ids[t->at++] = *from;
+        else {
+            to_ids(&p->info, from, t->ids + t->at);
+            t->at += n;
+        }
+    }
+}
+
+/* Decoding: a pixel is complete. */
+static void write_pixel(const struct picture *p, const struct flying *t, u32 x, u32 y) {
+    const u8 *ids = t->ids + megabyte_image_index(&p->info, x, y);
+    u8 *to = image_pixel(p, t->x + x, t->y + y);
+    if (p->planes < p->info.channels) *to = *ids;
+    else from_ids(&p->info, ids, to);
+}
+
+/* Encoding: the model's forecasts of a tile's ids, of all at once. */
+static void score_tile(struct picture *p, struct flying *t) {
+    megabyte_stream *s = t->stream;
+    struct recorder to = {p->tables, t->records};
+    struct job job = {.stream = s,
+                      .bytes = t->ids,
+                      .n = t->end - 1, /* the last one is not needed */
+                      .want = WANT_ALL,
+                      .scored = keep_forecast,
+                      .to = &to};
+    float a[256];
+    megabyte_stream_reset(s);
+    memcpy(a, s->logits, sizeof a);
+    p->engine->kernels.softmax(a, 256);
+    keep_forecast(&to, 0, t->ids[0], a);
+    if (t->end < 2) return;
+    run_jobs(p->engine, &job, 1);
+    memcpy(a, s->logits, sizeof a);
+    p->engine->kernels.softmax(a, 256);
+    keep_forecast(&to, t->end - 1, t->ids[t->end - 1], a);
+}
+
+/* A tile begins when that to the west is a row of patches ahead and those to the north and
+ * north-east are done, all but the north-east's last row of patches: then what the contexts look at
+ * is known as if the picture were read row by row. */
+static int may_begin_tile(const struct picture *p, u32 tile) {
+    const megabyte_image_info *f = &p->info;
+    u32 column = tile % p->columns, *done = p->progress + tile;
+    u32 height = f->scan == MEGABYTE_SCAN_PATCH ? f->patch_height : 1;
+    u32 row = f->tile_width * height * f->channels;
+    if (column && done[-1] < row) return 0;
+    if (tile < p->columns) return 1;
+    done -= p->columns;
+    return done[0] == UINT32_MAX && (column + 1 == p->columns || done[1] >= f->tile_bytes - row);
+}
+
+static void begin_tile(struct picture *p, struct flying *t) {
+    const megabyte_image_info *f = &p->info;
+    u32 tile = t->tile = p->next++;
+    t->x = tile % p->columns * f->tile_width;
+    t->y = tile / p->columns * f->tile_height;
+    u32 w = min32(f->tile_width, p->image->width - t->x),
+        h = min32(f->tile_height, p->image->height - t->y);
+    t->end = megabyte_image_index(f, w - 1, h - 1) + p->planes;
+    t->busy = 1;
+    if (p->decoding) {
+        megabyte_stream_reset(t->stream);
+    } else {
+        read_tile(p, t);
+        score_tile(p, t);
+    }
+    t->at = t->fed = 0;
+}
+
+/* ---- coding */
+
+/* The next sample of a tile in flight, both ways. */
+static void code_sample(struct picture *p, struct flying *t) {
+    const struct mixer_tables *tables = p->tables;
+    u32 n = p->info.channels, plane = t->at % n;
+    u32 x = t->x + p->place[t->at / n][0], y = t->y + p->place[t->at / n][1];
+    struct forecast f;
+    struct record made, *r = &made;
+    struct walk w = {.asks = ASKS_ZERO};
+    i32 distance = 0;
+    double likely = 1; /* the product of 15 probabilities of 2^-22 or more */
+    if (p->decoding) {
+        float a[256];
+        memcpy(a, t->stream->logits, sizeof a);
+        p->engine->kernels.softmax(a, 256);
+        make_forecast(&f, a);
+        made.median = (u8)f.median;
+        made.spread = (u16)f.spread;
+        made.mean = (i16)f.mean;
+    } else {
+        r = &t->records[t->at];
+        distance = (i8)(u8)(t->ids[t->at] - r->median);
+    }
+    for (u32 i = 0; w.asks != ARRIVED; i++) {
+        i32 from_model = p->decoding ? stretch_finely(tables, walk_probability(&w, &f))
+                                     : r->decision[i];
+        u32 one = squash(tables, clamp(2 * from_model, X_MAX)), bit;
+        if (p->decoding) {
+            bit = decode_bit(&p->coder, one);
+        } else {
+            bit = walk_bit(&w, distance);
+            encode_bit(&p->coder, one, bit);
+            likely *= (double)(bit ? one : PROBABILITY_ONE - one) / PROBABILITY_ONE;
+        }
+        walk_down(&w, bit);
+    }
+    t->ids[t->at] = (u8)(r->median + (u32)walk_end(&w));
+    if (p->options.cost) {
+        u32 sample = p->info.colour == MEGABYTE_COLOUR_NONE ? plane : plane ? 2 * plane - 2 : 1;
+        u64 at = ((u64)y * p->image->width + x) * p->planes + (p->planes > 1 ? sample : 0);
+        p->options.cost[at] = (float)-log2_exact(likely);
+    }
+    t->at++;
+    p->samples++;
+    if (plane + 1 < p->planes) return;
+    u8 *to = p->canvas + ((u64)y * p->image->width + x) * 4;
+    memcpy(to, t->ids + t->at - p->planes, p->planes);
+    to[3] = 1;
+    if (p->decoding) write_pixel(p, t, x - t->x, y - t->y);
+}
+
+/* Decoding: the streams read what has come. */
+static void move_streams(struct picture *p) {
+    u32 n = 0;
+    for (u32 i = 0; i < p->options.tiles; i++) {
+        struct flying *t = &p->flying[i];
+        if (!t->busy || t->at == t->end) continue; /* no more is asked of it */
+        p->streams[n] = t->stream;
+        p->bytes[n] = t->ids + t->fed;
+        p->lengths[n++] = t->at - t->fed;
+        t->fed = t->at;
+    }
+    if (n) feed_all(p->streams, p->bytes, NULL, p->lengths, n);
+}
+
+static int picture_cancelled(struct picture *p) {
+    if (!p->options.progress) return 0;
+    fp_leave(&p->caller); /* the callback is the caller's */
+    int stop = p->options.progress(p->options.progress_context, p->samples);
+    fp_enter(&p->caller);
+    return stop;
+}
+
+/* All tiles, in steps: a step codes one sample of each tile in flight. */
+static status code_picture(struct picture *p) {
+    u32 tiles = p->columns * p->rows, busy = 0;
+    for (u64 step = 0; busy || p->next < tiles; step++) {
+        for (u32 i = 0; i < p->options.tiles && p->next < tiles; i++)
+            if (!p->flying[i].busy) {
+                if (!may_begin_tile(p, p->next)) break;
+                begin_tile(p, &p->flying[i]);
+                busy++;
+            }
+        if (step % 64 == 0 && picture_cancelled(p)) return MEGABYTE_ERROR_CANCELLED;
+        for (u32 i = 0; i < p->options.tiles; i++) {
+            struct flying *t = &p->flying[i];
+            if (!t->busy) continue;
+            code_sample(p, t);
+            fill_known(p, t);
+        }
+        if (p->decoding) {
+            if (beyond_end(&p->coder)) return MEGABYTE_ERROR_CORRUPT;
+            move_streams(p);
+        } else if (p->coder.n > p->coder.capacity) {
+            return MEGABYTE_ERROR_CAPACITY;
+        }
+        for (u32 i = 0; i < p->options.tiles; i++) {
+            struct flying *t = &p->flying[i];
+            if (!t->busy) continue;
+            t->busy = t->at < t->end;
+            busy -= !t->busy;
+            p->progress[t->tile] = t->busy ? t->at : UINT32_MAX;
+        }
+    }
+    return MEGABYTE_OK;
+}
+
+/* ---- the file: models/FORMAT.md has it byte by byte */
+
+static const u8 image_magic[4] = {0xb5, 'm', 'b', 'i'};
+#define IMAGE_VERSION 1
+#define IMAGE_SIDE (1u << 24)
+#define IMAGE_OVERHEAD \
+    64 /* header and check, without a layout: 4 + 3 + 6 + 4 + 4 + 2 + 8 + 3 + 4 + 8 */
+#define DEFAULT_TILES 12
+enum { IMAGE_ALONE = 1, IMAGE_STORED = 2, IMAGE_GREY = 4, IMAGE_LAYOUT = 8 };
+
+static u32 write_image_header(const megabyte_image_header *h, const u8 *layout, u8 *to) {
+    u8 digest[32];
+    u32 n = 4;
+    memcpy(to, image_magic, 4);
+    to[n++] = (u8)h->format_version;
+    to[n++] = (u8)((h->model_alone ? IMAGE_ALONE : 0) | (h->stored ? IMAGE_STORED : 0) |
+                   (h->channels == 1 ? IMAGE_GREY : 0) | (h->layout_bytes ? IMAGE_LAYOUT : 0));
+    to[n++] = (u8)h->numerics_version;
+    memcpy(to + n, h->model_id, MODEL_ID_BYTES);
+    n += MODEL_ID_BYTES;
+    n += put_varint(to + n, h->width);
+    n += put_varint(to + n, h->height);
+    n += put_varint(to + n, h->tiles);
+    n += put_varint(to + n, h->coded);
+    if (h->layout_bytes) {
+        n += put_varint(to + n, h->layout_bytes);
+        memcpy(to + n, layout, h->layout_bytes);
+        n += h->layout_bytes;
+    }
+    sha256(to, n, NULL, 0, digest);
+    memcpy(to + n, digest, CHECK_BYTES);
+    return n + CHECK_BYTES;
+}
+
+megabyte_status megabyte_image_header_read(const void *bytes, size_t n, megabyte_image_header *h,
+                                           megabyte_error *error) {
+    struct reader r = {.at = bytes, .n = n, .used = 4};
+    u8 digest[32], check[CHECK_BYTES];
+    clear_error(error);
+    if (!h || (n && !bytes))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "NULL is not a header");
+    memset(h, 0, sizeof *h);
+    if (n && memcmp(r.at, image_magic, n < 4 ? n : 4))
+        return fail(error, MEGABYTE_ERROR_BAD_MAGIC, 0, "this is not a .mbi file");
+    if (n < 4) return fail(error, MEGABYTE_ERROR_TRUNCATED, n, "the header is cut off");
+    h->format_version = read_byte(&r);
+    if (h->format_version > IMAGE_VERSION)
+        return fail(error, MEGABYTE_ERROR_BAD_VERSION, 4,
+                    "format version %u is newer than this megabyte's (%u): update it",
+                    h->format_version, IMAGE_VERSION);
+    u32 flags = read_byte(&r);
+    h->numerics_version = read_byte(&r);
+    read_bytes(&r, h->model_id, MODEL_ID_BYTES);
+    h->width = (u32)read_varint(&r, IMAGE_SIDE);
+    h->height = (u32)read_varint(&r, IMAGE_SIDE);
+    h->tiles = (u32)read_varint(&r, 256);
+    h->coded = read_varint(&r, INT64_MAX);
+    h->channels = flags & IMAGE_GREY ? 1 : 3;
+    h->model_alone = (flags & IMAGE_ALONE) != 0;
+    h->stored = (flags & IMAGE_STORED) != 0;
+    u64 samples = (u64)h->width * h->height * h->channels; /* < 2^50 */
+    int wrong = h->format_version < 1 || flags > 15 || !h->width || !h->height || !h->tiles ||
+                (h->stored ? h->coded != samples : h->coded >= samples);
+    if (flags & IMAGE_LAYOUT) {
+        h->layout_bytes = (u32)read_varint(&r, MEGABYTE_LAYOUT_MAX);
+        h->layout_at = (u32)r.used;
+        wrong |= !h->layout_bytes;
+        if (!r.result && h->layout_bytes > n - r.used) r.result = MEGABYTE_ERROR_TRUNCATED;
+        else r.used += h->layout_bytes;
+    }
+    h->header_bytes = (u32)r.used + CHECK_BYTES;
+    h->file_bytes = h->header_bytes + h->coded + WHOLE_BYTES;
+    read_bytes(&r, check, CHECK_BYTES);
+    if (r.result == MEGABYTE_ERROR_TRUNCATED)
+        return fail(error, r.result, n, "the header is cut off");
+    if (!r.result) sha256(r.at, h->header_bytes - CHECK_BYTES, NULL, 0, digest);
+    if (wrong || r.result || memcmp(digest, check, CHECK_BYTES))
+        return fail(error, MEGABYTE_ERROR_CORRUPT, r.used, "the header is damaged");
+    return MEGABYTE_OK;
+}
+
+/* The check at a file's end: of its header and its samples. */
+static void check_picture(const megabyte_image *image, const u8 *head, u32 n_head,
+                          u8 check[WHOLE_BYTES]) {
+    u8 digest[32];
+    struct sha256 whole;
+    sha256_begin(&whole);
+    sha256_add(&whole, head, n_head);
+    for (u32 y = 0; y < image->height; y++)
+        sha256_add(&whole, image->pixels + y * image->row_bytes,
+                   (u64)image->width * image->channels);
+    sha256_end(&whole, digest);
+    memcpy(check, digest, WHOLE_BYTES);
+}
+
+/* ---- setting up */
+
+static status check_picture_options(const megabyte_model *model, const megabyte_image_options *from,
+                                    int decoding, u32 width, u32 height, u32 channels,
+                                    struct picture *p, megabyte_error *error) {
+    static const megabyte_image_options defaults;
+    memset(p, 0, sizeof *p);
+    megabyte_image_options *o = &p->options;
+    *o = from ? *from : defaults;
+    p->decoding = decoding;
+    status r = megabyte_image_describe(model, &p->info, error);
+    if (r) return r;
+    if (!o->tiles) o->tiles = decoding ? 64 : DEFAULT_TILES;
+    if (o->tiles > 256 || o->layout_bytes > MEGABYTE_LAYOUT_MAX ||
+        (o->layout_bytes && !o->layout) || o->max_ratio >> 32)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "tiles must be up to 256 (%u), layout_bytes %u (%zu), max_ratio 2^32 - 1",
+                    o->tiles, MEGABYTE_LAYOUT_MAX, o->layout_bytes);
+    if (o->engine && o->engine->model != model)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "the engine belongs to another model");
+    if (!width || !height || width > IMAGE_SIDE || height > IMAGE_SIDE ||
+        (channels != 1 && channels != 3))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "a picture has 1 to %u pixels a side (%u x %u) and 1 or 3 channels (%u)",
+                    IMAGE_SIDE, width, height, channels);
+    if (channels > p->info.channels)
+        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0, "this model knows grey pictures only");
+    if (model->sizes.vocabulary < 256)
+        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
+                    "a model of %u symbols cannot code all bytes", model->sizes.vocabulary);
+    p->planes = channels;
+    u64 columns = (width + (u64)p->info.tile_width - 1) / p->info.tile_width,
+        rows = (height + (u64)p->info.tile_height - 1) / p->info.tile_height;
+    if (columns * rows >= UINT32_MAX)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "too many tiles");
+    p->columns = (u32)columns;
+    p->rows = (u32)rows;
+    return MEGABYTE_OK;
+}
+
+/* Fills p's pointers; with a base they are real. The canvas comes last: it is touched as it is
+ * used. */
+static void picture_layout(struct picture *p, struct arena *a, u32 width, u32 height) {
+    u64 tile = p->info.tile_bytes, pixels = tile / p->info.channels, n = p->options.tiles;
+    struct mixer_tables *tables = carve(a, 1, sizeof *tables);
+    p->tables = tables;
+    p->place = carve(a, pixels, sizeof *p->place);
+    p->progress = carve(a, (u64)p->columns * p->rows, sizeof *p->progress);
+    p->flying = carve(a, n, sizeof *p->flying);
+    p->streams = carve(a, n, sizeof *p->streams);
+    p->bytes = carve(a, n, sizeof *p->bytes);
+    p->lengths = carve(a, n, sizeof *p->lengths);
+    u8 *ids = carve(a, n, tile);
+    struct record *records = carve(a, p->decoding ? 0 : n * tile, sizeof *records);
+    p->canvas = carve(a, (u64)width * height, 4);
+    if (!a->base) return;
+    make_tables(tables, find_mix_kernels(p->engine->kernels.isa));
+    memset(p->progress, 0, (u64)p->columns * p->rows * sizeof *p->progress);
+    memset(p->flying, 0, n * sizeof *p->flying);
+    for (u64 i = 0; i < n; i++) {
+        p->flying[i].ids = ids + i * tile;
+        if (!p->decoding) p->flying[i].records = records + i * tile;
+    }
+    for (u32 y = 0; y < p->info.tile_height; y++)
+        for (u32 x = 0; x < p->info.tile_width; x++) {
+            u16 *at = p->place[megabyte_image_index(&p->info, x, y) / p->info.channels];
+            at[0] = (u16)x;
+            at[1] = (u16)y;
+        }
+    memset(p->canvas, 0, (size_t)width * height * 4);
+}
+
+static megabyte_stream_options picture_stream(const struct picture *p) {
+    megabyte_stream_options o = {.engine = p->engine, .draft_max = MEGABYTE_NO_DRAFT};
+    return o;
+}
+
+/* The memory of a call but for its engine; 0: too much. */
+static u64 picture_bytes(const megabyte_model *model, const struct picture *from, u32 width,
+                         u32 height) {
+    struct picture p = *from;
+    struct arena a = {.base = NULL};
+    megabyte_stream_options o = picture_stream(&p);
+    size_t all = 0, engine = 0;
+    picture_layout(&p, &a, width, height);
+    if (!arena_fits(&a) || megabyte_stream_size(model, &o, &all) ||
+        (!p.engine && megabyte_engine_size(model, NULL, &engine)))
+        return 0;
+    u64 streams = p.decoding ? p.options.tiles : 1, stream = all - engine;
+    return stream > (SIZE_MAX / 2 - a.used) / streams ? 0 : a.used + streams * stream;
+}
+
+megabyte_status megabyte_image_memory(const megabyte_model *model, megabyte_mode mode,
+                                      const megabyte_image_options *options, uint32_t width,
+                                      uint32_t height, uint32_t channels, size_t *bytes) {
+    struct picture p;
+    megabyte_image_options o = {0};
+    size_t engine = 0;
+    if (!bytes || (mode != MEGABYTE_MODE_COMPRESS && mode != MEGABYTE_MODE_DECOMPRESS))
+        return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    if (options) o = *options;
+    if (!o.tiles) o.tiles = DEFAULT_TILES; /* what a file asks for unless told otherwise */
+    status r = check_picture_options(model, &o, mode == MEGABYTE_MODE_DECOMPRESS, width, height,
+                                     channels, &p, NULL);
+    if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
+    if (r) return r;
+    u64 all = picture_bytes(model, &p, width, height);
+    if (!all || engine > SIZE_MAX - all) return MEGABYTE_ERROR_OUT_OF_MEMORY;
+    *bytes = (size_t)(all + engine);
+    return MEGABYTE_OK;
+}
+
+/* Everything that a picture in work needs, then the work: coder is ready. */
+static status run_picture(struct picture *p, const megabyte_model *model,
+                          const megabyte_image *image, const megabyte_allocator *allocator,
+                          megabyte_error *error) {
+    megabyte_allocator memory;
+    megabyte_engine *own = NULL;
+    struct arena a = {.base = NULL};
+    void *object = NULL;
+    status r = choose_allocator(&memory, allocator, error);
+    p->engine = p->options.engine;
+    if (!r && !p->engine) {
+        r = megabyte_engine_create(&own, model, NULL, allocator, error);
+        p->engine = own;
+    }
+    if (r) return r;
+    p->image = image;
+    picture_layout(p, &a, image->width, image->height);
+    r = new_object(&object, &memory, arena_fits(&a) ? MEGABYTE_OK : MEGABYTE_ERROR_OUT_OF_MEMORY,
+                   (size_t)a.used, "a picture", error);
+    if (!r) {
+        size_t allocated = (size_t)a.used;
+        megabyte_stream_options o = picture_stream(p);
+        a.base = object;
+        a.used = 0;
+        picture_layout(p, &a, image->width, image->height);
+        for (u32 i = 0; i < p->options.tiles && !r; i++) {
+            struct flying *t = &p->flying[i];
+            if (i && !p->decoding) t->stream = p->flying[0].stream; /* scores one after another */
+            else r = megabyte_stream_create(&t->stream, model, &o, allocator, error);
+        }
+        if (!r) {
+            fp_enter(&p->caller);
+            r = code_picture(p);
+            fp_leave(&p->caller);
+            if (r == MEGABYTE_ERROR_CANCELLED) fail(error, r, 0, "cancelled");
+        }
+        for (u32 i = 0; i < (p->decoding ? p->options.tiles : 1); i++)
+            megabyte_stream_free(p->flying[i].stream);
+        memory.free(memory.context, object, allocated);
+    }
+    megabyte_engine_free(own);
+    return r;
+}
+
+static status check_pixels(const megabyte_image *image, megabyte_error *error) {
+    if (!image || !image->pixels || image->row_bytes < (u64)image->width * image->channels ||
+        (image->height && image->row_bytes > SIZE_MAX / 2 / image->height))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "a picture needs pixels, and row_bytes of width * channels or more");
+    return MEGABYTE_OK;
+}
+
+size_t megabyte_image_bound(uint32_t width, uint32_t height, uint32_t channels) {
+    if (!width || !height || !channels) return IMAGE_OVERHEAD;
+    if (width > (SIZE_MAX - IMAGE_OVERHEAD) / height / channels) return SIZE_MAX;
+    return (size_t)width * height * channels + IMAGE_OVERHEAD;
+}
+
+megabyte_status megabyte_image_encode(const megabyte_model *model,
+                                      const megabyte_image_options *options,
+                                      const megabyte_image *image, void *out, size_t capacity,
+                                      size_t *n_out, const megabyte_allocator *allocator,
+                                      megabyte_error *error) {
+    struct picture p;
+    clear_error(error);
+    if (n_out) *n_out = 0;
+    if (!model || !out || !n_out)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "model, out and n_out must not be NULL");
+    status r = check_pixels(image, error);
+    if (!r)
+        r = check_picture_options(model, options, 0, image->width, image->height, image->channels,
+                                  &p, error);
+    if (r) return r;
+    u64 room = IMAGE_OVERHEAD + p.options.layout_bytes, line = (u64)image->width * image->channels,
+        samples = line * image->height;
+    u8 *to = out;
+    if (capacity >= room)
+        begin_encoding(&p.coder, to + room - WHOLE_BYTES, min64(capacity - room, samples - 1));
+    r = capacity < room ? MEGABYTE_ERROR_CAPACITY : run_picture(&p, model, image, allocator, error);
+    if (!r) end_encoding(&p.coder);
+    int stored = r ? r == MEGABYTE_ERROR_CAPACITY : p.coder.n >= samples;
+    if (stored && capacity >= room && capacity - room >= samples) r = MEGABYTE_OK;
+    else if (!r && p.coder.n > capacity - room) r = MEGABYTE_ERROR_CAPACITY;
+    if (r == MEGABYTE_ERROR_CAPACITY)
+        return fail(error, r, 0, "the buffer of %zu bytes is too small: megabyte_image_bound",
+                    capacity);
+    if (r) return r;
+    megabyte_image_header h = {.format_version = IMAGE_VERSION,
+                               .numerics_version = MEGABYTE_NUMERICS_VERSION,
+                               .width = image->width,
+                               .height = image->height,
+                               .channels = image->channels,
+                               .tiles = p.options.tiles,
+                               .model_alone = p.options.model_alone != 0,
+                               .stored = stored,
+                               .layout_bytes = (u32)p.options.layout_bytes,
+                               .coded = stored ? samples : p.coder.n};
+    memcpy(h.model_id, model->id, MODEL_ID_BYTES);
+    u32 n = write_image_header(&h, p.options.layout, to);
+    if (!stored) memmove(to + n, to + room - WHOLE_BYTES, (size_t)h.coded);
+    for (u32 y = 0; stored && y < image->height; y++)
+        memcpy(to + n + y * line, image->pixels + y * image->row_bytes, (size_t)line);
+    for (u64 i = 0; stored && p.options.cost && i < samples; i++) p.options.cost[i] = 8;
+    check_picture(image, to, n, to + n + h.coded);
+    *n_out = (size_t)(n + h.coded + WHOLE_BYTES);
+    return MEGABYTE_OK;
+}
+
+/* Can this call decode the file? */
+static status accept_picture(const megabyte_image_header *h, const megabyte_model *model,
+                             const struct picture *p, size_t n, megabyte_error *error) {
+    u64 samples = (u64)h->width * h->height * h->channels;
+    if (memcmp(h->model_id, model->id, MODEL_ID_BYTES))
+        return fail(error, MEGABYTE_ERROR_WRONG_MODEL, 0,
+                    "compressed with another model: its id begins with %02x%02x%02x%02x%02x%02x",
+                    h->model_id[0], h->model_id[1], h->model_id[2], h->model_id[3], h->model_id[4],
+                    h->model_id[5]);
+    if (h->numerics_version != MEGABYTE_NUMERICS_VERSION)
+        return fail(error, MEGABYTE_ERROR_BAD_VERSION, 0,
+                    "compressed with numerics %u, but this megabyte has %u", h->numerics_version,
+                    MEGABYTE_NUMERICS_VERSION);
+    if (h->tiles > p->options.tiles)
+        return fail(error, MEGABYTE_ERROR_CAPACITY, 0,
+                    "%u tiles in flight need the option tiles to be so many, not %u", h->tiles,
+                    p->options.tiles);
+    if (p->options.limit && samples > p->options.limit)
+        return fail(error, MEGABYTE_ERROR_LIMIT, 0, "%llu samples are over the limit of %llu",
+                    (unsigned long long)samples, (unsigned long long)p->options.limit);
+    if (p->options.max_ratio && samples > MEGABYTE_RATIO_FREE + p->options.max_ratio * n)
+        return fail(error, MEGABYTE_ERROR_LIMIT, 0,
+                    "%zu compressed bytes claim to be %llu samples, over the limit on ratio", n,
+                    (unsigned long long)samples);
+    if (n < h->file_bytes)
+        return fail(error, MEGABYTE_ERROR_TRUNCATED, n, "the file is cut off: it has %llu bytes",
+                    (unsigned long long)h->file_bytes);
+    return MEGABYTE_OK;
+}
+
+megabyte_status megabyte_image_decode(const megabyte_model *model,
+                                      const megabyte_image_options *options, const void *bytes,
+                                      size_t n, const megabyte_image *image,
+                                      const megabyte_allocator *allocator, megabyte_error *error) {
+    struct picture p;
+    megabyte_image_header h;
+    u8 check[WHOLE_BYTES];
+    const u8 *from = bytes;
+    status r = megabyte_image_header_read(bytes, n, &h, error);
+    if (r) return r;
+    if (!model || check_pixels(image, NULL) || image->width != h.width ||
+        image->height != h.height || image->channels != h.channels)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "needs a model, and pixels for a picture of %u x %u x %u", h.width, h.height,
+                    h.channels);
+    r = check_picture_options(model, options, 1, h.width, h.height, h.channels, &p, error);
+    if (!r) r = accept_picture(&h, model, &p, n, error);
+    if (r) return r;
+    p.options.tiles = h.tiles;
+    p.options.model_alone = h.model_alone;
+    p.options.cost = NULL;
+    from += h.header_bytes;
+    u64 line = (u64)h.width * h.channels;
+    for (u32 y = 0; h.stored && y < h.height; y++)
+        memcpy(image->pixels + y * image->row_bytes, from + y * line, (size_t)line);
+    if (!h.stored) {
+        begin_decoding(&p.coder, from, h.coded);
+        r = run_picture(&p, model, image, allocator, error);
+        if (!r && !ends_decoding(&p.coder)) r = MEGABYTE_ERROR_CORRUPT;
+        if (r && r != MEGABYTE_ERROR_CORRUPT) return r;
+    }
+    check_picture(image, bytes, h.header_bytes, check);
+    if (r || memcmp(check, from + h.coded, WHOLE_BYTES))
+        return fail(error, MEGABYTE_ERROR_CORRUPT, h.header_bytes,
+                    "the code is damaged: the picture is not what was encoded");
+    if (n > h.file_bytes)
+        return fail(error, MEGABYTE_ERROR_TRAILING_DATA, h.file_bytes,
+                    "the picture was decoded, but other data follow");
+    return MEGABYTE_OK;
+}
+#endif
+
+/* ================================================================================ 20 self-test */
 
 /* In memory, models with odd sizes, generated weights, q4, q8 and f32 matrices mixed: between them
  * they have every option of every family. */
@@ -7332,7 +8254,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 /* MEGABYTE_BACKEND: from here on this file is compiled once per instruction set (section 6) */
 #else
 
-/* ======================================================================== 20 vector operations */
+/* ======================================================================== 21 vector operations */
 
 /* 16 lanes at a time. Each instruction set below is one complete chapter; a new operation is a line
  * in this list and a function in every chapter. The list is the same in every pass, so nothing of
@@ -7962,7 +8884,7 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
     _mm512_storeu_si512(to + 64, _mm512_add_epi8(_mm512_mullo_epi16(n->b, both), by));
 }
 
-/* y for one tile and one row, from its accumulators: in section 21, for all. */
+/* y for one tile and one row, from its accumulators: in section 22, for all. */
 V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
                  const float *bias, int add);
 #define OWN_GEMM_Q8 1
@@ -8454,7 +9376,7 @@ V vi vg_end(vi acc, vg g, vm m) {
 #endif
 #endif
 
-/* =================================================================================== 21 kernels */
+/* =================================================================================== 22 kernels */
 
 /* What section 6 declares, once for all instruction sets: no intrinsics from here on. */
 

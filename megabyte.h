@@ -756,6 +756,148 @@ MEGABYTE_API megabyte_status megabyte_block_header_read(const void *bytes, size_
                                                         megabyte_block_header *block,
                                                         megabyte_error *error);
 
+/* --------------------------------------------------------------------------------------- images */
+
+/* Image models predict pictures as bytes: one tile of pixels, in the order that the model was
+ * trained on, is one sequence that begins from nothing. The model file's metadata say which:
+ *
+ *     key              example              meaning
+ *     image.tile       64x64                pixels of a tile, width x height
+ *     image.patch      2x2                  pixels of a patch; raster scan: Nx1
+ *     image.channels   3                    bytes of a pixel: 3, or 1 (grey)
+ *     image.colour     green-difference     or none: the pixel's bytes as they are
+ *     image.scan       patch                or raster
+ *
+ * Opening a model whose metadata contradict its sizes fails (CORRUPT, or UNSUPPORTED for what this
+ * version does not know): the bytes of a patch are P, those of a tile the context.
+ *
+ * A picture here has 8 bits a sample; width, height >= 1; sample c of pixel (x, y) lies at pixels[y
+ * * row_bytes + x * channels + c]. Colour is R, G, B in this order. */
+typedef enum megabyte_image_colour {
+    MEGABYTE_COLOUR_NONE = 0, /* id c of a pixel is its sample c */
+    MEGABYTE_COLOUR_GREEN_DIFFERENCE = 1 /* its ids are G, R - G, B - G modulo 256 */
+} megabyte_image_colour;
+
+typedef enum megabyte_image_scan_order {
+    MEGABYTE_SCAN_RASTER = 0, /* pixels row by row */
+    MEGABYTE_SCAN_PATCH = 1 /* patches row by row, in each of them pixels row by row */
+} megabyte_image_scan_order;
+
+typedef struct megabyte_image_info {
+    uint32_t tile_width, tile_height; /* pixels; multiples of the patch's */
+    uint32_t patch_width, patch_height; /* pixels */
+    uint32_t channels; /* 1 or 3 */
+    uint32_t tile_bytes; /* tile_width * tile_height * channels */
+    megabyte_image_colour colour; /* NONE unless channels is 3 */
+    megabyte_image_scan_order scan;
+} megabyte_image_info;
+
+/* Returns: OK; INVALID_ARGUMENT (a NULL); UNSUPPORTED: it is not an image model. `error` may be
+ * NULL. */
+MEGABYTE_API megabyte_status megabyte_image_describe(const megabyte_model *model,
+                                                     megabyte_image_info *info,
+                                                     megabyte_error *error);
+
+/* One whole tile: pixels (tile_height rows of tile_width pixels, row_bytes apart) to the model's
+ * ids[tile_bytes], and back. */
+MEGABYTE_API void megabyte_image_scan(const megabyte_image_info *info, const uint8_t *pixels,
+                                      size_t row_bytes, uint8_t *ids);
+MEGABYTE_API void megabyte_image_unscan(const megabyte_image_info *info, const uint8_t *ids,
+                                        uint8_t *pixels, size_t row_bytes);
+
+/* Where a pixel's bytes lie in its tile: ids[index] to ids[index + channels - 1]. */
+MEGABYTE_API uint32_t megabyte_image_index(const megabyte_image_info *info, uint32_t x, uint32_t y);
+
+/* Lossless compression of pictures: the file format .mbi (models/FORMAT.md). The picture is cut
+ * into tiles; the model predicts each by itself, context mixing adds what it learns from the
+ * picture, across tiles, and an arithmetic coder writes the rest. Tiles are decoded side by side, in
+ * a wave that keeps what lies west and north of a pixel known. Any width and height: of a tile that
+ * reaches beyond the picture only real pixels are coded. A model of 3 channels takes grey pictures
+ * (channels 1), too. More than 8 bits a sample and alpha are not pictures here. */
+typedef struct megabyte_image {
+    uint32_t width, height; /* 1 .. 2^24 */
+    uint32_t channels; /* 1 (grey) or 3 (R, G, B) */
+    size_t row_bytes; /* from one row to the next; at least width * channels */
+    uint8_t *pixels; /* caller's: [height][row_bytes]; encoding only reads them */
+} megabyte_image;
+
+/* Zero means default in every field; start from { 0 }. */
+typedef struct megabyte_image_options {
+    megabyte_engine *engine; /* computes; NULL: one is made for the call (1 thread) */
+    /* encoding: 1..256, tiles in flight when it is decoded, each with a stream's memory; more than
+     * 12 hardly help. Default 12. Decoding: the most accepted; default 64 */
+    uint32_t tiles;
+    int model_alone; /* encoding: 1: no context mixing, as level 5 of a codec */
+    /* encoding, or NULL: receives the bits that each sample cost, float[height * width * channels],
+     * rows without gaps */
+    float *cost;
+    /* encoding, or NULL: up to MEGABYTE_LAYOUT_MAX bytes that the file keeps beside the picture (a
+     * file header to be restored, say); megabyte_image_header tells where */
+    const void *layout;
+    size_t layout_bytes;
+    uint64_t limit; /* decoding: the most samples (width * height * channels); 0: no limit */
+    /* decoding: up to 2^32; 0: no limit. Refuses (LIMIT) a file that claims more samples than
+     * MEGABYTE_RATIO_FREE + max_ratio * (its bytes): bounds the time that a forged file can take */
+    uint64_t max_ratio;
+    /* called now and then with the number of samples done; nonzero cancels */
+    int (*progress)(void *context, uint64_t samples);
+    void *progress_context;
+} megabyte_image_options;
+#define MEGABYTE_LAYOUT_MAX 65535u
+
+/* Bytes that are always enough for a picture of this size without a layout; SIZE_MAX where they do
+ * not fit. */
+MEGABYTE_API size_t megabyte_image_bound(uint32_t width, uint32_t height, uint32_t channels);
+
+/* What encoding (MEGABYTE_MODE_COMPRESS) or decoding (MEGABYTE_MODE_DECOMPRESS; options->tiles: as
+ * encoded) will allocate, its own engine included if options->engine is NULL.
+ *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED as below. */
+MEGABYTE_API megabyte_status megabyte_image_memory(const megabyte_model *model, megabyte_mode mode,
+                                                   const megabyte_image_options *options,
+                                                   uint32_t width, uint32_t height,
+                                                   uint32_t channels, size_t *bytes);
+
+/* out       receives *n_out bytes; capacity: megabyte_image_bound + layout_bytes is always enough
+ *   Memory:   allocated during the call, see megabyte_image_memory; allocator: NULL for libc
+ *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (no image model; 3 channels with a
+ *             grey model; a vocabulary below 256), CAPACITY, CANCELLED, ARITHMETIC. */
+MEGABYTE_API megabyte_status megabyte_image_encode(const megabyte_model *model,
+                                                   const megabyte_image_options *options,
+                                                   const megabyte_image *image, void *out,
+                                                   size_t capacity, size_t *n_out,
+                                                   const megabyte_allocator *allocator,
+                                                   megabyte_error *error);
+
+/* What a compressed picture says of itself, read without a model. */
+typedef struct megabyte_image_header {
+    uint32_t format_version, numerics_version;
+    uint8_t model_id[6]; /* the first bytes of megabyte_info.id */
+    uint32_t width, height, channels;
+    uint32_t tiles; /* in flight */
+    int model_alone;
+    int stored; /* the samples as they are: nothing was gained */
+    uint32_t layout_at, layout_bytes; /* where the layout lies in the file */
+    uint32_t header_bytes; /* where the code begins */
+    uint64_t coded; /* bytes of code, ... */
+    uint64_t file_bytes; /* ... and of all */
+} megabyte_image_header;
+
+/* bytes[n]: the beginning of a file, 64 + layout_bytes are enough.
+ *   Returns:  OK; INVALID_ARGUMENT, BAD_MAGIC, BAD_VERSION, TRUNCATED (n is too small), CORRUPT. */
+MEGABYTE_API megabyte_status megabyte_image_header_read(const void *bytes, size_t n,
+                                                        megabyte_image_header *header,
+                                                        megabyte_error *error);
+
+/* bytes[n]  a whole file
+ *   image     width, height and channels as its header says, pixels the caller's; after a failure
+ *             the pixels are undefined
+ *   Returns:  OK; INVALID_ARGUMENT (another size), OUT_OF_MEMORY, UNSUPPORTED, BAD_MAGIC,
+ *             BAD_VERSION, WRONG_MODEL, TRUNCATED, CORRUPT, CAPACITY (more tiles than accepted),
+ *             LIMIT, TRAILING_DATA, CANCELLED, ARITHMETIC. */
+MEGABYTE_API megabyte_status megabyte_image_decode(
+    const megabyte_model *model, const megabyte_image_options *options, const void *bytes, size_t n,
+    const megabyte_image *image, const megabyte_allocator *allocator, megabyte_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Each section of megabyte.c uses only what stands above it: what a section defines at file scope
-# (functions, types, macros, enumerators) must not be named in an earlier one. Sections 20 and 21
+# (functions, types, macros, enumerators) must not be named in an earlier one. Sections 21 and 22
 # are compiled inside section 6 and so count as standing there. Run from the repository.
 #   sections.sh             checks
 #   sections.sh --matrix    prints, for each section, the sections that it uses
@@ -30,7 +30,7 @@ function code(line,    out, i) { # without comments and strings
 }
 function define(name) { if (!(name in home)) home[name] = section }
 function definitions(c) {
-    if (c ~ /^#define /) { split(c, word, /[ (]/); if (section < 20) define(word[2]) }
+    if (c ~ /^#define /) { split(c, word, /[ (]/); if (section < 21) define(word[2]) }
     if (depth == 0 && match(c, /^(typedef )?(struct|enum) [a-z_0-9]+ \{/)) {
         split(substr(c, RSTART, RLENGTH), word, " ")
         define((word[1] == "typedef" ? word[2] " " word[3] : word[1] " " word[2]))
@@ -50,7 +50,7 @@ function definitions(c) {
         if (match(t, /[A-Za-z_0-9]+ *$/)) {
             name = substr(t, RSTART, RLENGTH)
             sub(/ +$/, "", name)
-            if (name != "_Static_assert" && name != "__attribute__" && section < 20) define(name)
+            if (name != "_Static_assert" && name != "__attribute__" && section < 21) define(name)
         }
     }
 }
@@ -75,7 +75,7 @@ END {
     for (i = 1; i <= NR; i++) {
         if (!(i in line_at)) continue
         from = section_at[i]
-        if (from >= 20) from = 6.5
+        if (from >= 21) from = 6.5
         t = line_at[i]
         while (match(t, /[A-Za-z_][A-Za-z_0-9]*/)) {
             name = substr(t, RSTART, RLENGTH)
@@ -97,7 +97,7 @@ END {
             }
         }
     }
-    if (last < 21) { print "only " last " sections were found"; bad = 1 }
+    if (last < 22) { print "only " last " sections were found"; bad = 1 }
     for (n in home) count++
     if (count < 450) { print "only " count " definitions were found"; bad = 1 }
     if (matrix == "--matrix")

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const text_keys[TEXT_COUNT] = {"name",          "licence",     "source",
-                                           "training_data", "description", "extension"};
+const char *const text_keys[TEXT_COUNT] = {
+    "name",        "licence",        "source",       "training_data", "description", "image.tile",
+    "image.patch", "image.channels", "image.colour", "image.scan",    "extension"};
 
 void clear_arguments(struct arguments *a) {
     memset(a, 0, sizeof *a);

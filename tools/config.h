@@ -57,14 +57,19 @@ struct key {
 };
 extern const struct key block_keys[]; /* of each object in a BLOCKS list: MBLM's, in families.c */
 
-/* Metadata that goes into the model file, in this order. The last is bGPT's: what texts begin
- * as. */
+/* Metadata that goes into the model file, in this order: texts, what an image model's bytes are, and
+ * bGPT's: what texts begin as. */
 enum {
     TEXT_NAME,
     TEXT_LICENCE,
     TEXT_SOURCE,
     TEXT_TRAINING_DATA,
     TEXT_DESCRIPTION,
+    TEXT_IMAGE_TILE,
+    TEXT_IMAGE_PATCH,
+    TEXT_IMAGE_CHANNELS,
+    TEXT_IMAGE_COLOUR,
+    TEXT_IMAGE_SCAN,
     TEXT_EXTENSION,
     TEXT_COUNT
 };

@@ -328,8 +328,8 @@ static void check_model(const struct conversion *c, megabyte_info *info) {
     megabyte_model *model;
     megabyte_error e;
     if (megabyte_model_open(&model, out.temporary, NULL, &e) || megabyte_model_verify(model, &e))
-        die(c->options->out, "the new file was refused: %s (byte %llu); please report this", e.text,
-            (ull)e.offset);
+        die(c->options->out, "the new file was refused: %s (byte %llu)%s", e.text, (ull)e.offset,
+            c->config.text[TEXT_IMAGE_TILE] ? "" : "; please report this");
     megabyte_model_describe(model, info);
     megabyte_model_close(model);
 }
@@ -365,6 +365,11 @@ static const char *const text_options[] = {
     [TEXT_SOURCE] = "--source",
     [TEXT_TRAINING_DATA] = "--training-data",
     [TEXT_DESCRIPTION] = "--description",
+    [TEXT_IMAGE_TILE] = "--image-tile",
+    [TEXT_IMAGE_PATCH] = "--image-patch",
+    [TEXT_IMAGE_CHANNELS] = "--image-channels",
+    [TEXT_IMAGE_COLOUR] = "--image-colour",
+    [TEXT_IMAGE_SCAN] = "--image-scan",
 };
 #define WHOLE_NUMBER(field) OPTION_INTEGER, &options.field, INT32_MIN, INT32_MAX
 static void parse_command_line(int argc, char **argv) {
@@ -388,6 +393,16 @@ static void parse_command_line(int argc, char **argv) {
         {"source", 0, OPTION_TEXT, &text[TEXT_SOURCE], 0, 0, "TEXT", "metadata"},
         {"training-data", 0, OPTION_TEXT, &text[TEXT_TRAINING_DATA], 0, 0, "TEXT", "metadata"},
         {"description", 0, OPTION_TEXT, &text[TEXT_DESCRIPTION], 0, 0, "TEXT", "metadata"},
+        {"image-tile", 0, OPTION_TEXT, &text[TEXT_IMAGE_TILE], 0, 0, "WxH",
+         "image models: pixels of a tile, which fills the context"},
+        {"image-patch", 0, OPTION_TEXT, &text[TEXT_IMAGE_PATCH], 0, 0, "WxH",
+         "pixels of a patch (raster scan: Nx1)"},
+        {"image-channels", 0, OPTION_TEXT, &text[TEXT_IMAGE_CHANNELS], 0, 0, "N",
+         "bytes of a pixel: 3, or 1 for grey"},
+        {"image-colour", 0, OPTION_TEXT, &text[TEXT_IMAGE_COLOUR], 0, 0, "NAME",
+         "green-difference (G, R-G, B-G modulo 256) or none"},
+        {"image-scan", 0, OPTION_TEXT, &text[TEXT_IMAGE_SCAN], 0, 0, "NAME",
+         "patch (after patch) or raster (row after row)"},
         {"ignore-unknown", 0, OPTION_FLAG, &options.ignore_unknown, 0, 0, NULL,
          "leave out tensors that are not part of the model"},
         {"force", 'f', OPTION_FLAG, &options.force, 0, 0, NULL, "overwrite FILE"},
