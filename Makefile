@@ -14,9 +14,9 @@ MODELS = $(wildcard models/*.mb)
 
 # Tests that #include a .c file to see inside; all others are linked with megabyte.o.
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert tests/bin/test_long \
-	tests/bin/test_gaps tests/bin/test_q4
+	tests/bin/test_gaps tests/bin/test_q4 tests/bin/test_picture
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
-TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(HEADERS)
+TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES) $(HEADERS)
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh
 
 .PHONY: all lib demo test check fuzz bench format install clean help
@@ -34,6 +34,7 @@ libmegabyte.a: megabyte.o
 
 HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c
+PICTURES = tools/picture.c tools/png.c tools/inflate.c tools/deflate.c
 MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list.c tools/against.c \
 	tools/mbbench.c tools/measure.c tools/parts.c tools/peak.c $(SHARED)
 tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
@@ -97,6 +98,12 @@ fuzz: $(FUZZED) ## FUZZ_S=60 each (clang)
 	$(FUZZ) tests/fuzz_codec.c -o tests/bin/fuzz_codec -lm -pthread
 	FUZZ_MODEL=tests/tmp/codec-format-tiny-q8.mb tests/bin/fuzz_codec -max_total_time=$(FUZZ_S) \
 	    -timeout=20 -max_len=3000 -rss_limit_mb=2000 tests/tmp/found-codes tests/tmp/codes
+	@mkdir -p tests/tmp/pictures/read tests/tmp/found-pictures
+	$(CC) -O1 -DSTANDALONE tests/fuzz_picture.c -o tests/bin/make_pictures -lm
+	tests/bin/make_pictures 0 1 tests/tmp/pictures
+	$(FUZZ) tests/fuzz_picture.c -o tests/bin/fuzz_picture -lm
+	tests/bin/fuzz_picture -max_total_time=$(FUZZ_S) -timeout=20 -max_len=4000 \
+	    -rss_limit_mb=2000 tests/tmp/found-pictures tests/tmp/pictures
 
 format: ## lay out all C files as .clang-format says (needs clang-format 14)
 	clang-format -i $(SOURCES)
