@@ -28,12 +28,8 @@
 
 /* ===================================================================================== 1 names */
 
-#define SUFFIX ".mbz"
 #define DEFAULT_STREAMS 16 /* blocks decoded side by side, if there are so many and memory allows */
 
-/* Without --limit a file may decode to what honest data might: see max_ratio in megabyte.h. */
-#define LIKELY_RATIO 1024
-#define UNLIKELY_ONLY UINT64_MAX /* as `limit`: none was given */
 #define SMALL_CLAIM 65536 /* bytes that are not worth a word beforehand */
 
 int skip(const zipper *z, const char *what, const char *why) {
@@ -52,15 +48,34 @@ const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-static int has_suffix(const char *path) {
-    size_t n = strlen(base_name(path)), length = strlen(SUFFIX);
-    return n > length && !strcmp(base_name(path) + n - length, SUFFIX);
+static int has_suffix(const zipper *z, const char *path) {
+    size_t n = strlen(base_name(path)), length = strlen(z->suffix);
+    return n > length && !strcmp(base_name(path) + n - length, z->suffix);
 }
 
 /* =================================================================================== 2 writing */
 
-/* Decides where the output goes. Nothing is created yet. */
-static int choose_output(job *j) {
+/* The suffix comes and goes: picture.png.mbi and picture.png. NULL after a message. */
+static char *name_beside(const job *j) {
+    const zipper *z = j->z;
+    int is_packed = has_suffix(z, j->path), packs = z->mode == MEGABYTE_MODE_COMPRESS;
+    char *path = allocate(strlen(j->path) + 16, 1), why[80];
+    strcpy(path, j->path);
+    if (packs && (!is_packed || z->force)) return strcat(path, z->suffix);
+    if (!packs && is_packed) {
+        path[strlen(path) - strlen(z->suffix)] = 0;
+        return z->gives_pictures && !picture_format_named(path) ? strcat(path, ".png") : path;
+    }
+    snprintf(why, sizeof why,
+             packs ? "already has the suffix %s; skipped (not with -f)"
+                   : "has not the suffix %s; skipped (name the output with -o)",
+             z->suffix);
+    free(path);
+    skip(z, j->name, why);
+    return NULL;
+}
+
+int choose_output(job *j) {
     const zipper *z = j->z;
     char *path = NULL;
     if (!z->writes) return 1;
@@ -73,17 +88,9 @@ static int choose_output(job *j) {
             return complain(z->output, "is no regular file, so nobody knows where the data goes: "
                                        "not together with --rm");
         path = copy_text(z->output);
-    } else if (z->mode == MEGABYTE_MODE_COMPRESS) {
-        if (has_suffix(j->path) && !z->force)
-            return skip(z, j->name, "already has the suffix " SUFFIX "; skipped (not with -f)");
-        path = allocate(strlen(j->path) + sizeof SUFFIX, 1);
-        strcat(strcpy(path, j->path), SUFFIX);
     } else {
-        if (!has_suffix(j->path))
-            return skip(z, j->name,
-                        "has not the suffix " SUFFIX "; skipped (name the output with -o)");
-        path = copy_text(j->path);
-        path[strlen(path) - strlen(SUFFIX)] = 0;
+        path = name_beside(j);
+        if (!path) return 0;
     }
     if (path && !name_output(&j->to, path, z->force, z->output != NULL, &j->status, 1)) {
         free(path);
@@ -97,7 +104,7 @@ static int choose_output(job *j) {
     return 1;
 }
 
-static int write_out(job *j, const uint8_t *data, size_t n) {
+int write_out(job *j, const uint8_t *data, size_t n) {
     j->bytes_out += n;
     if (j->to.file < 0 || write_output(&j->to, data, n)) return 1;
     int why = errno;
@@ -109,7 +116,7 @@ static int write_out(job *j, const uint8_t *data, size_t n) {
     return complain(j->to.path, "%s", j->to.why);
 }
 
-static int close_output(job *j, int good) {
+int close_output(job *j, int good) {
     if (j->to_stdout) return good;
     int kept = finish_output(&j->to, good, &j->status);
     if (good && !kept) complain(j->to.path, "%s", j->to.why);
@@ -124,8 +131,7 @@ static int same_state(const struct stat *a, const struct stat *b) {
            a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-/* What --rm does in the end. The open file and its name must be what they were before reading. */
-static int remove_input(const job *j) {
+int remove_input(const job *j) {
     struct stat now_open, now_there;
     if (!j->to.is_saved) return complain(j->name, "the output is not safe on disk; input kept");
     if (fstat(j->in, &now_open) ||
@@ -139,7 +145,7 @@ static int remove_input(const job *j) {
 
 /* ================================================================================= 3 the codec */
 
-static void close_model(zipper *z) {
+void close_model(zipper *z) {
     megabyte_codec_free(z->codec);
     z->codec = NULL;
     if (z->is_open) close_session(&z->s);
@@ -166,21 +172,22 @@ void print_id(FILE *out, const uint8_t *id, size_t n) {
 
 /* Opens the model that a file was compressed with. If there is none, the one at hand: the library
  * then refuses the file with a text that names both. */
-static int use_model_of(zipper *z, const job *j, const megabyte_file_header *header) {
-    const size_t n = sizeof header->model_id;
-    if (z->is_open && (z->shared.model || !memcmp(z->s.info.id, header->model_id, n))) return 1;
+int use_model_of(zipper *z, const job *j, const uint8_t *id, size_t n) {
+    if (z->is_open && (z->shared.model || !memcmp(z->s.info.id, id, n))) return 1;
     if (z->shared.model) {
         open_with(z, &z->shared);
         return 1;
     }
     const known_models *known = models_at_hand(z);
-    const known_model *found = known_model_of(known, header->model_id, n);
-    if (!found && !known->n) {
+    const known_model *found = known_model_of(known, id, n);
+    if (!found && (!known->n || z->gives_pictures)) {
         fputs("mbrun: ", stderr);
         print_harmless(stderr, j->name);
         fputs(": was compressed with the model ", stderr);
-        print_id(stderr, header->model_id, n);
-        fputs(", but no model was found; give it with -m\n", stderr);
+        print_id(stderr, id, n);
+        fputs(known->n ? ", which was not found; give it with -m\n"
+                       : ", but no model was found; give it with -m\n",
+              stderr);
         return 0;
     }
     if (!found && z->is_open) return 1;
@@ -507,7 +514,8 @@ int process(job *j) {
         }
     } else if (good) {
         megabyte_file_header header;
-        good = choose_output(j) && read_head(j, &header) && use_model_of(z, j, &header);
+        good = choose_output(j) && read_head(j, &header) &&
+               use_model_of(z, j, header.model_id, sizeof header.model_id);
         if (good) {
             megabyte_codec_options o = options_for_decompressing(j, &header);
             good = run_job(j, &o);
@@ -564,7 +572,7 @@ enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
 
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
-    zipper z = {.self = self, .writes = who != TESTS, .limit = UNLIKELY_ONLY};
+    zipper z = {.self = self, .suffix = ".mbz", .writes = who != TESTS, .limit = UNLIKELY_ONLY};
     const char *draft = NULL;
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();

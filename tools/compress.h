@@ -1,4 +1,5 @@
-/* compress.h - what compress.c, input.c, list.c and against.c share: mbrun's way with .mbz files.
+/* compress.h - what compress.c, input.c, list.c, against.c and image.c share: mbrun's way with
+ * .mbz and .mbi files.
  * SPDX-License-Identifier: MIT
  *
  * Functions that return int return 1 if all went well and 0 after a message, so that other files
@@ -8,15 +9,22 @@
 
 #include "mbrun.h"
 #include "output.h"
+#include "picture.h"
 
 #include <sys/stat.h>
 
 #define PIECE 65536 /* bytes read, and written, at a time */
 
+/* Without --limit a file may decode to what honest data might: see max_ratio in megabyte.h. */
+#define LIKELY_RATIO 1024
+#define UNLIKELY_ONLY UINT64_MAX /* as `limit`: none was given */
+
 typedef struct zipper {
     const command *self;
     shared_options shared;
     megabyte_mode mode; /* compress or decompress */
+    const char *suffix; /* of compressed files: ".mbz" */
+    int gives_pictures; /* not any files: .mbi */
     const char *output, *dictionary_file, *file_type;
     uint64_t streams, block_size, limit, level;
     drafts drafts;
@@ -86,6 +94,15 @@ megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megaby
 
 int skip(const zipper *z, const char *what, const char *why); /* 0: with a message */
 
+/* Decides where the output goes. Nothing is created yet. */
+int choose_output(job *j);
+int write_out(job *j, const uint8_t *data, size_t n);
+int close_output(job *j, int good); /* keeps it, or not */
+/* What --rm does in the end. The open file and its name must be what they were before reading. */
+int remove_input(const job *j);
+/* Opens the model that a file was compressed with: id[n], the first bytes of its id. */
+int use_model_of(zipper *z, const job *j, const uint8_t *id, size_t n);
+void close_model(zipper *z);
 int is_regular(const job *j);
 const char *base_name(const char *path);
 void open_with(zipper *z, const shared_options *shared);

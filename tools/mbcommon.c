@@ -185,10 +185,10 @@ static int find_shipped_model(const char *name, char *path, size_t size, char *l
 }
 
 /* Returns 1, or 0 with the reason. *name: what the user called it, NULL if nothing. */
-static int find_model(const char *given, char *path, size_t size, const char **name, char *why,
-                      size_t why_size) {
+static int find_model(const char *given, const char *usual, char *path, size_t size,
+                      const char **name, char *why, size_t why_size) {
     char looked[8192] = "";
-    *name = given ? given : getenv("MEGABYTE_MODEL");
+    *name = given || usual ? given : getenv("MEGABYTE_MODEL");
     if (*name && !**name && !given) *name = NULL;
     if (*name) {
         size_t length = strlen(*name);
@@ -203,9 +203,9 @@ static int find_model(const char *given, char *path, size_t size, const char **n
         snprintf(why, why_size, "no such model; looked at ./%.200s, %s", *name, looked);
         return 0;
     }
-    if (find_shipped_model("text", path, size, looked, sizeof looked)) return 1;
-    snprintf(why, why_size, "none found; give one with -m or MEGABYTE_MODEL (looked at %s)",
-             looked);
+    if (find_shipped_model(usual ? usual : "text", path, size, looked, sizeof looked)) return 1;
+    snprintf(why, why_size, "none found; give one with -m%s (looked at %s)",
+             usual ? "" : " or MEGABYTE_MODEL", looked);
     return 0;
 }
 
@@ -240,7 +240,7 @@ void open_model(session *s, const shared_options *shared) {
     const char *name;
     char why[8448];
     memset(s, 0, sizeof *s);
-    if (!find_model(shared->model, s->path, sizeof s->path, &name, why, sizeof why))
+    if (!find_model(shared->model, shared->usual, s->path, sizeof s->path, &name, why, sizeof why))
         die(name ? name : "model", "%s", why);
     s->memory = shared->memory ? shared->memory : physical_memory();
     struct stat file;
@@ -280,7 +280,8 @@ void find_known_models(known_models *list, const shared_options *shared) {
         megabyte_model_close(s.model);
         return;
     }
-    if (find_model(NULL, path, sizeof path, &name, why, sizeof why)) add_known_model(list, path);
+    if (find_model(NULL, shared->usual, path, sizeof path, &name, why, sizeof why))
+        add_known_model(list, path);
     for (size_t i = 0; model_place(i, place, sizeof place); i++) {
         DIR *directory = opendir(place);
         if (!directory) continue;

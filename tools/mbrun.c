@@ -32,12 +32,13 @@ const char tool_name[] = "mbrun";
 
 typedef struct generate_options {
     shared_options shared;
-    const char *prompt, *prompt_file, *file_type;
+    const char *prompt, *prompt_file, *file_type, *output;
     uint64_t n, seed, context, top_k, window;
     double temperature, top_p, min_p, penalty;
     const char *draft;
-    int no_echo, verbose;
+    int no_echo, verbose, force;
 } generate_options;
+#define BY_THE_MODEL (-1) /* a number that was not given: text and pictures have their own */
 
 static int bad_byte(const char *what, const session *s) {
     char why[96];
@@ -82,15 +83,20 @@ static int on_generated(void *context, uint8_t byte) {
     return stop_requested();
 }
 
+static megabyte_sampling sampling_of(const generate_options *o, double temperature, double top_p) {
+    return (megabyte_sampling){
+        .temperature = (float)(o->temperature < 0 ? temperature : o->temperature),
+        .top_k = (uint32_t)o->top_k,
+        .top_p = (float)(o->top_p < 0 ? top_p : o->top_p),
+        .min_p = (float)o->min_p,
+        .repetition_penalty = (float)o->penalty,
+        .repetition_window = (uint32_t)o->window,
+        .seed = o->seed};
+}
+
 /* Generates; returns the seconds. *ended: the model itself ended the text. */
 static double write_on(megabyte_stream *stream, const generate_options *o, writer *w, int *ended) {
-    megabyte_sampling how = {.temperature = (float)o->temperature,
-                             .top_k = (uint32_t)o->top_k,
-                             .top_p = (float)o->top_p,
-                             .min_p = (float)o->min_p,
-                             .repetition_penalty = (float)o->penalty,
-                             .repetition_window = (uint32_t)o->window,
-                             .seed = o->seed};
+    megabyte_sampling how = sampling_of(o, 0.7, 0.95);
     double start = w->last_flush = now();
     w->is_terminal = isatty(STDOUT_FILENO);
     w->last = '\n';
@@ -125,20 +131,51 @@ static void print_generated(const session *s, const bytes *prompt, const bytes *
     puts("}");
 }
 
+/* With an image model: its options are fewer, and the output is a file. */
+static int generate_pictures(const command *self, session *s, const generate_options *o) {
+    tile_options t = {.output = o->output,
+                      .given = o->prompt_file,
+                      .n = o->n != UINT64_MAX ? o->n
+                           : o->prompt_file   ? 1
+                                              : 16,
+                      .how = sampling_of(o, 1, 1),
+                      .force = o->force,
+                      .verbose = o->verbose,
+                      .json = o->shared.json};
+    if (!o->output) usage_error(self, "-o", "OUT.png is needed: an image model makes pictures");
+    if (o->prompt || o->context || o->file_type || o->draft)
+        usage_error(self, "generate", "-p, --context, --type and --draft are not for image models");
+    if (t.n < 1 || t.n > 10000) usage_error(self, "-n", "1 to 10000 pictures");
+    if (t.json && !strcmp(t.output, "-"))
+        usage_error(self, "--json", "would mix with the picture on standard output");
+    open_engine(s, &o->shared, thread_count(&o->shared));
+    catch_interrupt();
+    int status = generate_tiles(s, &t);
+    close_session(s);
+    return status;
+}
+
 static int run_generate(const command *self, int argc, char **argv) {
-    generate_options o = {.n = 256, .seed = 1, .temperature = 0.7, .top_p = 0.95, .window = 64};
+    generate_options o = {.n = UINT64_MAX,
+                          .seed = 1,
+                          .temperature = BY_THE_MODEL,
+                          .top_p = BY_THE_MODEL,
+                          .window = 64};
+    megabyte_image_info image;
     const option own[] = {
         {"prompt", 'p', OPTION_TEXT, &o.prompt, 0, 0, "PROMPT", "the text to go on from"},
         {"file", 'f', OPTION_TEXT, &o.prompt_file, 0, 0, "FILE",
-         "the same, read from a file (-: standard input)"},
+         "the same, read from a file (-: standard input); a picture to be completed"},
+        {"output", 'o', OPTION_TEXT, &o.output, 0, 0, "OUT",
+         "image models: the picture to write, PNG, PNM or BMP (-: standard output)"},
         {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES",
-         "how many to write at most (256); 0: until Ctrl-C"},
+         "how many to write at most (256); 0: until Ctrl-C; pictures: how many (16)"},
         {"temperature", 't', OPTION_REAL, &o.temperature, 0, 1000, "TEMP",
-         "0.7; 0: always the likeliest byte"},
+         "0.7, pictures 1; 0: always the likeliest byte"},
         {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K",
          "choose among the K likeliest bytes (0: off)"},
         {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P",
-         "among the likeliest that sum to P (0.95; 1: off)"},
+         "among the likeliest that sum to P (0.95, pictures 1; 1: off)"},
         {"min-p", 0, OPTION_REAL, &o.min_p, 0, 1, "P",
          "among those at least P times as likely as the likeliest"},
         {"repetition-penalty", 0, OPTION_REAL, &o.penalty, 0, 1000, "R",
@@ -154,6 +191,7 @@ static int run_generate(const command *self, int argc, char **argv) {
         {"draft", 0, OPTION_TEXT, &o.draft, 0, 0, DRAFT_ARGUMENT, DRAFT_HELP},
         {"verbose", 'v', OPTION_FLAG, &o.verbose, 0, 0, NULL,
          "tell the speed and how many bytes a pass of the model gave"},
+        {"force", 0, OPTION_FLAG, &o.force, 0, 0, NULL, "image models: overwrite OUT"},
     };
     uint32_t cores = count_cores();
     o.shared.threads = cores < 4 ? cores : 4; /* one byte is too little work for more */
@@ -165,6 +203,9 @@ static int run_generate(const command *self, int argc, char **argv) {
     bytes prompt = {0}, out = {0};
     session s;
     open_model(&s, &o.shared);
+    if (!megabyte_image_describe(s.model, &image, NULL)) return generate_pictures(self, &s, &o);
+    if (o.output) usage_error(self, "-o", "is for image models (text goes to standard output)");
+    if (o.n == UINT64_MAX) o.n = 256;
     open_engine(&s, &o.shared, thread_count(&o.shared));
     open_drafts(&s, &guesses, &o.shared);
     megabyte_stream *stream = new_stream(&s, o.context, o.file_type);
@@ -748,7 +789,11 @@ static const command commands[] = {
     {"generate", "[-m MODEL] [-p PROMPT | -f FILE] [-n BYTES] [options]",
      "Writes the prompt, then bytes sampled from the model as they come. Models that can end a "
      "text\n"
-     "stop there. Uses up to 4 threads unless told otherwise.",
+     "stop there. Uses up to 4 threads unless told otherwise.\n"
+     "With an image model (-m image -o OUT.png) it makes -n tiles, laid out as a sheet. With -f, a\n"
+     "picture is completed: below and to the right, up to whole tiles, -n times, each tile from "
+     "what\n"
+     "is given of it. The i-th tile is drawn with seed S + i.",
      run_generate},
     {"score", "[-m MODEL] [options] FILE...",
      "Prints how many bits per byte the model needs for each file (- is standard input) and in "
@@ -821,6 +866,8 @@ static const command commands[] = {
      "with --dictionary or --type), the id of the model and its name if it is found.\n"
      "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.",
      run_list},
+    {"image", "pack|unpack|test|list|map [options] FILE...",
+     "Packs pictures without loss, and shows what their pixels cost.", run_image},
     {"info", "[-m MODEL] [--verify] [--json]",
      "Describes a model in the terms of the MEGABYTE paper.", run_info},
     {"bench", "[-m MODEL] [-T THREADS] [--parts] [options] [WORKLOAD]...",

@@ -115,5 +115,16 @@ int run_compress(const command *self, int argc, char **argv);
 int run_decompress(const command *self, int argc, char **argv);
 int run_test(const command *self, int argc, char **argv);
 int run_list(const command *self, int argc, char **argv);
+int run_image(const command *self, int argc, char **argv);
+
+/* What run_generate hands on if the model is an image model. */
+typedef struct tile_options {
+    const char *output; /* -: standard output */
+    const char *given; /* a picture to be completed; NULL: none */
+    uint64_t n; /* pictures */
+    megabyte_sampling how; /* the seed of the first tile */
+    int force, verbose, json;
+} tile_options;
+int generate_tiles(const session *s, const tile_options *o); /* returns the exit status */
 
 #endif

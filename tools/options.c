@@ -103,7 +103,7 @@ static void print_options(const option *table, size_t n) {
 }
 
 static _Noreturn void print_help(const command *self, const option *own, size_t n_own,
-                                 const option *rest, size_t n_rest) {
+                                 const option *rest, size_t n_rest, const char *usual) {
     int has_sizes = n_rest > 0;
     for (size_t i = 0; i < n_own; i++) has_sizes |= own[i].kind == OPTION_SIZE;
     printf("Usage: %s%s%s %s\n\n%s\n\n", tool_name, self->name ? " " : "",
@@ -113,9 +113,9 @@ static _Noreturn void print_help(const command *self, const option *own, size_t 
     puts("  -h, --help                       this text");
     if (has_sizes) puts("\nSizes may end in K, M or G (1024, 1024^2, 1024^3).");
     if (n_rest)
-        puts("Without -m the model is $MEGABYTE_MODEL, else models/text.mb beside the program or "
-             "in\n"
-             "the current directory.");
+        printf("Without -m the model is %smodels/%s.mb beside the program or in\n"
+               "the current directory.\n",
+               usual ? "" : "$MEGABYTE_MODEL, else ", usual ? usual : "text");
     exit(fflush(stdout) || ferror(stdout));
 }
 
@@ -143,6 +143,7 @@ typedef struct parser {
     const option *own; /* [n_own] */
     size_t n_own, n_rest;
     option rest[8];
+    const char *usual;
     char **argv;
     int argc, at; /* at: the word that is being read */
 } parser;
@@ -150,7 +151,7 @@ typedef struct parser {
 static const option *known_option(const parser *p, const char *name, size_t length, char letter,
                                   const char *given) {
     if (!strcmp(given, letter ? "-h" : "--help"))
-        print_help(p->self, p->own, p->n_own, p->rest, p->n_rest);
+        print_help(p->self, p->own, p->n_own, p->rest, p->n_rest, p->usual);
     const option *o = find_option(p->own, p->n_own, name, length, letter);
     if (!o) o = find_option(p->rest, p->n_rest, name, length, letter);
     if (!o) usage_error(p->self, given, "no such option");
@@ -190,6 +191,7 @@ int parse_options(const command *self, const option *own, size_t n_own, shared_o
     parser p = {.self = self, .own = own, .n_own = n_own, .argv = argv, .argc = argc, .at = 1};
     int n_arguments = 0;
     p.n_rest = shared_table(shared, p.rest);
+    p.usual = shared ? shared->usual : NULL;
     for (; p.at < argc; p.at++) {
         char *word = argv[p.at];
         if (!strcmp(word, "--")) {

@@ -35,6 +35,7 @@ typedef struct command {
  * cores. */
 typedef struct shared_options {
     const char *model, *isa_name;
+    const char *usual; /* the model without -m; NULL: $MEGABYTE_MODEL, or text */
     uint64_t threads;
     uint64_t memory; /* the most that may be asked for; 0: what this machine has */
     int map; /* the model stays in its file */
