@@ -100,31 +100,39 @@ static megabyte_image as_image(const picture *p) {
                             .pixels = p->pixels};
 }
 
-/* What the library will ask for, and `besides`. */
-static int check_memory(picture_job *d, megabyte_mode mode, const megabyte_image_options *o,
-                        uint64_t besides) {
+/* What the library asks for to pack or to unpack; 0 after a message. */
+static size_t library_memory(const picture_job *d, megabyte_mode mode,
+                             const megabyte_image_options *o) {
+    const zipper *z = d->j.z;
+    const picture *p = &d->picture;
+    megabyte_error error;
+    megabyte_image_info info;
+    size_t size = 0;
+    megabyte_status status = megabyte_image_memory(z->s.model, mode, o, p->width, p->height,
+                                                   p->channels, &size);
+    if (!status) return size;
+    if (megabyte_image_describe(z->s.model, &info, &error))
+        return (size_t)complain(z->s.path, "%s", error.text);
+    if (status == MEGABYTE_ERROR_UNSUPPORTED && p->channels > info.channels)
+        return (size_t)complain(d->j.name, "is in colour, and the model knows grey only");
+    return (size_t)complain(d->j.name, "%s", megabyte_status_string(status));
+}
+
+/* For the library, and `besides`. */
+static int check_memory(picture_job *d, const megabyte_image_options *o, uint64_t besides) {
     const zipper *z = d->j.z;
     const picture *p = &d->picture;
     char why[256];
-    size_t size;
-    megabyte_status status = megabyte_image_memory(z->s.model, mode, o, p->width, p->height,
-                                                   p->channels, &size);
-    megabyte_error error;
-    megabyte_image_info info;
-    if (status == MEGABYTE_ERROR_UNSUPPORTED && megabyte_image_describe(z->s.model, &info, &error))
-        return complain(z->s.path, "%s (-m image)", error.text);
-    if (status == MEGABYTE_ERROR_UNSUPPORTED)
-        return complain(d->j.name, "is in colour, and the model knows grey only");
-    if (status) return complain(d->j.name, "%s", megabyte_status_string(status));
-    d->memory = size + besides;
+    size_t size = library_memory(d, z->mode, o), unpacking = 0;
+    if (!size) return 0;
+    if (z->verify && !(unpacking = library_memory(d, MEGABYTE_MODE_DECOMPRESS, o))) return 0;
+    d->memory = (size > unpacking ? size : unpacking) + besides;
     if (!memory_suffices(&z->s, "this picture", d->memory, why))
         return complain(d->j.name, "%s", why);
-    if (z->verbose) {
-        end_progress(&d->p->z.bar);
+    if (z->verbose)
         note(d->j.name, "%u x %u %s, needs %.1f MB of memory, and the model %.1f MB", p->width,
              p->height, p->channels == 3 ? "RGB" : "grey", 1e-6 * (double)d->memory,
              1e-6 * (double)z->s.info.file_bytes);
-    }
     return 1;
 }
 
@@ -186,7 +194,7 @@ static int pack(picture_job *d) {
     uint64_t besides = d->samples * (z->verify ? 2 : 1) + bound;
     if (d->p->is_map)
         besides += d->samples * sizeof(float) + 3 * heatmap_bytes(p->width, p->height);
-    if (!check_memory(d, MEGABYTE_MODE_COMPRESS, &o, besides)) return 0;
+    if (!check_memory(d, &o, besides)) return 0;
     uint8_t *coded = allocate(bound, 1);
     if (d->p->is_map) o.cost = allocate(d->samples, sizeof(float));
     image = as_image(p);
@@ -247,7 +255,7 @@ static int unpack(picture_job *d) {
                         "anything",
                         h.width, h.height, o.limit ? "" : " on ratio");
     uint64_t besides = (z->writes ? 3 : 1) * d->samples + d->file.n;
-    if (!check_memory(d, MEGABYTE_MODE_DECOMPRESS, &o, besides)) return 0;
+    if (!check_memory(d, &o, besides)) return 0;
     if (!allocate_pixels(p, UINT64_MAX, why)) return complain(d->j.name, "%s", why);
     const megabyte_image image = as_image(p);
     z->bar = (progress){.start = now()};
@@ -256,7 +264,9 @@ static int unpack(picture_job *d) {
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
     if (status) return library_failed(d, status, &error);
-    return !z->writes || write_unpacked(d);
+    if (z->writes) return write_unpacked(d);
+    d->j.bytes_out = d->samples;
+    return 1;
 }
 
 /* ====================================================================================== 4 list */
@@ -346,7 +356,7 @@ static void print_packed(const picture_job *d) {
     print_harmless(stderr, j->name);
     fprintf(stderr, ": %s%u x %u %s, %llu -> %llu bytes", j->z->writes ? "" : "OK, ", p->width,
             p->height, p->channels == 3 ? "RGB" : "grey", (unsigned long long)j->bytes_in,
-            (unsigned long long)j->bytes_out);
+            (unsigned long long)(d->p->is_map ? j->counts.compressed : j->bytes_out));
     fprintf(stderr, ", %.5f bits/byte of pixels, %.2f s, %.1f KB/s\n",
             or_zero(quotient(8 * packed, (double)d->samples)), j->seconds,
             or_zero(quotient(1e-3 * (double)d->samples, j->seconds)));

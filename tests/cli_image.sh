@@ -1,0 +1,241 @@
+#!/bin/sh
+# mbrun image and generate with image models: pictures there and back, options, refusals, damage,
+# metadata, sheets and completions. Run from the repository's root, with tools/mbrun and
+# tools/mbconvert there; the models are tiny ones made here: they predict nothing, and lose nothing.
+set -u
+folder=image
+. tests/cli.sh
+octal() { printf '\\%03o' "$1"; }
+number32() { for shift in 24 16 8 0; do printf "$(octal $(($1 >> shift & 255)))"; done; }
+
+run 0 "$convert" "$data/small-mblm.safetensors" --config "$data/small-mblm.json" -q -o rgb.mb \
+    --image-tile 5x4 --image-patch 5x1 --image-channels 3 --image-colour green-difference \
+    --image-scan raster
+run 0 "$convert" "$data/lucid-2stage-nopos.safetensors" --config "$data/lucid-2stage-nopos.json" \
+    -q -o grey.mb --image-tile 16x8 --image-patch 2x2 --image-channels 1 --image-scan patch
+image() { # STATUS VERB ARGUMENTS
+    expected=$1 verb=$2
+    shift 2
+    run "$expected" "$mbrun" image "$verb" -m rgb.mb -T 1 "$@"
+}
+nothing_else() { ! ls -A | grep -q '^\.mbrun-' || fail "left behind: $(ls -A | grep '^\.mbrun-')"; }
+
+# colours that differ from pixel to pixel, in a picture of WIDTH x HEIGHT
+pixels() { head -c $(($1 * $2 * $3)) "$data/text.txt"; }
+{ printf 'P6\n23 14\n255\n'; pixels 23 14 3; } >colour.ppm
+{ printf 'P5\n9 13\n255\n'; pixels 9 13 1; } >grey.pgm
+{ printf 'P6\n1 1\n255\n'; pixels 1 1 3; } >dot.ppm
+
+# ------------------------------------------------------------------------------------- round trips
+for f in colour.ppm grey.pgm dot.ppm; do
+    image 0 pack $f
+    [ -f $f ] && [ -f $f.mbi ] || fail "$f: the input is gone, or no output"
+    mv $f in
+    image 0 test $f.mbi
+    image 0 unpack $f.mbi
+    cmp $f in || fail "$f: other pixels"
+    [ "$(wc -c <$f.mbi)" -le $(($(wc -c <in) + 200)) ] || fail "$f grows to $(wc -c <$f.mbi) bytes"
+done
+image 0 unpack colour.ppm.mbi -o colour.png # and through the other formats
+image 0 unpack colour.ppm.mbi -o colour.bmp
+image 0 pack -v colour.png colour.bmp
+says 'needs [0-9.]* MB of memory'
+cmp colour.png.mbi colour.ppm.mbi || fail "the same pixels from PNG give another file"
+cmp colour.bmp.mbi colour.ppm.mbi || fail "the same pixels from BMP give another file"
+cp colour.png was
+image 0 unpack -f colour.png.mbi
+cmp colour.png was || fail "PNG, unpacked as PNG"
+image 0 unpack -c --format pnm colour.bmp.mbi
+cmp out colour.ppm || fail "--format pnm -c"
+image 0 unpack colour.ppm.mbi -o nameless
+head -c 4 nameless | tail -c 3 >out
+[ "$(cat out)" = PNG ] || fail "an output without suffix is no PNG"
+mv colour.ppm.mbi plain.mbi
+image 0 unpack plain.mbi
+cmp plain.png colour.png || fail "plain.mbi does not become plain.png"
+"$mbrun" image pack -m rgb.mb -q - <colour.ppm >out 2>said || fail "standard input"
+cmp out plain.mbi || fail "through pipes"
+"$mbrun" image unpack -m rgb.mb - --format pnm <out 2>said | cmp - colour.ppm || fail "pipes"
+image 0 pack -f --verify --model-alone colour.ppm -o alone.mbi
+image 0 list --json alone.mbi plain.mbi
+grep -q '"width": 23, "height": 14, "channels": 3, .*"method": "\(model\|stored\)".*"mixed\|stored"' \
+    out || fail "list: $(cat out)"
+image 0 list plain.mbi
+grep -q '23 x 14 .*RGB.* rgb  *plain.mbi' out || fail "list: $(cat out)"
+run 0 "$mbrun" image pack -m grey.mb -f grey.pgm
+mv grey.pgm in
+run 0 "$mbrun" image unpack -m grey.mb grey.pgm.mbi
+cmp in grey.pgm || fail "a grey model"
+run 1 "$mbrun" image pack -m grey.mb colour.ppm -f
+says 'knows grey only'
+nothing_else
+group "pictures there and back"
+
+# ------------------------------------------------------------------------- options, names, refusals
+image 1 pack colour.ppm -o plain.mbi
+says 'already exists'
+image 1 pack colour.ppm -f -o colour.ppm
+says 'is the input'
+image 1 pack plain.mbi
+says 'already has the suffix .mbi'
+image 1 unpack colour.ppm
+says 'has not the suffix .mbi'
+image 1 unpack -o x.png colour.ppm
+[ ! -e x.png ] || fail "an output of what is no .mbi"
+image 1 pack "$data/text.txt" -o x.mbi
+says 'no PNG, PNM'
+image 1 pack missing.png colour.ppm -q
+says missing.png
+[ -f colour.ppm.mbi ] || fail "a missing file stops the others"
+run 1 "$mbrun" image pack -m "$MEGABYTE_MODEL" -f colour.ppm
+says 'not an image model'
+run 1 "$mbrun" image unpack -m grey.mb -f plain.mbi
+says 'model'
+run 1 "$mbrun" image test plain.mbi
+says 'was compressed with the model [0-9a-f]*, which was not found; give it with -m'
+for wrong in "pack" "pack -o a -c colour.ppm" "pack -o a b c" "pack --rm -c colour.ppm" "map a b" \
+    "map colour.ppm" "pack --rm -k colour.ppm" "unpack --format jpeg a" "pack --json -c a" \
+    "pack --tiles 0 a" "paint a" ""; do
+    run 2 "$mbrun" image $wrong
+done
+image 1 pack --memory 1M colour.ppm -f
+says 'memory'
+image 0 pack -f --json colour.ppm grey.pgm
+python3 -c 'import json, sys; f = json.load(open("out"))["files"]; sys.exit(len(f) != 2 or
+f[0]["width"] != 23 or f[1]["channels"] != 1)' 2>said || fail "--json: $(cat out)"
+cp colour.ppm in
+image 0 pack -f --rm colour.ppm
+[ ! -e colour.ppm ] && [ -e colour.ppm.mbi ] || fail "pack --rm"
+image 0 unpack --rm colour.ppm.mbi
+[ ! -e colour.ppm.mbi ] && cmp colour.ppm in || fail "unpack --rm"
+{ printf 'P5\n# by nobody\n2 1\n255\nab'; } >noted.pgm
+image 1 pack --rm noted.pgm
+says 'only the pixels are kept, not its comments'
+says 'would be lost'
+[ -e noted.pgm ] && [ ! -e noted.pgm.mbi ] || fail "--rm removes what was not kept"
+image 0 pack --rm -f noted.pgm
+says 'only the pixels are kept, not its comments'
+[ ! -e noted.pgm ] || fail "--rm -f"
+{ printf 'P6 1 1 65535\n'; pixels 1 2 3; } >deep.ppm
+image 1 pack deep.ppm
+says 'mbrun compress keeps every file'
+[ ! -e deep.ppm.mbi ] || fail "16 bits"
+for verb in pack unpack test list map; do
+    run 0 "$mbrun" image $verb --help
+    grep -q "^Usage: mbrun image $verb" out || fail "image $verb --help"
+done
+grep -q 'Without -m the model is models/image.mb' out || fail "--help tells no model"
+run 0 "$mbrun" image --help
+nothing_else
+group "options, names, refusals"
+
+# ----------------------------------------------------------------------------------------- damage
+size=$(wc -c <plain.mbi)
+rm -f x.png
+for n in 0 1 3 7 20 40 $((size / 2)) $((size - 1)); do
+    head -c $n plain.mbi >bad.mbi
+    image 1 unpack bad.mbi -o x.png
+done
+{ cat plain.mbi; printf x; } >bad.mbi
+image 1 test bad.mbi
+image 1 list bad.mbi
+at=0
+while [ $at -lt $size ]; do # a bit of every seventh byte
+    byte=$(od -An -tu1 -j $at -N 1 plain.mbi)
+    { head -c $at plain.mbi; printf "$(octal $((byte ^ 1 << at % 8)))";
+        tail -c +$((at + 2)) plain.mbi; } >bad.mbi
+    image 1 unpack bad.mbi -o x.png
+    at=$((at + 7))
+done
+[ ! -e x.png ] || fail "a damaged file leaves a picture"
+image 0 unpack -c --format pnm plain.mbi
+cmp out colour.ppm || fail "the right file after all"
+image 1 test --limit 965 plain.mbi
+says 'over the limit; --limit'
+image 0 test --limit 966 plain.mbi
+# a PNG that claims 2^31 - 1 pixels in each direction, its checksum right
+{ printf '\211PNG\r\n\032\n'; number32 13; printf 'IHDR'; number32 2147483647
+    number32 2147483647; printf '\010\002\0\0\0'; } >head
+python3 - <<'end' || fail "python3"
+import zlib
+head = open("head", "rb").read()
+chunk = lambda t, d: len(d).to_bytes(4, "big") + t + d + zlib.crc32(t + d).to_bytes(4, "big")
+open("huge.png", "wb").write(head + zlib.crc32(head[12:]).to_bytes(4, "big") +
+                             chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b""))
+end
+image 1 pack huge.png
+says 'claims more pixels than its data can hold'
+nothing_else
+group "damage"
+
+# -------------------------------------------------------------------------------------------- map
+image 0 map colour.ppm -o map.png
+image 0 pack map.png -o map.mbi
+image 0 list --json map.mbi # twice 23 x 11 pixels of colour.ppm, and the margins
+grep -q '"width": 542, "height": 240, "channels": 3' out || fail "map: $(cat out)"
+image 0 map grey.pgm -o map.bmp
+image 1 map colour.ppm -o map.png
+says 'already exists'
+group "map"
+
+# --------------------------------------------------------------------------------------- generate
+make() { # STATUS ARGUMENTS
+    expected=$1
+    shift
+    run "$expected" "$mbrun" generate -m rgb.mb -T 1 "$@"
+}
+size_of() { head -n 2 "$1" | tail -n 1; }
+make 0 -o sheet.ppm
+[ "$(size_of sheet.ppm)" = "30 26" ] || fail "16 tiles: $(size_of sheet.ppm)"
+make 0 -o again.ppm -T 2 --seed 1
+cmp sheet.ppm again.ppm || fail "the same seed, other pixels"
+make 0 -o again.ppm --force --seed 2
+cmp -s sheet.ppm again.ppm && fail "another seed, the same pixels"
+make 0 -n 1 -o first.ppm
+[ "$(size_of first.ppm)" = "5 4" ] || fail "one tile: $(size_of first.ppm)"
+make 0 -n 150 -o many.ppm # more than run together
+make 0 -n 1 --seed 150 -o last.ppm
+# the last tile of the sheet: row 11, column 6 of 13
+row() { tail -c +$((1 + $(wc -c <many.ppm) - 93 * 74 * 3 + ((2 + 11 * 6 + $1) * 93 + 44) * 3)) \
+    many.ppm | head -c 15; }
+[ "$(size_of many.ppm)" = "93 74" ] || fail "150 tiles: $(size_of many.ppm)"
+{ row 0; row 1; row 2; row 3; } >tile
+tail -c 60 last.ppm | cmp - tile || fail "tile 150 of a sheet is not that of seed 150 alone"
+{ printf 'P6\n13 6\n255\n'; pixels 13 6 3; } >half.ppm
+make 0 -f half.ppm -o whole.ppm --json
+grep -q '"pictures": 1, "width": 15, "height": 8, "tiles": 4, "bytes": 126,' out ||
+    fail "--json: $(cat out)"
+[ "$(size_of whole.ppm)" = "15 8" ] || fail "completed: $(size_of whole.ppm)"
+y=0
+while [ $y -lt 6 ]; do
+    tail -c +$((1 + $(wc -c <whole.ppm) - 360 + 45 * y)) whole.ppm | head -c 39 >a
+    tail -c +$((1 + $(wc -c <half.ppm) - 234 + 39 * y)) half.ppm | head -c 39 | cmp - a ||
+        fail "row $y of what was given has changed"
+    y=$((y + 1))
+done
+make 0 -f half.ppm -n 4 -o four.ppm
+make 0 -f grey.pgm -o grey.ppm
+run 0 "$mbrun" generate -m grey.mb -n 2 -o grey-tiles.png -t 0.9 --top-k 20 -v
+run 1 "$mbrun" generate -m grey.mb -f half.ppm -o x.png
+says 'knows grey only'
+make 1 -f whole.ppm -o x.png
+says 'nothing is missing'
+make 1 -f half.ppm -o whole.ppm
+says 'already exists'
+make 1 -f half.ppm -o half.ppm --force
+says 'is the input'
+make 1 -f "$data/text.txt" -o x.png
+make 2
+says 'OUT.png is needed'
+make 2 -p text -o x.png
+make 2 -n 0 -o x.png
+run 2 "$mbrun" generate -n 1 -o x.png
+says 'is for image models'
+[ ! -e x.png ] || fail "x.png is there"
+"$mbrun" generate -m rgb.mb -n 2 -o - 2>said | head -c 4 | tail -c 3 >out
+[ "$(cat out)" = PNG ] || fail "-o -"
+nothing_else
+group "generate"
+
+cd "$OLDPWD" && rm -rf "$dir"
+echo "mbrun image ... ok"
