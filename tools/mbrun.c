@@ -138,7 +138,7 @@ static int generate_pictures(const command *self, session *s, const generate_opt
                       .n = o->n != UINT64_MAX ? o->n
                            : o->prompt_file   ? 1
                                               : 16,
-                      .how = sampling_of(o, 1, 1),
+                      .how = sampling_of(o, 1, 0.99),
                       .force = o->force,
                       .verbose = o->verbose,
                       .json = o->shared.json};
@@ -175,7 +175,7 @@ static int run_generate(const command *self, int argc, char **argv) {
         {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K",
          "choose among the K likeliest bytes (0: off)"},
         {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P",
-         "among the likeliest that sum to P (0.95, pictures 1; 1: off)"},
+         "among the likeliest that sum to P (0.95, pictures 0.99; 1: off)"},
         {"min-p", 0, OPTION_REAL, &o.min_p, 0, 1, "P",
          "among those at least P times as likely as the likeliest"},
         {"repetition-penalty", 0, OPTION_REAL, &o.penalty, 0, 1000, "R",
