@@ -36,7 +36,7 @@ HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c
 PICTURES = tools/picture.c tools/png.c tools/inflate.c tools/deflate.c
 MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list.c tools/against.c \
-	tools/image.c tools/heatmap.c tools/tiles.c tools/draw.c $(PICTURES) \
+	tools/payload.c tools/image.c tools/heatmap.c tools/tiles.c tools/draw.c $(PICTURES) \
 	tools/mbbench.c tools/measure.c tools/parts.c tools/peak.c $(SHARED)
 tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
 	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # mbrun image and generate with image models: pictures there and back, options, refusals, damage,
-# metadata, sheets and completions. Run from the repository's root, with tools/mbrun and
-# tools/mbconvert there; the models are tiny ones made here: they predict nothing, and lose nothing.
+# metadata, sheets and completions; mbrun compress of pictures. Run from the repository's root, with
+# tools/mbrun, tools/mbconvert and models/image.mb there; most models are tiny ones made here: they
+# predict nothing, and lose nothing.
 set -u
 folder=image
 . tests/cli.sh
@@ -236,6 +237,101 @@ says 'is for image models'
 [ "$(cat out)" = PNG ] || fail "-o -"
 nothing_else
 group "generate"
+
+# --------------------------------------------------------------------------------------- compress
+# two files of smooth pixels, which a picture's contexts predict better than a text's
+python3 - <<'end' || fail "python3"
+import random
+random.seed(1)
+w, h = 37, 20
+value = [[120 + int(60 * ((x / 18 - 1) ** 2 - (y / 10 - 1) ** 2)) + random.randrange(5)
+          for x in range(w)] for y in range(h)]
+rows = [bytes(sum(([v & 255, (v + 9) & 255, (v + 20) & 255] for v in row), [])) for row in value]
+open("smooth.ppm", "wb").write(b"P6\n# made by a test\n%d %d\n255\n" % (w, h) + b"".join(rows))
+number = lambda v: v.to_bytes(4, "little")
+open("smooth.bmp", "wb").write(
+    b"BM" + b"".join(map(number, [54 + 112 * h, 0, 54, 40, w, h])) + bytes([1, 0, 24, 0]) +
+    bytes(24) + b"".join(row + b"\0" for row in reversed(rows)) + b"end")
+end
+zip() { # STATUS COMMAND ARGUMENTS
+    expected=$1 verb=$2
+    shift 2
+    run "$expected" "$mbrun" $verb -T 1 "$@"
+}
+for f in smooth.ppm smooth.bmp; do
+    zip 0 compress -v $f
+    says 'of these 1 picture'
+    zip 0 compress -1 $f -o quick.mbz -f -v
+    grep -q picture said && fail "-1 takes the model"
+    [ "$(wc -c <$f.mbz)" -lt "$(wc -c <quick.mbz)" ] || fail "$f: larger than without"
+    mv $f in
+    zip 0 test $f.mbz
+    zip 0 decompress -v $f.mbz
+    cmp $f in || fail "$f: other bytes"
+    size=$(wc -c <$f)
+    zip 1 decompress --limit $((size - 1)) -c $f.mbz
+    says 'over the limit'
+    zip 0 decompress --limit $size -c $f.mbz
+    zip 0 list --json $f.mbz
+    grep -q "\"original\": $size," out || fail "list: $(cat out)"
+done
+zip 0 compress --verify -5 smooth.ppm -o five.mbz
+zip 0 decompress -c five.mbz
+cmp out smooth.ppm || fail "-5"
+zip 0 compress -f colour.ppm -v # text as pixels: no picture
+grep -q picture said && fail "a picture that is larger than without"
+{ cat smooth.ppm; printf x; } >more.ppm # a second picture, or whatever it is
+zip 0 compress more.ppm
+zip 0 decompress -c more.ppm.mbz
+cmp out more.ppm || fail "a PPM with data behind it"
+# members of both kinds, one after the other, of several models
+head -c 3000 "$data/text.txt" >text
+run 0 "$mbrun" compress text
+cat text.mbz smooth.ppm.mbz smooth.bmp.mbz text.mbz text.mbz smooth.ppm.mbz >all.mbz
+cat text smooth.ppm smooth.bmp text text smooth.ppm >all
+run 0 "$mbrun" decompress -c all.mbz
+cmp out all || fail "members of both kinds"
+cat all.mbz | "$mbrun" decompress 2>said | cmp - all || fail "members of both kinds, by a pipe"
+run 0 "$mbrun" test -v all.mbz
+says 'of these 3 pictures'
+run 0 "$mbrun" list --json all.mbz
+grep -q '"original": '$(wc -c <all)', .*"members": 6, .*"several_models": true' out ||
+    fail "list: $(cat out)"
+cat all.mbz | "$mbrun" list - 2>said | grep -q ' several ' || fail "list, by a pipe"
+cat smooth.ppm.mbz text.mbz >two.mbz # the picture first
+run 0 "$mbrun" decompress -c two.mbz
+cat smooth.ppm text | cmp - out || fail "a picture first"
+{ cat all.mbz; echo trailing; } >bad.mbz
+run 1 "$mbrun" decompress -c bad.mbz
+cmp out all || fail "what comes before other data"
+says 'something else follows'
+size=$(wc -c <two.mbz)
+for n in 5 20 60 $(($(wc -c <smooth.ppm.mbz) - 1)) $(($(wc -c <smooth.ppm.mbz) + 9)); do
+    head -c $n two.mbz >bad.mbz
+    run 1 "$mbrun" decompress -o x.ppm bad.mbz
+done
+at=0
+while [ $at -lt $(wc -c <smooth.ppm.mbz) ]; do
+    byte=$(od -An -tu1 -j $at -N 1 two.mbz)
+    { head -c $at two.mbz; printf "$(octal $((byte ^ 1 << at % 8)))";
+        tail -c +$((at + 2)) two.mbz; } >bad.mbz
+    run 1 "$mbrun" decompress -o x.ppm bad.mbz
+    at=$((at + 301))
+done
+[ ! -e x.ppm ] || fail "a damaged file leaves an output"
+i=0
+: >bad.mbz
+while [ $i -lt 20 ]; do cat plain.mbi >>bad.mbz; i=$((i + 1)); done
+run 1 "$mbrun" test bad.mbz # pictures, but no files
+says 'is a packed picture, but no compressed file'
+run 1 "$mbrun" list plain.mbi
+says 'mbrun image'
+mkdir alone
+cp "$mbrun" alone/mbrun # without the models beside it
+run 1 alone/mbrun decompress -c two.mbz
+says 'holds a picture packed with the model [0-9a-f]*, which was not found; give it with -m'
+nothing_else
+group "compress: pictures in files"
 
 cd "$OLDPWD" && rm -rf "$dir"
 echo "mbrun image ... ok"

@@ -38,6 +38,21 @@ static void written_and_read(const picture *p) {
     }
 }
 
+static void split_and_join(const uint8_t *data, size_t n) {
+    static uint8_t layout[LAYOUT_MOST];
+    char why[256];
+    picture p;
+    size_t n_layout;
+    joined_size(9, 9, 3, data, n); /* any bytes as a layout */
+    if (!split_picture_file(&p, layout, &n_layout, data, n, MOST, why)) return;
+    CHECK(joined_size(p.width, p.height, p.channels, layout, n_layout) == n);
+    uint8_t *back = need(n, 1);
+    join_picture_file(&p, layout, n_layout, back);
+    CHECK(!memcmp(back, data, n));
+    free(back);
+    free_picture(&p);
+}
+
 /* Returns 1 if it was read. */
 static int read_any(const uint8_t *data, size_t n) {
     char why[256] = "";
@@ -48,6 +63,7 @@ static int read_any(const uint8_t *data, size_t n) {
     CHECK(asked <= n + 2 * (size_t)MOST + (MOST >> 3) + 2048 * n, "%zu bytes for %zu", asked, n);
     CHECK(is_read || *why, "refused without a word");
     find_raster(&r, data, n, why);
+    split_and_join(data, n);
     if (is_read && (uint64_t)p.width * p.height < 1 << 16) written_and_read(&p);
     free_picture(&p);
     return is_read;

@@ -330,7 +330,7 @@ static size_t make_bmp(uint8_t *to, uint32_t header, uint32_t height, unsigned b
     if (method == 3) memcpy(to + 54, "\0\0\377\0\0\377\0\0\377\0\0", 12);
     for (uint32_t i = 0; bits == 8 && i < palette; i++) to[14 + header + i] = (uint8_t)(i / 4);
     for (uint32_t i = 0; i < 2 * row; i++)
-        to[begin + i] = (uint8_t)(i % row / (bits / 8) + i / row * 2);
+        if (i % row < bits / 4) to[begin + i] = (uint8_t)(i % row / (bits / 8) + i / row * 2);
     return begin + 2 * row;
 }
 
@@ -385,6 +385,64 @@ static void bmp(void) {
     refuses(data, n, "begin in its header");
     data[14] = 39;
     refuses(data, n, "unknown length");
+}
+
+/* Files as pictures and layouts, and back. */
+static void splits(const uint8_t *data, size_t n, const char *refused) {
+    static uint8_t layout[LAYOUT_MOST];
+    char why[256] = "";
+    picture p;
+    size_t n_layout;
+    int good = split_picture_file(&p, layout, &n_layout, data, n, MOST, why);
+    CHECK(good == !refused && (good || strstr(why, refused)), "%s", why);
+    if (!good) return;
+    CHECK(joined_size(p.width, p.height, p.channels, layout, n_layout) == n);
+    for (size_t k = 0; k < n_layout && k < 8; k++) /* cut; the lengths may still fit */
+        CHECK(k >= 6 || !joined_size(p.width, p.height, p.channels, layout, k));
+    uint8_t *back = need(n, 1);
+    join_picture_file(&p, layout, n_layout, back);
+    CHECK(!memcmp(back, data, n), "another file of %zu bytes", n);
+    free(back);
+    free_picture(&p);
+    layout[0] ^= 3;
+    CHECK(!joined_size(1, 1, 1, layout, n_layout), "another version");
+    layout[0] ^= 3;
+    layout[1] = 16;
+    CHECK(!joined_size(1, 1, 1, layout, n_layout), "unknown flags");
+    layout[1] = 0;
+    layout[4] = 255;
+    CHECK(!joined_size(1, 1, 1, layout, n_layout), "a beginning that is longer than all");
+}
+
+static void layouts(void) {
+    static uint8_t data[LAYOUT_MOST + 2000];
+    char why[256];
+    size_t n;
+    for (uint32_t width = 1; width < 6; width++)
+        for (int kind = 0; kind < 4; kind++) {
+            picture p = random_picture(width, 3, kind & 1 ? 3 : 1);
+            uint8_t *out;
+            CHECK(write_picture(&p, kind & 2 ? PICTURE_PNM : PICTURE_BMP, &out, &n, why));
+            splits(out, n, NULL);
+            free(out);
+            free_picture(&p);
+        }
+    splits((const uint8_t *)"P5\n# a note\n2 1 255\nab", 22, NULL);
+    splits((const uint8_t *)"P2\n2 1 255\n1 2", 14, "no pixels as they are");
+    n = make_bmp(data, 40, (uint32_t)-2, 24, 0, 0);
+    splits(data, n, NULL);
+    data[n - 1] = 1;
+    splits(data, n, "gaps");
+    n = make_bmp(data, 40, 2, 24, 0, 0);
+    memset(data + n, 3, LAYOUT_MOST);
+    splits(data, n + LAYOUT_MOST - 60, NULL);
+    splits(data, n + LAYOUT_MOST - 59, "too much");
+    n = make_bmp(data, 40, 2, 32, 0, 0);
+    splits(data, n, "no samples");
+    n = make_bmp(data, 40, 2, 8, 0, 4);
+    splits(data, n, "no samples");
+    n = make_bmp(data, 40, 2, 8, 0, 256);
+    splits(data, n, NULL);
 }
 
 /* --------------------------------------------------------------------------------------- damage */
@@ -479,6 +537,7 @@ int main(void) {
     GROUP(written_and_read);
     GROUP(pnm);
     GROUP(bmp);
+    GROUP(layouts);
     GROUP(damage);
     GROUP(damaged_streams);
     GROUP(names);

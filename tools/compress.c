@@ -227,7 +227,7 @@ static megabyte_codec_options common_options(job *j) {
 }
 
 /* Memory decides how many blocks are verified side by side, never where they are cut. */
-static megabyte_codec_options options_for_compressing(job *j) {
+megabyte_codec_options options_for_compressing(job *j) {
     const zipper *z = j->z;
     megabyte_codec_options o = common_options(j);
     o.streams = (uint32_t)z->streams;
@@ -341,9 +341,42 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     return complain(j->name, "%s", error.text[0] ? error.text : megabyte_status_string(status));
 }
 
+/* What was pushed is kept until it is decoded: where the codec stops, others may go on. */
+static void remember(job *j, const uint8_t *data, size_t n) {
+    megabyte_statistics counts;
+    megabyte_codec_statistics(j->z->codec, &counts);
+    uint64_t decoded = counts.compressed > j->recent_at ? counts.compressed - j->recent_at : 0;
+    if (decoded > j->recent.n) decoded = j->recent.n;
+    if (decoded > j->recent.n / 2) {
+        j->recent.n -= (size_t)decoded;
+        memmove(j->recent.data, j->recent.data + decoded, j->recent.n);
+        j->recent_at += decoded;
+    }
+    append(&j->recent, data, n);
+}
+
+/* Does a member follow that is a picture, or needs another model? Then it becomes `rest`. */
+static int keep_rest(job *j, megabyte_status status, uint64_t offset) {
+    if (status != MEGABYTE_ERROR_TRAILING_DATA &&
+        (status != MEGABYTE_ERROR_WRONG_MODEL || j->z->shared.model))
+        return 0;
+    if (!offset || offset < j->recent_at || offset - j->recent_at > j->recent.n) return 0;
+    size_t begin = (size_t)(offset - j->recent_at);
+    bytes rest = {.n = 0};
+    append(&rest, j->recent.data + begin, j->recent.n - begin);
+    append(&rest, j->rest.data ? j->rest.data + j->rest_at : rest.data, j->rest.n - j->rest_at);
+    free(j->rest.data);
+    j->rest = rest;
+    j->rest_at = 0;
+    if (!gather(j, 4)) return 0;
+    return j->goes_on = status == MEGABYTE_ERROR_WRONG_MODEL ||
+                        begins_with_picture(j->rest.data, j->rest.n);
+}
+
 /* Tells why the codec stopped. Data that follows is no reason to throw away what came before. */
 static int codec_failed(job *j, megabyte_status status) {
     const megabyte_error *error = megabyte_codec_error(j->z->codec);
+    if (j->z->mode == MEGABYTE_MODE_DECOMPRESS && keep_rest(j, status, error->offset)) return 0;
     const char *text = error->text[0] ? error->text : megabyte_status_string(status);
     char why[512];
     end_progress(&j->z->bar);
@@ -371,6 +404,7 @@ static int pull_all(job *j) {
 }
 
 static int push_all(job *j, const uint8_t *data, size_t n) {
+    if (j->z->mode == MEGABYTE_MODE_DECOMPRESS) remember(j, data, n);
     for (size_t consumed, idle = 0; n; data += consumed, n -= consumed) {
         megabyte_status status = megabyte_codec_push(j->z->codec, data, n, &consumed);
         if (status) return codec_failed(j, status);
@@ -384,8 +418,17 @@ static int push_all(job *j, const uint8_t *data, size_t n) {
 /* Everything from the input through the codec to the output. */
 static int transfer(job *j) {
     const zipper *z = j->z;
-    if (!push_all(j, j->head, j->n_head)) return 0;
-    j->bytes_in = j->n_head;
+    size_t n_head = j->n_head, n_rest = j->rest.n - j->rest_at;
+    j->recent.n = j->n_head = 0;
+    j->recent_at = 0;
+    if (n_head && !push_all(j, j->head, n_head)) return 0;
+    while (n_rest) {
+        const uint8_t *data = j->rest.data + j->rest_at;
+        size_t n = n_rest < PIECE ? n_rest : PIECE;
+        j->rest_at += n;
+        n_rest -= n;
+        if (!push_all(j, data, n)) return 0;
+    }
     for (;;) {
         if (z->mode == MEGABYTE_MODE_DECOMPRESS && !input_waits(j->in)) {
             megabyte_codec_flush(z->codec);
@@ -445,6 +488,9 @@ static void print_report(const job *j) {
                 (unsigned long long)(j->counts.coded_bits / 8), j->counts.ideal_bits / 8,
                 100 * ((double)j->counts.coded_bits / j->counts.ideal_bits - 1));
     if (j->counts.model_bits > 0) fprintf(stderr, "; model alone %.1f", j->counts.model_bits / 8);
+    if (j->pictures)
+        fprintf(stderr, "; of these %llu picture%s", (unsigned long long)j->pictures,
+                j->pictures > 1 ? "s" : "");
     if (j->counts.passes)
         fprintf(stderr, "; %.2f bytes a pass",
                 quotient((double)j->counts.steps, (double)j->counts.passes));
@@ -463,6 +509,7 @@ static void print_report_json(const job *j, const char *output) {
     json_field("ratio", quotient(original, compressed));
     json_field("bits_per_byte", quotient(8 * compressed, original));
     json_blocks(j->counts.blocks);
+    json_field("pictures", (double)j->pictures);
     if (j->z->mode == MEGABYTE_MODE_COMPRESS) {
         json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
         json_field("ideal_bytes", j->counts.ideal_bits / 8);
@@ -474,16 +521,21 @@ static void print_report_json(const job *j, const char *output) {
     json_field("bytes_per_second", quotient(original, j->seconds));
 }
 
+static void add_counts(megabyte_statistics *total, const megabyte_statistics *one) {
+    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) total->blocks[i] += one->blocks[i];
+    total->coded_bits += one->coded_bits;
+    total->ideal_bits += one->ideal_bits;
+    total->model_bits += one->model_bits;
+    total->steps += one->steps;
+    total->passes += one->passes;
+}
+
 static void add_up(job *total, const job *j) {
     total->bytes_in += j->bytes_in;
     total->bytes_out += j->bytes_out;
     total->seconds += j->seconds;
-    for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++) total->counts.blocks[i] += j->counts.blocks[i];
-    total->counts.coded_bits += j->counts.coded_bits;
-    total->counts.ideal_bits += j->counts.ideal_bits;
-    total->counts.model_bits += j->counts.model_bits;
-    total->counts.steps += j->counts.steps;
-    total->counts.passes += j->counts.passes;
+    total->pictures += j->pictures;
+    add_counts(&total->counts, &j->counts);
 }
 
 /* ================================================================ 5 compress, decompress, test */
@@ -491,36 +543,89 @@ static void add_up(job *total, const job *j) {
 /* With the output named and the model and the codec made: the work itself. */
 static int run_job(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
+    megabyte_statistics counts;
     if (!make_codec(j, o)) return 0;
     if (z->writes && !create_output(&j->to)) return complain(j->to.path, "%s", j->to.why);
     z->bar = (progress){.start = now()};
     int good = transfer(j);
-    j->seconds = now() - z->bar.start;
+    j->seconds += now() - z->bar.start;
     end_progress(&z->bar);
-    megabyte_codec_statistics(z->codec, &j->counts);
+    megabyte_codec_statistics(z->codec, &counts);
+    add_counts(&j->counts, &counts);
     return good;
+}
+
+static int compress_job(job *j) {
+    zipper *z = j->z;
+    int is_done;
+    if (!choose_output(j)) return 0;
+    if (!z->is_open) open_with(z, &z->shared);
+    if (!pack_payload(j, &is_done)) return 0;
+    if (is_done) return 1;
+    megabyte_codec_options o = options_for_compressing(j);
+    return run_job(j, &o);
+}
+
+/* The members that `rest` and the input hold. Each change of model allows a megabyte, whatever
+ * max_ratio (see megabyte.h): so there may not be many in few bytes. */
+static int decompress_rest(job *j) {
+    zipper *z = j->z;
+    megabyte_file_header header;
+    megabyte_error error;
+    if (z->writes && !create_output(&j->to)) return complain(j->to.path, "%s", j->to.why);
+    j->size = MEGABYTE_SIZE_UNKNOWN;
+    for (;;) {
+        if (!gather(j, MEGABYTE_HEADER_MAX)) return 0;
+        const uint8_t *next = j->rest.data + j->rest_at;
+        size_t n = j->rest.n - j->rest_at;
+        if (!n) return 1;
+        if (j->switches++ > 8 + j->bytes_in / 1024 && z->limit == UNLIKELY_ONLY)
+            return complain(j->name,
+                            "changes its model too often for its size; --limit 0 allows it");
+        if (begins_with_picture(next, n)) {
+            double start = now();
+            z->bar = (progress){.start = start};
+            if (!unpack_payload(j)) return 0;
+            j->seconds += now() - start;
+            continue;
+        }
+        if (megabyte_file_header_read(next, n, &header, &error)) {
+            j->has_trailing_data = error.status == MEGABYTE_ERROR_BAD_MAGIC;
+            return complain(j->name, "%s",
+                            j->has_trailing_data
+                                ? megabyte_status_string(MEGABYTE_ERROR_TRAILING_DATA)
+                                : error.text);
+        }
+        if (!use_model_of(z, j, header.model_id, sizeof header.model_id)) return 0;
+        megabyte_codec_options o = options_for_decompressing(j, &header);
+        j->goes_on = 0;
+        if (run_job(j, &o)) return 1;
+        if (!j->goes_on) return 0;
+    }
+}
+
+static int decompress_job(job *j) {
+    megabyte_file_header header;
+    if (!choose_output(j) || !peek(j)) return 0;
+    if (begins_with_picture(j->head, j->n_head)) {
+        append(&j->rest, j->head, j->n_head);
+        j->n_head = 0;
+        return decompress_rest(j);
+    }
+    if (!read_head(j, &header) || !use_model_of(j->z, j, header.model_id, sizeof header.model_id))
+        return 0;
+    megabyte_codec_options o = options_for_decompressing(j, &header);
+    return run_job(j, &o) || (j->goes_on && decompress_rest(j));
 }
 
 int process(job *j) {
     zipper *z = j->z;
     int elsewhere = !z->writes || z->to_stdout || z->output;
     int good = open_input(j, z->force || elsewhere, elsewhere);
-    if (good && z->mode == MEGABYTE_MODE_COMPRESS) {
-        good = choose_output(j);
-        if (good && !z->is_open) open_with(z, &z->shared);
-        if (good) {
-            megabyte_codec_options o = options_for_compressing(j);
-            good = run_job(j, &o);
-        }
-    } else if (good) {
-        megabyte_file_header header;
-        good = choose_output(j) && read_head(j, &header) &&
-               use_model_of(z, j, header.model_id, sizeof header.model_id);
-        if (good) {
-            megabyte_codec_options o = options_for_decompressing(j, &header);
-            good = run_job(j, &o);
-        }
-    }
+    good = good && (z->mode == MEGABYTE_MODE_COMPRESS ? compress_job(j) : decompress_job(j));
+    free(j->recent.data);
+    free(j->rest.data);
+    j->recent = j->rest = (bytes){.n = 0};
     return good;
 }
 
@@ -675,6 +780,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     catch_interrupt();
     int status = z.against ? compare_all(&z, argv, n) : process_all(&z, argv, n);
     close_model(&z);
+    close_image_model(&z);
     free_known_models(&z.known);
     free(z.dictionary.data);
     free(z.input);

@@ -15,6 +15,8 @@
 
 #define PIECE 65536 /* bytes read, and written, at a time */
 
+#define PACKED_HEADER_MOST (64 + MEGABYTE_LAYOUT_MAX) /* of a .mbi file */
+
 /* Without --limit a file may decode to what honest data might: see max_ratio in megabyte.h. */
 #define LIKELY_RATIO 1024
 #define UNLIKELY_ONLY UINT64_MAX /* as `limit`: none was given */
@@ -35,6 +37,8 @@ typedef struct zipper {
     int have_known; /* `known` was filled */
     session s;
     int is_open; /* the session */
+    session image; /* the model of pictures, beside it */
+    int image_is_open;
     megabyte_codec *codec;
     int size_was_told; /* to the codec */
     progress bar;
@@ -59,6 +63,13 @@ typedef struct job {
     double seconds;
     megabyte_statistics counts;
     int has_trailing_data;
+    /* decompressing a file whose members need several models: */
+    bytes recent; /* what the codec was given and may not have decoded yet, ... */
+    uint64_t recent_at; /* ... from this offset on, counted from the codec's first byte */
+    bytes rest; /* what was read already and comes next, */
+    size_t rest_at; /* from here on */
+    int goes_on; /* the codec stopped at a member that is not its own */
+    uint64_t switches, pictures; /* how often; members that are pictures */
 } job;
 
 /* ---- input.c */
@@ -71,6 +82,8 @@ int input_waits(int file);
 int open_input(job *j, int follow, int any_kind);
 void close_input(const job *j);
 
+/* At least four bytes of it, unless there are fewer. */
+int peek(job *j);
 /* Reads just enough for the header: more may not come before we answer. */
 int read_head(job *j, megabyte_file_header *header);
 
@@ -78,6 +91,7 @@ int read_head(job *j, megabyte_file_header *header);
 typedef struct survey {
     megabyte_file_header first; /* the first member's header */
     uint64_t original, compressed, members, blocks, by_method[MEGABYTE_METHOD_COUNT];
+    uint64_t pictures; /* members that are packed pictures */
     uint64_t predicted; /* of `original`, what the model must read byte by byte */
     /* what a codec must be made for: the largest, the smallest, the most */
     uint32_t block_size, context_shift, mixing_memory;
@@ -103,6 +117,7 @@ int remove_input(const job *j);
 /* Opens the model that a file was compressed with: id[n], the first bytes of its id. */
 int use_model_of(zipper *z, const job *j, const uint8_t *id, size_t n);
 void close_model(zipper *z);
+megabyte_codec_options options_for_compressing(job *j);
 int is_regular(const job *j);
 const char *base_name(const char *path);
 void open_with(zipper *z, const shared_options *shared);
@@ -114,6 +129,17 @@ void json_blocks(const uint64_t by_method[MEGABYTE_METHOD_COUNT]);
 int process(job *j);
 
 extern const char *const method_names[MEGABYTE_METHOD_COUNT];
+
+/* ---- payload.c */
+
+int begins_with_picture(const uint8_t *p, size_t n);
+/* Packs the file as a picture if it is one and that is smaller: *is_done. Else nothing has
+ * changed. */
+int pack_payload(job *j, int *is_done);
+/* Of `rest`: reads on until it has n bytes, or the input ends. */
+int gather(job *j, uint64_t n);
+int unpack_payload(job *j); /* the picture that `rest` begins with */
+void close_image_model(zipper *z);
 
 /* ---- list.c, against.c */
 

@@ -442,6 +442,7 @@ static void check_options(const command *self, packer *p, int n) {
 
 enum { PACKS = 1, UNPACKS = 2, TESTS = 4, LISTS = 8, MAPS = 16 };
 
+/* Long, as it holds the table of all options. */
 static int run_verb(const command *self, int argc, char **argv, int who) {
     const uint32_t cores = count_cores();
     const int all = PACKS | UNPACKS | TESTS | LISTS | MAPS;

@@ -74,6 +74,17 @@ void close_input(const job *j) {
     if (j->in > STDIN_FILENO) close(j->in);
 }
 
+int peek(job *j) {
+    while (j->n_head < 4) {
+        ssize_t n = read_some(j->in, j->head + j->n_head, sizeof j->head - j->n_head, j->name);
+        if (n < 0) return 0;
+        if (n == 0) break;
+        j->n_head += (size_t)n;
+        j->bytes_in += (size_t)n;
+    }
+    return 1;
+}
+
 int read_head(job *j, megabyte_file_header *header) {
     for (;;) {
         megabyte_error error;
@@ -87,6 +98,7 @@ int read_head(job *j, megabyte_file_header *header) {
             return complain(j->name, "%s",
                             error.text[0] ? error.text : megabyte_status_string(status));
         j->n_head += (size_t)n;
+        j->bytes_in += (size_t)n;
     }
 }
 
@@ -97,14 +109,15 @@ typedef struct reader {
     off_t base; /* where the file stood */
     uint64_t at; /* offset of data[0], counted from there */
     size_t n;
-    uint8_t data[4096];
+    uint8_t data[PACKED_HEADER_MOST + 4096];
 } reader;
 
-/* The bytes at `offset` (MEGABYTE_HEADER_MAX, fewer before the end); -1: could not be read. Forward
+/* The bytes at `offset` (at least `wanted`, fewer before the end); -1: could not be read. Forward
  * only. */
-static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
-    int by_pread = r->j->size != MEGABYTE_SIZE_UNKNOWN;
-    while (offset > r->at + r->n || r->at + r->n - offset < MEGABYTE_HEADER_MAX) {
+static ssize_t look(reader *r, uint64_t offset, size_t wanted, const uint8_t **out) {
+    const int by_pread = r->j->size != MEGABYTE_SIZE_UNKNOWN;
+    const size_t most = wanted > 4096 ? sizeof r->data : 4096; /* read ahead */
+    while (offset > r->at + r->n || r->at + r->n - offset < wanted) {
         ssize_t got;
         if (offset > r->at + r->n) { /* jump */
             r->at = by_pread ? offset : r->at + r->n;
@@ -115,12 +128,11 @@ static ssize_t look(reader *r, uint64_t offset, const uint8_t **out) {
             r->at = offset;
         }
         if (by_pread) {
-            got = pread(r->j->in, r->data + r->n, sizeof r->data - r->n,
-                        r->base + (off_t)(r->at + r->n));
+            got = pread(r->j->in, r->data + r->n, most - r->n, r->base + (off_t)(r->at + r->n));
             if (got < 0 && errno == EINTR && !stop_requested()) continue;
             if (got < 0) return complain(r->j->name, "%s", strerror(errno)) - 1;
         } else {
-            got = read_some(r->j->in, r->data + r->n, sizeof r->data - r->n, r->j->name);
+            got = read_some(r->j->in, r->data + r->n, most - r->n, r->j->name);
             if (got < 0) return -1;
         }
         if (!got) break;
@@ -139,15 +151,53 @@ static void count_block(survey *v, int method, uint64_t size) {
 }
 
 static void count_member(survey *v, const megabyte_file_header *c) {
-    if (!v->members++) {
-        v->first = *c;
-        v->context_shift = c->context_shift;
-    }
+    if (v->members == v->pictures) v->context_shift = c->context_shift;
+    if (!v->members++) v->first = *c;
     if (c->block_size > v->block_size) v->block_size = c->block_size;
     if (c->context_shift < v->context_shift) v->context_shift = c->context_shift;
     if (c->mixing_memory > v->mixing_memory) v->mixing_memory = c->mixing_memory;
     if (c->format_version > v->format_version) v->format_version = c->format_version;
     if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
+}
+
+/* A member ends here: what was jumped over must be there. */
+static megabyte_status skip_to(reader *r, uint64_t offset) {
+    const uint8_t *data;
+    if (r->j->size != MEGABYTE_SIZE_UNKNOWN)
+        return offset > r->j->size ? MEGABYTE_ERROR_TRUNCATED : MEGABYTE_OK;
+    if (look(r, offset, MEGABYTE_HEADER_MAX, &data) < 0) return MEGABYTE_ERROR_IO;
+    return r->at + r->n < offset ? MEGABYTE_ERROR_TRUNCATED : MEGABYTE_OK;
+}
+
+/* A member that is a packed picture. */
+static megabyte_status survey_picture(reader *r, uint64_t *offset, survey *v,
+                                      megabyte_error *error) {
+    megabyte_image_header h;
+    const uint8_t *data = NULL;
+    ssize_t n = look(r, *offset, PACKED_HEADER_MOST, &data);
+    if (n < 0) return error->status = MEGABYTE_ERROR_IO;
+    megabyte_status status = megabyte_image_header_read(data, (size_t)n, &h, error);
+    if (status) return status;
+    uint64_t size = joined_size(h.width, h.height, h.channels, data + h.layout_at, h.layout_bytes);
+    if (!size) {
+        snprintf(error->text, sizeof error->text,
+                 "this is a packed picture, but no compressed file: see mbrun image");
+        return error->status = MEGABYTE_ERROR_BAD_MAGIC;
+    }
+    if (!v->members++) {
+        v->first.numerics_version = h.numerics_version;
+        memcpy(v->first.model_id, h.model_id, sizeof h.model_id);
+    }
+    if (memcmp(v->first.model_id, h.model_id, sizeof h.model_id)) v->has_several_models = 1;
+    if (h.format_version > v->format_version) v->format_version = h.format_version;
+    count_block(v,
+                h.stored        ? MEGABYTE_METHOD_STORED
+                : h.model_alone ? MEGABYTE_METHOD_MODEL
+                                : MEGABYTE_METHOD_MIXED,
+                size);
+    v->pictures++;
+    *offset += h.file_bytes;
+    return MEGABYTE_OK;
 }
 
 megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megabyte_error *error) {
@@ -161,9 +211,14 @@ megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megaby
     while (!status && v->blocks < max_blocks) {
         megabyte_file_header c;
         megabyte_block_header b = {.method = 0};
-        ssize_t n = look(&r, offset, &data);
+        ssize_t n = look(&r, offset, MEGABYTE_HEADER_MAX, &data);
         if (n < 0) return error->status = MEGABYTE_ERROR_IO;
         if (n == 0 && v->members) break;
+        if (n > 0 && begins_with_picture(data, (size_t)n)) {
+            status = survey_picture(&r, &offset, v, error);
+            if (!status) status = skip_to(&r, offset);
+            continue;
+        }
         status = megabyte_file_header_read(data, (size_t)n, &c, error);
         if (status == MEGABYTE_ERROR_BAD_MAGIC && v->members)
             error->status = status = MEGABYTE_ERROR_TRAILING_DATA;
@@ -175,19 +230,14 @@ megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megaby
             offset += (uint64_t)c.coded + 4;
         }
         while (!c.single && b.method >= 0 && v->blocks < max_blocks) {
-            n = look(&r, offset, &data);
+            n = look(&r, offset, MEGABYTE_HEADER_MAX, &data);
             if (n < 0) return error->status = MEGABYTE_ERROR_IO;
             status = megabyte_block_header_read(data, (size_t)n, &c, &b, error);
             if (status) break;
             offset += (uint64_t)b.header_bytes + b.coded;
             if (b.method >= 0) count_block(v, b.method, b.size);
         }
-        if (!status && j->size != MEGABYTE_SIZE_UNKNOWN && offset > j->size)
-            status = MEGABYTE_ERROR_TRUNCATED;
-        if (!status && j->size == MEGABYTE_SIZE_UNKNOWN) { /* read what was jumped over */
-            if (look(&r, offset, &data) < 0) return error->status = MEGABYTE_ERROR_IO;
-            if (r.at + r.n < offset) status = MEGABYTE_ERROR_TRUNCATED;
-        }
+        if (!status) status = skip_to(&r, offset);
     }
     v->compressed = offset;
     if (status && status != error->status) {

@@ -184,6 +184,11 @@ static int find_shipped_model(const char *name, char *path, size_t size, char *l
     return 0;
 }
 
+int find_model_named(const char *name, char *path, size_t size) {
+    char looked[8192];
+    return find_shipped_model(name, path, size, looked, sizeof looked);
+}
+
 /* Returns 1, or 0 with the reason. *name: what the user called it, NULL if nothing. */
 static int find_model(const char *given, const char *usual, char *path, size_t size,
                       const char **name, char *why, size_t why_size) {

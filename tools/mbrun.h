@@ -52,6 +52,7 @@ void find_known_models(known_models *list, const shared_options *shared);
 const known_model *known_model_of(const known_models *list, const uint8_t *id,
                                   size_t n); /* n: bytes of id; or NULL */
 void free_known_models(known_models *list);
+int find_model_named(const char *name, char *path, size_t size); /* where models are kept; or 0 */
 
 void open_model(session *s, const shared_options *shared); /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);

@@ -290,6 +290,81 @@ static int read_raster(picture *p, const uint8_t *data, size_t n, uint64_t most,
     return 1;
 }
 
+/* ====================================================================================== layouts */
+
+/* A version, flags, four bytes of the length of what comes before the pixels, this, what comes
+ * after them. */
+enum { LAYOUT_VERSION = 1, BOTTOM_UP = 1, IS_BGR = 2, GAP_SHIFT = 2, FLAGS = 16, LAYOUT_HEAD = 6 };
+
+/* The rows of a file, from its bytes or to them. */
+static uint8_t *picture_row(const picture *p, uint32_t y, unsigned flags) {
+    return p->pixels + (size_t)(flags & BOTTOM_UP ? p->height - 1 - y : y) * p->width * p->channels;
+}
+
+static void copy_row(uint8_t *to, const uint8_t *from, const picture *p, unsigned flags) {
+    if (!(flags & IS_BGR)) {
+        memcpy(to, from, (size_t)p->width * p->channels);
+        return;
+    }
+    for (size_t x = 0; x < p->width; x++, to += p->channels, from += p->channels)
+        for (uint32_t c = 0; c < p->channels; c++) to[c] = from[p->channels - 1 - c];
+}
+
+int split_picture_file(picture *p, uint8_t layout[LAYOUT_MOST], size_t *n_layout,
+                       const uint8_t *data, size_t n, uint64_t most, char why[256]) {
+    raster r;
+    memset(p, 0, sizeof *p);
+    if (!find_raster(&r, data, n, why)) return 0;
+    size_t row = (size_t)r.width * r.channels, gap = r.row_bytes - (size_t)r.width * r.pixel_bytes;
+    size_t end = r.offset + r.row_bytes * r.height, after = n - end;
+    if (r.pixel_bytes != r.channels || r.palette || gap > 3)
+        return refuse(why, "its pixels are no samples of grey or RGB");
+    if (r.offset > LAYOUT_MOST - LAYOUT_HEAD || after > LAYOUT_MOST - LAYOUT_HEAD - r.offset)
+        return refuse(why, "holds too much beside its pixels");
+    for (uint32_t y = 0; y < r.height; y++)
+        for (size_t i = 0; i < gap; i++)
+            if (data[r.offset + y * r.row_bytes + row + i])
+                return refuse(why, "the gaps between its rows are not empty");
+    p->width = r.width;
+    p->height = r.height;
+    p->channels = r.channels;
+    p->format = r.format;
+    if (!allocate_pixels(p, most, why)) return 0;
+    unsigned flags = (r.bottom_up ? BOTTOM_UP : 0u) | (r.is_bgr ? IS_BGR : 0u) |
+                     (unsigned)gap << GAP_SHIFT;
+    for (uint32_t y = 0; y < r.height; y++)
+        copy_row(picture_row(p, y, flags), data + r.offset + y * r.row_bytes, p, flags);
+    layout[0] = LAYOUT_VERSION;
+    layout[1] = (uint8_t)flags;
+    for (int i = 0; i < 4; i++) layout[2 + i] = (uint8_t)(r.offset >> 8 * i);
+    memcpy(layout + LAYOUT_HEAD, data, r.offset);
+    memcpy(layout + LAYOUT_HEAD + r.offset, data + end, after);
+    *n_layout = LAYOUT_HEAD + r.offset + after;
+    return 1;
+}
+
+uint64_t joined_size(uint32_t width, uint32_t height, uint32_t channels, const uint8_t *layout,
+                     size_t n_layout) {
+    if (n_layout < LAYOUT_HEAD || layout[0] != LAYOUT_VERSION || layout[1] >= FLAGS ||
+        read32(layout + 2) > n_layout - LAYOUT_HEAD)
+        return 0;
+    return n_layout - LAYOUT_HEAD +
+           height * ((uint64_t)width * channels + (layout[1] >> GAP_SHIFT));
+}
+
+void join_picture_file(const picture *p, const uint8_t *layout, size_t n_layout, uint8_t *out) {
+    const size_t before = read32(layout + 2), gap = layout[1] >> GAP_SHIFT;
+    memcpy(out, layout + LAYOUT_HEAD, before);
+    out += before;
+    for (uint32_t y = 0; y < p->height; y++) {
+        copy_row(out, picture_row(p, y, layout[1]), p, layout[1]);
+        out += (size_t)p->width * p->channels;
+        memset(out, 0, gap);
+        out += gap;
+    }
+    memcpy(out, layout + LAYOUT_HEAD + before, n_layout - LAYOUT_HEAD - before);
+}
+
 /* ================================================================================== all of them */
 
 picture_format picture_format_of(const uint8_t *data, size_t n) {

@@ -51,6 +51,21 @@ void free_picture(picture *p);
 /* *out comes from malloc. */
 int write_picture(const picture *p, picture_format format, uint8_t **out, size_t *n, char why[256]);
 
+/* A file whose pixels lie in it as they are, as its picture and a layout: what lies before the
+ * pixels and after them, the order of rows and colours. Both together give the file back, byte for
+ * byte.
+ *   layout     receives *n_layout bytes
+ *   Returns 0 with the reason in `why` where that cannot be: a palette in colour, four bytes a
+ *   pixel, gaps that are not zeros, too much around the pixels. */
+#define LAYOUT_MOST 32768
+int split_picture_file(picture *p, uint8_t layout[LAYOUT_MOST], size_t *n_layout,
+                       const uint8_t *data, size_t n, uint64_t most, char why[256]);
+/* Bytes of the file that they give; 0: the layout is damaged. */
+uint64_t joined_size(uint32_t width, uint32_t height, uint32_t channels, const uint8_t *layout,
+                     size_t n_layout);
+/* out[joined_size] */
+void join_picture_file(const picture *p, const uint8_t *layout, size_t n_layout, uint8_t *out);
+
 /* ---- shared by picture.c and png.c */
 
 int refuse(char why[256], const char *text); /* 0 */
