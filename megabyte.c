@@ -2325,6 +2325,7 @@ struct piece {
     u64 begin, n; /* number of the first byte, of how many: the job's, or those of a slide */
     u64 t0, t1, f0, f1;
     u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
+    int only_keys; /* its patches' outputs are for nobody: see plan_piece */
 };
 
 /* One token of the running batch. */
@@ -2341,6 +2342,7 @@ struct row {
         *before; /* the first of a patch that attends to the one before: its cache, ... */
     u32 before_key; /* ... from this key on; g->size.cross of them become the first */
     u32 follows; /* the row before it is the token before it */
+    u32 only_keys; /* of the last layer, too: its output is for nobody */
     u32 known; /* keys and values of layers from this one on stay as they are: see rewind */
     const float *shift_from; /* else: that token's shift state, or NULL for zeros */
     float *shift_to; /* where to keep its own, or NULL */
@@ -2384,6 +2386,7 @@ struct megabyte_engine {
     u32 n_runs;
     u32 n_blocks; /* of a wide pass; 0: it is narrow: see cut_into_blocks */
     int apart; /* no block of it reads what another one writes */
+    int only_keys; /* of the last layer: no row's output is for anybody */
     float *x; /* [batch, dim]        the residual stream */
     float *a; /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
     float *n; /* [batch, widest in]  inputs of products */
@@ -3160,9 +3163,11 @@ static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, st
                       prepared = {prepare_attention, NULL, MEGABYTE_PART_ATTENTION},
                       between = {look_back, NULL, MEGABYTE_PART_ATTENTION},
                       after = {end_attention, &out, MEGABYTE_PART_NORM};
-    int head = !block && few_rows(e);
+    int only_keys = e->only_keys && l + 1 == g->size.layers;
+    int head = !block && few_rows(e) && !only_keys;
     run_steps(e, at, l, &before, 1, block);
     if (!block && !head) run_steps(e, at, l, &prepared, 1, block);
+    if (only_keys) return;
     if (g->size.cross && !head) run_steps(e, at, l, &between, 1, block);
     if (block) {
         attend_block(e, g, l, block);
@@ -3249,6 +3254,7 @@ static void run_layers(megabyte_engine *e, struct worker *at, const struct block
     run_steps(e, at, 0, first, 2, block);
     for (u32 l = 0; l < g->size.layers; l++) {
         attention_layer(e, g, l, at, block);
+        if (e->only_keys && l + 1 == g->size.layers) return;
         feed_forward_layer(e, g, l, at, block);
     }
     run_steps(e, at, 0, last, 2, block);
@@ -3281,9 +3287,12 @@ static void pass(void *context, int leads) {
 /* Computes the rows gathered so far. */
 static void run_pass(megabyte_engine *e) {
     e->n_runs = 0;
-    for (u32 i = 0; i < e->m; i++)
+    e->only_keys = 1;
+    for (u32 i = 0; i < e->m; i++) {
+        e->only_keys &= (int)e->rows[i].only_keys;
         if (!e->rows[i].follows || i - e->run_first[e->n_runs - 1] == QUERIES)
             e->run_first[e->n_runs++] = i;
+    }
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
     cut_into_blocks(e);
@@ -3416,6 +3425,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     r->start = !r->position && (!(g->size.flags & PREVIOUS_BYTE) || !index);
     r->follows = before && before->job == p->job && before->sequence == r->sequence;
     if (!s) {
+        r->only_keys = (u32)p->only_keys;
         place_patch(g, r, index, drafted);
         if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job)
             e->rows[i - SHIFT_RING].shift_to = NULL; /* this row's takes its place */
@@ -3526,6 +3536,19 @@ static void slide(struct job *job) {
     job->sliding = job->again + ahead(s->engine->model) > 0;
 }
 
+/* Of a long prefill only the last patches are asked for anything but their keys and values: by the
+ * finer stages, which run for the last patch (cross-patch attention: for one more a layer), by the
+ * shift states that are kept, and by the first of these, whose last sublayer's input is shifted. */
+static int only_keys(const megabyte_engine *e, const struct piece *p) {
+    const struct sizes *z = &e->model->sizes;
+    const megabyte_stream *s = p->job->stream;
+    u64 patch = e->model->stage[0].bytes, cross = e->model->stage[z->n_stages - 1].size.cross;
+    u64 asked = SHIFT_RING + 2 + (cross ? e->model->stage[z->n_stages - 1].size.layers : 0);
+    u64 end = min64(p->t0 + (p->n - p->begin) + ahead(e->model), s->patches * patch);
+    return (p->want == WANT_STATE || p->want == WANT_LAST) &&
+           round_up(end, patch) / patch > p->g1[0] + asked;
+}
+
 /* The next piece of a job, of at most `bytes` bytes and `rows` tokens of stage 0, where the round's
  * tokens so far are counted; the job's bytes are put into the history. */
 static void plan_piece(megabyte_engine *e, struct piece *p, struct job *job, u64 bytes, u64 *rows) {
@@ -3551,6 +3574,8 @@ static void plan_piece(megabyte_engine *e, struct piece *p, struct job *job, u64
         rows[i] += p->g1[i] - p->g0[i];
         if (p->want == WANT_DRAFT) s->draft.begin[i] = (p->f1 - p->n) / unit + 1;
     }
+    p->only_keys = only_keys(e, p);
+    if (p->only_keys) p->want = WANT_STATE;
     if (job->bytes && !job->sliding)
         for (u64 t = p->t0; t < p->t1; t++)
             s->history[(s->base + t) % s->history_bytes] = job->bytes[job->done + (t - p->t0)];
