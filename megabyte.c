@@ -7459,6 +7459,7 @@ typedef i8 vq;
 typedef vi va;
 #define VA_PIN(s) ((void)0)
 #define LANES for (int i = 0; i < 16; i++)
+#define UNROLLED_Q4 /* its steps are long enough: 97 KB of code otherwise */
 V vf vf_load(const float *p) {
     vf r;
     memcpy(r.v, p, sizeof r.v);
@@ -8708,25 +8709,29 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
 #define FINISH(i) acc##i = vg_end(acc##i, g##i, m);
 #define END(i) \
     vf_finish(vf_mul(vf_from_i(acc##i), vf_mul(vf_set(x_scale[i]), scale)), y + i * ldy, bias, add);
-#define TILE_Q4(rows)                                                                              \
-    static TARGETED void NAME(tile_q4_##rows)(                                                     \
-        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,             \
-        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) {  \
-        u64 groups = k32 / Q4_GROUP;                                                               \
-        const i8 *end = x + k32;                                                                   \
-        vf scale = vf_load(w_scale);                                                               \
-        EACH_ROW_##rows(BEGIN) for (; x < end; multiplier += 16) {                                 \
-            UNROLLED for (u32 high = 0; high < 2; high++, x += Q4_GROUP, offset++) {               \
-                if (x == end) break;                                                               \
-                vm m = vm_load(multiplier, high);                                                  \
-                EACH_ROW_##rows(START) UNROLLED for (u32 eight = 0; eight < 4; eight++, w += 64) { \
-                    vn n = vn_load(w);                                                             \
-                    EACH_ROW_##rows(PRODUCT)                                                       \
-                }                                                                                  \
-                EACH_ROW_##rows(FINISH)                                                            \
-            }                                                                                      \
-        }                                                                                          \
-        EACH_ROW_##rows(END)                                                                       \
+#ifndef UNROLLED_Q4
+#define UNROLLED_Q4 UNROLLED
+#endif
+#define TILE_Q4(rows)                                                                             \
+    static TARGETED void NAME(tile_q4_##rows)(                                                    \
+        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,            \
+        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
+        u64 groups = k32 / Q4_GROUP;                                                              \
+        const i8 *end = x + k32;                                                                  \
+        vf scale = vf_load(w_scale);                                                              \
+        EACH_ROW_##rows(BEGIN) for (; x < end; multiplier += 16) {                                \
+            UNROLLED_Q4 for (u32 high = 0; high < 2; high++, x += Q4_GROUP, offset++) {           \
+                if (x == end) break;                                                              \
+                vm m = vm_load(multiplier, high);                                                 \
+                EACH_ROW_##rows(START)                                                            \
+                    UNROLLED_Q4 for (u32 eight = 0; eight < 4; eight++, w += 64) {                \
+                    vn n = vn_load(w);                                                            \
+                    EACH_ROW_##rows(PRODUCT)                                                      \
+                }                                                                                 \
+                EACH_ROW_##rows(FINISH)                                                           \
+            }                                                                                     \
+        }                                                                                         \
+        EACH_ROW_##rows(END)                                                                      \
     }
 /* clang-format off */
 TILE_Q4(1)
@@ -8744,6 +8749,7 @@ TILE_Q4(4)
 #undef FINISH
 #undef END
 #undef TILE_Q4
+#undef UNROLLED_Q4
 
 static TARGETED void NAME(gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x_,
                                    u64 ldx, const float *x_scale, u32 m, float *y, u64 ldy,
