@@ -1742,13 +1742,14 @@ struct kernels {
      * separately. */
     void (*gemm_f32)(const float *w, u64 stride, u32 tiles, u32 k, const float *x, u64 ldx, u32 m,
                      float *y, u64 ldy, const float *bias, int add);
-    /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart; x: quantized rows,
-     * ldx elements apart; sum[i] = sum of row i; the exact integer product times (x_scale[i] *
-     * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are added; w_scale
-     * is of no account, but read; bias, add: unused. */
-    void (*gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4, const void *x,
-                    u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
-                    const float *bias, int add);
+    /* w: [tiles][k4/4][16][4] bytes of weight + 128, tiles `stride` bytes apart, and in each of
+     * them the [16][4] `step`: 64, or more where those of the other tiles come between. x:
+     * quantized rows, ldx elements apart; sum[i] = sum of row i; the exact integer product times
+     * (x_scale[i] * w_scale[r]). x_scale NULL: y holds int32, to which the integer products are
+     * added; w_scale is of no account, but read; bias, add: unused. */
+    void (*gemm_q8)(const u8 *w, u64 stride, u64 step, const float *w_scale, u32 tiles, u32 k4,
+                    const void *x, u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
+                    u64 ldy, const float *bias, int add);
     /* The same for q4, for up to FEW_ROWS rows, tiles from `tile` on: y and bias are of the
      * first of them. x_scale is given. Works on the nibbles; room: Q4_ROOM bytes. */
     void (*gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x, u64 ldx,
@@ -1950,7 +1951,7 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
         k->quantize(x, N - i, q[i], &sum[i], &scale[i]);
         memcpy(y + i * 48, x, sizeof x);
     }
-    k->gemm_q8(tiles, N * 16, g, 3, N, q, 48 * 2 / k->q_bytes, sum, scale, M, y, 48, bias, 1);
+    k->gemm_q8(tiles, N * 16, 64, g, 3, N, q, 48 * 2 / k->q_bytes, sum, scale, M, y, 48, bias, 1);
     k->gemm_f32(w, N * 16, 3, N, x, 1, M, y, 48, bias, 1); /* rows overlap: x[i..i+N) */
     k->layer_norm(y, g, bias, 37, 1);
     k->rms_norm(y + 48, g, 37);
@@ -2242,22 +2243,30 @@ static int pool_start(struct pool *p) {
  *     v   [heads][v_tiles][cap][16]                       rows = channels,  columns = positions
  * Stage 0 of a quantized model, the only one with long sequences, keeps them in int8, as k8 and v8,
  * with a scale for each position and head: a quarter of the memory, which is what a stream far into
- * its context waits for. There cap and head_dim are rounded up as gemm_q8 wants it. */
+ * its context waits for. There cap and head_dim are rounded up as gemm_q8 wants it. Where the CPU
+ * has AVX-512, whose registers hold the sums of four tiles, a head's values are one stream:
+ *     v8  [heads][cap / 4][v_tiles][16][4]                */
 struct cache {
     float *k, *v;
     u8 *k8, *v8; /* instead */
     float *k_scale, *v_scale;
     u64 k_layer, v_layer; /* elements from one layer to the next, */
-    u64 k_head, v_tile; /* one head to the next, one tile of 16 channels to the next, */
+    u64 k_head, v_head; /* one head to the next, */
+    u64 v_tile, v_step; /* one tile of 16 channels, v8: 4 positions to the next, */
     u64 scale_head; /* one head's scales to the next's */
 };
 
 static struct cache cache_sizes(const struct stage *g, u64 cap) {
-    struct cache c = {.scale_head = round_up(cap, 16)};
+    struct cache c = {.scale_head = round_up(cap, 16), .v_step = 64};
     c.k_head = c.scale_head * (g->cache_q8 ? round_up(g->size.head_dim, 4) : g->size.head_dim);
     c.v_tile = (g->cache_q8 ? c.scale_head : cap) * 16;
+    c.v_head = g->v_tiles * c.v_tile;
     c.k_layer = g->kv_heads * c.k_head;
-    c.v_layer = g->kv_heads * (u64)g->v_tiles * c.v_tile;
+    c.v_layer = g->kv_heads * c.v_head;
+    if (g->cache_q8 && megabyte_isa_available(MEGABYTE_ISA_AVX512_VNNI)) {
+        c.v_tile = 64;
+        c.v_step = 64 * (u64)g->v_tiles;
+    }
     return c;
 }
 
@@ -2387,6 +2396,7 @@ struct piece {
     u64 begin, n; /* number of the first byte, of how many: the job's, or those of a slide */
     u64 t0, t1, f0, f1;
     u64 g0[MEGABYTE_MAX_STAGES], g1[MEGABYTE_MAX_STAGES], c0[MEGABYTE_MAX_STAGES];
+    int only_keys; /* its patches' outputs are for nobody: see plan_piece */
 };
 
 /* One token of the running batch. */
@@ -2403,6 +2413,7 @@ struct row {
         *before; /* the first of a patch that attends to the one before: its cache, ... */
     u32 before_key; /* ... from this key on; g->size.cross of them become the first */
     u32 follows; /* the row before it is the token before it */
+    u32 only_keys; /* of the last layer, too: its output is for nobody */
     u32 known; /* keys and values of layers from this one on stay as they are: see rewind */
     const float *shift_from; /* else: that token's shift state, or NULL for zeros */
     float *shift_to; /* where to keep its own, or NULL */
@@ -2446,6 +2457,7 @@ struct megabyte_engine {
     u32 n_runs;
     u32 n_blocks; /* of a wide pass; 0: it is narrow: see cut_into_blocks */
     int apart; /* no block of it reads what another one writes */
+    int only_keys; /* of the last layer: no row's output is for anybody */
     float *x; /* [batch, dim]        the residual stream */
     float *a; /* [batch, widest]     outputs of wide products: q, k, v; feed-forward; logits */
     float *n; /* [batch, widest in]  inputs of products */
@@ -2483,6 +2495,13 @@ static u32 last_position(const struct sizes *z, u32 s) {
     return z->stage[s].positions - !(s + 1 == z->n_stages && has_start_token(z));
 }
 
+/* Where an int8 cache has position `at` of a tile of values, 16 bytes, 4 apart; tiles are counted
+ * over layers and heads. */
+static u8 *value_entry(const struct stage *g, const struct cache *c, u64 tile, u64 at) {
+    return c->v8 + tile / g->v_tiles * c->v_head + tile % g->v_tiles * c->v_tile +
+           at / 4 * c->v_step + at % 4;
+}
+
 /* Visits the memory that positions [from, from + n) of a long cache occupy, in whole blocks of 16
  * keys (from is the beginning of one). Keys, values, scales and logits are BOUNDED, as `scale` left
  * them; other floats may be anything that a model's weights make of them. UNUSED memory may hold
@@ -2507,9 +2526,12 @@ static void each_block(const struct stage *g, const struct cache *c, u64 from, u
             visit(context, c->v_scale + scale, n16, BOUNDED);
         }
         for (t = 0; t < g->kv_heads * g->v_tiles; t++) {
-            u64 at = layer * c->v_layer + t * c->v_tile + from * 16;
-            if (g->cache_q8) visit(context, c->v8 + at, n16 * 16, RAW_BYTES);
-            else visit(context, c->v + at, min64(n * 16, c->v_tile - from * 16), BOUNDED);
+            u64 tile = layer * g->kv_heads * g->v_tiles + t;
+            for (u64 i = 0; g->cache_q8 && i < n16; i += 4) /* the order of saved states */
+                visit(context, value_entry(g, c, tile, from + i), 64, RAW_BYTES);
+            if (!g->cache_q8)
+                visit(context, c->v + tile * c->v_tile + from * 16,
+                      min64(n * 16, c->v_tile - from * 16), BOUNDED);
         }
     }
 }
@@ -2538,8 +2560,7 @@ static void clear_positions(const struct stage *g, const struct cache *c, u64 fr
         }
         for (u64 t = 0; t < heads * g->v_tiles; t++) {
             if (!g->cache_q8) memset(c->v + t * c->v_tile + at * 16, 0, 16 * sizeof *c->v);
-            for (u64 i = 0; g->cache_q8 && i < 16; i++)
-                c->v8[t * c->v_tile + at / 4 * 64 + at % 4 + i * 4] = 0;
+            for (u64 i = 0; g->cache_q8 && i < 16; i++) value_entry(g, c, t, at)[i * 4] = 0;
         }
     }
 }
@@ -2592,7 +2613,7 @@ static void multiply_q4(megabyte_engine *e, const struct product *p, u32 tile, u
     for (u32 t = 0; t < tiles; t += UNPACKED) {
         u32 n = min32(tiles - t, UNPACKED);
         kernel->unpack_q4(w, tile + t, n, room);
-        kernel->gemm_q8(room, 16 * k32, w->scale + 16 * (u64)(tile + t), n,
+        kernel->gemm_q8(room, 16 * k32, 64, w->scale + 16 * (u64)(tile + t), n,
                         (u32)round_up(w->cols, 4), x, e->ld_n, e->q_sum + row, x_scale, m,
                         y + 16 * t, p->ldy, bias ? bias + 16 * t : NULL, p->add);
     }
@@ -2608,7 +2629,7 @@ static void multiply(megabyte_engine *e, const struct product *p, u32 tile, u32 
     u64 k4 = round_up(w->cols, 4);
     if (w->type == TYPE_Q4_TILED) multiply_q4(e, p, tile, tiles, row, m, chunk);
     else if (w->type == TYPE_Q8_TILED)
-        kernel->gemm_q8(w->data + tile * 16 * k4, 16 * k4, w->scale + 16 * tile, tiles, (u32)k4,
+        kernel->gemm_q8(w->data + tile * 16 * k4, 16 * k4, 64, w->scale + 16 * tile, tiles, (u32)k4,
                         (u8 *)e->q + row * e->ld_n * kernel->q_bytes, e->ld_n, e->q_sum + row,
                         e->q_scale + row, m, y, p->ldy, bias, p->add);
     else
@@ -2899,11 +2920,11 @@ static void keep_quantized(const struct kernels *kernels, const struct stage *g,
     u32 d = g->size.head_dim;
     u64 scale = (u64)layer * g->kv_heads * c->scale_head + at;
     u8 *k8 = c->k8 + layer * c->k_layer + (at / 16) * 16 * round_up(d, 4) + at % 16 * 4;
-    u8 *v8 = c->v8 + layer * c->v_layer + (u64)(at / 4) * 64 + at % 4;
     for (u32 h = 0; h < g->kv_heads; h++, k += d, v += d, scale += c->scale_head) {
         kernels->keep_key(k, d, k8 + h * c->k_head, &c->k_scale[scale]);
-        kernels->keep_value(v, d, v8 + (u64)h * g->v_tiles * c->v_tile, c->v_tile,
-                            &c->v_scale[scale]);
+        kernels->keep_value(v, d,
+                            value_entry(g, c, ((u64)layer * g->kv_heads + h) * g->v_tiles, at),
+                            c->v_tile, &c->v_scale[scale]);
     }
 }
 /* n keys and values of one head, `ld` floats apart, become positions from `at` on of a float
@@ -2922,7 +2943,7 @@ static void keep_head(const struct stage *g, const struct cache *c, u32 layer, u
     }
     at -= n;
     for (u32 i = 0; i < n; i++, at++, v += ld) {
-        float *to = c->v + layer * c->v_layer + (u64)h * g->v_tiles * c->v_tile + (u64)at * 16;
+        float *to = c->v + layer * c->v_layer + h * c->v_head + (u64)at * 16;
         for (u32 j = 0; j < whole; j += 16, to += c->v_tile) memcpy(to, v + j, 16 * sizeof *to);
         if (!rest) continue;
         memset(to, 0, 16 * sizeof *to);
@@ -2990,9 +3011,9 @@ static void score_keys(megabyte_engine *e, const struct stage *g, struct attenti
     }
     for (u32 at = 0; at < w->keys16; at += KEY_BLOCK) {
         u32 n = min32(w->keys16 - at, KEY_BLOCK);
-        kernel->gemm_q8(c->k8 + w->k_at + at * d4, d4 * 16, c->k_scale + w->scale_at + at, n / 16,
-                        (u32)d4, w->quant, w->ld_quant, w->q_sum, q_scale, w->rows, w->score + at,
-                        e->score_stride, NULL, 0);
+        kernel->gemm_q8(c->k8 + w->k_at + at * d4, d4 * 16, 64, c->k_scale + w->scale_at + at,
+                        n / 16, (u32)d4, w->quant, w->ld_quant, w->q_sum, q_scale, w->rows,
+                        w->score + at, e->score_stride, NULL, 0);
         for (u32 r = 0; r < w->rows; r++)
             if (w->row[r].key + 1 > at)
                 kernel->maxima(w->score + r * e->score_stride + at,
@@ -3010,7 +3031,7 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
     for (u32 at = from; at < from + part; at += w->block_size) {
         u32 n = min32(from + part - at, w->block_size),
             n4 = (u32)round_up(min32(w->keys - at, n), 4);
-        const u8 *v = c->v8 + w->v_at + (u64)at * 16;
+        const u8 *v = c->v8 + w->v_at + at / 4 * c->v_step;
         for (u32 r = 0; r < rows; r++) {
             i32 two[2];
             kernel->quantize_finely(w->score + r * e->score_stride + at, n, w->largest[r],
@@ -3019,8 +3040,9 @@ static void multiply_values(megabyte_engine *e, const struct stage *g, struct at
             w->q_sum[r] = two[0];
             w->q_sum[rows + r] = two[1];
         }
-        kernel->gemm_q8(v, c->v_tile, e->ones, g->v_tiles, n4, w->quant, w->ld_quant, w->q_sum,
-                        NULL, 2 * rows, (float *)(void *)w->total, e->side_stride, NULL, 0);
+        kernel->gemm_q8(v, c->v_tile, c->v_step, e->ones, g->v_tiles, n4, w->quant, w->ld_quant,
+                        w->q_sum, NULL, 2 * rows, (float *)(void *)w->total, e->side_stride, NULL,
+                        0);
     }
 }
 
@@ -3081,7 +3103,7 @@ static void attend(megabyte_engine *e, const struct stage *g, u32 layer, u32 hea
     w.keys = e->rows[end - 1].key + 1;
     w.keys16 = (u32)round_up(w.keys, 16);
     w.k_at = layer * c->k_layer + kv * c->k_head;
-    w.v_at = layer * c->v_layer + (u64)kv * g->v_tiles * c->v_tile;
+    w.v_at = layer * c->v_layer + kv * c->v_head;
     w.scale_at = (layer * (u64)g->kv_heads + kv) * c->scale_head;
     w.score = e->score + chunk * QUERIES * (e->score_stride + e->side_stride);
     w.side = w.score + QUERIES * e->score_stride;
@@ -3222,9 +3244,11 @@ static void attention_layer(megabyte_engine *e, const struct stage *g, u32 l, st
                       prepared = {prepare_attention, NULL, MEGABYTE_PART_ATTENTION},
                       between = {look_back, NULL, MEGABYTE_PART_ATTENTION},
                       after = {end_attention, &out, MEGABYTE_PART_NORM};
-    int head = !block && few_rows(e);
+    int only_keys = e->only_keys && l + 1 == g->size.layers;
+    int head = !block && few_rows(e) && !only_keys;
     run_steps(e, at, l, &before, 1, block);
     if (!block && !head) run_steps(e, at, l, &prepared, 1, block);
+    if (only_keys) return;
     if (g->size.cross && !head) run_steps(e, at, l, &between, 1, block);
     if (block) {
         attend_block(e, g, l, block);
@@ -3311,6 +3335,7 @@ static void run_layers(megabyte_engine *e, struct worker *at, const struct block
     run_steps(e, at, 0, first, 2, block);
     for (u32 l = 0; l < g->size.layers; l++) {
         attention_layer(e, g, l, at, block);
+        if (e->only_keys && l + 1 == g->size.layers) return;
         feed_forward_layer(e, g, l, at, block);
     }
     run_steps(e, at, 0, last, 2, block);
@@ -3343,9 +3368,12 @@ static void pass(void *context, int leads) {
 /* Computes the rows gathered so far. */
 static void run_pass(megabyte_engine *e) {
     e->n_runs = 0;
-    for (u32 i = 0; i < e->m; i++)
+    e->only_keys = 1;
+    for (u32 i = 0; i < e->m; i++) {
+        e->only_keys &= (int)e->rows[i].only_keys;
         if (!e->rows[i].follows || i - e->run_first[e->n_runs - 1] == QUERIES)
             e->run_first[e->n_runs++] = i;
+    }
     e->run_first[e->n_runs] = e->m;
     e->ld_x = round_up(e->model->stage[e->stage].size.dim, 16);
     cut_into_blocks(e);
@@ -3478,6 +3506,7 @@ static struct row *add_row(megabyte_engine *e, const struct piece *p, u32 s, u64
     r->start = !r->position && (!(g->size.flags & PREVIOUS_BYTE) || !index);
     r->follows = before && before->job == p->job && before->sequence == r->sequence;
     if (!s) {
+        r->only_keys = (u32)p->only_keys;
         place_patch(g, r, index, drafted);
         if (i >= SHIFT_RING && e->rows[i - SHIFT_RING].job == p->job)
             e->rows[i - SHIFT_RING].shift_to = NULL; /* this row's takes its place */
@@ -3588,6 +3617,19 @@ static void slide(struct job *job) {
     job->sliding = job->again + ahead(s->engine->model) > 0;
 }
 
+/* Of a long prefill only the last patches are asked for anything but their keys and values: by the
+ * finer stages, which run for the last patch (cross-patch attention: for one more a layer), by the
+ * shift states that are kept, and by the first of these, whose last sublayer's input is shifted. */
+static int only_keys(const megabyte_engine *e, const struct piece *p) {
+    const struct sizes *z = &e->model->sizes;
+    const megabyte_stream *s = p->job->stream;
+    u64 patch = e->model->stage[0].bytes, cross = e->model->stage[z->n_stages - 1].size.cross;
+    u64 asked = SHIFT_RING + 2 + (cross ? e->model->stage[z->n_stages - 1].size.layers : 0);
+    u64 end = min64(p->t0 + (p->n - p->begin) + ahead(e->model), s->patches * patch);
+    return (p->want == WANT_STATE || p->want == WANT_LAST) &&
+           round_up(end, patch) / patch > p->g1[0] + asked;
+}
+
 /* The next piece of a job, of at most `bytes` bytes and `rows` tokens of stage 0, where the round's
  * tokens so far are counted; the job's bytes are put into the history. */
 static void plan_piece(megabyte_engine *e, struct piece *p, struct job *job, u64 bytes, u64 *rows) {
@@ -3613,6 +3655,8 @@ static void plan_piece(megabyte_engine *e, struct piece *p, struct job *job, u64
         rows[i] += p->g1[i] - p->g0[i];
         if (p->want == WANT_DRAFT) s->draft.begin[i] = (p->f1 - p->n) / unit + 1;
     }
+    p->only_keys = only_keys(e, p);
+    if (p->only_keys) p->want = WANT_STATE;
     if (job->bytes && !job->sliding)
         for (u64 t = p->t0; t < p->t1; t++)
             s->history[(s->base + t) % s->history_bytes] = job->bytes[job->done + (t - p->t0)];
@@ -8337,6 +8381,7 @@ typedef i8 vq;
 typedef vi va;
 #define VA_PIN(s) ((void)0)
 #define LANES for (int i = 0; i < 16; i++)
+#define UNROLLED_Q4 /* its steps are long enough: 97 KB of code otherwise */
 V vf vf_load(const float *p) {
     vf r;
     memcpy(r.v, p, sizeof r.v);
@@ -8729,15 +8774,17 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
     }
 #define END(i, at) half_finish(a##i, b##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
 #define HALF_TILES(rows)                                                                           \
-    static TARGETED void half_tiles_##rows(const u8 *w, const float *w_scale, u32 k4, const vq *x, \
-                                           u64 ldx, const i32 *sum, const float *x_scale,          \
-                                           float *y, u64 ldy, const float *bias, int add) {        \
+    static TARGETED void half_tiles_##rows(                                                        \
+        const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, const i32 *sum, \
+        const float *x_scale, float *y, u64 ldy, const float *bias, int add) {                     \
         for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                      \
             const vq *near = x, *far = x + 3 * ldx;                                                \
-            const __m128i *p = (const __m128i *)(const void *)w;                                   \
-            EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, near += 4, far += 4, p += 4) {  \
-                __m256i wa = _mm256_cvtepu8_epi16(_mm_loadu_si128(p));                             \
-                __m256i wb = _mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1));                         \
+            const u8 *p = w;                                                                       \
+            EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4;                                         \
+                                        j += 4, near += 4, far += 4, p += step) {                  \
+                const __m128i *to = (const __m128i *)(const void *)p;                              \
+                __m256i wa = _mm256_cvtepu8_epi16(_mm_loadu_si128(to));                            \
+                __m256i wb = _mm256_cvtepu8_epi16(_mm_loadu_si128(to + 1));                        \
                 EACH_ROW_##rows(PRODUCT)                                                           \
             }                                                                                      \
             EACH_ROW_##rows(END) if (bias) bias += 8;                                              \
@@ -8759,13 +8806,14 @@ HALF_TILES(6)
 #undef HALF_TILES
 
 /* The first rows of m > 2, spread evenly: returns how many. */
-V u32 some_rows(const u8 *w, const float *w_scale, u32 k4, const vq *x, u64 ldx, const i32 *sum,
-                const float *x_scale, u32 m, float *y, u64 ldy, const float *bias, int add) {
+V u32 some_rows(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx,
+                const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                int add) {
     u32 rows = m / ((m + 5) / 6);
-    if (rows == 6) half_tiles_6(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
-    if (rows == 5) half_tiles_5(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
-    if (rows == 4) half_tiles_4(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
-    if (rows == 3) half_tiles_3(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 6) half_tiles_6(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 5) half_tiles_5(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 4) half_tiles_4(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 3) half_tiles_3(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
     return rows;
 }
 #ifndef MEGABYTE_NO_CODEC
@@ -8940,37 +8988,48 @@ V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale,
 }
 /* Weights come from the second-level cache, 512 bytes ahead of their use, but for a matrix's first
  * rows: the next four tiles are fetched into it meanwhile, from `next` on, 64 bytes for 4 columns.
- * Neither faults. */
+ * Neither faults. Tiles that stand side by side are one straight stream, and nothing is fetched. */
 #define AHEAD(p) _mm_prefetch((const char *)(p) + 512, _MM_HINT_T0);
-#define FOUR_TILES(rows)                                                                          \
-    static TARGETED void four_tiles_##rows(const u8 *w, u64 stride, const float *w_scale, u32 k4, \
-                                           const vq *x, u64 ldx, const i32 *sum,                  \
-                                           const float *x_scale, float *y, u64 ldy,               \
-                                           const float *bias, int add, const u8 *next) {          \
-        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += 64, next += 64) {             \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);              \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                      \
-                    wd = _mm512_loadu_si512(w + 3 * stride);                                      \
-            AHEAD(w)                                                                              \
-            AHEAD(w + stride)                                                                     \
-            AHEAD(w + 2 * stride)                                                                 \
-            AHEAD(w + 3 * stride)                                                                 \
-            _mm_prefetch((const char *)next, _MM_HINT_T1);                                        \
-            EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                         \
-        }                                                                                         \
-        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),               \
-                    vf_load(w_scale + 48)};                                                       \
-        EACH_ROW_##rows(END)                                                                      \
+#define FETCH                                      \
+    AHEAD(w)                                       \
+    AHEAD(w + stride)                              \
+    AHEAD(w + 2 * stride)                          \
+    AHEAD(w + 3 * stride)                          \
+    _mm_prefetch((const char *)next, _MM_HINT_T1); \
+    next += 64;
+#define DO_NOT_FETCH (void)next;
+#define FOUR_TILES(name, rows, fetch)                                                              \
+    static TARGETED void name##_##rows(const u8 *w, u64 stride, u64 step, const float *w_scale,    \
+                                       u32 k4, const vq *x, u64 ldx, const i32 *sum,               \
+                                       const float *x_scale, float *y, u64 ldy, const float *bias, \
+                                       int add, const u8 *next) {                                  \
+        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += step) {                        \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);               \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                       \
+                    wd = _mm512_loadu_si512(w + 3 * stride);                                       \
+            fetch EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                    \
+        }                                                                                          \
+        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),                \
+                    vf_load(w_scale + 48)};                                                        \
+        EACH_ROW_##rows(END)                                                                       \
     }
 /* clang-format off */
-FOUR_TILES(4)
-FOUR_TILES(5)
-FOUR_TILES(6)
+FOUR_TILES(four_tiles, 4, FETCH)
+FOUR_TILES(four_tiles, 5, FETCH)
+FOUR_TILES(four_tiles, 6, FETCH)
+FOUR_TILES(side_by_side, 1, DO_NOT_FETCH)
+FOUR_TILES(side_by_side, 2, DO_NOT_FETCH)
+FOUR_TILES(side_by_side, 3, DO_NOT_FETCH)
+FOUR_TILES(side_by_side, 4, DO_NOT_FETCH)
+FOUR_TILES(side_by_side, 5, DO_NOT_FETCH)
+FOUR_TILES(side_by_side, 6, DO_NOT_FETCH)
 /* clang-format on */
 #undef BEGIN
 #undef PRODUCT
 #undef END
 #undef AHEAD
+#undef FETCH
+#undef DO_NOT_FETCH
 #undef FOUR_TILES
 
 /* Few rows, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file.
@@ -8992,21 +9051,21 @@ V __m512i four_of(const vq *x) {
 #define END(i)                                                                           \
     a##i = _mm512_add_epi32(_mm512_add_epi32(a##i, b##i), _mm512_add_epi32(c##i, d##i)); \
     va_finish(a##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
-#define ONE_TILE(rows)                                                                            \
-    static TARGETED void one_tile_##rows(const u8 *w, const float *w_scale, u32 k4, const vq *x,  \
-                                         u64 ldx, const i32 *sum, const float *x_scale, float *y, \
-                                         u64 ldy, const float *bias, int add) {                   \
-        u32 j = 0;                                                                                \
-        EACH_ROW_##rows(BEGIN) for (; j + 16 <= k4; j += 16, w += 256) {                          \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + 64);                  \
-            __m512i wc = _mm512_loadu_si512(w + 128), wd = _mm512_loadu_si512(w + 192);           \
-            EACH_ROW_##rows(SIXTEEN) EACH_ROW_##rows(PIN)                                         \
-        }                                                                                         \
-        for (; j < k4; j += 4, w += 64) {                                                         \
-            __m512i wa = _mm512_loadu_si512(w);                                                   \
-            EACH_ROW_##rows(LAST_FOUR)                                                            \
-        }                                                                                         \
-        EACH_ROW_##rows(END)                                                                      \
+#define ONE_TILE(rows)                                                                             \
+    static TARGETED void one_tile_##rows(                                                          \
+        const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, const i32 *sum, \
+        const float *x_scale, float *y, u64 ldy, const float *bias, int add) {                     \
+        u32 j = 0;                                                                                 \
+        EACH_ROW_##rows(BEGIN) for (; j + 16 <= k4; j += 16, w += 4 * step) {                      \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + step);                 \
+            __m512i wc = _mm512_loadu_si512(w + 2 * step), wd = _mm512_loadu_si512(w + 3 * step);  \
+            EACH_ROW_##rows(SIXTEEN) EACH_ROW_##rows(PIN)                                          \
+        }                                                                                          \
+        for (; j < k4; j += 4, w += step) {                                                        \
+            __m512i wa = _mm512_loadu_si512(w);                                                    \
+            EACH_ROW_##rows(LAST_FOUR)                                                             \
+        }                                                                                          \
+        EACH_ROW_##rows(END)                                                                       \
     }
 /* clang-format off */
 ONE_TILE(1)
@@ -9021,42 +9080,52 @@ ONE_TILE(4)
 #undef END
 #undef ONE_TILE
 
-static TARGETED void one_tile(const u8 *w, const float *w_scale, u32 k4, const vq *x, u64 ldx,
-                              const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy,
-                              const float *bias, int add) {
+static TARGETED void one_tile(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x,
+                              u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
+                              u64 ldy, const float *bias, int add) {
     for (; m; x += 4 * ldx, y += 4 * ldy, sum += 4, x_scale = VA_SCALE_OF(4), m -= 4) {
-        if (m == 1) one_tile_1(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
-        if (m == 2) one_tile_2(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
-        if (m == 3) one_tile_3(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+        if (m == 1) one_tile_1(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+        if (m == 2) one_tile_2(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+        if (m == 3) one_tile_3(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
         if (m < 4) return;
-        one_tile_4(w, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+        one_tile_4(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
     }
 }
 
-static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
-                                   const void *x_, u64 ldx, const i32 *sum, const float *x_scale,
-                                   u32 m, float *y, u64 ldy, const float *bias, int add) {
+#define ROWS(name, n) \
+    if (rows == n)    \
+        name##_##n(p, stride, step, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add, next);
+static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const float *w_scale,
+                                   u32 tiles, u32 k4, const void *x_, u64 ldx, const i32 *sum,
+                                   const float *x_scale, u32 m, float *y, u64 ldy,
+                                   const float *bias, int add) {
     u32 t = 0;
-    for (; m > FEW_ROWS && t + 4 <= tiles; t += 4) {
+    for (; (m > FEW_ROWS || step > 64) && t + 4 <= tiles; t += 4) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
-        const u8 *p = w + t * stride;
-        float *to = y + 16 * t;
-        const u8 *next = p + 4 * stride;
+        const u8 *p = w + t * stride, *next = p + 4 * stride;
         for (u32 i = 0, rows; i < m; i += rows, next += (u64)k4 * 16) {
             const vq *x = (const vq *)x_ + i * ldx;
-            float *yi = to + i * ldy;
-            const i32 *s = sum + i;
-            const float *xs = VA_SCALE_OF(i);
-            rows = (m - i) / ((m - i + 5) / 6); /* 6, or some of 5 */
-            if (rows == 6) four_tiles_6(p, stride, ws, k4, x, ldx, s, xs, yi, ldy, b, add, next);
-            if (rows == 5) four_tiles_5(p, stride, ws, k4, x, ldx, s, xs, yi, ldy, b, add, next);
-            if (rows == 4) four_tiles_4(p, stride, ws, k4, x, ldx, s, xs, yi, ldy, b, add, next);
+            float *yi = y + 16 * t + i * ldy;
+            rows = (m - i) / ((m - i + 5) / 6); /* 6, or some of 5, or all that are left */
+            if (step > 64) {
+                ROWS(side_by_side, 1)
+                ROWS(side_by_side, 2)
+                ROWS(side_by_side, 3)
+                ROWS(side_by_side, 4)
+                ROWS(side_by_side, 5)
+                ROWS(side_by_side, 6)
+            } else {
+                ROWS(four_tiles, 4)
+                ROWS(four_tiles, 5)
+                ROWS(four_tiles, 6)
+            }
         }
     }
     for (; t < tiles; t++)
-        one_tile(w + t * stride, w_scale + 16 * t, k4, (const vq *)x_, ldx, sum, x_scale, m,
+        one_tile(w + t * stride, step, w_scale + 16 * t, k4, (const vq *)x_, ldx, sum, x_scale, m,
                  y + 16 * t, ldy, bias ? bias + 16 * t : NULL, add);
 }
+#undef ROWS
 #undef EACH_ROW_1
 #undef EACH_ROW_2
 #undef EACH_ROW_3
@@ -9500,26 +9569,28 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
 #define TILE_PAIRS 1
 #endif
 /* One tile for two rows, or two tiles for one, as many accumulators as 16 registers hold. */
-static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale, u32 tiles, u32 k4,
-                                   const void *x_, u64 ldx, const i32 *sum, const float *x_scale,
-                                   u32 m, float *y, u64 ldy, const float *bias, int add) {
-    u32 step;
+static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const float *w_scale,
+                                   u32 tiles, u32 k4, const void *x_, u64 ldx, const i32 *sum,
+                                   const float *x_scale, u32 m, float *y, u64 ldy,
+                                   const float *bias, int add) {
+    u32 done;
     for (u32 t = 0; t < tiles;
-         t += step, w += step * stride, w_scale += 16 * step, y += 16 * step) {
+         t += done, w += done * stride, w_scale += 16 * done, y += 16 * done) {
         const float *b0 = bias ? bias + 16 * t : NULL;
         const vq *x = (const vq *)x_;
         u32 i = 0;
-        step = 1;
+        done = 1;
 #if OWN_ROWS
         for (u32 rows; i + 2 < m; i += rows, x += rows * ldx)
-            rows = some_rows(w, w_scale, k4, x, ldx, sum + i, VA_SCALE_OF(i), m - i, y + i * ldy,
-                             ldy, b0, add);
+            rows = some_rows(w, step, w_scale, k4, x, ldx, sum + i, VA_SCALE_OF(i), m - i,
+                             y + i * ldy, ldy, b0, add);
 #endif
         for (; i + 2 <= m; i += 2, x += 2 * ldx) {
             va a0 = va_zero(), a1 = a0;
-            for (u32 j = 0; j < k4; j += 4) {
-                a0 = va_dot(a0, w + (u64)j * 16, x + j);
-                a1 = va_dot(a1, w + (u64)j * 16, x + ldx + j);
+            const u8 *p = w;
+            for (u32 j = 0; j < k4; j += 4, p += step) {
+                a0 = va_dot(a0, p, x + j);
+                a1 = va_dot(a1, p, x + ldx + j);
                 VA_PIN(a0);
                 VA_PIN(a1);
             }
@@ -9528,18 +9599,20 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
         }
         if (m == 1 && TILE_PAIRS && t + 2 <= tiles) {
             va a0 = va_zero(), a1 = a0;
-            for (u32 j = 0; j < k4; j += 4) {
-                a0 = va_dot(a0, w + (u64)j * 16, x + j);
-                a1 = va_dot(a1, w + stride + (u64)j * 16, x + j);
+            const u8 *p = w;
+            for (u32 j = 0; j < k4; j += 4, p += step) {
+                a0 = va_dot(a0, p, x + j);
+                a1 = va_dot(a1, p + stride, x + j);
                 VA_PIN(a0);
                 VA_PIN(a1);
             }
             va_finish(a0, sum[0], VA_SCALE_OF(0), w_scale, y, b0, add);
             va_finish(a1, sum[0], VA_SCALE_OF(0), w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
-            step = 2;
+            done = 2;
         } else if (i < m) {
             va a0 = va_zero();
-            for (u32 j = 0; j < k4; j += 4) a0 = va_dot(a0, w + (u64)j * 16, x + j);
+            const u8 *p = w;
+            for (u32 j = 0; j < k4; j += 4, p += step) a0 = va_dot(a0, p, x + j);
             va_finish(a0, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, b0, add);
         }
     }
@@ -9558,25 +9631,29 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, const float *w_scale
 #define FINISH(i) acc##i = vg_end(acc##i, g##i, m);
 #define END(i) \
     vf_finish(vf_mul(vf_from_i(acc##i), vf_mul(vf_set(x_scale[i]), scale)), y + i * ldy, bias, add);
-#define TILE_Q4(rows)                                                                              \
-    static TARGETED void NAME(tile_q4_##rows)(                                                     \
-        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,             \
-        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) {  \
-        u64 groups = k32 / Q4_GROUP;                                                               \
-        const i8 *end = x + k32;                                                                   \
-        vf scale = vf_load(w_scale);                                                               \
-        EACH_ROW_##rows(BEGIN) for (; x < end; multiplier += 16) {                                 \
-            UNROLLED for (u32 high = 0; high < 2; high++, x += Q4_GROUP, offset++) {               \
-                if (x == end) break;                                                               \
-                vm m = vm_load(multiplier, high);                                                  \
-                EACH_ROW_##rows(START) UNROLLED for (u32 eight = 0; eight < 4; eight++, w += 64) { \
-                    vn n = vn_load(w);                                                             \
-                    EACH_ROW_##rows(PRODUCT)                                                       \
-                }                                                                                  \
-                EACH_ROW_##rows(FINISH)                                                            \
-            }                                                                                      \
-        }                                                                                          \
-        EACH_ROW_##rows(END)                                                                       \
+#ifndef UNROLLED_Q4
+#define UNROLLED_Q4 UNROLLED
+#endif
+#define TILE_Q4(rows)                                                                             \
+    static TARGETED void NAME(tile_q4_##rows)(                                                    \
+        const u8 *w, const u8 *multiplier, const float *w_scale, u64 k32, const i8 *x,            \
+        const i32 *offset, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
+        u64 groups = k32 / Q4_GROUP;                                                              \
+        const i8 *end = x + k32;                                                                  \
+        vf scale = vf_load(w_scale);                                                              \
+        EACH_ROW_##rows(BEGIN) for (; x < end; multiplier += 16) {                                \
+            UNROLLED_Q4 for (u32 high = 0; high < 2; high++, x += Q4_GROUP, offset++) {           \
+                if (x == end) break;                                                              \
+                vm m = vm_load(multiplier, high);                                                 \
+                EACH_ROW_##rows(START)                                                            \
+                    UNROLLED_Q4 for (u32 eight = 0; eight < 4; eight++, w += 64) {                \
+                    vn n = vn_load(w);                                                            \
+                    EACH_ROW_##rows(PRODUCT)                                                      \
+                }                                                                                 \
+                EACH_ROW_##rows(FINISH)                                                           \
+            }                                                                                     \
+        }                                                                                         \
+        EACH_ROW_##rows(END)                                                                      \
     }
 /* clang-format off */
 TILE_Q4(1)
@@ -9594,6 +9671,7 @@ TILE_Q4(4)
 #undef FINISH
 #undef END
 #undef TILE_Q4
+#undef UNROLLED_Q4
 
 static TARGETED void NAME(gemm_q4)(const struct matrix *w, u32 tile, u32 tiles, const void *x_,
                                    u64 ldx, const float *x_scale, u32 m, float *y, u64 ldy,

@@ -15,7 +15,7 @@ is_json() { # by a strict parser, if there is one
 
 # ------------------------------------------------------------------------------------------- names
 run 2 "$mbrun" bench nothing
-says "nothing: no such workload; there are score_short, .*, streams_64_mixed, .*decompress_one"
+says "nothing: no such workload; there are all, score_short, .*, streams_64_mixed, .*"
 run 2 "$mbrun" bench stream_1 stream_2
 says stream_2
 run 0 "$mbrun" bench --help
@@ -83,6 +83,13 @@ for family in bgpt paper mblm spacebyte; do
     bench -m $family.mb -T 1 --parts
     tells 'after [1-9][0-9]* bytes'
 done
+bench -m mblm.mb -T 1 # the usual workloads; all: every one
+tells 'decompress -7, once 4096 '
+is_silent 'draft 0'
+is_silent inf
+bench -m mblm.mb -T 1 --json all
+is_json
+tells '"compress_context_mixing_1mb"'
 run 0 "$mbrun" bench --seconds 0.01 -T 1 --memory 100M stream_1 streams_64_far
 says 'streams_64_far: left out: .* --memory [0-9]*M'
 is_silent '64 streams after'

@@ -53,6 +53,7 @@ M = [  # name, fragment, replacement, tests
      "return (t[0] + t[1]) + (t[2] + t[3]);", "gaps"),
     ("sine-limit", "if (!(angle >= 0 && angle < 1e9)) angle = 0;",
      "if (!(angle >= 0)) angle = 0;", "gaps"),
+    ("only-keys", "u64 asked = SHIFT_RING + 2 +", "u64 asked = 0 +", "api long"),
     # -- threads
     ("threads-refused", "if (!pool_start(&e->pool)) {", "if (pool_start(&e->pool) > 1) {", "gaps"),
     ("arithmetic", "if (fingerprint != ARITHMETIC_FINGERPRINT)", "if (0)", "gaps"),

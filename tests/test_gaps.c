@@ -394,7 +394,7 @@ static void single_blocks(void) {
 }
 
 /* gemm_q8 of every instruction set against plain C, bit for bit: all numbers of rows and tiles that
- * take ways of their own, rows and tiles apart, floats and sums. */
+ * take ways of their own, rows and tiles apart, tiles side by side, floats and sums. */
 static void products(void) {
     enum { ROWS = 14, TILES = 6, MOST_K = 132, LD = MOST_K + 12, LDY = 16 * TILES + 16 };
     static const uint32_t inner[] = {4, 12, 16, 20, 64, MOST_K};
@@ -411,20 +411,20 @@ static void products(void) {
         struct kernels k[2];
         if (!find_kernels(MEGABYTE_ISA_PLAIN, &k[0]) || !find_kernels((megabyte_isa)isa, &k[1]))
             continue;
-        for (uint32_t c = 0; c < COUNT_OF(inner) * ROWS * TILES * 4; c++) {
+        for (uint32_t c = 0; c < COUNT_OF(inner) * ROWS * TILES * 8; c++) {
             uint32_t n = inner[c % COUNT_OF(inner)], rest = c / COUNT_OF(inner);
             uint32_t m = rest % ROWS + 1, tiles = rest / ROWS % TILES + 1,
-                     how = rest / ROWS / TILES;
-            name_case("%s: %u rows, %u tiles, %u deep, %u", megabyte_isa_name((megabyte_isa)isa), m,
-                      tiles, n, how);
+                     how = rest / ROWS / TILES % 4, apart = rest / ROWS / TILES < 4;
+            name_case("%s: %u rows, %u tiles, %u deep, %u, %u",
+                      megabyte_isa_name((megabyte_isa)isa), m, tiles, n, how, apart);
             for (int i = 0; i < 2; i++) {
                 for (size_t j = 0; j < ROWS * LDY; j++) y[i][j] = (float)j * 0.125f;
                 for (uint32_t r = 0; r < m; r++)
                     k[i].quantize(x[r], n, (uint8_t *)q[i] + r * LD * k[i].q_bytes, &sum[i][r],
                                   &x_scale[i][r]);
-                k[i].gemm_q8(w, n * 16, scale, tiles, n, q[i], LD, sum[i],
-                             how == 3 ? NULL : x_scale[i], m, y[i], LDY, how & 1 ? bias : NULL,
-                             how > 1);
+                k[i].gemm_q8(w, apart ? n * 16 : 64, apart ? 64 : 64 * tiles, scale, tiles, n, q[i],
+                             LD, sum[i], how == 3 ? NULL : x_scale[i], m, y[i], LDY,
+                             how & 1 ? bias : NULL, how > 1);
             }
             CHECK(!memcmp(y[0], y[1], sizeof y[0]));
         }

@@ -120,8 +120,8 @@ static double key_at(const struct stage *g, const struct cache *c, uint32_t laye
 }
 static double value_at(const struct stage *g, const struct cache *c, uint32_t layer, uint32_t h,
                        uint64_t j, uint32_t i) {
-    uint64_t at = layer * c->v_layer + (h * g->v_tiles + i / 16) * c->v_tile + j / 4 * 64 + j % 4 +
-                  i % 16 * 4;
+    uint64_t at = layer * c->v_layer + h * c->v_head + i / 16 * c->v_tile + j / 4 * c->v_step +
+                  j % 4 + i % 16 * 4;
     return (c->v8[at] - 128.0) * (double)c->v_scale[(layer * g->kv_heads + h) * c->scale_head + j];
 }
 

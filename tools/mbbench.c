@@ -112,6 +112,12 @@ static const workload workloads[] = {
 };
 enum { N_WORKLOADS = COUNT_OF(workloads) };
 
+/* What is measured unless told otherwise: within a minute, by a model like text on one core. */
+static const uint8_t usual[] = {SCORE_SHORT,    STREAM_1,       STREAMS_16,
+                                STREAMS_64,     FEEDING,        GENERATE_DRAFTS,
+                                COMPRESS_MIXED, DECOMPRESS_ONE, DECOMPRESS_MIXED};
+static int is_usual(size_t i) { return memchr(usual, (int)i, sizeof usual) != NULL; }
+
 /* Everything measured with one number of threads. */
 typedef struct trial {
     uint32_t threads;
@@ -174,6 +180,7 @@ static void fill_text(bench *b) {
         b->text[i] = (uint8_t)(c % (vocabulary < 256 ? vocabulary : 256));
     }
     if (vocabulary < 256) return;
+    if (isatty(STDERR_FILENO)) fputs("The model writes a text to be measured with ...", stderr);
     open_engine(&b->s, &b->shared, b->trials[b->n_trials - 1].threads);
     for (size_t i = 0; i < MOST_STREAMS; i++) {
         uint64_t context = b->s.info.patch_bytes > EACH ? b->s.info.patch_bytes : EACH;
@@ -578,7 +585,7 @@ static void print_workload(const bench *b, const trial *t, size_t i) {
     if (has_limits(w) && w->kind != FEED)
         printf("  %6.1f%% of bandwidth", 100 * of_bandwidth(b, t, i));
     if (t->per_pass[i] > 0) printf("  %6.2f a pass", t->per_pass[i]);
-    if (!has_limits(w) && w->beside >= 0) {
+    if (!has_limits(w) && w->beside >= 0 && t->rate[w->beside].high > 0) {
         snprintf(name, sizeof name, workloads[w->beside].format,
                  bytes_of(b, &workloads[w->beside]));
         printf("  %6.1f%% of %s", 100 * t->rate[i].high / t->rate[w->beside].high, name);
@@ -654,7 +661,7 @@ static void json_workload(const bench *b, const trial *t, size_t i) {
     printf(", \"%s\": {\"bytes\": %u, \"streams\": %u, ", w->key, bytes_of(b, w), w->streams);
     json_speed("bytes_per_second", t->rate[i]);
     if (t->per_pass[i] > 0) json_field("bytes_per_pass", t->per_pass[i]);
-    if (!has_limits(w) && w->beside >= 0) {
+    if (!has_limits(w) && w->beside >= 0 && t->rate[w->beside].high > 0) {
         char key[48];
         snprintf(key, sizeof key, "of_%s", workloads[w->beside].key);
         json_field(key, t->rate[i].high / t->rate[w->beside].high);
@@ -732,12 +739,14 @@ static double time_opening(const char *path) {
     return taken[TIMES / 2];
 }
 
-/* The names of all workloads, `between` them. */
-static void list_workloads(char *out, size_t size, const char *between, size_t width) {
-    size_t n = 0, line = 0;
+/* Appends the names of the usual workloads, or of the others; `between` them commas or spaces. */
+static void list_workloads(char *out, size_t size, int are_usual, const char *between,
+                           size_t width) {
+    size_t n = strlen(out), line = 0;
     for (size_t i = 0; i < N_WORKLOADS; i++) {
         size_t length = strlen(workloads[i].key);
-        const char *gap = !i ? "" : line + length > width ? "\n" : between;
+        if (is_usual(i) != are_usual) continue;
+        const char *gap = !line ? "" : line + length > width ? "\n" : between;
         line = *gap == '\n' ? length : line + strlen(gap) + length;
         n += (size_t)snprintf(out + n, n < size ? size - n : 0, "%s%s", gap, workloads[i].key);
     }
@@ -745,11 +754,17 @@ static void list_workloads(char *out, size_t size, const char *between, size_t w
 
 /* What stands beside a chosen workload in the report is measured, too. */
 static void choose_workload(bench *b, const command *self, const char *name) {
-    char known[1024];
+    char known[1024] = "", others[1024] = "";
     size_t i = 0;
+    if (!strcmp(name, "all")) {
+        for (; i < N_WORKLOADS; i++) b->chosen[i] = 1;
+        return;
+    }
     while (i < N_WORKLOADS && strcmp(name, workloads[i].key)) i++;
-    list_workloads(known, sizeof known, ", ", SIZE_MAX);
-    if (i == N_WORKLOADS) usage_error(self, name, "no such workload; there are %s", known);
+    list_workloads(known, sizeof known, 1, ", ", SIZE_MAX);
+    list_workloads(others, sizeof others, 0, ", ", SIZE_MAX);
+    if (i == N_WORKLOADS)
+        usage_error(self, name, "no such workload; there are all, %s, %s", known, others);
     b->chosen[i] = 1;
     if (workloads[i].beside >= 0) b->chosen[workloads[i].beside] = 1;
 }
@@ -783,8 +798,11 @@ static void bench_all(bench *b) {
 /* The subcommand's help names the workloads, so that it cannot miss one. */
 static command with_names(const command *self, char *text, size_t size) {
     command c = *self;
-    int n = snprintf(text, size, "%s\nThe WORKLOADs (default: all):\n", self->summary);
-    list_workloads(text + n, size - (size_t)n, " ", 96);
+    snprintf(text, size, "%s\nWithout a WORKLOAD, these:\n", self->summary);
+    list_workloads(text, size, 1, " ", 96);
+    size_t n = strlen(text);
+    snprintf(text + n, size - n, "\nOthers (all: every one, which takes minutes):\n");
+    list_workloads(text, size, 0, " ", 96);
     c.summary = text;
     return c;
 }
@@ -806,7 +824,7 @@ int run_bench(const command *self, int argc, char **argv) {
     };
     int n = parse_options(&named, own, COUNT_OF(own), &b->shared, argc, argv);
     for (int i = 0; i < n; i++) choose_workload(b, self, argv[i]);
-    for (size_t i = 0; i < N_WORKLOADS && !n; i++) b->chosen[i] = 1;
+    for (size_t i = 0; i < sizeof usual && !n; i++) b->chosen[usual[i]] = 1;
     if (n && b->parts) usage_error(self, argv[0], "--parts has a workload of its own");
     open_model(&b->s, &b->shared);
     b->open_seconds = time_opening(b->s.path);
