@@ -284,9 +284,9 @@ int unpack_payload(job *j) {
     megabyte_status status = megabyte_image_header_read(j->rest.data + j->rest_at,
                                                         j->rest.n - j->rest_at, &h, &error);
     if (status) return fails(j, status, &error);
+    if (h.file_bytes > FILE_MOST) return complain(j->name, "holds too large a picture");
     uint64_t n = accept_member(j, &h, j->rest.data + j->rest_at + h.layout_at);
     if (!n) return 0;
-    if (h.file_bytes > FILE_MOST) return complain(j->name, "holds too large a picture");
     const session *s = model_for_unpacking(j, h.model_id, sizeof h.model_id);
     if (!s || !gather(j, h.file_bytes)) return 0;
     if (j->rest.n - j->rest_at < h.file_bytes)
