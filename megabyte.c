@@ -7483,7 +7483,8 @@ struct picture {
     const u8 **bytes; /* ... their next ids ... */
     size_t *lengths; /* ... and how many */
     u16 (*place)[2]; /* [tile pixels] x, y in the tile, in the model's order */
-    u8 *canvas; /* [height][width][4] ids of what is done, and a 1 */
+    u8 *canvas; /* [height][width][CANVAS]: see surroundings */
+    struct picture_mixer *mixer; /* NULL: the model alone */
     struct coder coder;
     u64 samples; /* done */
     fp_state caller;
@@ -7593,6 +7594,433 @@ static void begin_tile(struct picture *p, struct flying *t) {
     t->at = t->fed = 0;
 }
 
+/* ---- context mixing of two dimensions */
+
+/* What the picture itself has shown corrects the model, for every decision:
+ *
+ *   contexts    Each is a hash of what lies about the sample (neighbours relative to the model's
+ *               median, how wrong the model was there, what the pixel's planes before were, ...).
+ *               In it, every node of the tree of decisions has an adaptive probability, which begins
+ *               as the model's.
+ *   regression  Least squares over neighbours and their errors predict how far the sample is from
+ *               the model's mean: one learns from a tile in flight, forgetting soon, one from the
+ *               whole picture. Their predictions are contexts.
+ *   mixing      As in section 16: all inputs, by weight sets that the node, the model's spread, the
+ *               errors around, the model's confidence, the tile's border and the tile choose; a second
+ *               mixer joins them; two adaptive maps correct the result.
+ *
+ * All tiles share what is learned, in the order of coding, which encoder and decoder have alike.
+ * Regression is in double: + - * / and square roots in a fixed order; the rest is in integers. */
+enum {
+    P_CONTEXTS = 24,
+    P_INPUTS = 2 * MIX_INPUTS, /* one pair a context; the model's and the bias are the last */
+    P_MODEL = P_INPUTS / 2 - 2,
+    P_BIAS = P_INPUTS / 2 - 1,
+    P_LINES = 1 << 14, /* of a context's table: 16 probabilities, nodes 0 to 15 or part of a heap */
+    LEVELS = 10, /* kinds of nodes: zero, sign, seven sizes, bisecting */
+    BY_SPREAD = 3 * TREE_NODES, /* where the groups of weight sets begin */
+    BY_ERRORS = BY_SPREAD + 3 * 16 * LEVELS,
+    BY_CONFIDENCE = BY_ERRORS + 3 * 16 * LEVELS,
+    BY_BORDER = BY_CONFIDENCE + 3 * 16 * LEVELS,
+    BY_TILE = BY_BORDER + 3 * 16 * LEVELS, /* and 3 * LEVELS for each tile in flight */
+    P_SETS = 6,
+    CORRECTIONS = 3 * 32 * 32,
+    REGRESSORS = 14
+};
+
+struct regression {
+    double a[REGRESSORS][REGRESSORS], b[REGRESSORS]; /* sums of x x^T (its lower half), of x y */
+    double weight[REGRESSORS], x[REGRESSORS];
+    u32 n, count;
+};
+
+struct picture_mixer {
+    _Alignas(64) struct mixer_pair input[P_INPUTS / 2];
+    /* this sample's: */
+    u32 hash[P_CONTEXTS];
+    u32 *line[P_CONTEXTS];
+    u32 plane, tile; /* number among those in flight */
+    u32 spread, errors, border, offset; /* in classes; offset: of the tile's regression */
+    /* this decision's: */
+    u32 *slot[P_CONTEXTS], nothing, node;
+    u32 set[P_SETS], p_set[P_SETS], p_final, *correction_p[2];
+    i32 x_set[P_SETS], x_final;
+    /* what is learned: */
+    const struct mixer_tables *tables;
+    u64 samples;
+    i32 rate;
+    u32 *table; /* [P_CONTEXTS][P_LINES][16]: adaptive probabilities; 0: new */
+    i16 (*weights)[P_INPUTS]; /* [BY_TILE + 3 * LEVELS * tiles]; 16384 = 1.0 */
+    struct regression *tile_regression; /* [tiles][3] */
+    struct regression regression[3];
+    i32 final_weights[3 * TREE_NODES][P_SETS]; /* 2^28 = 1.0 */
+    u32 correction[2][CORRECTIONS][N_BUCKETS];
+};
+
+static i32 regression_predict(const struct regression *g) { /* in 1/64 */
+    double sum = 0;
+    for (u32 i = 0; i < g->n; i++) {
+        double product = g->weight[i] * g->x[i];
+        ROUNDED(product);
+        sum += product;
+    }
+    sum *= 64;
+    if (!(sum > -16000)) return -16000; /* NaN, too */
+    return sum < 16000 ? (i32)(sum + (sum < 0 ? -0.5 : 0.5)) : 16000;
+}
+
+/* Solves (a + 64 I) weight = b by Cholesky's decomposition a = l l^T; keeps the weights where a is
+ * not positive. */
+static void regression_solve(struct regression *g) {
+    double l[REGRESSORS][REGRESSORS], z[REGRESSORS];
+    u32 n = g->n;
+    for (u32 i = 0; i < n; i++)
+        for (u32 j = 0; j <= i; j++) {
+            double s = g->a[i][j] + (i == j ? 64 : 0);
+            for (u32 k = 0; k < j; k++) {
+                double product = l[i][k] * l[j][k];
+                ROUNDED(product);
+                s -= product;
+            }
+            if (i != j) l[i][j] = s / l[j][j];
+            else if (s > 1e-9) l[i][i] = sqrt(s);
+            else return;
+        }
+    for (u32 i = 0; i < n; i++) {
+        double s = g->b[i];
+        for (u32 k = 0; k < i; k++) {
+            double product = l[i][k] * z[k];
+            ROUNDED(product);
+            s -= product;
+        }
+        z[i] = s / l[i][i];
+    }
+    for (u32 i = n; i--;) {
+        double s = z[i];
+        for (u32 k = i + 1; k < n; k++) {
+            double product = l[k][i] * g->weight[k];
+            ROUNDED(product);
+            s -= product;
+        }
+        g->weight[i] = s / l[i][i];
+    }
+}
+
+/* What x has become: y. Earlier samples count `keep` times as much as the next; the weights are
+ * computed anew every so many samples. */
+static void regression_learn(struct regression *g, double y, double keep, u32 every) {
+    for (u32 i = 0; i < g->n; i++) {
+        for (u32 j = 0; j <= i; j++) {
+            double product = g->x[i] * g->x[j], kept = g->a[i][j] * keep;
+            ROUNDED(product);
+            ROUNDED(kept);
+            g->a[i][j] = kept + product;
+        }
+        double product = g->x[i] * y, kept = g->b[i] * keep;
+        ROUNDED(product);
+        ROUNDED(kept);
+        g->b[i] = kept + product;
+    }
+    if (++g->count % every == 0) regression_solve(g);
+}
+
+/* Classes: of a difference, -14 .. 14 or within +-limit; of a sum, two an octave. */
+static i32 difference_class(i32 d, i32 limit) {
+    i32 a = d < 0 ? -d : d, c = a < 4    ? a
+                                : a < 8  ? 4 + (a - 4) / 2
+                                : a < 16 ? 6 + (a - 8) / 4
+                                : a < 32 ? 8 + (a - 16) / 8
+                                : a < 64 ? 10 + (a - 32) / 16
+                                         : 12 + (a - 64) / 64;
+    if (c > limit) c = limit;
+    return d < 0 ? -c : c;
+}
+static u32 sum_class(u32 sum, u32 limit) {
+    u32 n = log2_floor(sum + 1), c = 2 * n + (n ? (sum + 1) >> (n - 1) & 1 : 0);
+    return min32(c, limit);
+}
+
+/* A sample's surroundings. The canvas has, for each pixel that is done, its ids, a 1, and how far
+ * each id was from the model's median. */
+enum { AT_W, AT_N, AT_NW, AT_NE, AT_WW, AT_NN, AT_NNE, AT_NWW, PLACES };
+#define CANVAS 8 /* bytes a pixel */
+struct surroundings {
+    const u8 *pixel[PLACES]; /* what is not known repeats its neighbour, else the median */
+    u8 median[CANVAS];
+    const u8 *self; /* the planes before, and their errors at CANVAS / 2 */
+    i32 value[PLACES], error[PLACES]; /* of this plane; error: only the first four */
+    i32 mean64; /* the model's mean, in 1/64 */
+};
+
+/* Differences of planes are signed. */
+static i32 sample_value(const struct picture *p, const u8 *pixel, u32 plane) {
+    int is_signed = plane && p->info.colour == MEGABYTE_COLOUR_GREEN_DIFFERENCE;
+    return is_signed ? (i8)pixel[plane] : pixel[plane];
+}
+static i32 sample_error(const u8 *pixel, u32 plane) { return (i8)pixel[CANVAS / 2 + plane]; }
+
+static void look_around(const struct picture *p, struct surroundings *s, u32 plane, u32 x, u32 y,
+                        const struct record *r) {
+    static const i8 by[PLACES][2] = {{-1, 0}, {0, -1}, {-1, -1}, {1, -1},
+                                     {-2, 0}, {0, -2}, {1, -2},  {-2, -1}};
+    static const u8 instead[PLACES] = {AT_N, AT_W, AT_N, AT_N, AT_W, AT_N, AT_NE, AT_NW};
+    memset(s->median, 0, sizeof s->median);
+    memset(s->median, r->median, 3);
+    for (u32 i = 0; i < PLACES; i++) {
+        i64 at_x = (i64)x + by[i][0], at_y = (i64)y + by[i][1];
+        const u8 *c = p->canvas + ((u64)at_y * p->image->width + (u64)at_x) * CANVAS;
+        int known = at_x >= 0 && at_y >= 0 && at_x < p->image->width && c[3];
+        s->pixel[i] = known ? c : NULL;
+    }
+    if (!s->pixel[AT_W] && !s->pixel[AT_N]) s->pixel[AT_N] = s->median;
+    for (u32 i = 0; i < PLACES; i++) {
+        if (!s->pixel[i]) s->pixel[i] = s->pixel[instead[i]];
+        s->value[i] = sample_value(p, s->pixel[i], plane);
+        s->error[i] = i < AT_WW ? sample_error(s->pixel[i], plane) : 0;
+    }
+    s->self = p->canvas + ((u64)y * p->image->width + x) * CANVAS;
+    s->mean64 = sample_value(p, s->median, plane) * 64 + r->mean;
+}
+
+static void regressors_of(const struct picture *p, const struct surroundings *s, u32 plane,
+                          struct regression *g) {
+    double mean = s->mean64 / 64.0, *x = g->x;
+    const i32 *v = s->value;
+    u32 n = 0;
+    for (u32 i = 0; i <= AT_NN; i++) x[n++] = v[i] - mean;
+    if (!plane) {
+        x[n++] = v[AT_NNE] - mean;
+        for (u32 i = 0; i <= AT_NE; i++) x[n++] = s->error[i];
+        x[n++] = v[AT_NWW] - mean;
+    } else {
+        i32 self = sample_value(p, s->self, 0), north = sample_value(p, s->pixel[AT_N], 0);
+        x[n++] = sample_error(s->self, 0);
+        x[n++] = self - sample_value(p, s->pixel[AT_W], 0);
+        x[n++] = self - north;
+        x[n++] = sample_value(p, s->pixel[AT_NE], 0) - north;
+        x[n++] = s->error[AT_W];
+        x[n++] = s->error[AT_N];
+        if (plane == 2) {
+            x[n++] = sample_error(s->self, 1);
+            x[n++] = sample_value(p, s->self, 1) - sample_value(p, s->pixel[AT_W], 1);
+        }
+    }
+    g->n = n;
+}
+
+/* A context's value from a few classes: differences count from -32 on. */
+static u32 join_classes(i32 a, i32 b, i32 c, i32 d) {
+    return (((u32)(a + 32) * 64 + (u32)(b + 32)) * 64 + (u32)(c + 32)) * 64 + (u32)(d + 32);
+}
+#define CLASS(d, limit) difference_class(d, limit)
+
+/* The contexts' values, given the regressions' offsets from the median, in 1/64. */
+static void picture_contexts(const struct picture *p, struct picture_mixer *m,
+                             const struct surroundings *s, const struct record *r, i32 by_tile,
+                             i32 by_picture, u32 *c) {
+    u32 plane = m->plane;
+    i32 median = sample_value(p, s->median, plane), v[PLACES];
+    for (u32 i = 0; i < PLACES; i++) v[i] = s->value[i] - median;
+    i32 w = v[AT_W], n = v[AT_N], nw = v[AT_NW], ne = v[AT_NE];
+    i32 high = w > n ? w : n, low = w < n ? w : n, plain = w + n - nw;
+    i32 gradient = plain > high ? high : plain < low ? low : plain;
+    u32 texture = sum_class(
+        (u32)((w > nw ? w - nw : nw - w) + (n > nw ? n - nw : nw - n) + (n > ne ? n - ne : ne - n)),
+        15);
+    const i32 *e = s->error;
+    i32 e0 = plane ? sample_error(s->self, 0) : 0, e1 = plane > 1 ? sample_error(s->self, 1) : 0;
+    i32 tile = CLASS(by_tile / 16, 13), whole = CLASS(by_picture / 16, 13);
+    i32 west = 0, north = 0;
+    int difference = p->info.colour == MEGABYTE_COLOUR_GREEN_DIFFERENCE;
+    u32 level = plane && difference ? (u32)(s->self[0] + r->median) & 255 : r->median;
+    if (plane) {
+        i32 self = sample_value(p, s->self, 0);
+        west = CLASS(sample_value(p, s->pixel[AT_W], 0) - self, 9);
+        north = CLASS(sample_value(p, s->pixel[AT_N], 0) - self, 9);
+    }
+    *c++ = join_classes(0, 0, CLASS(r->mean / 16, 13), (i32)m->spread);
+    *c++ = join_classes(0, 0, tile, (i32)m->spread);
+    *c++ = join_classes(0, 0, whole, (i32)m->errors);
+    *c++ = join_classes(0, 0, CLASS(w, 12), CLASS(n, 12));
+    *c++ = join_classes(0, CLASS(w, 9), CLASS(n, 9), CLASS(ne, 9));
+    *c++ = join_classes(0, CLASS(w, 9), CLASS(n, 9), CLASS(nw, 9));
+    *c++ = join_classes(CLASS(w, 6), CLASS(n, 6), CLASS(ne, 6), CLASS(nw, 6));
+    *c++ = join_classes(0, 0, CLASS(2 * n - v[AT_NN], 12), CLASS(2 * w - v[AT_WW], 12));
+    *c++ = join_classes(0, 0, CLASS(v[AT_NN], 10), CLASS(v[AT_WW], 10));
+    *c++ = join_classes(0, 0, CLASS(gradient, 13), (i32)texture);
+    *c++ = join_classes(0, 0, CLASS(e[AT_W], 9), CLASS(e[AT_N], 9));
+    *c++ = join_classes(CLASS(e[AT_W], 5), CLASS(e[AT_N], 5), CLASS(e[AT_NW], 5),
+                        CLASS(e[AT_NE], 5));
+    *c++ = plane ? join_classes(0, CLASS(e0, 10), CLASS(e1, 10), CLASS(w, 8))
+                 : join_classes(0, 0, CLASS(ne, 10), CLASS(nw, 10));
+    *c++ = plane ? join_classes(0, CLASS(e0, 10), CLASS(e1, 10), CLASS(n, 8))
+                 : join_classes(0, 0, CLASS(n + ne - v[AT_NNE], 10), CLASS(w, 10));
+    *c++ = r->median;
+    *c++ = 256 + level;
+    *c++ = join_classes((i32)(level >> 6), (i32)(level & 63) - 32, 0, tile);
+    *c++ = (u32)s->pixel[AT_W][plane] << 8 | s->pixel[AT_N][plane] | 1u << 16;
+    *c++ = plane ? join_classes(0, CLASS(e0, 11), west, north)
+                 : join_classes(0, CLASS(v[AT_NNE], 9), CLASS(v[AT_WW], 9), CLASS(v[AT_NN], 9));
+    *c++ = (s->pixel[AT_W][0] * 0x9e3779b1u + s->pixel[AT_W][1] * 77777u +
+            s->pixel[AT_N][0] * 0x85ebca6bu + s->pixel[AT_W][2] * 3331u +
+            (plane ? s->self[0] * 0x12345671u : 0) + (plane > 1 ? s->self[1] * 0x7654321u : 0)) >>
+           8;
+    *c++ = join_classes(0, tile, whole, CLASS(e0, 8));
+    *c++ = join_classes(0, 0, clamp(by_tile / 8, 31), (i32)m->errors);
+    *c++ = plane ? join_classes((i32)(level >> 6), (i32)(level & 63) - 32, 1, west)
+                 : level << 8 | s->pixel[AT_W][0] | 1u << 17;
+    *c = join_classes(0, 0, (i32)m->border, CLASS(gradient, 12));
+}
+
+/* Before the decisions of a sample at (x, y). */
+static void mix_begin_sample(const struct picture *p, const struct flying *t, u32 x, u32 y,
+                             u32 plane, const struct record *r) {
+    struct picture_mixer *m = p->mixer;
+    struct surroundings s;
+    u32 c[P_CONTEXTS], errors = 0;
+    m->plane = plane;
+    m->tile = (u32)(t - p->flying);
+    look_around(p, &s, plane, x, y, r);
+    struct regression *tile = &m->tile_regression[m->tile * 3 + plane],
+                      *whole = &m->regression[plane];
+    regressors_of(p, &s, plane, tile);
+    whole->n = tile->n;
+    memcpy(whole->x, tile->x, sizeof whole->x);
+    i32 by_tile = r->mean + regression_predict(tile);
+    for (u32 i = 0; i <= AT_NE; i++) errors += (u32)(s.error[i] < 0 ? -s.error[i] : s.error[i]);
+    m->spread = sum_class(r->spread / 8, 15);
+    m->errors = sum_class(errors, 11);
+    m->border = min32(x - t->x, 3) * 4 + min32(y - t->y, 3);
+    m->offset = (u32)(clamp(by_tile / 16, 15) + 16);
+    picture_contexts(p, m, &s, r, by_tile, r->mean + regression_predict(whole), c);
+    for (u32 i = 0; i < P_CONTEXTS; i++) {
+        m->hash[i] = (c[i] * 4 + plane + 1) * 0x9e3779b1u * (2 * i + 1);
+        m->line[i] = m->table + ((u64)i * P_LINES + (m->hash[i] >> 18)) * 16;
+        PREFETCH(m->line[i]);
+    }
+}
+
+/* Where context i has its adaptive probability of a decision: the heaps of bisected sizes, but for
+ * what is deep in them, lie in lines of their own. */
+static u32 *context_slot(struct picture_mixer *m, const struct walk *w, u32 i) {
+    if (w->node < 16) return m->line[i] + w->node;
+    u32 hash = (m->hash[i] + (w->base + 1) * 0x85ebca6bu) * 0x9e3779b1u;
+    return m->table + ((u64)i * P_LINES + (hash >> 18)) * 16 + w->heap;
+}
+
+/* P(1) of the next decision; from_model: the model's, stretched, in 1/2048. */
+static u32 mix_decision(struct picture_mixer *m, const struct walk *w, i32 from_model) {
+    const struct mixer_tables *t = m->tables;
+    u32 node = m->node = w->node, plane = m->plane,
+        by_model = squash(t, clamp(2 * from_model, X_MAX));
+    u32 level = node < 2 ? node : node < 16 ? 2 + (node - 2) % 7 : 9;
+    i32 stretched = from_model / 16, sum = 0, *final = m->final_weights[plane * TREE_NODES + node];
+    for (u32 i = 0; i < P_CONTEXTS; i++) {
+        if (node >= 16 && w->heap > 15) {
+            m->slot[i] = &m->nothing;
+            m->input[i] = (struct mixer_pair){0, 0};
+            continue;
+        }
+        u32 *p = m->slot[i] = context_slot(m, w, i);
+        if (!*p) *p = by_model << 10 | 6;
+        m->input[i] = t->pair[*p >> 20];
+        m->input[i].stretched = (i16)(m->input[i].stretched - stretched);
+    }
+    m->nothing = NOTHING;
+    m->input[P_MODEL] = (struct mixer_pair){
+        (i16)stretched, (i16)(((i32)by_model - (i32)(PROBABILITY_ONE / 2)) >> 12)};
+    m->input[P_BIAS] = (struct mixer_pair){0, 64};
+    u32 confidence = min32((u32)(stretched < 0 ? -stretched : stretched) / 64, 15);
+    m->set[0] = plane * TREE_NODES + node;
+    m->set[1] = BY_SPREAD + (plane * 16 + m->spread) * LEVELS + level;
+    m->set[2] = BY_ERRORS + (plane * 16 + m->errors) * LEVELS + level;
+    m->set[3] = BY_CONFIDENCE + (plane * 16 + confidence) * LEVELS + level;
+    m->set[4] = BY_BORDER + (plane * 16 + m->border) * LEVELS + level;
+    m->set[5] = BY_TILE + (m->tile * 3 + plane) * LEVELS + level;
+    for (u32 k = 0; k < P_SETS; k++) {
+        const i16 *weight = m->weights[m->set[k]], *x = (const void *)m->input;
+        i64 dot = (i64)t->kernels.dot(x, weight) +
+                  t->kernels.dot(x + MIX_INPUTS, weight + MIX_INPUTS);
+        i32 d = dot >> 9 > X_MAX ? X_MAX : dot >> 9 < -X_MAX ? -X_MAX : (i32)(dot >> 9);
+        m->p_set[k] = squash(t, d);
+        m->x_set[k] = d >> 5;
+        sum += (d >> 5) * (final[k] >> 16);
+    }
+    m->x_final = clamp(sum >> 7, X_MAX);
+    m->p_final = squash(t, m->x_final);
+    u32 one = interpolate(m->correction[0][plane * TREE_NODES + node], m->x_final,
+                          &m->correction_p[0]);
+    u32 two = interpolate(m->correction[1][(m->offset * 3 + plane) * 32 + min32(node, 31)],
+                          m->x_final, &m->correction_p[1]);
+    u32 p = (2 * m->p_final + one + two) / 4;
+    return p < 32 ? 32 : min32(p, PROBABILITY_ONE - 32);
+}
+
+static void adapt_picture(const struct mixer_tables *t, u32 *p, u32 bit) {
+    u32 v = *p, n = v & 1023;
+    i32 error = (i32)(bit << PROBABILITY_BITS) - (i32)(v >> 10);
+    *p = v + ((u32)(i32)((i64)error * t->reciprocal[n] >> 16) << 10) + (n < 255);
+}
+
+/* The decision was `bit`. */
+static void mix_learn(struct picture_mixer *m, u32 bit) {
+    const struct mixer_tables *t = m->tables;
+    const i16 *x = (const void *)m->input;
+    i32 target = (i32)(bit << PROBABILITY_BITS), error = (target - (i32)m->p_final) >> 10;
+    i32 *final = m->final_weights[m->plane * TREE_NODES + m->node];
+    for (u32 i = 0; i < P_CONTEXTS; i++) adapt_picture(t, m->slot[i], bit);
+    for (u32 k = 0; k < P_SETS; k++) {
+        i16 *weight = m->weights[m->set[k]];
+        i16 by = (i16)clamp((i32)((i64)(target - (i32)m->p_set[k]) * m->rate >> 12), 32767);
+        t->kernels.train(x, weight, by);
+        t->kernels.train(x + MIX_INPUTS, weight + MIX_INPUTS, by);
+        final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
+    }
+    for (u32 k = 0; k < 2; k++) adapt_picture(t, m->correction_p[k], bit);
+}
+
+/* The sample at (x, y) was `distance` from the model's median. */
+static void mix_end_sample(const struct picture *p, u32 x, u32 y, const struct record *r,
+                           i32 distance) {
+    struct picture_mixer *m = p->mixer;
+    double error = distance - r->mean / 64.0;
+    regression_learn(&m->tile_regression[m->tile * 3 + m->plane], error, 0.998, 1);
+    regression_learn(&m->regression[m->plane], error, 0.9998, 4);
+    m->samples++;
+    m->rate = 14 + (i32)(20u * 16384 / (16384 + m->samples));
+    p->canvas[((u64)y * p->image->width + x) * CANVAS + CANVAS / 2 + m->plane] = (u8)distance;
+}
+
+/* A tile takes off in place `tile`: nothing is known of it, and the weights are those that have
+ * been learned where the model is rather sure. */
+static void mix_begin_tile(struct picture_mixer *m, u32 tile) {
+    memset(&m->tile_regression[tile * 3], 0, 3 * sizeof *m->tile_regression);
+    for (u32 plane = 0; plane < 3; plane++)
+        memcpy(m->weights[BY_TILE + (tile * 3 + plane) * LEVELS],
+               m->weights[BY_CONFIDENCE + (plane * 16 + 6) * LEVELS], LEVELS * sizeof *m->weights);
+}
+
+static void mix_begin_picture(struct picture_mixer *m, const struct mixer_tables *tables,
+                              u32 tiles) {
+    memset(m->table, 0, (size_t)P_CONTEXTS * P_LINES * 16 * sizeof *m->table);
+    memset(m->regression, 0, sizeof m->regression);
+    m->tables = tables;
+    m->samples = 0;
+    m->rate = 14 + 20;
+    m->nothing = NOTHING;
+    memset(m->input, 0, sizeof m->input);
+    for (u32 i = 0; i < BY_TILE + 3 * LEVELS * tiles; i++) {
+        memset(m->weights[i], 0, sizeof m->weights[i]);
+        m->weights[i][2 * P_MODEL] = 14000;
+    }
+    for (u32 i = 0; i < 3 * TREE_NODES; i++)
+        for (u32 k = 0; k < P_SETS; k++) m->final_weights[i][k] = (1 << 28) / P_SETS;
+    for (u32 i = 0; i < CORRECTIONS; i++)
+        for (u32 k = 0; k < N_BUCKETS; k++)
+            m->correction[0][i][k] = m->correction[1][i][k] =
+                squash(tables, clamp(((i32)k - 16) * 4096, X_MAX)) << 10 | 20;
+}
+
 /* ---- coding */
 
 /* The next sample of a tile in flight, both ways. */
@@ -7617,10 +8045,12 @@ static void code_sample(struct picture *p, struct flying *t) {
         r = &t->records[t->at];
         distance = (i8)(u8)(t->ids[t->at] - r->median);
     }
+    if (p->mixer) mix_begin_sample(p, t, x, y, plane, r);
     for (u32 i = 0; w.asks != ARRIVED; i++) {
         i32 from_model = p->decoding ? stretch_finely(tables, walk_probability(&w, &f))
                                      : r->decision[i];
-        u32 one = squash(tables, clamp(2 * from_model, X_MAX)), bit;
+        u32 bit, one = p->mixer ? mix_decision(p->mixer, &w, from_model)
+                                : squash(tables, clamp(2 * from_model, X_MAX));
         if (p->decoding) {
             bit = decode_bit(&p->coder, one);
         } else {
@@ -7628,9 +8058,13 @@ static void code_sample(struct picture *p, struct flying *t) {
             encode_bit(&p->coder, one, bit);
             likely *= (double)(bit ? one : PROBABILITY_ONE - one) / PROBABILITY_ONE;
         }
+        if (p->mixer) mix_learn(p->mixer, bit);
         walk_down(&w, bit);
     }
     t->ids[t->at] = (u8)(r->median + (u32)walk_end(&w));
+    u8 *to = p->canvas + ((u64)y * p->image->width + x) * CANVAS;
+    to[plane] = t->ids[t->at];
+    if (p->mixer) mix_end_sample(p, x, y, r, walk_end(&w));
     if (p->options.cost) {
         u32 sample = p->info.colour == MEGABYTE_COLOUR_NONE ? plane : plane ? 2 * plane - 2 : 1;
         u64 at = ((u64)y * p->image->width + x) * p->planes + (p->planes > 1 ? sample : 0);
@@ -7639,8 +8073,6 @@ static void code_sample(struct picture *p, struct flying *t) {
     t->at++;
     p->samples++;
     if (plane + 1 < p->planes) return;
-    u8 *to = p->canvas + ((u64)y * p->image->width + x) * 4;
-    memcpy(to, t->ids + t->at - p->planes, p->planes);
     to[3] = 1;
     if (p->decoding) write_pixel(p, t, x - t->x, y - t->y);
 }
@@ -7675,6 +8107,7 @@ static status code_picture(struct picture *p) {
             if (!p->flying[i].busy) {
                 if (!may_begin_tile(p, p->next)) break;
                 begin_tile(p, &p->flying[i]);
+                if (p->mixer) mix_begin_tile(p->mixer, i);
                 busy++;
             }
         if (step % 64 == 0 && picture_cancelled(p)) return MEGABYTE_ERROR_CANCELLED;
@@ -7851,7 +8284,12 @@ static void picture_layout(struct picture *p, struct arena *a, u32 width, u32 he
     p->lengths = carve(a, n, sizeof *p->lengths);
     u8 *ids = carve(a, n, tile);
     struct record *records = carve(a, p->decoding ? 0 : n * tile, sizeof *records);
-    p->canvas = carve(a, (u64)width * height, 4);
+    struct picture_mixer *m = p->mixer = carve(a, p->options.model_alone ? 0 : 1, sizeof *m);
+    u64 mixing = !p->options.model_alone, sets = BY_TILE + 3 * LEVELS * n;
+    u32 *table = carve(a, mixing * P_CONTEXTS * P_LINES, 16 * sizeof *table);
+    i16(*weights)[P_INPUTS] = carve(a, mixing * sets, sizeof *weights);
+    struct regression *regression = carve(a, mixing * 3 * n, sizeof *regression);
+    p->canvas = carve(a, (u64)width * height, CANVAS);
     if (!a->base) return;
     make_tables(tables, find_mix_kernels(p->engine->kernels.isa));
     memset(p->progress, 0, (u64)p->columns * p->rows * sizeof *p->progress);
@@ -7866,7 +8304,15 @@ static void picture_layout(struct picture *p, struct arena *a, u32 width, u32 he
             at[0] = (u16)x;
             at[1] = (u16)y;
         }
-    memset(p->canvas, 0, (size_t)width * height * 4);
+    memset(p->canvas, 0, (size_t)width * height * CANVAS);
+    if (!mixing) {
+        p->mixer = NULL;
+        return;
+    }
+    m->table = table;
+    m->weights = weights;
+    m->tile_regression = regression;
+    mix_begin_picture(m, tables, (u32)n);
 }
 
 static megabyte_stream_options picture_stream(const struct picture *p) {
