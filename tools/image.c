@@ -1,5 +1,5 @@
-/* image.c - mbrun image: pictures to .mbi and back, with the habits of mbrun compress; the bits that
- * each pixel costs, as a picture. SPDX-License-Identifier: MIT
+/* image.c - mbrun image: pictures to .mbi and back, with the habits of mbrun compress; the bits
+ * that each pixel costs, as a picture. SPDX-License-Identifier: MIT
  *
  * CONTENTS
  *    1 reading           a whole file, its picture
@@ -529,8 +529,10 @@ static int run_map(const command *self, int argc, char **argv) {
 
 static const command verbs[] = {
     {"image pack", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [options] FILE...",
-     "Writes FILE.mbi beside each FILE, a PNG, PNM (PGM, PPM) or BMP: size and pixels, without any\n"
-     "loss. The model itself is needed to unpack. What else is in FILE (metadata, comments) is not\n"
+     "Writes FILE.mbi beside each FILE, a PNG, PNM (PGM, PPM) or BMP: size and pixels, without "
+     "any\n"
+     "loss. The model itself is needed to unpack. What else is in FILE (metadata, comments) is "
+     "not\n"
      "kept; its name is told. More than 8 bits a sample and transparent pixels are refused: mbrun\n"
      "compress keeps every file byte for byte. Uses all cores unless told otherwise.\n"
      "--rm removes FILE only if nothing of it was left out (but with -f), it is still what was "
