@@ -837,8 +837,8 @@ static const command commands[] = {
      run_compress},
     {"decompress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE for each FILE.mbz, which is kept; standard input goes to standard output.\n"
-     "Concatenated .mbz files give the concatenated originals. Without -m, the model that a file "
-     "needs\n"
+     "Concatenated .mbz files give the concatenated originals. Without -m, each model that they "
+     "need\n"
      "is looked for by its id: first the one that is used without -m (see below), then the others\n"
      "beside it. Uses up to 8 threads unless told otherwise; all streams together take at most a\n"
      "quarter of the machine's memory: there are fewer where they would take more.\n"
