@@ -172,6 +172,7 @@ group "damage"
 # -------------------------------------------------------------------------------------------- map
 image 0 map colour.ppm -o map.png
 image 0 pack map.png -o map.mbi
+says 'is smaller than what it is packed to'
 image 0 list --json map.mbi # twice 23 x 11 pixels of colour.ppm, and the margins
 grep -q '"width": 542, "height": 240, "channels": 3' out || fail "map: $(cat out)"
 image 0 map grey.pgm -o map.bmp

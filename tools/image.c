@@ -205,6 +205,9 @@ static int pack(picture_job *d) {
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
     d->j.counts.compressed = n;
+    if (good && !z->quiet && !d->p->is_map && n > d->j.bytes_in)
+        note(d->j.name, "is smaller than what it is packed to (%llu and %llu bytes)",
+             (unsigned long long)d->j.bytes_in, (unsigned long long)n);
     if (good) good = d->p->is_map ? write_map(d, o.cost, n) : write_result(d, coded, n);
     free(coded);
     free(o.cost);
