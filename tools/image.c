@@ -396,6 +396,7 @@ static int process_picture(packer *p, char *path, int *n_printed) {
     int good = open_input(&d.j, z->force || elsewhere, elsewhere) && choose_output(&d.j);
     if (good && is_packing(z) && !z->is_open) open_with(z, &z->shared);
     good = good && (is_packing(z) ? pack(&d) : unpack(&d));
+    if (p->is_map) d.j.status.st_mode = 0; /* a map is a new file: not with the picture's times */
     good = close_output(&d.j, good) && good;
     if (good && z->remove_input && d.j.in != STDIN_FILENO) good = remove_input(&d.j);
     close_input(&d.j);
