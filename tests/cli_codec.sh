@@ -48,6 +48,15 @@ run 0 "$mbrun" compress -c text
 cat text.mbz zeros.mbz text.mbz >b.mbz
 cat text zeros text >b
 "$mbrun" decompress -c b.mbz 2>said | cmp - b || fail "concatenated"
+head -c 400 text | "$mbrun" compress -m "${MEGABYTE_MODEL%-small.mb}.mb" >b.mbz 2>said ||
+    fail "another model"
+cat text.mbz b.mbz text.mbz >a.mbz
+{ cat text; head -c 400 text; cat text; } >b
+run 0 "$mbrun" decompress -c a.mbz
+cmp out b || fail "concatenated files of two models"
+cat a.mbz | "$mbrun" test -v - 2>said || fail "concatenated files of two models, by a pipe"
+run 1 "$mbrun" decompress -c -m "$MEGABYTE_MODEL" a.mbz
+says 'model'
 run 0 "$mbrun" compress -o b.other text -f
 run 0 "$mbrun" decompress -o back b.other -f
 cmp back text || fail "-o"

@@ -59,8 +59,8 @@ cmp out plain.mbi || fail "through pipes"
 "$mbrun" image unpack -m rgb.mb - --format pnm <out 2>said | cmp - colour.ppm || fail "pipes"
 image 0 pack -f --verify --model-alone colour.ppm -o alone.mbi
 image 0 list --json alone.mbi plain.mbi
-grep -q '"width": 23, "height": 14, "channels": 3, .*"method": "\(model\|stored\)".*"mixed\|stored"' \
-    out || fail "list: $(cat out)"
+grep -q '"width": 23, "height": 14, "channels": 3, .*"method": "\(model\|stored\)"' out ||
+    fail "list: $(cat out)"
 image 0 list plain.mbi
 grep -q '23 x 14 .*RGB.* rgb  *plain.mbi' out || fail "list: $(cat out)"
 run 0 "$mbrun" image pack -m grey.mb -f grey.pgm
@@ -172,6 +172,7 @@ group "damage"
 # -------------------------------------------------------------------------------------------- map
 image 0 map colour.ppm -o map.png
 image 0 pack map.png -o map.mbi
+says 'is smaller than what it is packed to'
 image 0 list --json map.mbi # twice 23 x 11 pixels of colour.ppm, and the margins
 grep -q '"width": 542, "height": 240, "channels": 3' out || fail "map: $(cat out)"
 image 0 map grey.pgm -o map.bmp

@@ -11,7 +11,9 @@
 #include "test.h"
 
 #include <fenv.h>
-#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
+/* tcc has no intrinsics; its code uses the same register */
+#if (defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))) && !defined(__TINYC__)
+#define HAS_MXCSR 1
 #include <xmmintrin.h>
 #endif
 
@@ -36,7 +38,7 @@ static void hash_floats(const float *x, size_t n) { /* as little-endian bytes */
 static void set_environment(int ftz, int round) {
     if (round) fesetround(FE_UPWARD); /* of libm and, on x86, of SSE too */
     if (!ftz) return;
-#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
+#if HAS_MXCSR
     _mm_setcsr(_mm_getcsr() | 0x8040);
 #elif defined(__aarch64__)
     uint64_t word;

@@ -62,6 +62,7 @@ check() { # what, program, options ...
     # shellcheck disable=SC2046
     got=$(${RUNNER-} "$program" "$@" tests/data/text.txt $(models "$right") 2>&1)
     status=$?
+    got=$(echo "$got" | tr -d '\r') # Windows ends lines so
     if [ $status = 3 ]; then return; fi
     if [ $status != 0 ] || [ "$got" != "$right" ]; then
         echo "FAILED: $what $*"
@@ -98,7 +99,7 @@ for compiler in $compilers; do
     for level in $levels; do
         IFS=$oldifs
         id=$((id + 1))
-        rm -f tests/tmp/same_bits-$id
+        rm -f tests/tmp/same_bits-$id tests/tmp/same_bits-$id.exe
         echo "$compiler $level" >tests/tmp/same_bits-$id.name
         # shellcheck disable=SC2086
         $compiler -std=c11 $level -o tests/tmp/same_bits-$id tests/same_bits.c megabyte.c -lm \
@@ -111,6 +112,7 @@ done
 wait
 for i in $(seq $id); do
     name=$(cat tests/tmp/same_bits-$i.name) program=tests/tmp/same_bits-$i runs=0
+    [ ! -f $program.exe ] || program=$program.exe
     if [ ! -f $program ]; then
         if grep -q 'megabyte.c promises the same bits' tests/tmp/same_bits-$i.log; then
             echo "  $name: refused to build, as it should"

@@ -15,11 +15,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#ifndef _WIN32
 #include <sys/wait.h>
+#endif
 
 #if defined(__GNUC__)
 #define UNUSED_OK __attribute__((unused))
+#ifdef _WIN32 /* mingw takes the old C library for what it warns of */
+#define PRINTF_LIKE(text, first)
+#else
 #define PRINTF_LIKE(text, first) __attribute__((format(printf, text, first)))
+#endif
 #else
 #define UNUSED_OK
 #define PRINTF_LIKE(text, first)
@@ -117,6 +123,7 @@ static UNUSED_OK void write_file(const char *path, const void *data, size_t size
     CHECK(f && fwrite(data, 1, size, f) == size && fclose(f) == 0, "cannot write %s", path);
 }
 
+#ifndef _WIN32 /* same_bits runs there, and needs none of this */
 /* The exit status of a shell command; its output goes to tests/tmp/output.txt. */
 static UNUSED_OK int PRINTF_LIKE(1, 2) shell(const char *format, ...) {
     char command[1024] = "";
@@ -197,6 +204,7 @@ static UNUSED_OK void counter_free(void *context, void *memory, size_t size) {
 static UNUSED_OK megabyte_allocator counting(counter *c) {
     return (megabyte_allocator){counter_alloc, counter_free, c};
 }
+#endif
 
 /* ------------------------------------------------------------------------------ models, streams */
 

@@ -225,7 +225,7 @@ static void large_claims(void) {
     free_picture(&got);
 }
 
-/* -------------------------------------------------------------------------------------- PNM, BMP */
+/* ------------------------------------------------------------------------------------- PNM, BMP */
 
 static picture random_picture(uint32_t width, uint32_t height, uint32_t channels) {
     picture p = {.width = width, .height = height, .channels = channels};

@@ -9,8 +9,9 @@
 
 enum {
     WINDOW = 32768, /* how far back matches reach */
-    SHORTEST = 3,
+    HASHED = 3, /* bytes */
     LONGEST = 258,
+    WORTH = 6, /* shorter matches are left: differences of pixels cost less by themselves */
     HASH_BITS = 15,
     CHAIN = 128, /* places that are looked at */
     GOOD_ENOUGH = 64, /* a match so long is taken without a look at the next byte */
@@ -275,7 +276,7 @@ static unsigned hash_of(const uint8_t *p) {
 static token longest_match(deflater *d, const uint8_t *in, size_t n, size_t at,
                            unsigned longer_than) {
     token best = {0, 0};
-    if (n - at < SHORTEST) return best;
+    if (n - at < HASHED) return best;
     unsigned most = n - at < LONGEST ? (unsigned)(n - at) : LONGEST, hash = hash_of(in + at);
     uint32_t place = d->head[hash];
     for (int looked = 0; place && at + 1 - place <= WINDOW && looked < CHAIN; looked++) {
@@ -284,7 +285,7 @@ static token longest_match(deflater *d, const uint8_t *in, size_t n, size_t at,
         if (old[longer_than] == new[longer_than]) {
             unsigned length = 0;
             while (length < most && old[length] == new[length]) length++;
-            if (length > longer_than && length >= SHORTEST) {
+            if (length > longer_than) {
                 longer_than = length;
                 best = (token){(uint16_t)length, (uint16_t)(at + 1 - place)};
             }
@@ -297,7 +298,7 @@ static token longest_match(deflater *d, const uint8_t *in, size_t n, size_t at,
 }
 
 static void learn(deflater *d, const uint8_t *in, size_t n, size_t from, size_t to) {
-    for (size_t at = from; at < to && n - at >= SHORTEST; at++) {
+    for (size_t at = from; at < to && n - at >= HASHED; at++) {
         unsigned hash = hash_of(in + at);
         d->before[at % WINDOW] = d->head[hash];
         d->head[hash] = (uint32_t)at + 1;
@@ -313,20 +314,20 @@ static void add_token(deflater *d, token t) {
 /* A match is taken unless the next byte begins a longer one. */
 static void deflate_all(deflater *d, const uint8_t *in, size_t n) {
     size_t at = 0, begin = 0; /* begin: of the block */
-    token found = longest_match(d, in, n, at, SHORTEST - 1);
+    token found = longest_match(d, in, n, at, WORTH - 1);
     while (at < n) {
         token next = {0, 0};
         int looked = found.length && found.length < GOOD_ENOUGH && at + 1 < n;
         if (looked) next = longest_match(d, in, n, at + 1, found.length);
         if (!found.length || next.length) {
             add_token(d, (token){0, in[at++]});
-            if (!looked && at < n) next = longest_match(d, in, n, at, SHORTEST - 1);
+            if (!looked && at < n) next = longest_match(d, in, n, at, WORTH - 1);
             found = next;
         } else {
             add_token(d, found);
             learn(d, in, n, at + 1 + (size_t)looked, at + found.length);
             at += found.length;
-            if (at < n) found = longest_match(d, in, n, at, SHORTEST - 1);
+            if (at < n) found = longest_match(d, in, n, at, WORTH - 1);
         }
         if (d->n_tokens == TOKENS && at < n) {
             put_block(d, in + begin, at - begin, 0);

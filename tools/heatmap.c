@@ -10,7 +10,8 @@
 
 enum {
     MARGIN = 12,
-    LEGEND = 62, /* its height */
+    LEGEND = 62, /* its height; twice that below large pictures, ... */
+    LARGE = 1000, /* ... from this width on */
     SMALLEST = 256, /* pictures below are drawn larger */
     BINS = 1024, /* of the histogram, and steps of the scale */
     MOST_BITS = 64 /* of a pixel, in the histogram */
@@ -70,37 +71,41 @@ static uint32_t canvas_width(uint32_t width, uint32_t scale) {
     return needed > 420 ? (uint32_t)needed : 420; /* the legend's words */
 }
 
+static uint32_t legend_scale(uint32_t canvas) { return canvas < LARGE ? 1 : 2; }
+
 uint64_t heatmap_bytes(uint32_t width, uint32_t height) {
     uint32_t scale = scale_of(width, height);
-    return 3 * (uint64_t)canvas_width(width, scale) *
-           ((uint64_t)height * scale + 2 * MARGIN + LEGEND);
+    uint32_t across = canvas_width(width, scale);
+    return 3 * (uint64_t)across *
+           ((uint64_t)height * scale + 2 * MARGIN + LEGEND * legend_scale(across));
 }
 
 static void draw_legend(picture *canvas, uint32_t y, double end, const char *words) {
-    const uint32_t width = canvas->width - 2 * MARGIN, bar = 12;
+    const uint32_t width = canvas->width - 2 * MARGIN, scale = legend_scale(canvas->width);
+    const uint32_t bar = 12 * scale;
     for (uint32_t x = 0; x < width; x++)
         fill_rectangle(canvas, MARGIN + x, y, 1, bar, heat_colour((x + 0.5) / width));
     for (int i = 0; i <= 4; i++) {
         char number[32];
         uint32_t x = MARGIN + (uint32_t)i * (width - 1) / 4;
         snprintf(number, sizeof number, i == 4 ? "%g+ bits a pixel" : "%g", end * i / 4);
-        uint32_t length = width_of_words(number);
-        fill_rectangle(canvas, x, y + bar, 1, 4, INK);
+        uint32_t length = width_of_words(number) * scale;
+        fill_rectangle(canvas, x, y + bar, 1, 4 * scale, INK);
         put_words(canvas,
                   i == 4 ? x + 1 - length
                   : i    ? x - length / 2
                          : x,
-                  y + bar + 7, number, 1, INK);
+                  y + bar + 7 * scale, number, scale, INK);
     }
-    put_words(canvas, MARGIN, y + bar + 28, words, 1, INK);
+    put_words(canvas, MARGIN, y + bar + 28 * scale, words, scale, INK);
 }
 
 picture draw_heatmap(const picture *p, const float *cost, uint64_t coded) {
     const uint32_t scale = scale_of(p->width, p->height), width = p->width * scale;
     const double samples = (double)p->width * p->height * p->channels;
     const double end = choose_end(p, cost);
-    picture canvas = new_canvas(canvas_width(p->width, scale),
-                                p->height * scale + 2 * MARGIN + LEGEND, PAPER);
+    const uint32_t across = canvas_width(p->width, scale), legend = LEGEND * legend_scale(across);
+    picture canvas = new_canvas(across, p->height * scale + 2 * MARGIN + legend, PAPER);
     put_pixels(&canvas, MARGIN, MARGIN, p->pixels, p->width, p->height, p->channels, scale);
     for (uint32_t y = 0; y < p->height; y++)
         for (uint32_t x = 0; x < p->width; x++) {

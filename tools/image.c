@@ -1,5 +1,5 @@
-/* image.c - mbrun image: pictures to .mbi and back, with the habits of mbrun compress; the bits that
- * each pixel costs, as a picture. SPDX-License-Identifier: MIT
+/* image.c - mbrun image: pictures to .mbi and back, with the habits of mbrun compress; the bits
+ * that each pixel costs, as a picture. SPDX-License-Identifier: MIT
  *
  * CONTENTS
  *    1 reading           a whole file, its picture
@@ -205,6 +205,9 @@ static int pack(picture_job *d) {
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
     d->j.counts.compressed = n;
+    if (good && !z->quiet && !d->p->is_map && n > d->j.bytes_in)
+        note(d->j.name, "is smaller than what it is packed to (%llu and %llu bytes)",
+             (unsigned long long)d->j.bytes_in, (unsigned long long)n);
     if (good) good = d->p->is_map ? write_map(d, o.cost, n) : write_result(d, coded, n);
     free(coded);
     free(o.cost);
@@ -393,6 +396,7 @@ static int process_picture(packer *p, char *path, int *n_printed) {
     int good = open_input(&d.j, z->force || elsewhere, elsewhere) && choose_output(&d.j);
     if (good && is_packing(z) && !z->is_open) open_with(z, &z->shared);
     good = good && (is_packing(z) ? pack(&d) : unpack(&d));
+    if (p->is_map) d.j.status.st_mode = 0; /* a map is a new file: not with the picture's times */
     good = close_output(&d.j, good) && good;
     if (good && z->remove_input && d.j.in != STDIN_FILENO) good = remove_input(&d.j);
     close_input(&d.j);
@@ -529,8 +533,10 @@ static int run_map(const command *self, int argc, char **argv) {
 
 static const command verbs[] = {
     {"image pack", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [options] FILE...",
-     "Writes FILE.mbi beside each FILE, a PNG, PNM (PGM, PPM) or BMP: size and pixels, without any\n"
-     "loss. The model itself is needed to unpack. What else is in FILE (metadata, comments) is not\n"
+     "Writes FILE.mbi beside each FILE, a PNG, PNM (PGM, PPM) or BMP: size and pixels, without "
+     "any\n"
+     "loss. The model itself is needed to unpack. What else is in FILE (metadata, comments) is "
+     "not\n"
      "kept; its name is told. More than 8 bits a sample and transparent pixels are refused: mbrun\n"
      "compress keeps every file byte for byte. Uses all cores unless told otherwise.\n"
      "--rm removes FILE only if nothing of it was left out (but with -f), it is still what was "

@@ -790,7 +790,8 @@ static const command commands[] = {
      "Writes the prompt, then bytes sampled from the model as they come. Models that can end a "
      "text\n"
      "stop there. Uses up to 4 threads unless told otherwise.\n"
-     "With an image model (-m image -o OUT.png) it makes -n tiles, laid out as a sheet. With -f, a\n"
+     "With an image model (-m image -o OUT.png) it makes -n tiles, laid out as a sheet. With -f, "
+     "a\n"
      "picture is completed: below and to the right, up to whole tiles, -n times, each tile from "
      "what\n"
      "is given of it. The i-th tile is drawn with seed S + i.",
@@ -818,7 +819,8 @@ static const command commands[] = {
      "and\n"
      "are fast; -5 uses the model alone; -6 to -8 mix both, with 4, 16, 64 MB; -9 is -8 in as few\n"
      "blocks as possible.\n"
-     "Pictures (PNM, and BMP of grey or 24 bits) are packed by models/image.mb where that is smaller,\n"
+     "Pictures (PNM, and BMP of grey or 24 bits) are packed by models/image.mb where that is "
+     "smaller,\n"
      "at levels 5 to 9; they come back byte for byte as all files do. -m TEXT-MODEL: not so.\n"
      "--verify takes as long again as decompressing does. --against runs what it finds of gzip, "
      "xz,\n"
@@ -835,8 +837,8 @@ static const command commands[] = {
      run_compress},
     {"decompress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE for each FILE.mbz, which is kept; standard input goes to standard output.\n"
-     "Concatenated .mbz files give the concatenated originals. Without -m, the model that a file "
-     "needs\n"
+     "Concatenated .mbz files give the concatenated originals. Without -m, each model that they "
+     "need\n"
      "is looked for by its id: first the one that is used without -m (see below), then the others\n"
      "beside it. Uses up to 8 threads unless told otherwise; all streams together take at most a\n"
      "quarter of the machine's memory: there are fewer where they would take more.\n"

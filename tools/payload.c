@@ -124,7 +124,7 @@ static const session *model_for_unpacking(job *j, const uint8_t *id, size_t n) {
     return NULL;
 }
 
-/* --------------------------------------------------------------------------------------- packing */
+/* -------------------------------------------------------------------------------------- packing */
 
 /* The whole file by pread: its place stays. 0: no file of that kind, or it cannot be read. */
 static int read_candidate(const job *j, bytes *file) {
@@ -243,7 +243,7 @@ int pack_payload(job *j, int *is_done) {
     return good;
 }
 
-/* ------------------------------------------------------------------------------------- unpacking */
+/* ------------------------------------------------------------------------------------ unpacking */
 
 int gather(job *j, uint64_t n) {
     while (j->rest.n - j->rest_at < n) {

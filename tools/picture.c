@@ -192,7 +192,7 @@ static int find_palette(raster *r, const uint8_t *data, size_t n, char why[256])
 }
 
 static int find_bmp(raster *r, const uint8_t *data, size_t n, char why[256]) {
-    unsigned bits;
+    unsigned bits = 0;
     r->format = PICTURE_BMP;
     if (!read_bmp_header(r, data, n, &bits, why)) return 0;
     r->channels = 3;

@@ -261,7 +261,7 @@ static int read_rows(const png *g, picture *p, char why[256]) {
     return 1;
 }
 
-/* With all chunks read: pixels that the header claims cost memory only if the data can hold them. */
+/* With all chunks read. What the header claims costs memory only if the data can hold it. */
 static int decode_pixels(png *g, picture *p, uint64_t most, char why[256]) {
     uint64_t size = 0;
     if (g->colour == PALETTE && !g->n_palette) return refuse(why, "has no palette");
