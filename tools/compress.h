@@ -140,6 +140,13 @@ int pack_payload(job *j, int *is_done);
 int gather(job *j, uint64_t n);
 int unpack_payload(job *j); /* the picture that `rest` begins with */
 void close_image_model(zipper *z);
+/* Shared with image.c: */
+megabyte_image as_image(const picture *p);
+int on_samples(void *context, uint64_t done); /* a progress function; context: job */
+/* Tells why; 0. */
+int picture_failed(const job *j, megabyte_status status, const megabyte_error *error);
+/* Decodes what was just packed and compares. */
+int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, const picture *p);
 
 /* ---- list.c, against.c */
 

@@ -36,7 +36,7 @@ typedef struct picture_job {
     packer *p;
     picture picture;
     bytes file; /* what was read */
-    uint64_t samples, memory;
+    uint64_t memory;
 } picture_job;
 
 /* =================================================================================== 1 reading */
@@ -67,7 +67,7 @@ static int read_input_picture(picture_job *d) {
     if (!read_whole(d)) return 0;
     if (!read_picture(&d->picture, d->file.data, d->file.n, pixels_most(d->j.z), why))
         return complain(d->j.name, "%s", why);
-    d->samples = count_samples(&d->picture);
+    d->j.expected = count_samples(&d->picture);
     if (*d->picture.dropped && !d->j.z->quiet)
         note(d->j.name, "only the pixels are kept, not its %s", d->picture.dropped);
     if (*d->picture.dropped && d->j.z->remove_input && !d->j.z->force)
@@ -77,27 +77,12 @@ static int read_input_picture(picture_job *d) {
     return 1;
 }
 
-static int on_samples(void *context, uint64_t done) {
-    const picture_job *d = context;
-    const zipper *z = d->j.z;
-    if (!z->quiet) show_progress(&d->p->z.bar, done, d->samples, "", base_name(d->j.name));
-    return stop_requested();
-}
-
 static megabyte_image_options image_options(picture_job *d) {
     return (megabyte_image_options){.engine = d->p->z.s.engine,
                                     .tiles = (uint32_t)d->p->tiles,
                                     .model_alone = d->p->model_alone,
                                     .progress = on_samples,
-                                    .progress_context = d};
-}
-
-static megabyte_image as_image(const picture *p) {
-    return (megabyte_image){.width = p->width,
-                            .height = p->height,
-                            .channels = p->channels,
-                            .row_bytes = (size_t)p->width * p->channels,
-                            .pixels = p->pixels};
+                                    .progress_context = &d->j};
 }
 
 /* What the library asks for to pack or to unpack; 0 after a message. */
@@ -136,14 +121,6 @@ static int check_memory(picture_job *d, const megabyte_image_options *o, uint64_
     return 1;
 }
 
-static int library_failed(picture_job *d, megabyte_status status, const megabyte_error *error) {
-    end_progress(&d->p->z.bar);
-    if (status == MEGABYTE_ERROR_CANCELLED && stop_requested()) return 0;
-    return complain(
-        d->j.name, "%s%s", error->text[0] ? error->text : megabyte_status_string(status),
-        status == MEGABYTE_ERROR_LIMIT ? "; --limit BYTES allows more, 0 anything" : "");
-}
-
 /* Takes the output's name when all of it is there. */
 static int write_result(picture_job *d, const uint8_t *data, size_t n) {
     job *j = &d->j;
@@ -152,21 +129,6 @@ static int write_result(picture_job *d, const uint8_t *data, size_t n) {
 }
 
 /* ================================================================================= 2 pack, map */
-
-/* Decodes what was just made and compares. */
-static int verify(picture_job *d, const uint8_t *coded, size_t n) {
-    megabyte_error error;
-    megabyte_image_options o = image_options(d);
-    megabyte_image back = as_image(&d->picture);
-    o.tiles = 256;
-    back.pixels = allocate(d->samples, 1);
-    megabyte_status status = megabyte_image_decode(d->j.z->s.model, &o, coded, n, &back, NULL,
-                                                   &error);
-    int same = !status && !memcmp(back.pixels, d->picture.pixels, (size_t)d->samples);
-    free(back.pixels);
-    if (status) return library_failed(d, status, &error);
-    return same || complain(d->j.name, "does not come back the same: please report it");
-}
 
 static int write_map(picture_job *d, const float *cost, size_t coded) {
     char why[256];
@@ -191,17 +153,18 @@ static int pack(picture_job *d) {
     megabyte_image image;
     if (!read_input_picture(d)) return 0;
     size_t bound = megabyte_image_bound(p->width, p->height, p->channels), n = 0;
-    uint64_t besides = d->samples * (z->verify ? 2 : 1) + bound;
+    uint64_t besides = d->j.expected * (z->verify ? 2 : 1) + bound;
     if (d->p->is_map)
-        besides += d->samples * sizeof(float) + 3 * heatmap_bytes(p->width, p->height);
+        besides += d->j.expected * sizeof(float) + 3 * heatmap_bytes(p->width, p->height);
     if (!check_memory(d, &o, besides)) return 0;
     uint8_t *coded = allocate(bound, 1);
-    if (d->p->is_map) o.cost = allocate(d->samples, sizeof(float));
+    if (d->p->is_map) o.cost = allocate(d->j.expected, sizeof(float));
     image = as_image(p);
     z->bar = (progress){.start = now()};
     megabyte_status status = megabyte_image_encode(z->s.model, &o, &image, coded, bound, &n, NULL,
                                                    &error);
-    int good = status ? library_failed(d, status, &error) : !z->verify || verify(d, coded, n);
+    int good = status ? picture_failed(&d->j, status, &error)
+                      : !z->verify || verify_picture(&d->j, &z->s, coded, n, p);
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
     d->j.counts.compressed = n;
@@ -241,23 +204,23 @@ static int unpack(picture_job *d) {
     char why[256];
     if (!read_whole(d)) return 0;
     megabyte_status status = megabyte_image_header_read(d->file.data, d->file.n, &h, &error);
-    if (status) return library_failed(d, status, &error);
+    if (status) return picture_failed(&d->j, status, &error);
     if (!use_model_of(z, &d->j, h.model_id, sizeof h.model_id)) return 0;
     megabyte_image_options o = image_options(d);
     o.tiles = h.tiles;
     o.model_alone = h.model_alone;
     *p = (picture){.width = h.width, .height = h.height, .channels = h.channels};
-    d->samples = count_samples(p);
+    d->j.expected = count_samples(p);
     d->j.counts.compressed = d->file.n;
     if (z->limit == UNLIKELY_ONLY) o.max_ratio = LIKELY_RATIO;
     else o.limit = z->limit;
     uint64_t claimed_most = MEGABYTE_RATIO_FREE + LIKELY_RATIO * (uint64_t)d->file.n;
-    if ((o.limit && d->samples > o.limit) || (o.max_ratio && d->samples > claimed_most))
+    if ((o.limit && d->j.expected > o.limit) || (o.max_ratio && d->j.expected > claimed_most))
         return complain(d->j.name,
                         "claims %u x %u pixels, over the limit%s; --limit BYTES allows more, 0 "
                         "anything",
                         h.width, h.height, o.limit ? "" : " on ratio");
-    uint64_t besides = (z->writes ? 3 : 1) * d->samples + d->file.n;
+    uint64_t besides = (z->writes ? 3 : 1) * d->j.expected + d->file.n;
     if (!check_memory(d, &o, besides)) return 0;
     if (!allocate_pixels(p, UINT64_MAX, why)) return complain(d->j.name, "%s", why);
     const megabyte_image image = as_image(p);
@@ -266,9 +229,9 @@ static int unpack(picture_job *d) {
     status = megabyte_image_decode(z->s.model, &o, d->file.data, d->file.n, &image, NULL, &error);
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
-    if (status) return library_failed(d, status, &error);
+    if (status) return picture_failed(&d->j, status, &error);
     if (z->writes) return write_unpacked(d);
-    d->j.bytes_out = d->samples;
+    d->j.bytes_out = d->j.expected;
     return 1;
 }
 
@@ -361,8 +324,8 @@ static void print_packed(const picture_job *d) {
             p->height, p->channels == 3 ? "RGB" : "grey", (unsigned long long)j->bytes_in,
             (unsigned long long)(d->p->is_map ? j->counts.compressed : j->bytes_out));
     fprintf(stderr, ", %.5f bits/byte of pixels, %.2f s, %.1f KB/s\n",
-            or_zero(quotient(8 * packed, (double)d->samples)), j->seconds,
-            or_zero(quotient(1e-3 * (double)d->samples, j->seconds)));
+            or_zero(quotient(8 * packed, (double)d->j.expected)), j->seconds,
+            or_zero(quotient(1e-3 * (double)d->j.expected, j->seconds)));
 }
 
 static void print_packed_json(const picture_job *d) {
@@ -380,10 +343,10 @@ static void print_packed_json(const picture_job *d) {
     json_field("bytes_in", (double)j->bytes_in);
     json_field("bytes_out", (double)j->bytes_out);
     json_field("compressed", (double)j->counts.compressed);
-    json_field("bits_per_byte", quotient(8 * (double)j->counts.compressed, (double)d->samples));
+    json_field("bits_per_byte", quotient(8 * (double)j->counts.compressed, (double)d->j.expected));
     json_field("memory_bytes", (double)d->memory);
     json_field("seconds", j->seconds);
-    json_field("bytes_per_second", quotient((double)d->samples, j->seconds));
+    json_field("bytes_per_second", quotient((double)d->j.expected, j->seconds));
     printf("}");
 }
 

@@ -19,23 +19,21 @@ int begins_with_picture(const uint8_t *p, size_t n) {
     return n >= sizeof magic && !memcmp(p, magic, sizeof magic);
 }
 
-static const char *text_of(const megabyte_error *error, megabyte_status status) {
-    return error->text[0] ? error->text : megabyte_status_string(status);
-}
-
-static int fails(const job *j, megabyte_status status, const megabyte_error *error) {
+int picture_failed(const job *j, megabyte_status status, const megabyte_error *error) {
+    const char *text = error->text[0] ? error->text : megabyte_status_string(status);
     end_progress(&j->z->bar);
     if (status == MEGABYTE_ERROR_CANCELLED && stop_requested()) return 0;
-    return complain(j->name, "%s", text_of(error, status));
+    return complain(j->name, "%s%s", text,
+                    status == MEGABYTE_ERROR_LIMIT ? "; --limit SIZE allows more, 0 anything" : "");
 }
 
-static int on_samples(void *context, uint64_t done) {
+int on_samples(void *context, uint64_t done) {
     const job *j = context;
     if (!j->z->quiet) show_progress(&j->z->bar, done, j->expected, "", base_name(j->name));
     return stop_requested();
 }
 
-static megabyte_image as_image(const picture *p) {
+megabyte_image as_image(const picture *p) {
     return (megabyte_image){.width = p->width,
                             .height = p->height,
                             .channels = p->channels,
@@ -57,6 +55,18 @@ static megabyte_status decode(job *j, const session *s, const uint8_t *data, siz
     const megabyte_image_options o = {
         .engine = s->engine, .tiles = 256, .progress = on_samples, .progress_context = j};
     return megabyte_image_decode(s->model, &o, data, n, &image, NULL, error);
+}
+
+int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, const picture *p) {
+    const size_t samples = (size_t)p->width * p->height * p->channels;
+    megabyte_error error;
+    picture back = *p;
+    back.pixels = allocate(samples, 1);
+    megabyte_status status = decode(j, s, coded, n, &back, &error);
+    int same = !status && !memcmp(back.pixels, p->pixels, samples);
+    free_picture(&back);
+    if (status) return picture_failed(j, status, &error);
+    return same || complain(j->name, "does not come back the same: please report it");
 }
 
 /* Bytes for packing, or for unpacking where those are more; 0: the model does not take it. */
@@ -188,16 +198,8 @@ static int pack_candidate(job *j, const session *s, const candidate *c, uint8_t 
     j->expected = (uint64_t)image.height * image.row_bytes;
     megabyte_status status = megabyte_image_encode(s->model, &o, &image, out, capacity, &n, NULL,
                                                    &error);
-    if (status) return fails(j, status, &error);
-    if (z->verify) {
-        picture back = c->picture;
-        back.pixels = allocate(j->expected, 1);
-        status = decode(j, s, out, n, &back, &error);
-        int same = !status && !memcmp(back.pixels, c->picture.pixels, (size_t)j->expected);
-        free_picture(&back);
-        if (status) return fails(j, status, &error);
-        if (!same) return complain(j->name, "does not come back the same: please report it");
-    }
+    if (status) return picture_failed(j, status, &error);
+    if (z->verify && !verify_picture(j, s, out, n, &c->picture)) return 0;
     if (!is_gain(j, &c->file, n)) return !stop_requested();
     if (megabyte_image_header_read(out, n, &h, NULL)) return 0;
     end_progress(&z->bar);
@@ -283,7 +285,7 @@ int unpack_payload(job *j) {
     if (!gather(j, PACKED_HEADER_MOST)) return 0;
     megabyte_status status = megabyte_image_header_read(j->rest.data + j->rest_at,
                                                         j->rest.n - j->rest_at, &h, &error);
-    if (status) return fails(j, status, &error);
+    if (status) return picture_failed(j, status, &error);
     if (h.file_bytes > FILE_MOST) return complain(j->name, "holds too large a picture");
     uint64_t n = accept_member(j, &h, j->rest.data + j->rest_at + h.layout_at);
     if (!n) return 0;
@@ -298,7 +300,7 @@ int unpack_payload(job *j) {
     j->expected = (uint64_t)p.width * p.height * p.channels;
     const uint8_t *member = j->rest.data + j->rest_at;
     status = decode(j, s, member, (size_t)h.file_bytes, &p, &error);
-    int good = !status || fails(j, status, &error);
+    int good = !status || picture_failed(j, status, &error);
     if (good) {
         uint8_t *file = allocate(n, 1);
         join_picture_file(&p, member + h.layout_at, h.layout_bytes, file);
