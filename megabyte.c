@@ -7295,10 +7295,10 @@ void megabyte_image_unscan(const megabyte_image_info *f, const uint8_t *ids, uin
 /* ---- samples as decisions */
 
 /* A sample is coded as its distance r = -128 .. 127 from the median of the model's prediction,
- * modulo 256, by binary decisions that say the most at first: is r 0? is it negative? is |r| at most
- * 1, 2, 4, ... 64? which of those? About four decisions name a sample of a photograph, and as they
- * are relative to what was expected, context mixing soon knows them. The model's probability of each
- * is exact: sums of the samples' weights. */
+ * modulo 256, by binary decisions that say the most at first: is r 0? is it negative? is |r| at
+ * most 1, 2, 4, ... 64? which of those? About four decisions name a sample of a photograph, and as
+ * they are relative to what was expected, context mixing soon knows them. The model's probability
+ * of each is exact: sums of the samples' weights. */
 struct forecast {
     u64 below[257]; /* weights of all r < i - 128 */
     u32 median;
@@ -7600,14 +7600,14 @@ static void begin_tile(struct picture *p, struct flying *t) {
  *
  *   contexts    Each is a hash of what lies about the sample (neighbours relative to the model's
  *               median, how wrong the model was there, what the pixel's planes before were, ...).
- *               In it, every node of the tree of decisions has an adaptive probability, which begins
- *               as the model's.
+ *               In it, every node of the tree of decisions has an adaptive probability, which
+ *               begins as the model's.
  *   regression  Least squares over neighbours and their errors predict how far the sample is from
  *               the model's mean: one learns from a tile in flight, forgetting soon, one from the
  *               whole picture. Their predictions are contexts.
  *   mixing      As in section 16: all inputs, by weight sets that the node, the model's spread, the
- *               errors around, the model's confidence, the tile's border and the tile choose; a second
- *               mixer joins them; two adaptive maps correct the result.
+ *               errors around, the model's confidence, the tile's border and the tile choose; a
+ *               second mixer joins them; two adaptive maps correct the result.
  *
  * All tiles share what is learned, in the order of coding, which encoder and decoder have alike.
  * Regression is in double: + - * / and square roots in a fixed order; the rest is in integers. */

@@ -1,7 +1,7 @@
 #!/bin/sh
 # How the models here were made: sh models/convert.sh CHECKPOINT_FOLDER OUTPUT_FOLDER
-# The folder holds text, text-small and text-q4.safetensors and a .json of constructor arguments
-# beside each. Converting again gives the same bytes.
+# The folder holds text, text-small, text-q4 and image.safetensors and a .json of constructor
+# arguments beside each. Converting again gives the same bytes.
 set -eu
 from=$1 to=$2
 data="720 MB, 39,785 whole documents: 45% English prose (public-domain books, textbooks), \
@@ -19,3 +19,13 @@ for name in text text-small text-q4; do
         --source "$source" \
         --training-data "$data" --description "$about"
 done
+
+# As the bytes of a tile were ordered in training: see models/README.md.
+photos="4,600 tiles of 64x64 pixels from CID22 (CC BY-SA 4.0), GroceryStoreDataset (MIT), \
+Debian wallpapers (CC BY-SA), budgie-backgrounds (CC0), dataset_buddha (CC BY 4.0)"
+tools/mbconvert "$from/image.safetensors" -o "$to/image.mb" -f -q --pad-id 256 \
+    --name image --licence "CC-BY-SA-4.0" --training-data "$photos" \
+    --source "trained with lucidrains/MEGABYTE-pytorch 0.3.6" \
+    --description "A MEGABYTE model of photographs: tiles of 64x64 pixels, patches of 2x2 pixels" \
+    --image-tile 64x64 --image-patch 2x2 --image-channels 3 --image-colour green-difference \
+    --image-scan patch
