@@ -16,7 +16,8 @@ RUN ?= # what runs the tools if they are built for another machine (qemu-aarch64
 COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
 LINK = $(LDFLAGS) -lm $(LDLIBS)
 
-SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch])
+SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch] \
+	tests/examples/*.c)
 TOOLS = tools/mbrun tools/mbconvert
 MODELS = $(wildcard models/*.mb)
 
@@ -26,7 +27,7 @@ WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert t
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(HEADERS)
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
-	tests/packaging.sh
+	tests/packaging.sh tests/examples.sh
 
 .PHONY: all lib shared docs demo test check fuzz bench format install uninstall dist clean help
 
@@ -101,6 +102,8 @@ run-%.sh: tests/%.sh all
 	@mkdir -p tests/tmp
 	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< >tests/tmp/$(<F).log 2>&1 && result=0 || result=1; \
 	echo "$*.sh"; cat tests/tmp/$(<F).log; exit $$result
+
+run-packaging.sh run-examples.sh: lib shared docs
 
 FUZZ_S ?= 60
 FUZZ = clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
