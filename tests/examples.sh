@@ -27,6 +27,8 @@ prompt="It was a dark and stormy night"
 echo "$prompt" | ./event_loop "$model" >out
 (cd "$here" && write "$prompt" 100) >whole
 { tail -c +$((${#prompt} + 1)) whole; echo; } | cmp - out
+printf 'The\n%s\n' "$prompt" | ./event_loop "$model" >again # the second ends the first
+cmp out again
 echo "It was" | ./event_loop "$here/README.md" >out 2>&1 && fail "event_loop runs README.md"
 grep -q "not a megabyte model" out || fail "event_loop says no reason: $(cat out)"
 group "event_loop"
@@ -75,6 +77,15 @@ if [ "$(od -An -c -N 4 "$here/megabyte.o" | tr -d ' ')" = '177ELF' ]; then # .se
     (cd "$here" && tools/mbrun generate -m "$model" -p "$prompt" -n 100 --context 512) | cmp - out
     [ "$(sed 's/ .*//' said)" -lt 1000000 ] || fail "linked_in: $(cat said)"
     group "linked_in: $(cat said)"
+fi
+
+if command -v objcopy >/dev/null; then # README.md's lines for ld -r -b binary
+    cp "$model" text-small.mb
+    sed -n 's/^    \(ld -r\|objcopy\|    --rename\)/\1/p' "$here/tests/examples/README.md" >lines
+    sh -e ./lines
+    readelf -SW model.o | grep -q ' \.rodata .* 64$' || fail "objcopy does not align model.o"
+    readelf -sW model.o | grep -q ' _binary_text_small_mb_start$' || fail "model.o has other names"
+    group "ld -r -b binary"
 fi
 
 cxx=${CXX-c++}
