@@ -1,14 +1,23 @@
 # Needs gcc (or clang) and GNU make. `make help` lists the targets.
 CC ?= cc
 CFLAGS ?= -O2
-PREFIX ?= /usr/local
 AR ?= ar
+
+# Where `make install` puts what; DESTDIR comes before all of them.
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+RUN ?= # what runs the tools if they are built for another machine (qemu-aarch64): help pages
 
 # Added to the user's flags, never in place of them.
 COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
 LINK = $(LDFLAGS) -lm $(LDLIBS)
 
-SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch])
+SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch] \
+	tests/examples/*.c)
 TOOLS = tools/mbrun tools/mbconvert
 MODELS = $(wildcard models/*.mb)
 
@@ -17,9 +26,10 @@ WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert t
 	tests/bin/test_gaps tests/bin/test_q4 tests/bin/test_picture
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES) $(HEADERS)
-SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh
+SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
+	tests/packaging.sh tests/examples.sh
 
-.PHONY: all lib demo test check fuzz bench format install clean help
+.PHONY: all lib shared docs demo test check fuzz bench format install uninstall dist clean help
 
 # ---------------------------------------------------------------------------------------- building
 all: $(TOOLS) ## the tools (the default)
@@ -31,6 +41,16 @@ megabyte.o: megabyte.c megabyte.h
 
 libmegabyte.a: megabyte.o
 	$(AR) rcs $@ megabyte.o
+
+VERSION := $(shell sed -n 's/^.define MEGABYTE_VERSION_STRING "\(.*\)"/\1/p' megabyte.h)
+ABI = 0 # grows when a program that was linked before would no longer run
+SONAME = libmegabyte.so.$(strip $(ABI))
+shared: libmegabyte.so.$(VERSION) ## the shared library, libmegabyte.so.VERSION
+
+libmegabyte.so.$(VERSION): megabyte.c megabyte.h tools/packaging/libmegabyte.map
+	$(COMPILE) -fPIC -fvisibility=hidden \
+	    '-DMEGABYTE_API=__attribute__((visibility("default")))' -shared megabyte.c -o $@ \
+	    -Wl,-soname,$(SONAME) -Wl,--version-script=tools/packaging/libmegabyte.map $(LINK)
 
 HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c
@@ -85,6 +105,8 @@ run-%.sh: tests/%.sh all
 	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< >tests/tmp/$(<F).log 2>&1 && result=0 || result=1; \
 	echo "$*.sh"; cat tests/tmp/$(<F).log; exit $$result
 
+run-packaging.sh run-examples.sh: lib shared docs
+
 FUZZ_S ?= 60
 FUZZ = clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 FUZZED = tests/bin/test_hostile tests/bin/test_reference tests/bin/test_codec_format
@@ -110,16 +132,72 @@ format: ## lay out all C files as .clang-format says (needs clang-format 14)
 	clang-format -i $(SOURCES)
 
 # -------------------------------------------------------------------------------------- installing
-install: all lib ## into $(DESTDIR)$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
-	install -d $(DESTDIR)$(PREFIX)/share/megabyte
-	install -m 755 $(TOOLS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 megabyte.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 libmegabyte.a $(DESTDIR)$(PREFIX)/lib
-	install -m 644 $(MODELS) $(DESTDIR)$(PREFIX)/share/megabyte
+# Manual pages and completions are made from megabyte.h and what --help prints.
+PAGES = $(addprefix tools/generated/,mbrun.1 mbconvert.1 megabyte.3)
+FUNCTIONS = grep -o 'megabyte_[a-z_]*(' megabyte.h | tr -d '(' | sort -u
+HELP = sh tools/packaging/help.sh
+docs: $(PAGES) ## manual pages and the shells' completions, in tools/generated
+
+tools/generated/megabyte.3: megabyte.h tools/packaging/header.sh
+	@mkdir -p tools/generated
+	sh tools/packaging/header.sh >$@.new && mv $@.new $@
+
+tools/generated/%.1: tools/% tools/packaging/help.sh
+	@mkdir -p tools/generated
+	for form in bash zsh fish man; do \
+	    $(HELP) $$form tools/$* "$(RUN)" >tools/generated/$*.$$form || exit 1; \
+	done
+	mv tools/generated/$*.man $@
+
+INSTALL = install -m 644
+TO_LIB = "$(DESTDIR)$(LIBDIR)"
+TO_DATA = "$(DESTDIR)$(DATADIR)"
+TO_MAN = "$(DESTDIR)$(MANDIR)"
+install: all lib shared docs ## into $(DESTDIR)$(PREFIX); see tools/packaging/README.md
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(INCLUDEDIR)" $(TO_LIB)/pkgconfig \
+	    $(TO_DATA)/megabyte $(TO_DATA)/doc/megabyte $(TO_MAN)/man1 $(TO_MAN)/man3 \
+	    $(addprefix $(TO_DATA)/,$(sort $(dir $(COMPLETIONS))))
+	install -m 755 $(TOOLS) "$(DESTDIR)$(BINDIR)"
+	$(INSTALL) megabyte.h "$(DESTDIR)$(INCLUDEDIR)"
+	$(INSTALL) libmegabyte.a libmegabyte.so.$(VERSION) $(TO_LIB)
+	ln -sf libmegabyte.so.$(VERSION) $(TO_LIB)/$(SONAME)
+	ln -sf $(SONAME) $(TO_LIB)/libmegabyte.so
+	sed 's|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
+	    tools/packaging/megabyte.pc.in >$(TO_LIB)/pkgconfig/megabyte.pc
+	$(if $(strip $(MODELS)),$(INSTALL) $(MODELS) $(TO_DATA)/megabyte)
+	$(INSTALL) README.md models/FORMAT.md .github/LICENSE $(TO_DATA)/doc/megabyte
+	$(INSTALL) $(filter %.1,$(PAGES)) $(TO_MAN)/man1
+	$(INSTALL) $(filter %.3,$(PAGES)) $(TO_MAN)/man3
+	for name in `$(FUNCTIONS)`; do echo .so man3/megabyte.3 >$(TO_MAN)/man3/$$name.3; done
+	for tool in mbrun mbconvert; do \
+	    $(INSTALL) tools/generated/$$tool.bash \
+	        $(TO_DATA)/bash-completion/completions/$$tool && \
+	    $(INSTALL) tools/generated/$$tool.zsh $(TO_DATA)/zsh/site-functions/_$$tool && \
+	    $(INSTALL) tools/generated/$$tool.fish \
+	        $(TO_DATA)/fish/vendor_completions.d/$$tool.fish || exit 1; \
+	done
+
+COMPLETIONS = $(foreach tool,mbrun mbconvert,bash-completion/completions/$(tool) \
+	zsh/site-functions/_$(tool) fish/vendor_completions.d/$(tool).fish)
+uninstall: ## remove what install put there
+	rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,$(notdir $(TOOLS)))
+	rm -f "$(DESTDIR)$(INCLUDEDIR)"/megabyte.h
+	rm -f $(addprefix $(TO_LIB)/,libmegabyte.a libmegabyte.so $(SONAME) \
+	    libmegabyte.so.$(VERSION) pkgconfig/megabyte.pc)
+	rm -f $(addprefix $(TO_MAN)/,man1/mbrun.1 man1/mbconvert.1 man3/megabyte.3) \
+	    $(addprefix $(TO_DATA)/,$(COMPLETIONS))
+	for name in `$(FUNCTIONS)`; do rm -f $(TO_MAN)/man3/$$name.3; done
+	rm -rf $(TO_DATA)/megabyte $(TO_DATA)/doc/megabyte
+
+# The same bytes whenever it is run: the commit's time, no name and time of gzip's.
+DIST = megabyte-$(VERSION)
+dist: ## megabyte-VERSION.tar.gz, of the last commit
+	git archive --format=tar --prefix=$(DIST)/ HEAD | gzip -9n >$(DIST).tar.gz.new
+	mv $(DIST).tar.gz.new $(DIST).tar.gz
 
 clean: ## remove what was built
-	rm -rf $(TOOLS) megabyte.o libmegabyte.a tests/bin tests/tmp
+	rm -rf $(TOOLS) megabyte.o libmegabyte.a libmegabyte.so.* megabyte-*.tar.gz tools/generated \
+	    tests/bin tests/tmp
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1: /p' Makefile

@@ -145,9 +145,21 @@ static int is_file(const char *path) {
 /* The directory of this program with its last '/', or "" if it cannot be told. */
 const char *program_name = "mbrun";
 
+/* Where the shell found the program, if it was called by its name alone; returns as snprintf. */
+static int look_along_path(char *out, size_t size) {
+    const char *path = getenv("PATH");
+    while (path && *path && !strchr(program_name, '/')) {
+        size_t n = strcspn(path, ":");
+        int length = snprintf(out, size, "%.*s/%s", (int)n, path, program_name);
+        if (n && n < size && !access(out, X_OK)) return length;
+        path += n + (path[n] == ':');
+    }
+    return snprintf(out, size, "%s", program_name);
+}
+
 static void program_directory(char *out, size_t size) {
     ssize_t n = readlink("/proc/self/exe", out, size - 1);
-    if (n <= 0) n = snprintf(out, size, "%s", program_name);
+    if (n <= 0) n = look_along_path(out, size); /* a root without /proc, or not Linux */
     if (n >= (ssize_t)size) n = 0; /* cut: useless */
     out[n] = 0;
     char *slash = strrchr(out, '/');
