@@ -100,8 +100,13 @@ fi
 for tool in mbrun mbconvert; do
     subs=$(tools/$tool --help | sed -n "s/^  $tool \([a-z]*\).*/\1/p" | sort -u)
     for sub in ${subs:--}; do
-        if [ "$sub" = - ]; then tools/$tool --help; else tools/$tool "$sub" --help; fi |
-            sed -n 's/^  \(-[^ ,]*, *\| *\)--\([a-z-]*\).*/\2/p' >$dir/options
+        nested= # commands of a subcommand's own
+        [ "$sub" = - ] || nested=$(tools/$tool "$sub" --help |
+            sed -n "s/^  $tool $sub \([a-z]*\) .*/\1/p")
+        for words in ${nested:--}; do
+            [ "$words" != - ] || words=
+            tools/$tool ${sub#-} $words --help
+        done | sed -n 's/^  \(-[^ ,]*, *\| *\)--\([a-z-]*\).*/\2/p' | sort -u >$dir/options
         [ -s $dir/options ] || fail "$tool $sub --help has no options"
         while read -r option; do
             roff=$(printf %s "$option" | sed 's/-/\\-/g')

@@ -13,6 +13,19 @@ esac
 help_of() { "./$tool" "$@" --help; } # mbrun [SUBCOMMAND] --help
 [ -z "$run" ] || help_of() { $run "./$tool" "$@" --help; }
 
+# The help of a subcommand; where that has commands of its own, with all their options.
+all_help_of() {
+    text=$(help_of "$1")
+    printf '%s\n' "$text"
+    if printf '%s\n' "$text" | grep -q '^  \(-[^ ,]*, \|    \)--'; then return; fi
+    for nested in $(printf '%s\n' "$text" | sed -n "s/^  $name $1 \([a-z]*\) .*/\1/p"); do
+        help_of "$1" "$nested"
+    done | awk '/^  (-[^ ,]+, |    )--[a-z]/ { match($0, /--[^ ]+/); long = substr($0, RSTART, RLENGTH)
+                    shown = !seen[long]++ }
+                !/^  / { shown = 0 }
+                shown'
+}
+
 # One record a line, its fields separated by tabs:
 #   U sub usage    T sub text (before the options)    E sub text (after)
 #   O sub letter name argument help
@@ -25,7 +38,7 @@ records() {
         $1 == name && is[$2] { print $2; is[$2] = 0 }')
     [ -n "$subs" ] || subs=-
     for sub in $subs; do
-        if [ "$sub" = - ]; then help_of; else help_of "$sub"; fi |
+        if [ "$sub" = - ]; then help_of; else all_help_of "$sub"; fi |
             awk -v sub_="$sub" -v name="$name" '
         function put() {
             if (option != "") print option; option = ""
