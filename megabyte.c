@@ -7487,6 +7487,7 @@ struct picture {
     struct picture_mixer *mixer; /* NULL: the model alone */
     struct coder coder;
     u64 samples; /* done */
+    u64 alone; /* encoding: bits that they cost the model alone, in 1/4096 */
     fp_state caller;
 };
 
@@ -8049,14 +8050,16 @@ static void code_sample(struct picture *p, struct flying *t) {
     for (u32 i = 0; w.asks != ARRIVED; i++) {
         i32 from_model = p->decoding ? stretch_finely(tables, walk_probability(&w, &f))
                                      : r->decision[i];
-        u32 bit, one = p->mixer ? mix_decision(p->mixer, &w, from_model)
-                                : squash(tables, clamp(2 * from_model, X_MAX));
+        u32 alone = squash(tables, clamp(2 * from_model, X_MAX)), bit;
+        u32 one = p->mixer ? mix_decision(p->mixer, &w, from_model) : alone;
         if (p->decoding) {
             bit = decode_bit(&p->coder, one);
         } else {
             bit = walk_bit(&w, distance);
             encode_bit(&p->coder, one, bit);
             likely *= (double)(bit ? one : PROBABILITY_ONE - one) / PROBABILITY_ONE;
+            i32 bits = log2_fixed(tables, bit ? alone : PROBABILITY_ONE - alone);
+            p->alone += (u64)((PROBABILITY_BITS << 12) - bits);
         }
         if (p->mixer) mix_learn(p->mixer, bit);
         walk_down(&w, bit);
@@ -8292,8 +8295,8 @@ static void picture_layout(struct picture *p, struct arena *a, u32 width, u32 he
     p->canvas = carve(a, (u64)width * height, CANVAS);
     if (!a->base) return;
     make_tables(tables, find_mix_kernels(p->engine->kernels.isa));
-    memset(p->progress, 0, (u64)p->columns * p->rows * sizeof *p->progress);
-    memset(p->flying, 0, n * sizeof *p->flying);
+    memset(p->progress, 0, (size_t)p->columns * p->rows * sizeof *p->progress);
+    memset(p->flying, 0, (size_t)n * sizeof *p->flying);
     for (u64 i = 0; i < n; i++) {
         p->flying[i].ids = ids + i * tile;
         if (!p->decoding) p->flying[i].records = records + i * tile;
@@ -8424,18 +8427,26 @@ megabyte_status megabyte_image_encode(const megabyte_model *model,
     if (!model || !out || !n_out)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "model, out and n_out must not be NULL");
-    status r = check_pixels(image, error);
-    if (!r)
-        r = check_picture_options(model, options, 0, image->width, image->height, image->channels,
-                                  &p, error);
-    if (r) return r;
-    u64 room = IMAGE_OVERHEAD + p.options.layout_bytes, line = (u64)image->width * image->channels,
-        samples = line * image->height;
+    u64 room, line, samples;
     u8 *to = out;
-    if (capacity >= room)
-        begin_encoding(&p.coder, to + room - WHOLE_BYTES, min64(capacity - room, samples - 1));
-    r = capacity < room ? MEGABYTE_ERROR_CAPACITY : run_picture(&p, model, image, allocator, error);
-    if (!r) end_encoding(&p.coder);
+    int alone = 0;
+    status r = check_pixels(image, error);
+    do { /* mixed; again by the model alone if that is smaller: a small picture teaches little */
+        if (!r)
+            r = check_picture_options(model, options, 0, image->width, image->height,
+                                      image->channels, &p, error);
+        if (r) return r;
+        p.options.model_alone |= alone;
+        room = IMAGE_OVERHEAD + p.options.layout_bytes;
+        line = (u64)image->width * image->channels;
+        samples = line * image->height;
+        if (capacity >= room)
+            begin_encoding(&p.coder, to + room - WHOLE_BYTES, min64(capacity - room, samples - 1));
+        r = capacity < room ? MEGABYTE_ERROR_CAPACITY
+                            : run_picture(&p, model, image, allocator, error);
+        if (!r) end_encoding(&p.coder);
+        alone = !r && !p.options.model_alone && p.alone >> 15 < p.coder.n;
+    } while (alone);
     int stored = r ? r == MEGABYTE_ERROR_CAPACITY : p.coder.n >= samples;
     if (stored && capacity >= room && capacity - room >= samples) r = MEGABYTE_OK;
     else if (!r && p.coder.n > capacity - room) r = MEGABYTE_ERROR_CAPACITY;
