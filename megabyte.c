@@ -7753,6 +7753,10 @@ struct surroundings {
     i32 mean64; /* the model's mean, in 1/64 */
 };
 
+static u8 *canvas_at(const struct picture *p, u32 x, u32 y) {
+    return p->canvas + ((u64)y * p->image->width + x) * CANVAS;
+}
+
 /* Differences of planes are signed. */
 static i32 sample_value(const struct picture *p, const u8 *pixel, u32 plane) {
     int is_signed = plane && p->info.colour == MEGABYTE_COLOUR_GREEN_DIFFERENCE;
@@ -7769,9 +7773,9 @@ static void look_around(const struct picture *p, struct surroundings *s, u32 pla
     memset(s->median, r->median, 3);
     for (u32 i = 0; i < PLACES; i++) {
         i64 at_x = (i64)x + by[i][0], at_y = (i64)y + by[i][1];
-        const u8 *c = p->canvas + ((u64)at_y * p->image->width + (u64)at_x) * CANVAS;
-        int known = at_x >= 0 && at_y >= 0 && at_x < p->image->width && c[3];
-        s->pixel[i] = known ? c : NULL;
+        int inside = at_x >= 0 && at_y >= 0 && at_x < p->image->width;
+        const u8 *c = inside ? canvas_at(p, (u32)at_x, (u32)at_y) : NULL;
+        s->pixel[i] = c && c[3] ? c : NULL;
     }
     if (!s->pixel[AT_W] && !s->pixel[AT_N]) s->pixel[AT_N] = s->median;
     for (u32 i = 0; i < PLACES; i++) {
@@ -7779,7 +7783,7 @@ static void look_around(const struct picture *p, struct surroundings *s, u32 pla
         s->value[i] = sample_value(p, s->pixel[i], plane);
         s->error[i] = i < AT_WW ? sample_error(s->pixel[i], plane) : 0;
     }
-    s->self = p->canvas + ((u64)y * p->image->width + x) * CANVAS;
+    s->self = canvas_at(p, x, y);
     s->mean64 = sample_value(p, s->median, plane) * 64 + r->mean;
 }
 
@@ -7989,7 +7993,7 @@ static void mix_end_sample(const struct picture *p, u32 x, u32 y, const struct r
     regression_learn(&m->regression[m->plane], error, 0.9998, 4);
     m->samples++;
     m->rate = 14 + (i32)(20u * 16384 / (16384 + m->samples));
-    p->canvas[((u64)y * p->image->width + x) * CANVAS + CANVAS / 2 + m->plane] = (u8)distance;
+    canvas_at(p, x, y)[CANVAS / 2 + m->plane] = (u8)distance;
 }
 
 /* A tile takes off in place `tile`: nothing is known of it, and the weights are those that have
@@ -8065,7 +8069,7 @@ static void code_sample(struct picture *p, struct flying *t) {
         walk_down(&w, bit);
     }
     t->ids[t->at] = (u8)(r->median + (u32)walk_end(&w));
-    u8 *to = p->canvas + ((u64)y * p->image->width + x) * CANVAS;
+    u8 *to = canvas_at(p, x, y);
     to[plane] = t->ids[t->at];
     if (p->mixer) mix_end_sample(p, x, y, r, walk_end(&w));
     if (p->options.cost) {

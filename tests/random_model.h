@@ -91,16 +91,23 @@ static u64 random_metadata(u8 *to, u64 at, const char *key, const char *value) {
     return at + 8 + k + v;
 }
 
+/* All of it; n pairs of a key and a value. */
+static u64 random_texts(u8 *to, const char *const *texts, u32 n) {
+    u64 at = 4;
+    if (to) put32(to, n);
+    for (u32 i = 0; i < n; i++) at = random_metadata(to, at, texts[2 * i], texts[2 * i + 1]);
+    return at;
+}
+
 /* The whole file, aligned, to be given to libc_free; NULL if the sizes are not possible or memory
- * is short (then *error says which). The weights depend on the sizes and `seed` only. */
-static u8 *random_model(const struct sizes *z, u64 seed, size_t *size, megabyte_error *error) {
-    static const char name[] = "random",
-                      text[] = "random weights: for measuring cost, predicts nothing";
+ * is short (then *error says which). The weights depend on the sizes and `seed` only. texts: n
+ * pairs of metadata. */
+static u8 *random_model_with(const struct sizes *z, u64 seed, const char *const *texts, u32 n,
+                             size_t *size, megabyte_error *error) {
     u32 tensors = 0;
     if (check_sizes(z, error)) return NULL;
     each_tensor(z, count_tensor, &tensors);
-    u64 metadata = random_metadata(NULL, random_metadata(NULL, 4, "name", name), "description",
-                                   text);
+    u64 metadata = random_texts(NULL, texts, n);
     u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES, after = table + tensors * TENSOR_BYTES;
     u64 data = round_up(after + metadata, ALIGN);
     struct random_model measured = {NULL, table, data, data, seed}, d = measured;
@@ -114,13 +121,17 @@ static u8 *random_model(const struct sizes *z, u64 seed, size_t *size, megabyte_
     }
     memset(d.file, 0, *size);
     put_header(d.file, z, tensors, (u32)metadata, data, *size);
-    put32(d.file + after, 2);
-    random_metadata(d.file + after, random_metadata(d.file + after, 4, "name", name), "description",
-                    text);
+    random_texts(d.file + after, texts, n);
     each_tensor(z, random_tensor, &d);
     sha256(d.file + data, *size - data, NULL, 0, d.file + 64);
     sha256(d.file, 96, d.file + HEADER_BYTES, data - HEADER_BYTES, d.file + 96);
     return d.file;
+}
+
+static u8 *random_model(const struct sizes *z, u64 seed, size_t *size, megabyte_error *error) {
+    static const char *const texts[] = {"name", "random", "description",
+                                        "random weights: for measuring cost, predicts nothing"};
+    return random_model_with(z, seed, texts, 2, size, error);
 }
 
 /* What a stream's state consists of: random keys, values and floats of a likely size. */
