@@ -9,8 +9,8 @@ mkdir -p $dir
 fail() { echo "FAILED: $*"; exit 1; }
 group() { printf '%s ... ok\n' "$1"; }
 put() { # install or uninstall
-    ${MAKE-make} -s "$1" "DESTDIR=$root" PREFIX=/usr MODELS=models/text-small.mb >$dir/log 2>&1 ||
-        { cat $dir/log; fail "make $1"; }
+    MAKEFLAGS= ${MAKE-make} -s "$1" "DESTDIR=$root" PREFIX=/usr MODELS=models/text-small.mb \
+        >$dir/log 2>&1 || { cat $dir/log; fail "make $1"; }
 }
 put install
 lib=$root/usr/lib share=$root/usr/share
