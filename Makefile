@@ -164,7 +164,7 @@ install: all lib shared docs ## into $(DESTDIR)$(PREFIX); see tools/packaging/RE
 	ln -sf $(SONAME) $(TO_LIB)/libmegabyte.so
 	sed 's|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
 	    tools/packaging/megabyte.pc.in >$(TO_LIB)/pkgconfig/megabyte.pc
-	$(if $(strip $(MODELS)),$(INSTALL) $(MODELS) $(TO_DATA)/megabyte)
+	$(if $(strip $(MODELS)),$(INSTALL) $(MODELS) models/README.md $(TO_DATA)/megabyte)
 	$(INSTALL) README.md models/FORMAT.md .github/LICENSE $(TO_DATA)/doc/megabyte
 	$(INSTALL) $(filter %.1,$(PAGES)) $(TO_MAN)/man1
 	$(INSTALL) $(filter %.3,$(PAGES)) $(TO_MAN)/man3

@@ -8,7 +8,7 @@ mkdir -p $dir
 fail() { echo "FAILED: $*"; exit 1; }
 group() { printf '%s ... ok\n' "$1"; }
 warn="-Wall -Wextra -Werror -I."
-${MAKE-make} -s shared megabyte.o # as `make` has done already
+MAKEFLAGS= ${MAKE-make} -s shared megabyte.o # as `make` has done already
 so=$(ls libmegabyte.so.*.*)
 for f in tests/examples/*; do
     case $f in *.md | */__pycache__) continue ;; esac

@@ -9,8 +9,8 @@ mkdir -p $dir
 fail() { echo "FAILED: $*"; exit 1; }
 group() { printf '%s ... ok\n' "$1"; }
 put() { # install or uninstall
-    ${MAKE-make} -s "$1" "DESTDIR=$root" PREFIX=/usr MODELS=models/text-small.mb >$dir/log 2>&1 ||
-        { cat $dir/log; fail "make $1"; }
+    MAKEFLAGS= ${MAKE-make} -s "$1" "DESTDIR=$root" PREFIX=/usr MODELS=models/text-small.mb \
+        >$dir/log 2>&1 || { cat $dir/log; fail "make $1"; }
 }
 put install
 lib=$root/usr/lib share=$root/usr/share
@@ -22,7 +22,12 @@ cmp .github/LICENSE "$share/doc/megabyte/LICENSE"
 sed -n '/^\/\* MIT/,$p' megabyte.h | sed 's/^[ /]\*\**//; s/^ //; s/ \*\/$//' >$dir/mit
 head -n "$(wc -l <$dir/mit)" .github/LICENSE | cmp - $dir/mit ||
     fail "the licence in megabyte.h is not the one in .github/LICENSE"
-group "make install; mbrun runs there; one licence"
+for file in models/*.mb; do # each model's licence, as its metadata tells it
+    licence=$(tools/mbrun info -m "$file" | sed -n 's/^ *licence  *//p')
+    grep -q "^${file#models/}  *$licence\( \|\$\)" .github/LICENSE ||
+        fail ".github/LICENSE does not say that $file is under $licence"
+done
+group "make install; mbrun runs there; licences"
 
 so=$lib/libmegabyte.so
 nm -D --defined-only --with-symbol-versions "$so" | awk '$2 != "A" { print $2, $3 }' |
