@@ -1,7 +1,7 @@
 #!/bin/sh
 # How the models here were made: sh models/convert.sh CHECKPOINT_FOLDER OUTPUT_FOLDER
-# The folder holds text, text-small, text-q4 and image.safetensors and a .json of constructor
-# arguments beside each. Converting again gives the same bytes.
+# The folder holds text, text-small, text-q4, image and audio.safetensors and a .json of
+# constructor arguments beside each. Converting again gives the same bytes.
 set -eu
 from=$1 to=$2
 data="720 MB, 39,785 whole documents: 45% English prose (public-domain books, textbooks), \
@@ -29,3 +29,11 @@ tools/mbconvert "$from/image.safetensors" -o "$to/image.mb" -f -q --pad-id 256 \
     --description "A MEGABYTE model of photographs: tiles of 64x64 pixels, patches of 2x2 pixels" \
     --image-tile 64x64 --image-patch 2x2 --image-channels 3 --image-colour green-difference \
     --image-scan patch
+
+sounds="51.8 MB of 8 kHz G.711 mu-law: Asterisk prompts (CC BY-SA 3.0), fillets-ng (GPL-2+), \
+free-spoken-digit-dataset (CC BY-SA 4.0), sonic-pi samples (CC0), moh-opsound (CC BY-SA 3.0)"
+tools/mbconvert "$from/audio.safetensors" -o "$to/audio.mb" -f -q --pad-id 256 \
+    --name audio --licence "CC-BY-SA-4.0" --training-data "$sounds" \
+    --source "trained with lucidrains/MEGABYTE-pytorch 0.3.6" \
+    --description "A MEGABYTE model of speech and music: G.711 mu-law bytes, patches of 4 samples" \
+    --audio "mu-law 8000 Hz"

@@ -9,7 +9,7 @@
 
 const char *const text_keys[TEXT_COUNT] = {
     "name",        "licence",        "source",       "training_data", "description", "image.tile",
-    "image.patch", "image.channels", "image.colour", "image.scan",    "extension"};
+    "image.patch", "image.channels", "image.colour", "image.scan",    "audio",       "extension"};
 
 void clear_arguments(struct arguments *a) {
     memset(a, 0, sizeof *a);

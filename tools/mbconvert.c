@@ -370,6 +370,7 @@ static const char *const text_options[] = {
     [TEXT_IMAGE_CHANNELS] = "--image-channels",
     [TEXT_IMAGE_COLOUR] = "--image-colour",
     [TEXT_IMAGE_SCAN] = "--image-scan",
+    [TEXT_AUDIO] = "--audio",
 };
 #define WHOLE_NUMBER(field) OPTION_INTEGER, &options.field, INT32_MIN, INT32_MAX
 static void parse_command_line(int argc, char **argv) {
@@ -403,6 +404,8 @@ static void parse_command_line(int argc, char **argv) {
          "green-difference (G, R-G, B-G modulo 256) or none"},
         {"image-scan", 0, OPTION_TEXT, &text[TEXT_IMAGE_SCAN], 0, 0, "NAME",
          "patch (after patch) or raster (row after row)"},
+        {"audio", 0, OPTION_TEXT, &text[TEXT_AUDIO], 0, 0, "TEXT",
+         "audio models: what the bytes are, such as \"mu-law 8000 Hz\""},
         {"ignore-unknown", 0, OPTION_FLAG, &options.ignore_unknown, 0, 0, NULL,
          "leave out tensors that are not part of the model"},
         {"force", 'f', OPTION_FLAG, &options.force, 0, 0, NULL, "overwrite FILE"},
