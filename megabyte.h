@@ -810,10 +810,11 @@ MEGABYTE_API uint32_t megabyte_image_index(const megabyte_image_info *info, uint
 
 /* Lossless compression of pictures: the file format .mbi (models/FORMAT.md). The picture is cut
  * into tiles; the model predicts each by itself, context mixing adds what it learns from the
- * picture, across tiles, and an arithmetic coder writes the rest. Tiles are decoded side by side, in
- * a wave that keeps what lies west and north of a pixel known. Any width and height: of a tile that
- * reaches beyond the picture only real pixels are coded. A model of 3 channels takes grey pictures
- * (channels 1), too. More than 8 bits a sample and alpha are not pictures here. */
+ * picture, across tiles, and an arithmetic coder writes the rest; never more than by the model
+ * alone. Tiles are decoded side by side, in a wave that keeps what lies west and north of a pixel
+ * known. Any width and height: of a tile that reaches beyond the picture only real pixels are
+ * coded. A model of 3 channels takes grey pictures (channels 1), too. More than 8 bits a sample and
+ * alpha are not pictures here. */
 typedef struct megabyte_image {
     uint32_t width, height; /* 1 .. 2^24 */
     uint32_t channels; /* 1 (grey) or 3 (R, G, B) */

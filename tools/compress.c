@@ -773,6 +773,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         usage_error(self, "--against", "not together with -o, -c, --rm or --json");
     if (z.against && !n) usage_error(self, "FILE", "none given");
     if (z.remove_input) z.verify = 1;
+    if (who == COMPRESSES && !z.verify) z.drafts.model = NULL; /* nothing is decoded */
 
     if (z.dictionary_file) read_file(z.dictionary_file, &z.dictionary);
     z.input = allocate(PIECE, 1);

@@ -57,8 +57,8 @@ struct key {
 };
 extern const struct key block_keys[]; /* of each object in a BLOCKS list: MBLM's, in families.c */
 
-/* Metadata that goes into the model file, in this order: texts, what an image model's bytes are, and
- * bGPT's: what texts begin as. */
+/* Metadata that goes into the model file, in this order: texts, what the bytes of an image model
+ * are, those of an audio model, and bGPT's: what texts begin as. */
 enum {
     TEXT_NAME,
     TEXT_LICENCE,
