@@ -7,7 +7,7 @@
 #include "random_model.h"
 #include "test.h"
 
-/* ---------------------------------------------------------------------------------- image models */
+/* --------------------------------------------------------------------------------- image models */
 
 /* Random weights: what they predict is of no account. */
 struct kind {

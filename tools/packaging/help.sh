@@ -20,8 +20,8 @@ all_help_of() {
     if printf '%s\n' "$text" | grep -q '^  \(-[^ ,]*, \|    \)--'; then return; fi
     for nested in $(printf '%s\n' "$text" | sed -n "s/^  $name $1 \([a-z]*\) .*/\1/p"); do
         help_of "$1" "$nested"
-    done | awk '/^  (-[^ ,]+, |    )--[a-z]/ { match($0, /--[^ ]+/); long = substr($0, RSTART, RLENGTH)
-                    shown = !seen[long]++ }
+    done | awk '/^  (-[^ ,]+, |    )--[a-z]/ { match($0, /--[^ ]+/)
+                    shown = !seen[substr($0, RSTART, RLENGTH)]++ }
                 !/^  / { shown = 0 }
                 shown'
 }
