@@ -127,6 +127,12 @@ fuzz: $(FUZZED) ## FUZZ_S=60 each (clang)
 	$(FUZZ) tests/fuzz_picture.c -o tests/bin/fuzz_picture -lm
 	tests/bin/fuzz_picture -max_total_time=$(FUZZ_S) -timeout=20 -max_len=4000 \
 	    -rss_limit_mb=2000 tests/tmp/found-pictures tests/tmp/pictures
+	@mkdir -p tests/tmp/packed tests/tmp/found-packed
+	$(CC) -O1 -DSTANDALONE tests/fuzz_image.c -o tests/bin/pack_pictures -lm -pthread
+	tests/bin/pack_pictures 0 1 tests/tmp/packed
+	$(FUZZ) tests/fuzz_image.c -o tests/bin/fuzz_image -lm -pthread
+	tests/bin/fuzz_image -max_total_time=$(FUZZ_S) -timeout=20 -max_len=2000 \
+	    -rss_limit_mb=2000 tests/tmp/found-packed tests/tmp/packed
 
 format: ## lay out all C files as .clang-format says (needs clang-format 14)
 	clang-format -i $(SOURCES)

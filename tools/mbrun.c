@@ -667,9 +667,18 @@ static void print_info(const session *s, const memory_use *m, const char *verifi
     else printf(", pad id %u", info->pad_id);
     if (info->end_id == UINT32_MAX) printf(", no end id");
     else printf(", end id %u", info->end_id);
-    printf("\n  patch           P = %u bytes\n", info->patch_bytes);
-    printf("  context         %llu bytes = %u patches\n", (unsigned long long)info->context_bytes,
+    megabyte_image_info picture;
+    int is_image = !megabyte_image_describe(s->model, &picture, NULL);
+    printf("\n  patch           P = %u bytes", info->patch_bytes);
+    if (is_image)
+        printf(": %u x %u pixels of %u", picture.patch_width, picture.patch_height,
+               picture.channels);
+    if (is_image) printf(" byte%s", picture.channels > 1 ? "s" : "");
+    if (megabyte_model_metadata(s->model, "audio")) printf(": %u samples", info->patch_bytes);
+    printf("\n  context         %llu bytes = %u patches", (unsigned long long)info->context_bytes,
            info->stage[0].positions);
+    if (is_image) printf(": a tile of %u x %u pixels", picture.tile_width, picture.tile_height);
+    putchar('\n');
     printf("  work per byte   %.2f M multiply-accumulates; %.2f MB of weights read when stepping "
            "alone\n",
            1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte);
