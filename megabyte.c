@@ -8449,7 +8449,8 @@ megabyte_status megabyte_image_encode(const megabyte_model *model,
         r = capacity < room ? MEGABYTE_ERROR_CAPACITY
                             : run_picture(&p, model, image, allocator, error);
         if (!r) end_encoding(&p.coder);
-        alone = !r && !p.options.model_alone && p.alone >> 15 < p.coder.n;
+        alone = (!r || r == MEGABYTE_ERROR_CAPACITY) && !p.options.model_alone &&
+                p.alone >> 15 < p.coder.n;
     } while (alone);
     int stored = r ? r == MEGABYTE_ERROR_CAPACITY : p.coder.n >= samples;
     if (stored && capacity >= room && capacity - room >= samples) r = MEGABYTE_OK;

@@ -840,7 +840,8 @@ typedef struct megabyte_image_options {
     /* decoding: up to 2^32; 0: no limit. Refuses (LIMIT) a file that claims more samples than
      * MEGABYTE_RATIO_FREE + max_ratio * (its bytes): bounds the time that a forged file can take */
     uint64_t max_ratio;
-    /* called now and then with the number of samples done; nonzero cancels */
+    /* called now and then with the number of samples done; nonzero cancels. Encoding may begin
+     * anew, by the model alone */
     int (*progress)(void *context, uint64_t samples);
     void *progress_context;
 } megabyte_image_options;

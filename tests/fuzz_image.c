@@ -1,124 +1,351 @@
-/* fuzz_image.c - any bytes as a packed picture (.mbi), as they are and with the header's check made
- * anew, so that the decoder gets to see them. No crash, no hang. libFuzzer's way in:
+/* fuzz_image.c - any bytes as a .mbi file, its header, or as pixels and options of encoding: no
+ * crash, nothing wrong is said to be right, and what is right is what encoding writes. libFuzzer's
+ * way in:
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_image.c -o fuzz -lm -pthread
- *     ./fuzz -max_total_time=60 -max_len=2000 FOLDER_OF_SEEDS
+ *     ./fuzz -max_total_time=60 -max_len=2000 SEEDS
  *
- * With -DSTANDALONE, a program that spoils right files at random, COUNT times; with a FOLDER it
- * also leaves those files there, as seeds:
+ * With -DSTANDALONE, a program that spoils right files at random, COUNT times; it writes the seeds
+ * to FOLDER:
  *
  *     fuzz_image COUNT SEED [FOLDER] */
-#define _POSIX_C_SOURCE 200809L
 #define MEGABYTE_KEEP_OPTIONS
 #include "../megabyte.c"
 #include "random_model.h"
-#include "test.h"
 
-enum { MOST_SAMPLES = 3000, MOST_BYTES = 4000 };
-static megabyte_model *model; /* RGB, tiles of 4 x 4 pixels, patches of 2 x 2 */
-static megabyte_engine *engine;
+#include <stdio.h>
+#include <stdlib.h>
 
-static void begin(void) {
-    static const char *const texts[] = {
-        "image.tile", "4x4",          "image.patch",      "2x2",        "image.channels",
-        "3",          "image.colour", "green-difference", "image.scan", "patch"};
-    struct sizes z = random_sizes(4, 12, 16, 1, 2, 8, 16, 1, 2, 8);
-    megabyte_error error;
+#define MUST(condition)                                      \
+    do {                                                     \
+        if (!(condition)) {                                  \
+            fprintf(stderr, "fuzz_image: %s\n", #condition); \
+            abort();                                         \
+        }                                                    \
+    } while (0)
+
+enum { KEPT = 32 << 20, MODELS = 3, SAMPLES = 1200, LARGEST = 3000, TILES = 9 };
+static struct {
+    const char *tile, *patch, *channels, *colour, *scan;
+    u32 patches, bytes;
+    u8 *file;
     size_t size;
-    (void)random_history;
-    (void)random_model;
-    u8 *file = random_model_with(&z, 1, texts, 5, &size, &error);
-    OK(megabyte_model_open_memory(&model, file, size, NULL, &error));
-    OK(megabyte_engine_create(&engine, model, NULL, NULL, &error));
+    megabyte_model *model;
+    megabyte_engine *engine;
+} of[MODELS] = {{"4x4", "2x2", "3", "green-difference", "patch", 4, 12, NULL, 0, NULL, NULL},
+                {"8x3", "4x1", "1", "none", "raster", 6, 4, NULL, 0, NULL, NULL},
+                {"6x2", "3x2", "3", "none", "patch", 2, 18, NULL, 0, NULL, NULL}};
+
+/* Contexts are 25 MB: as fresh memory from the system they would take most of the time. What an
+ * earlier call left in them must not matter. The object lies at the block's end: what is past it
+ * shows. */
+static u8 *kept;
+static int kept_used;
+static void *keeping_alloc(void *context, size_t size, size_t align) {
+    if (size < KEPT / 2 || size > KEPT || kept_used) return libc_alloc(context, size, align);
+    if (!kept) kept = (u8 *)libc_alloc(context, KEPT, align);
+    kept_used = kept != NULL;
+    return kept ? kept + KEPT - round_up(size, ALIGN) : NULL;
+}
+static void keeping_free(void *context, void *memory, size_t size) {
+    if (kept_used && memory == kept + KEPT - round_up(size, ALIGN)) kept_used = 0;
+    else libc_free(context, memory, size);
+}
+static const megabyte_allocator keeping = {keeping_alloc, keeping_free, NULL};
+
+static void set_up(void) {
+    (void)random_history, (void)random_model; /* of the header, not needed here */
+    for (u32 i = 0; i < MODELS; i++) {
+        const char *texts[] = {"image.tile",     of[i].tile,     "image.patch",  of[i].patch,
+                               "image.channels", of[i].channels, "image.colour", of[i].colour,
+                               "image.scan",     of[i].scan};
+        struct sizes z = random_sizes(of[i].patches, of[i].bytes, 16, 1, 2, 8, 16, 1, 2, 8);
+        megabyte_error error;
+        of[i].file = random_model_with(&z, 5 + i, texts, 5, &of[i].size, &error);
+        MUST(of[i].file);
+        MUST(!megabyte_model_open_memory(&of[i].model, of[i].file, of[i].size, NULL, &error));
+        MUST(!megabyte_engine_create(&of[i].engine, of[i].model, NULL, NULL, &error));
+    }
 }
 
-static void decode(const u8 *data, size_t n) {
+/* Where a file's header ends, whether or not its check is right; 0: nowhere. */
+static size_t header_end(const u8 *in, size_t n, megabyte_image_header *h) {
+    status r = megabyte_image_header_read(in, n, h, NULL);
+    if (r && r != MEGABYTE_ERROR_CORRUPT) return 0;
+    return h->header_bytes <= n && h->header_bytes > CHECK_BYTES ? h->header_bytes : 0;
+}
+
+static void mend_header(u8 *in, size_t n) {
+    u8 digest[32];
+    megabyte_image_header h;
+    size_t end = header_end(in, n, &h);
+    if (!end) return;
+    sha256(in, end - CHECK_BYTES, NULL, 0, digest);
+    memcpy(in + end - CHECK_BYTES, digest, CHECK_BYTES);
+}
+
+static megabyte_image new_picture(u32 width, u32 height, u32 channels, u32 gap) {
+    megabyte_image p = {width, height, channels, (size_t)width * channels + gap, NULL};
+    p.pixels = (u8 *)malloc(p.row_bytes * height);
+    MUST(p.pixels);
+    memset(p.pixels, 0x5e, p.row_bytes * height);
+    return p;
+}
+
+static int same_pixels(const megabyte_image *a, const megabyte_image *b) {
+    for (u32 y = 0; y < a->height; y++)
+        if (memcmp(a->pixels + y * a->row_bytes, b->pixels + y * b->row_bytes,
+                   (size_t)a->width * a->channels))
+            return 0;
+    return 1;
+}
+
+/* A right file: its picture encodes to these very bytes, but where another way is smaller. */
+static void encodes_again(u32 i, const megabyte_image_header *h, const u8 *in,
+                          const megabyte_image *p) {
+    static u8 again[LARGEST + 70000], other[LARGEST + 70000];
+    megabyte_image_options o = {.engine = of[i].engine,
+                                .tiles = h->tiles,
+                                .model_alone = h->model_alone,
+                                .layout = h->layout_bytes ? in + h->layout_at : NULL,
+                                .layout_bytes = h->layout_bytes};
+    megabyte_image_header now;
+    size_t n, n_other;
+    MUST(!megabyte_image_encode(of[i].model, &o, p, again, sizeof again, &n, &keeping, NULL));
+    MUST(!megabyte_image_header_read(again, n, &now, NULL) && now.file_bytes == n);
+    if (!h->stored && !now.stored && now.model_alone == h->model_alone)
+        MUST(n == h->file_bytes && !memcmp(again, in, n));
+    o.model_alone = 1;
+    MUST(!megabyte_image_encode(of[i].model, &o, p, other, sizeof other, &n_other, &keeping, NULL));
+    MUST(n <= n_other + 4); /* never more than by the model alone, whose size is estimated */
+}
+
+/* n bytes as a file: the status; `expected`, unless NULL, is what it holds if it is right.
+ * remake: the check at its end, too, is made anew. */
+static status decode(u32 i, const u8 *in, size_t n, int remake, const megabyte_image *expected) {
     megabyte_image_header h;
     megabyte_error error;
-    if (megabyte_image_header_read(data, n, &h, &error)) {
-        CHECK(error.text[0]);
-        return;
+    megabyte_image_options o = {
+        .engine = of[i].engine, .tiles = TILES, .limit = SAMPLES, .max_ratio = 1000};
+    u8 *own = (u8 *)malloc(n + !n); /* reading past it shows */
+    MUST(own);
+    memcpy(own, in, n);
+    status r = megabyte_image_header_read(own, n, &h, &error);
+    MUST(error.status == r && !r == !error.text[0]);
+    if (r) {
+        megabyte_image none = {1, 1, 1, 1, own};
+        if (n) MUST(megabyte_image_decode(of[i].model, &o, own, n, &none, &keeping, &error) == r);
+        free(own);
+        return r;
     }
-    CHECK(h.header_bytes <= n);
-    if ((u64)h.width * h.height * h.channels > MOST_SAMPLES) return;
-    megabyte_image_options o = {.engine = engine, .tiles = 16};
-    megabyte_image p = {h.width, h.height, h.channels, (size_t)h.width * h.channels, NULL};
-    p.pixels = need(p.row_bytes, h.height);
-    megabyte_status status = megabyte_image_decode(model, &o, data, n, &p, NULL, &error);
-    CHECK(status == error.status && (!status || error.text[0]));
-    if (!status) { /* then it is the only file of this picture */
-        u8 *again = need(megabyte_image_bound(p.width, p.height, p.channels) + h.layout_bytes, 1);
-        size_t n_again;
-        o.tiles = h.tiles;
-        o.model_alone = h.model_alone;
-        o.layout = data + h.layout_at;
-        o.layout_bytes = h.layout_bytes;
-        OK(megabyte_image_encode(model, &o, &p, again,
-                                 MOST_SAMPLES + IMAGE_OVERHEAD + h.layout_bytes, &n_again, NULL,
-                                 &error));
-        CHECK(h.stored || n_again <= n);
-        free(again);
-    }
-    free(p.pixels);
-}
-
-static void decode_any(const u8 *data, size_t n) {
-    static u8 mended[MOST_BYTES];
-    u8 digest[32];
-    if (n > sizeof mended) return;
-    decode(data, n);
-    for (u32 head = 16; head + CHECK_BYTES <= n && head < 40; head++) { /* wherever it may end */
-        memcpy(mended, data, n);
-        sha256(mended, head, NULL, 0, digest);
-        memcpy(mended + head, digest, CHECK_BYTES);
-        decode(mended, n);
-    }
-}
-
-#ifdef STANDALONE
-int main(int argc, char **argv) {
-    enum { FILES = 8 };
-    static u8 file[FILES][MOST_BYTES], spoilt[MOST_BYTES];
-    size_t n[FILES];
-    if (argc < 3) return 2;
-    begin();
-    seed_random((u64)strtoull(argv[2], NULL, 10));
-    for (u32 i = 0; i < FILES; i++) {
-        megabyte_image p = {1 + i * 3, 9 - i, i % 3 ? 3 : 1, 90, NULL};
-        megabyte_image_options o = {.engine = engine,
-                                    .tiles = 1 + i,
-                                    .model_alone = i & 1,
-                                    .layout = "layout",
-                                    .layout_bytes = i & 2 ? 6 : 0};
-        megabyte_error error;
-        p.pixels = need(p.height, p.row_bytes);
-        for (u32 k = 0; k < p.height * 90; k++) p.pixels[k] = (u8)(k / 7 + random_below(4));
-        OK(megabyte_image_encode(model, &o, &p, file[i], MOST_BYTES, &n[i], NULL, &error));
-        decode(file[i], n[i]);
-        free(p.pixels);
-        if (argc > 3) {
-            char path[512];
-            snprintf(path, sizeof path, "%s/%u.mbi", argv[3], i);
-            write_file(path, file[i], n[i]);
+    MUST(h.header_bytes <= n && h.tiles >= 1 && h.tiles <= 256 && h.width && h.height &&
+         h.layout_at + h.layout_bytes <= h.header_bytes);
+    if ((u64)h.width * h.height * h.channels > SAMPLES) {
+        /* claims too much: refused before a pixel is touched */
+        megabyte_image none = {h.width, h.height, h.channels, (size_t)h.width * h.channels, own};
+        r = megabyte_image_decode(of[i].model, &o, own, n, &none, &keeping, &error);
+        MUST(r && r != MEGABYTE_ERROR_OUT_OF_MEMORY);
+    } else {
+        megabyte_image p = new_picture(h.width, h.height, h.channels, n % 3);
+        r = megabyte_image_decode(of[i].model, &o, own, n, &p, &keeping, &error);
+        if (r == MEGABYTE_ERROR_CORRUPT && remake && n >= h.file_bytes) {
+            check_picture(&p, own, h.header_bytes, own + h.header_bytes + h.coded);
+            r = megabyte_image_decode(of[i].model, &o, own, n, &p, &keeping, &error);
+            if (!r) encodes_again(i, &h, own, &p);
+        } else if (!r && expected) {
+            MUST(p.width == expected->width && p.height == expected->height &&
+                 p.channels == expected->channels && same_pixels(&p, expected));
         }
+        MUST(error.status == r && !r == !error.text[0] && r <= 0);
+        free(p.pixels);
     }
-    for (long left = strtol(argv[1], NULL, 10); left > 0; left--) {
-        u32 i = random_below(FILES), changes = 1 + random_below(3);
-        size_t size = random_below(8) ? n[i] : random_below((u32)n[i] + 1);
-        memcpy(spoilt, file[i], size);
-        for (; changes && size; changes--)
-            spoilt[random_below(random_below(2) ? (u32)min64(size, 32) : (u32)size)] =
-                (u8)random_below(256);
-        decode_any(spoilt, size);
+    free(own);
+    return r;
+}
+
+/* Options and sizes from the first bytes, pixels from the rest, over and over. */
+static void round_trip(const u8 *in, size_t n) {
+    static u8 packed[LARGEST];
+    u8 how[6] = {0};
+    size_t n_out, take = n < 6 ? n : 6;
+    memcpy(how, in, take);
+    in += take, n -= take;
+    u32 i = how[0] % MODELS, width = how[1] % 40 + 1u, height = how[2] % 9 + 1u;
+    u32 channels = of[i].channels[0] == '1' || how[0] & 128 ? 1 : 3;
+    megabyte_image p = new_picture(width, height, channels, how[4] % 5);
+    megabyte_image_header h;
+    megabyte_image_options o = {.engine = of[i].engine,
+                                .tiles = how[3] % (TILES + 1u),
+                                .model_alone = how[5] & 1,
+                                .layout = how,
+                                .layout_bytes = how[4] % 7};
+    if (!o.tiles) o.tiles = TILES;
+    for (size_t y = 0, at = 0; n && y < height; y++)
+        for (size_t x = 0; x < (size_t)width * channels; x++, at++)
+            p.pixels[y * p.row_bytes + x] = in[at % n];
+    size_t room = megabyte_image_bound(width, height, channels) + o.layout_bytes;
+    if (how[5] & 64) room -= room * (how[5] >> 1 & 31) / 32; /* may be too little */
+    u8 *out = (u8 *)malloc(room + !room);
+    MUST(out);
+    status r = megabyte_image_encode(of[i].model, &o, &p, out, room, &n_out, &keeping, NULL);
+    MUST(!r || (how[5] & 64 && r == MEGABYTE_ERROR_CAPACITY && !n_out));
+    if (!r) {
+        MUST(n_out <= room && n_out <= sizeof packed);
+        MUST(!decode(i, out, n_out, 0, &p));
+        MUST(!megabyte_image_header_read(out, n_out, &h, NULL));
+        encodes_again(i, &h, out, &p);
     }
-    printf("%s mutations: no crash\n", argv[1]);
+    free(out), free(p.pixels);
+}
+
+#ifndef STANDALONE
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    if (!of[0].model) set_up();
+    if (!size) return 0;
+    u8 *bad = (u8 *)malloc(size);
+    MUST(bad);
+    memcpy(bad, input + 1, size - 1);
+    if (input[0] & 32) mend_header(bad, size - 1);
+    if (input[0] & 64) round_trip(bad, size - 1);
+    else decode(input[0] % MODELS, bad, size - 1, input[0] & 16, NULL);
+    free(bad);
     return 0;
 }
+
 #else
-int LLVMFuzzerTestOneInput(const u8 *data, size_t n);
-int LLVMFuzzerTestOneInput(const u8 *data, size_t n) {
-    if (!model) begin();
-    decode_any(data, n);
+static u64 state;
+static u64 draw(u64 n) { /* splitmix64 */
+    u64 z = state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (z ^ z >> 31) % n;
+}
+
+enum { FILES = 30 };
+static struct {
+    megabyte_image picture;
+    u8 packed[LARGEST];
+    size_t n;
+    u32 by;
+} file[FILES];
+
+/* A picture that the model itself has made, rather cool: alone, too, it makes it smaller. */
+static megabyte_image new_likely(u32 i, u32 width, u32 height, u64 seed) {
+    megabyte_image_info f = of[i].model->image;
+    u32 columns = (width + f.tile_width - 1) / f.tile_width,
+        rows = (height + f.tile_height - 1) / f.tile_height;
+    megabyte_image p = new_picture(columns * f.tile_width, rows * f.tile_height, f.channels, 1);
+    megabyte_sampling how = {.temperature = 0.4f, .seed = seed};
+    megabyte_stream_options with = {.engine = of[i].engine};
+    megabyte_stream *author;
+    u8 ids[100];
+    MUST(!megabyte_stream_create(&author, of[i].model, &with, NULL, NULL));
+    for (u32 t = 0; t < columns * rows; t++) {
+        u32 x = t % columns * f.tile_width, y = t / columns * f.tile_height;
+        megabyte_stream_reset(author);
+        for (u32 at = 0; at < f.tile_bytes; at++)
+            MUST(!megabyte_stream_sample(author, &how, &ids[at]) &&
+                 !megabyte_stream_step(author, ids[at]));
+        megabyte_image_unscan(&f, ids, p.pixels + y * p.row_bytes + x * f.channels, p.row_bytes);
+    }
+    megabyte_stream_free(author);
+    p.width = width;
+    p.height = height;
+    return p;
+}
+
+/* Mixed, by the model alone, stored; with and without a layout; grey by a model of colours. */
+static void make_files(void) {
+    u32 ways[3] = {0};
+    for (u32 k = 0; k < FILES; k++) {
+        u32 i = file[k].by = k % MODELS, noise = k % 10 == 8 ? 256 : 4;
+        u32 channels = of[i].channels[0] == '1' || k % 7 == 3 ? 1 : 3;
+        megabyte_image *p = &file[k].picture;
+        megabyte_image_options o = {.engine = of[i].engine,
+                                    .tiles = 1 + k % TILES,
+                                    .model_alone = k / 3 % 2,
+                                    .layout = "a layout",
+                                    .layout_bytes = k % 4 ? 0 : k % 8 + 1};
+        u32 width = 1 + k * 5 % 23, height = 1 + k * 3 % 14;
+        *p = k % 2 ? new_likely(i, width, height, k) : new_picture(width, height, channels, k % 5);
+        for (u32 y = 0; y < height && k % 2 == 0; y++)
+            for (u32 x = 0; x < width * channels; x++)
+                p->pixels[y * p->row_bytes + x] =
+                    (u8)(noise > 4 ? draw(256) : 100 + 2 * y + x / channels + draw(noise));
+        MUST(!megabyte_image_encode(of[i].model, &o, p, file[k].packed, LARGEST, &file[k].n,
+                                    &keeping, NULL));
+        megabyte_image_header h;
+        MUST(!megabyte_image_header_read(file[k].packed, file[k].n, &h, NULL));
+        ways[h.stored ? 2 : h.model_alone]++;
+    }
+    MUST(ways[0] > 4 && ways[1] > 4 && ways[2] > 4);
+}
+
+/* A few changes to bad[n]; returns its new length. */
+static size_t spoil(u8 *bad, size_t n) {
+    for (u64 k = 1 + draw(3); k && n; k--) {
+        size_t at = (size_t)(draw(2) ? draw(n) : draw(min64(n, 30))), from = (size_t)draw(n);
+        size_t some = (size_t)min64(draw(draw(2) ? 4 : 60), n - (at > from ? at : from));
+        switch (draw(7)) {
+        case 0: bad[at] ^= (u8)(1u << draw(8)); break;
+        case 1: bad[at] = (u8)draw(256); break;
+        case 2: bad[at] = (u8)(draw(2) ? 255 : draw(4)); break;
+        case 3: memmove(bad + at, bad + from, some); break;
+        case 4: /* out */
+            memmove(bad + at, bad + at + some, n - at - some);
+            n -= some;
+            break;
+        case 5: /* in again */
+            if (n + some > LARGEST) break;
+            memmove(bad + at + some, bad + at, n - at);
+            n += some;
+            break;
+        default:
+            if (draw(4) == 0) n = at;
+        }
+    }
+    return n;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) return fprintf(stderr, "usage: fuzz_image COUNT SEED [FOLDER]\n"), 2;
+    long count = atol(argv[1]), right = 0, remade = 0, decoded = 0;
+    static u8 bad[LARGEST];
+    state = (u64)atol(argv[2]);
+    set_up();
+    make_files();
+    for (u32 k = 0; k < FILES && argc > 3; k++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/seed-%u", argv[3], k);
+        FILE *f = fopen(path, "wb");
+        MUST(f && fputc((int)(k % 5 ? file[k].by + 48 : 64), f) >= 0);
+        MUST(fwrite(file[k].packed, 1, file[k].n, f) == file[k].n && !fclose(f));
+    }
+    for (long turn = 0; turn < count; turn++) {
+        u32 k = (u32)draw(FILES);
+        memcpy(bad, file[k].packed, file[k].n);
+        size_t n = draw(50) ? spoil(bad, file[k].n) : file[k].n;
+        int mended = draw(2) == 0, remake = mended && draw(3) == 0;
+        if (mended) mend_header(bad, n);
+        if (draw(8) == 0) {
+            round_trip(bad, n);
+            continue;
+        }
+        status r = decode(file[k].by, bad, n, remake, mended ? NULL : &file[k].picture);
+        decoded++;
+        if (!r && remake) remade++;
+        else if (!r) right++;
+    }
+    printf("%ld mutations, %ld files decoded, %ld of these right, %ld made right\n", count, decoded,
+           right, remade);
+    if (kept) libc_free(NULL, kept, KEPT);
+    for (u32 k = 0; k < FILES; k++) free(file[k].picture.pixels);
+    for (u32 i = 0; i < MODELS; i++) {
+        megabyte_engine_free(of[i].engine);
+        megabyte_model_close(of[i].model);
+        libc_free(NULL, of[i].file, of[i].size);
+    }
     return 0;
 }
 #endif

@@ -53,6 +53,10 @@ M = [  # name, fragment, replacement, tests
      "return (t[0] + t[1]) + (t[2] + t[3]);", "gaps"),
     ("sine-limit", "if (!(angle >= 0 && angle < 1e9)) angle = 0;",
      "if (!(angle >= 0)) angle = 0;", "gaps"),
+    ("picture-alone", "u32 alone = squash(tables, clamp(2 * from_model, X_MAX)), bit;",
+     "u32 alone = squash(tables, clamp(2 * from_model + p->decoding, X_MAX)), bit;", "image"),
+    ("picture-error", "return (i8)pixel[CANVAS / 2 + plane]; }",
+     "return pixel[CANVAS / 2 + plane]; }", "image"),
     ("only-keys", "u64 asked = SHIFT_RING + 2 +", "u64 asked = 0 +", "api long"),
     # -- threads
     ("threads-refused", "if (!pool_start(&e->pool)) {", "if (pool_start(&e->pool) > 1) {", "gaps"),

@@ -164,6 +164,30 @@ static megabyte_image make_picture(u32 width, u32 height, u32 channels, int what
     return p;
 }
 
+/* One that the model itself has made, tile by tile, rather cool: even alone it makes it smaller. */
+static megabyte_image make_likely(const struct setting *s, u32 width, u32 height, u64 seed) {
+    const megabyte_image_info *f = &s->info;
+    u32 columns = (width + f->tile_width - 1) / f->tile_width,
+        rows = (height + f->tile_height - 1) / f->tile_height;
+    megabyte_image p = {width, height, f->channels, 0, NULL};
+    megabyte_sampling how = {.temperature = 0.4f, .seed = seed};
+    megabyte_stream *author = new_stream(s->model, NULL, 0);
+    u8 ids[512];
+    p.row_bytes = (size_t)columns * f->tile_width * f->channels;
+    p.pixels = need((size_t)rows * f->tile_height, p.row_bytes);
+    for (u32 t = 0; t < columns * rows; t++) {
+        megabyte_stream_reset(author);
+        for (u32 i = 0; i < f->tile_bytes; i++) {
+            OK(megabyte_stream_sample(author, &how, &ids[i]));
+            OK(megabyte_stream_step(author, ids[i]));
+        }
+        u32 x = t % columns * f->tile_width, y = t / columns * f->tile_height;
+        megabyte_image_unscan(f, ids, p.pixels + y * p.row_bytes + x * f->channels, p.row_bytes);
+    }
+    megabyte_stream_free(author);
+    return p;
+}
+
 struct packed {
     u8 *bytes;
     size_t n, capacity;
@@ -195,30 +219,65 @@ static void unpack_same(const megabyte_model *m, const megabyte_image_options *o
     free(back.pixels);
 }
 
+static megabyte_image_header header_of(const struct packed *z) {
+    megabyte_image_header h;
+    OK(megabyte_image_header_read(z->bytes, z->n, &h, NULL));
+    CHECK(h.file_bytes == z->n && !memcmp(h.model_id, z->bytes + 7, 6));
+    return h;
+}
+
 static void sizes_there_and_back(void) {
+    static const u32 flying[] = {0, 1, 2, 3, 13, 64, 256};
+    u32 mixed = 0, alone = 0, stored = 0;
     for (u32 i = 0; i < N_KINDS; i++)
-        for (u32 n = 0; n < 60; n++) {
+        for (u32 n = 0; n < 90; n++) {
             u32 width = n < 20 ? n + 1 : 1 + n * 7 % 31, height = n < 20 ? 9 : 1 + n * 11 % 23;
-            u32 channels = n % 3 == 1 ? 1 : of[i].info.channels;
-            megabyte_image p = make_picture(width, height, channels, n % 5 == 4 ? FLAT : SMOOTH, n);
-            megabyte_image_options o = {.tiles = n % 4 ? n % 4 * n % 4 * 4 + 1 : 0,
-                                        .model_alone = n % 7 == 3};
-            name_case("%s: %ux%ux%u, %u tiles", kinds[i].name, width, height, channels, o.tiles);
+            int likely = n % 3 == 2, grey = n % 3 == 1;
+            megabyte_image p = likely ? make_likely(&of[i], width, height, n)
+                                      : make_picture(width, height, grey ? 1 : of[i].info.channels,
+                                                     n % 5 == 4 ? FLAT : SMOOTH, n);
+            megabyte_image_options o = {.tiles = flying[n % 7], .model_alone = n % 4 == 3},
+                                   d = {.tiles = flying[n % 7]};
+            name_case("%s: %ux%ux%u, %u tiles", kinds[i].name, width, height, p.channels, o.tiles);
             struct packed z = pack(of[i].model, &o, &p);
-            unpack_same(of[i].model, NULL, &z, &p);
+            megabyte_image_header h = header_of(&z);
+            CHECK(h.width == width && h.height == height && h.channels == p.channels &&
+                  h.tiles == (o.tiles ? o.tiles : 12));
+            CHECK(!likely || width * height < 100 || !h.stored, "%zu bytes", z.n);
+            *(h.stored ? &stored : h.model_alone ? &alone : &mixed) += 1;
+            unpack_same(of[i].model, &d, &z, &p);
             free(z.bytes);
             free(p.pixels);
         }
+    CHECK(mixed >= 50 && alone >= 20 && stored >= 20, "%u, %u, %u", mixed, alone, stored);
 }
 
-/* Noise is stored; a flat picture becomes small; costs add up to the code; a layout is kept. */
+/* Costs add up to the code; a layout is kept. */
+static void costs(const struct setting *s, const megabyte_image *p, int alone) {
+    size_t n = (size_t)p->width * p->height * p->channels;
+    float *cost = need(n, sizeof *cost);
+    double sum = 0;
+    megabyte_image_options o = {
+        .cost = cost, .layout = "the layout", .layout_bytes = 10, .model_alone = alone};
+    struct packed z = pack(s->model, &o, p);
+    megabyte_image_header h = header_of(&z);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(cost[i] > 0 && cost[i] < 200, "%g", (double)cost[i]);
+        sum += (double)cost[i];
+    }
+    CHECK(!h.stored && h.model_alone == alone && h.layout_bytes == 10 &&
+          !memcmp(z.bytes + h.layout_at, "the layout", 10));
+    CHECK(fabs(sum - 8.0 * (double)h.coded) < 24, "%g bits in %llu bytes", sum,
+          (unsigned long long)h.coded);
+    unpack_same(s->model, NULL, &z, p);
+    free(z.bytes), free(cost);
+}
+
+/* Noise is stored; a flat picture becomes small; costs. */
 static void what_is_written(void) {
     megabyte_image flat = make_picture(40, 40, 3, FLAT, 1), noise = make_picture(9, 9, 3, NOISE, 1),
                    smooth = make_picture(40, 24, 3, SMOOTH, 2);
     megabyte_image_header h;
-    float cost[40 * 24 * 3];
-    double sum = 0;
-    megabyte_image_options o = {.cost = cost, .layout = "the layout", .layout_bytes = 10};
     struct packed z = pack(of[RGB].model, NULL, &flat);
     CHECK(z.n < 1600, "a flat picture takes %zu bytes", z.n);
     free(z.bytes);
@@ -227,82 +286,102 @@ static void what_is_written(void) {
     CHECK(h.stored && h.coded == 243 && h.width == 9 && z.n == h.file_bytes);
     unpack_same(of[RGB].model, NULL, &z, &noise);
     free(z.bytes);
-    z = pack(of[RGB].model, &o, &smooth);
-    OK(megabyte_image_header_read(z.bytes, z.n, &h, NULL));
-    for (u32 i = 0; i < COUNT_OF(cost); i++) sum += (double)cost[i];
-    CHECK(!h.stored && h.channels == 3 && h.height == 24 && h.layout_bytes == 10 &&
-          !memcmp(z.bytes + h.layout_at, "the layout", 10) && h.file_bytes == z.n);
-    CHECK(fabs(sum - 8.0 * (double)h.coded) < 24, "%g bits in %llu bytes", sum,
-          (unsigned long long)h.coded);
-    unpack_same(of[RGB].model, NULL, &z, &smooth);
-    free(z.bytes);
+    costs(&of[RGB], &smooth, 0);
+    for (u32 i = 0; i < N_KINDS; i++)
+        for (int alone = 0; alone < 2; alone++) {
+            megabyte_image likely = make_likely(&of[i], 30, 25, 8);
+            costs(&of[i], &likely, alone);
+            free(likely.pixels);
+        }
     free(flat.pixels), free(noise.pixels), free(smooth.pixels);
 }
 
-/* The same bytes from every instruction set and number of threads; and for ever. */
+/* A picture is packed to the same bytes by every instruction set and number of threads, and comes
+ * back; returns their FNV-1a. */
+static u64 packed_alike(const struct setting *s, const megabyte_image *p, int alone) {
+    struct packed first = {0};
+    for (u32 way = 0; way < 12; way++) {
+        megabyte_isa isa = (megabyte_isa)(way / 2);
+        megabyte_engine_options e = {.threads = 1 + way % 2, .batch = way == 1 ? 7 : 0, .isa = isa};
+        megabyte_image_options o = {.tiles = 5, .model_alone = alone};
+        if (!megabyte_isa_available(isa) && isa) continue;
+        name_case("%s, %d, way %u", kinds[s - of].name, alone, way);
+        OK(megabyte_engine_create(&o.engine, s->model, &e, NULL, NULL));
+        struct packed z = pack(s->model, &o, p);
+        if (!first.bytes) first = z;
+        CHECK(z.n == first.n && !memcmp(z.bytes, first.bytes, z.n));
+        unpack_same(s->model, &o, &z, p);
+        megabyte_engine_free(o.engine);
+        if (z.bytes != first.bytes) free(z.bytes);
+    }
+    u64 print = 14695981039346656037u;
+    for (size_t b = 0; b < first.n; b++) print = (print ^ first.bytes[b]) * 0x100000001b3u;
+    free(first.bytes);
+    return print;
+}
+
+/* The same everywhere, for ever; of the first pictures the model alone can make nothing: stored. */
 static void one_answer(void) {
-    static const u64 expected[8] = {0x7d5a6f7d32678aee, 0x71546db30ced1e37, 0xd82b419abfae98e0,
-                                    0xf5067647ad72c024, 0x49d8f248b0a46520, 0xde366b1e09640e01,
-                                    0x1df3617e3cb41431, 0x7178488c235a4ad2};
-    for (u32 i = 0; i < N_KINDS; i++)
-        for (int alone = 0; alone < 2; alone++) {
-            megabyte_image p = make_picture(41, 30, of[i].info.channels, SMOOTH, 3);
-            struct packed first = {0};
-            for (u32 way = 0; way < 12; way++) {
-                megabyte_isa isa = (megabyte_isa)(way / 2);
-                megabyte_engine_options e = {
-                    .threads = 1 + way % 2, .batch = way == 1 ? 7 : 0, .isa = isa};
-                megabyte_image_options o = {.tiles = 5, .model_alone = alone};
-                if (!megabyte_isa_available(isa) && isa) continue;
-                name_case("%s, %d, way %u", kinds[i].name, alone, way);
-                OK(megabyte_engine_create(&o.engine, of[i].model, &e, NULL, NULL));
-                struct packed z = pack(of[i].model, &o, &p);
-                if (!first.bytes) first = z;
-                CHECK(z.n == first.n && !memcmp(z.bytes, first.bytes, z.n));
-                unpack_same(of[i].model, &o, &z, &p);
-                megabyte_engine_free(o.engine);
-                if (z.bytes != first.bytes) free(z.bytes);
+    static const u64 expected[2][8] = {
+        {0x7d5a6f7d32678aee, 0x71546db30ced1e37, 0xd82b419abfae98e0, 0xf5067647ad72c024,
+         0x49d8f248b0a46520, 0xde366b1e09640e01, 0x1df3617e3cb41431, 0x7178488c235a4ad2},
+        {0x0fd7baae48e7d61b, 0xf3f4b52ed0a8a222, 0x47ebd9ddb7413f42, 0xbd2878409bde2afe,
+         0x9e71926418e9195b, 0xd7a441be84c3d490, 0x92bf3d0661666bad, 0xac8d77875b0390c8}};
+    for (u32 likely = 0; likely < 2; likely++)
+        for (u32 i = 0; i < N_KINDS; i++) {
+            megabyte_image p = likely ? make_likely(&of[i], 29, 19, 3)
+                                      : make_picture(41, 30, of[i].info.channels, SMOOTH, 3);
+            for (u32 alone = 0; alone < 2; alone++) {
+                u64 print = packed_alike(&of[i], &p, (int)alone);
+                CHECK(print == expected[likely][2 * i + alone], "%s, %u, %u: 0x%016llx",
+                      kinds[i].name, likely, alone, (unsigned long long)print);
             }
-            u64 print = 14695981039346656037u;
-            for (size_t b = 0; b < first.n; b++) print = (print ^ first.bytes[b]) * 0x100000001b3u;
-            CHECK(print == expected[2 * i + (u32)alone], "%s, %d: 0x%016llx", kinds[i].name, alone,
-                  (unsigned long long)print);
-            free(first.bytes);
             free(p.pixels);
         }
 }
 
 /* ------------------------------------------------------------------------------- memory, limits */
 
+/* One call, of which the allocation `fail_at` fails (0: none does); returns their number. */
+static size_t allocations(const megabyte_image *p, const megabyte_image_options *o,
+                          const struct packed *z, int decoding, size_t fail_at) {
+    counter c = {.fail_at = fail_at};
+    megabyte_allocator a = counting(&c);
+    const megabyte_model *m = of[RGB].model;
+    megabyte_error error;
+    size_t said, n;
+    name_case("decoding %d, alone %d, failing at %zu", decoding, o->model_alone, fail_at);
+    OK(megabyte_image_memory(m, decoding ? MEGABYTE_MODE_DECOMPRESS : MEGABYTE_MODE_COMPRESS, o,
+                             p->width, p->height, 3, &said));
+    megabyte_status status = decoding ? megabyte_image_decode(m, o, z->bytes, z->n, p, &a, &error)
+                                      : megabyte_image_encode(m, o, p, z->bytes, z->capacity, &n,
+                                                              &a, &error);
+    if (fail_at) CHECK_STATUS(status, MEGABYTE_ERROR_OUT_OF_MEMORY);
+    else CHECK(!status && c.peak_bytes == said, "%zu, not %zu", c.peak_bytes, said);
+    CHECK(!c.live, "%zu allocations are left", c.live);
+    return c.calls;
+}
+
 /* What megabyte_image_memory says is what is allocated; when memory is short, nothing is lost. */
 static void memory(void) {
-    megabyte_image p = make_picture(33, 20, 3, SMOOTH, 4);
-    struct packed z = pack(of[RGB].model, NULL, &p);
-    for (int decoding = 0; decoding < 2; decoding++)
-        for (size_t fail_at = 0, calls = 1; fail_at <= calls; fail_at++) {
-            counter c = {.fail_at = fail_at};
-            megabyte_allocator a = counting(&c);
-            size_t said, n;
-            megabyte_error error;
-            name_case("decoding %d, failing at %zu", decoding, fail_at);
-            OK(megabyte_image_memory(of[RGB].model,
-                                     decoding ? MEGABYTE_MODE_DECOMPRESS : MEGABYTE_MODE_COMPRESS,
-                                     NULL, p.width, p.height, 3, &said));
-            megabyte_status status =
-                decoding ? megabyte_image_decode(of[RGB].model, NULL, z.bytes, z.n, &p, &a, &error)
-                         : megabyte_image_encode(of[RGB].model, NULL, &p, z.bytes, z.capacity, &n,
-                                                 &a, &error);
-            if (!fail_at) {
-                calls = c.calls;
-                CHECK(status == MEGABYTE_OK && c.peak_bytes == said, "%zu, not %zu", c.peak_bytes,
-                      said);
-            } else {
-                CHECK_STATUS(status, MEGABYTE_ERROR_OUT_OF_MEMORY);
-            }
-            CHECK(!c.live, "%zu allocations are left", c.live);
+    for (int way = 0; way < 8; way++) {
+        megabyte_image p = make_likely(&of[RGB], 33, 20, 4);
+        megabyte_image_options o = {.model_alone = way & 1, .tiles = way & 2 ? 3 : 0};
+        if (way & 4) o.engine = new_engine(of[RGB].model, 2, 0, MEGABYTE_ISA_AUTO);
+        struct packed z = pack(of[RGB].model, &o, &p);
+        for (int decoding = 0; decoding < 2; decoding++) {
+            size_t calls = allocations(&p, &o, &z, decoding, 0);
+            for (size_t at = 1; at <= calls; at++) allocations(&p, &o, &z, decoding, at);
         }
-    free(z.bytes);
-    free(p.pixels);
+        if (!o.tiles) unpack_same(of[RGB].model, NULL, &z, &p);
+        megabyte_engine_free(o.engine);
+        free(z.bytes);
+        free(p.pixels);
+    }
+    size_t said;
+    megabyte_status r = megabyte_image_memory(of[RGB].model, MEGABYTE_MODE_DECOMPRESS, NULL,
+                                              1u << 24, 1u << 18, 3, &said);
+    CHECK(r == MEGABYTE_ERROR_INVALID_ARGUMENT || r == MEGABYTE_ERROR_OUT_OF_MEMORY);
 }
 
 static int stop_soon(void *context, uint64_t samples) {
@@ -366,19 +445,25 @@ static void forged_headers(void) {
     u8 file[200] = {0};
     OK(megabyte_image_header_read(z.bytes, z.n, &h, NULL));
     CHECK(forge(file, &h) == h.header_bytes && !memcmp(file, z.bytes, h.header_bytes));
-    megabyte_image_header huge = h;
-    huge.width = huge.height = 1u << 17;
-    huge.coded = 20;
-    counter c = {0};
-    megabyte_allocator a = counting(&c);
-    size_t n = forge(file, &huge) + 28;
-    OK(megabyte_image_header_read(file, n, &again, &e));
-    megabyte_image_options o = {.max_ratio = 1024};
-    megabyte_image claimed = {1u << 17, 1u << 17, 3, (size_t)3 << 17, p.pixels};
-    megabyte_status status = megabyte_image_decode(of[RGB].model, &o, file, n, &claimed, &a, &e);
-    /* where addresses have 32 bits, no such picture can be given */
-    CHECK(status == (sizeof(size_t) > 4 ? MEGABYTE_ERROR_LIMIT : MEGABYTE_ERROR_INVALID_ARGUMENT) &&
-          !c.calls);
+    for (u32 side = 1u << 17; side <= 1u << 24; side <<= 7) {
+        megabyte_image_header huge = h;
+        huge.width = huge.height = side;
+        huge.coded = 20;
+        counter c = {0};
+        megabyte_allocator a = counting(&c);
+        size_t n = forge(file, &huge) + 28;
+        OK(megabyte_image_header_read(file, n, &again, &e));
+        megabyte_image_options o = {.max_ratio = 1024};
+        megabyte_image claimed = {side, side, 3, (size_t)side * 3, p.pixels};
+        megabyte_status status = megabyte_image_decode(of[RGB].model, &o, file, n, &claimed, &a,
+                                                       &e);
+        /* where addresses have 32 bits, no such picture can be given; the second has too many
+         * tiles */
+        CHECK(status == (sizeof(size_t) > 4 && side < 1u << 20 ? MEGABYTE_ERROR_LIMIT
+                                                               : MEGABYTE_ERROR_INVALID_ARGUMENT) &&
+              !c.calls);
+    }
+    size_t n;
     for (u32 i = 0; i < 6; i++) { /* each out of its range */
         megabyte_image_header bad = h;
         if (i == 0) bad.width = (1u << 24) + 1;
@@ -404,11 +489,15 @@ static void forged_headers(void) {
 
 /* Every flipped bit is found, every beginning is too short, more is told. */
 static void damage(void) {
-    for (int alone = 0; alone < 2; alone++) {
-        megabyte_image p = make_picture(17, 11, 3, SMOOTH, 6);
-        megabyte_image_options o = {.model_alone = alone, .layout = "ab", .layout_bytes = 2},
+    enum { MIXED, ALONE, STORED };
+    for (int way = MIXED; way <= STORED; way++) {
+        megabyte_image p = way == STORED ? make_picture(5, 7, 3, NOISE, 6)
+                                         : make_likely(&of[RGB], 17, 11, 6);
+        megabyte_image_options o = {.model_alone = way == ALONE, .layout = "ab", .layout_bytes = 2},
                                d = {.limit = 1000000};
         struct packed z = pack(of[RGB].model, &o, &p);
+        megabyte_image_header h = header_of(&z);
+        CHECK(h.stored == (way == STORED) && h.model_alone == (way == ALONE));
         megabyte_error e;
         for (size_t bit = 0; bit < 8 * z.n; bit += bit < 600 ? 1 : 37) {
             z.bytes[bit / 8] ^= (u8)(1 << bit % 8);
