@@ -7929,7 +7929,7 @@ static u32 mix_decision(struct picture_mixer *m, const struct walk *w, i32 from_
         u32 *p = m->slot[i] = context_slot(m, w, i);
         if (!*p) *p = by_model << 10 | 6;
         m->input[i] = t->pair[*p >> 20];
-        m->input[i].stretched = (i16)(m->input[i].stretched - stretched);
+        m->input[i].stretched = (i16)clamp(m->input[i].stretched - stretched, 2047);
     }
     m->nothing = NOTHING;
     m->input[P_MODEL] = (struct mixer_pair){
@@ -8435,10 +8435,10 @@ megabyte_status megabyte_image_encode(const megabyte_model *model,
     u8 *to = out;
     int alone = 0;
     status r = check_pixels(image, error);
+    if (r) return r;
     do { /* mixed; again by the model alone if that is smaller: a small picture teaches little */
-        if (!r)
-            r = check_picture_options(model, options, 0, image->width, image->height,
-                                      image->channels, &p, error);
+        r = check_picture_options(model, options, 0, image->width, image->height, image->channels,
+                                  &p, error);
         if (r) return r;
         p.options.model_alone |= alone;
         room = IMAGE_OVERHEAD + p.options.layout_bytes;

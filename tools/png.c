@@ -124,8 +124,8 @@ static int is_letter(uint8_t c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
 static int read_chunks(png *g, const uint8_t *data, size_t n, char why[256]) {
     size_t at = sizeof signature;
     for (int data_state = 0;;) {
-        const uint8_t *type = data + at + 4, *body = data + at + 8;
         if (n - at < 12) return refuse(why, "ends too early: it has no IEND chunk");
+        const uint8_t *type = data + at + 4, *body = data + at + 8;
         uint32_t length = get32(data + at);
         for (int i = 0; i < 4; i++)
             if (!is_letter(type[i])) return refuse(why, "is damaged: a chunk has no name");
