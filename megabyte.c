@@ -8356,6 +8356,7 @@ megabyte_status megabyte_image_memory(const megabyte_model *model, megabyte_mode
                                      channels, &p, NULL);
     if (!r && !o.engine) r = megabyte_engine_size(model, NULL, &engine);
     if (r) return r;
+    if (p.decoding) p.options.tiles = min32(p.options.tiles, p.columns * p.rows);
     u64 all = picture_bytes(model, &p, width, height);
     if (!all || engine > SIZE_MAX - all) return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)(all + engine);
@@ -8528,7 +8529,7 @@ megabyte_status megabyte_image_decode(const megabyte_model *model,
     r = check_picture_options(model, options, 1, h.width, h.height, h.channels, &p, error);
     if (!r) r = accept_picture(&h, model, &p, n, error);
     if (r) return r;
-    p.options.tiles = h.tiles;
+    p.options.tiles = min32(h.tiles, p.columns * p.rows); /* places beyond stay free */
     p.options.model_alone = h.model_alone;
     p.options.cost = NULL;
     from += h.header_bytes;
