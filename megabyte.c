@@ -4301,7 +4301,6 @@ void megabyte_stream_reset(megabyte_stream *s) {
     s->draft.stale = 0;
     s->draft.second.known = UINT64_MAX;
     forget_sequences(s, MOST_SLOTS);
-    memset(s->slot_used, 0, sizeof s->slot_used);
     memset(s->cleared_from, 0,
            (size_t)(s->cleared_to - s->cleared_from)); /* saved states show it */
     if (ahead(s->engine->model)) run(s->engine, &nothing, 1);

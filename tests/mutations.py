@@ -104,7 +104,6 @@ M = [  # name, fragment, replacement, tests
      "        UINT64_MAX; /* not it */", "", "families api"),
     ("copy-history", "n = min64(from->position - at, from->history_bytes - place);",
      "n = from->history_bytes - place;", "api"),
-    ("reset-shows", "memset(s->slot_used, 0, sizeof s->slot_used);", "", "api:untouched api"),
     ("save-zeros", "if (kind == UNUSED) memset(*to, 0, (size_t)bytes);\n    else if", "if",
      "api:untouched api"),
     # -- sampling

@@ -178,7 +178,7 @@ static UNUSED_OK void *counter_alloc(void *context, size_t size, size_t align) {
     uint8_t *p = aligned_alloc(64, (size + 63) / 64 * 64 + 2 * GUARD_BYTES);
     CHECK(p, "out of memory in the test itself");
     memcpy(p, &size, sizeof size);
-    memset(p + GUARD_BYTES, 0x5e, size); /* what is not initialised shows */
+    memset(p + GUARD_BYTES, 0xff, size); /* what is not initialised shows */
     memset(p + GUARD_BYTES + size, 0xa5, GUARD_BYTES);
     c->live++;
     c->live_bytes += size;

@@ -1506,10 +1506,10 @@ static void two_threads_share_a_model(void) {
     }
 }
 
-static size_t touched(const void *object, size_t size) { /* counter_alloc's filling is 0x5e */
+static size_t touched(const void *object, size_t size) { /* counter_alloc's filling is 0xff */
     const uint8_t *p = object;
     size_t n = 0;
-    for (size_t i = 0; i < size; i++) n += p[i] != 0x5e;
+    for (size_t i = 0; i < size; i++) n += p[i] != 0xff;
     return n;
 }
 
