@@ -8,7 +8,8 @@
 
 Each mutation names a fragment of megabyte.c that stands there once (white space does not matter),
 what it becomes, and the tests that are to notice, as PROGRAM or PROGRAM:GROUP. Exit status 1 if one
-survives without an explanation, no longer applies or does not compile. Run from the repository.
+survives without an explanation or does not compile, or if any of them all no longer applies. Run
+from the repository.
 """
 import os, random, re, shutil, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -44,8 +45,8 @@ M = [  # name, fragment, replacement, tests
     # -- numerics
     ("weights-floor", "(u32)(likely[i] * 134217728.0f) + 1;", "(u32)(likely[i] * 134217728.0f);",
      "codec_format:golden codec_messages"),
-    ("upper-half", "return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);",
-     "return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 2);",
+    ("upper-half", "/ (zeros + ones)); return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 1);",
+     "/ (zeros + ones)); return p < 1 ? 1 : min32(p, PROBABILITY_ONE - 2);",
      "codec_format codec_messages"),
     ("likeliest-tie", "if (logits[i] > logits[best]) best = i;",
      "if (logits[i] >= logits[best]) best = i;", "api"),
@@ -172,9 +173,6 @@ def pattern(fragment):
 def run(mutation, tree, built):
     name, fragment, replacement, tests = mutation
     source = open(os.path.join(tree, "megabyte.c")).read()
-    found = pattern(fragment).findall(source)
-    if len(found) != 1:
-        return name, "does not apply (stands there %d times)" % len(found)
     with tempfile.TemporaryDirectory() as folder:
         for part in ("Makefile", "megabyte.h", "tools", "tests"):
             path = os.path.join(tree, part)
@@ -219,6 +217,11 @@ def main(words):
     elif words:
         chosen = [m for m in M if m[0] in words]
         assert len(chosen) == len(words), "no such mutation"
+    source = open("megabyte.c").read()
+    stale = [m[0] for m in M if len(pattern(m[1]).findall(source)) != 1]
+    if stale:
+        print("what these change does not stand in megabyte.c once:", *stale)
+        return 1
     with tempfile.TemporaryDirectory() as built:
         subprocess.run(["make", "-s", "tools/mbconvert"], check=True)
         shutil.copy2("tools/mbconvert", built)
