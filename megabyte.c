@@ -1916,6 +1916,12 @@ static int find_kernels(megabyte_isa isa, struct kernels *k) {
     return 0;
 }
 
+static status choose_kernels(megabyte_isa isa, struct kernels *k, megabyte_error *error) {
+    if (find_kernels(isa, k)) return MEGABYTE_OK;
+    return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
+                "this CPU or build lacks the instruction set '%s'", megabyte_isa_name(isa));
+}
+
 int megabyte_isa_available(megabyte_isa isa) {
     struct kernels k;
     return find_kernels(isa, &k);
@@ -2203,7 +2209,20 @@ static void pool_stop(struct pool *p) {
     (void)p;
 }
 
-/* handle, progress and their counts are set, all else is zero. */
+/* A pool's share of the object that it is part of; phases: the most of a run. */
+static void pool_layout(struct pool *p, struct arena *a, u32 threads, u32 phases) {
+    p->threads = threads;
+#if HAVE_THREADS
+    if (threads < 2) return;
+    p->phases = phases;
+    p->handle = carve(a, threads, sizeof *p->handle);
+    p->progress = carve(a, phases, sizeof *p->progress);
+#endif
+    (void)a;
+    (void)phases;
+}
+
+/* It is laid out, all else is zero. */
 static int pool_start(struct pool *p) {
 #if HAVE_THREADS
     if (p->threads < 2) return 1;
@@ -2229,6 +2248,12 @@ static int pool_start(struct pool *p) {
 #else
     return p->threads < 2;
 #endif
+}
+
+static status start_threads(struct pool *p, megabyte_error *error) {
+    u32 threads = p->threads;
+    if (pool_start(p)) return MEGABYTE_OK;
+    return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0, "%u threads could not be started", threads);
 }
 
 /* =================================================================================== 9 objects */
@@ -3901,7 +3926,6 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     carve(a, 1, sizeof *e);
     e->model = model;
     e->batch = o->batch;
-    e->pool.threads = o->threads;
     e->pool.clock = o->clock;
     e->pool.clock_context = o->clock_context;
     for (u32 s = 0; s < model->sizes.n_stages; s++) stage_layout(e, a, s, &w);
@@ -3935,13 +3959,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
         e->unpacked_stride = Q4_ROOM(e->ld_n);
         e->unpacked = carve(a, chunks, e->unpacked_stride);
     }
-#if HAVE_THREADS
-    if (o->threads > 1) {
-        e->pool.phases = PHASES(w.layers);
-        e->pool.handle = carve(a, o->threads, sizeof *e->pool.handle);
-        e->pool.progress = carve(a, e->pool.phases, sizeof *e->pool.progress);
-    }
-#endif
+    pool_layout(&e->pool, a, o->threads, PHASES(w.layers));
 }
 
 /* The start tokens of the finer stages never depend on the input: their keys, values, shift states
@@ -3999,9 +4017,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     if (!r) r = check_engine_options(options, &o, error);
     if (r) return r;
     struct kernels kernels;
-    if (!find_kernels(o.isa, &kernels))
-        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
-                    "this CPU or build lacks the instruction set '%s'", megabyte_isa_name(o.isa));
+    if ((r = choose_kernels(o.isa, &kernels, error))) return r;
     fp_enter(&fp);
     u32 fingerprint = arithmetic_fingerprint(&kernels);
     fp_leave(&fp);
@@ -4019,10 +4035,9 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     e->allocator = with;
     e->allocated = bytes;
     e->kernels = kernels;
-    if (!pool_start(&e->pool)) {
+    if ((r = start_threads(&e->pool, error))) {
         with.free(with.context, e, bytes);
-        return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0, "%u threads could not be started",
-                    o.threads);
+        return r;
     }
     if (o.clock) e->looked = o.clock(o.clock_context);
     fp_enter(&fp);
@@ -5897,7 +5912,12 @@ struct predictor {
     double ideal, alone; /* encoding: -log2 of the coded, of the model's probabilities, summed up */
 };
 
-/* Codes bytes, 1 to engine->kept_bytes at a time; the stream's and the mixer's histories then
+/* The most bytes to be coded at a time. */
+static u64 piece_bytes(const struct predictor *by) {
+    return by->stream ? by->stream->engine->kept_bytes : 4096;
+}
+
+/* Codes bytes, 1 to piece_bytes at a time; the stream's and the mixer's histories then
  * hold them, too. Many bytes' decisions by the model are computed at once. */
 static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
     const u32 *decisions = NULL;
@@ -5989,12 +6009,12 @@ static void encode_stored(struct coder *c, u8 *to, u64 capacity, const u8 *bytes
 }
 
 /* The code of one message; capacity is n + 16 or more. */
-static u64 encode_message(struct predictor *by, u64 chunk, const u8 *bytes, u64 n, u8 *to) {
+static u64 encode_message(struct predictor *by, const u8 *bytes, u64 n, u8 *to) {
     struct coder c, stored;
     begin_encoding(&c, to, n + 16);
     begin_message(&c, n, 0);
     for (u64 done = 0, some; done < n; done += some) {
-        some = min64(n - done, chunk);
+        some = min64(n - done, piece_bytes(by));
         encode_bytes(by, &c, bytes + done, some);
     }
     end_encoding(&c);
@@ -6036,7 +6056,7 @@ megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, si
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
     if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_ERROR_CAPACITY;
     fp_enter(&fp);
-    *n_coded = (size_t)encode_message(&by, s->engine->kept_bytes, bytes, n, coded);
+    *n_coded = (size_t)encode_message(&by, bytes, n, coded);
     fp_leave(&fp);
     return MEGABYTE_OK;
 }
@@ -6060,7 +6080,7 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 /* ---- the file's headers; models/FORMAT.md has them byte by byte */
 
 static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
-#define FILE_VERSION 1
+#define FILE_VERSION 2 /* 1: with a model, 2: without */
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
 #define WHOLE_BYTES 8 /* of everything, in the end mark */
@@ -6135,6 +6155,11 @@ static int code_is_implied(megabyte_method method, u32 size, u32 *coded) {
     return 1;
 }
 
+/* Could a file with this header have blocks of this method? */
+static int method_fits(const megabyte_file_header *h, megabyte_method method) {
+    return (!uses_mixing(method) || h->mixing_memory) && (!uses_model(method) || h->has_model);
+}
+
 static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     u8 digest[32];
     u32 n = 4, coded;
@@ -6144,8 +6169,10 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
                    (h->has_dictionary ? FLAG_DICTIONARY : 0) |
                    (!h->single && h->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
     to[n++] = (u8)h->numerics_version;
-    memcpy(to + n, h->model_id, MODEL_ID_BYTES);
-    n += MODEL_ID_BYTES;
+    if (h->has_model) {
+        memcpy(to + n, h->model_id, MODEL_ID_BYTES);
+        n += MODEL_ID_BYTES;
+    }
     to[n++] = (u8)(h->context_shift | memory_code(h->mixing_memory) << 4);
     if (!h->single) n += put_varint(to + n, h->block_size);
     if (h->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, h->size);
@@ -6179,21 +6206,22 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
                     h->format_version, FILE_VERSION);
     u32 flags = read_byte(&r);
     h->numerics_version = read_byte(&r);
-    read_bytes(&r, h->model_id, MODEL_ID_BYTES);
+    h->has_model = h->format_version < 2;
+    if (h->has_model) read_bytes(&r, h->model_id, MODEL_ID_BYTES);
     u32 shape = read_byte(&r), memory = shape >> 4;
     h->context_shift = shape & 15;
     h->mixing_memory = memory <= MOST_MEMORY ? memory_megabytes(memory) : 0;
     h->has_dictionary = (flags & FLAG_DICTIONARY) != 0;
     h->single = (flags & FLAG_SINGLE) != 0;
     h->size = MEGABYTE_SIZE_UNKNOWN;
-    int wrong = h->format_version < 1 || memory > MOST_MEMORY;
+    int wrong = h->format_version < 1 || memory > MOST_MEMORY ||
+                (!h->has_model && h->context_shift);
     if (h->single) {
         h->method = (int)(flags >> METHOD_SHIFT);
         h->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
         h->block_size = (u32)h->size;
         wrong |= flags & (FLAG_SIZE | 8) || h->method >= MEGABYTE_METHOD_COUNT ||
-                 (uses_mixing(h->method) && !memory) ||
-                 (!h->size && h->method != MEGABYTE_METHOD_STORED);
+                 !method_fits(h, h->method) || (!h->size && h->method != MEGABYTE_METHOD_STORED);
         if (!wrong && !code_is_implied(h->method, h->block_size, &h->coded)) {
             h->coded = (u32)read_varint(&r, MEGABYTE_BLOCK_MAX);
             wrong |= !r.result && h->coded >= h->size;
@@ -6225,7 +6253,7 @@ megabyte_status megabyte_block_header_read(const void *bytes, size_t n,
     memset(b, 0, sizeof *b);
     u32 tag = read_byte(&r), check = CHECK_BYTES;
     b->method = (int)tag - 1;
-    if (b->method >= MEGABYTE_METHOD_COUNT || (uses_mixing(b->method) && !h->mixing_memory))
+    if (b->method >= MEGABYTE_METHOD_COUNT || !method_fits(h, b->method))
         r.result = MEGABYTE_ERROR_CORRUPT;
     if (b->method >= 0) {
         b->size = (u32)read_varint(&r, h->block_size);
@@ -6247,7 +6275,7 @@ megabyte_status megabyte_block_header_read(const void *bytes, size_t n,
 
 /* A block in flight. Compressing, only the first has a stream unless blocks are verified. */
 struct block_job {
-    megabyte_stream *stream;
+    megabyte_stream *stream; /* NULL without a model */
     u8 *bytes, *code; /* [codec->block] each: original and coded */
     u32 n, n_code; /* how many there are; decompressing: how many there will be */
     u32 done; /* decompressing: bytes of code gathered, then bytes decoded */
@@ -6274,8 +6302,9 @@ struct span {
 struct megabyte_codec {
     megabyte_allocator allocator;
     size_t allocated;
-    const megabyte_model *model;
-    megabyte_engine *engine;
+    const megabyte_model *model; /* NULL: none is used */
+    megabyte_engine *engine; /* may then be NULL, too, */
+    struct pool *pool, own_pool; /* and the codec has threads of its own */
     megabyte_mode mode;
     int owns_engine;
     megabyte_codec_options options;
@@ -6289,8 +6318,9 @@ struct megabyte_codec {
     u64 *follow; /* ... and how many follow */
     u32 memory; /* code of the memory that a mixer has; 0: there is none */
     struct mixer_tables *tables;
-    megabyte_stream *dictionary; /* what every block begins with, or NULL ... */
-    struct mixer *dictionary_mixer[2]; /* ... for context mixing alone, mixed */
+    int has_dictionary; /* or a file type */
+    megabyte_stream *dictionary; /* what every block then begins with; NULL without a model */
+    struct mixer *dictionary_mixer[2]; /* for context mixing alone, mixed; NULL if not in use */
     u8 dictionary_id[4];
 
     struct span *out; /* [2 n_jobs + 2] output that has not been pulled yet */
@@ -6335,52 +6365,76 @@ u32 megabyte_codec_block_size(const megabyte_codec_options *o) {
 /* What a codec is made for. */
 struct plan {
     megabyte_codec_options options;
-    megabyte_stream_options stream;
+    megabyte_mode mode;
+    const megabyte_model *model; /* NULL: none is used */
+    megabyte_stream_options stream; /* of the model */
     u32 jobs, block_size, memory;
     int has_dictionary;
 };
 
-static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mode mode,
-                        const megabyte_codec_options *from, megabyte_error *error) {
-    static const megabyte_codec_options defaults;
-    megabyte_codec_options *o = &p->options;
-    u32 most;
-    *o = from ? *from : defaults;
-    if (o->size == MEGABYTE_SIZE_UNKNOWN) o->size = 0;
-    u32 level = level_of(o),
-        given = o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING ? 0 : memory_code(o->mixing_memory);
-    if (mode < MEGABYTE_MODE_COMPRESS || mode > MEGABYTE_MODE_MESSAGES || o->level < 0 ||
+static status check_codec_options(const struct plan *p, megabyte_error *error) {
+    const megabyte_codec_options *o = &p->options;
+    if (p->mode < MEGABYTE_MODE_COMPRESS || p->mode > MEGABYTE_MODE_MESSAGES || o->level < 0 ||
         o->level > 9)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "no such mode (%d) or level (%d)",
-                    mode, o->level);
+                    p->mode, o->level);
     if (o->streams > 256 || o->block_size > MEGABYTE_BLOCK_MAX || o->context_shift > 15 ||
-        o->max_ratio >> 32 || (o->dictionary_size && !o->dictionary))
+        o->threads > 256 || o->max_ratio >> 32 || (o->dictionary_size && !o->dictionary))
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
-                    "streams must be up to 256 (%u), block_size %u (%u), context_shift 15 (%u)",
-                    o->streams, MEGABYTE_BLOCK_MAX, o->block_size, o->context_shift);
-    if (o->mixing_memory != MEGABYTE_NO_CONTEXT_MIXING &&
-        o->mixing_memory != memory_megabytes(given))
+                    "streams and threads must be up to 256 (%u, %u), block_size %u (%u), "
+                    "context_shift 15 (%u)",
+                    o->streams, o->threads, MEGABYTE_BLOCK_MAX, o->block_size, o->context_shift);
+    if (o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING) {
+        if (level_of(o) < 5 && p->mode != MEGABYTE_MODE_DECOMPRESS)
+            return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                        "levels 1 to 4 are context mixing: they need mixing_memory");
+    } else if (o->mixing_memory != memory_megabytes(memory_code(o->mixing_memory))) {
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "mixing_memory must be 1, 4, 16 or 64 MB, not %u", o->mixing_memory);
-    if (o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING && level < 5 &&
-        mode != MEGABYTE_MODE_DECOMPRESS)
+    }
+    return MEGABYTE_OK;
+}
+
+/* Is the model used, and what for? */
+static status plan_streams(struct plan *p, const megabyte_model *model, megabyte_error *error) {
+    const megabyte_codec_options *o = &p->options;
+    int coding = p->mode != MEGABYTE_MODE_DECOMPRESS;
+    if (!model && coding && level_of(o) >= 5)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
-                    "levels 1 to 4 are context mixing: they need mixing_memory");
-    if (o->engine && o->engine->model != model)
+                    "level %u needs a model: only levels 1 to 4 do without", level_of(o));
+    if (model && o->engine && o->engine->model != model)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "the engine belongs to another model");
+    p->model = coding && level_of(o) < 5 ? NULL : model;
+    if (!p->model && o->file_type)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "a file type is for models: levels 1 to 4 use none");
+    if (!p->model) return MEGABYTE_OK;
     if (model->sizes.vocabulary < 256)
         return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
                     "a model of %u symbols cannot code all bytes", model->sizes.vocabulary);
     u64 patch = model->stage[0].bytes, trained = model->stage[0].size.positions * patch;
     patch *= least_patches(model);
-    memset(&p->stream, 0, sizeof p->stream);
     p->stream.engine = o->engine;
     p->stream.context = trained >> o->context_shift > patch ? trained >> o->context_shift : patch;
     p->stream.file_type = o->file_type;
     p->stream.draft_engine = o->draft_engine;
-    p->stream.draft_max = mode == MEGABYTE_MODE_COMPRESS && !o->verify ? MEGABYTE_NO_DRAFT
-                                                                       : o->draft_max;
+    p->stream.draft_max = p->mode == MEGABYTE_MODE_COMPRESS && !o->verify ? MEGABYTE_NO_DRAFT
+                                                                          : o->draft_max;
+    return MEGABYTE_OK;
+}
+
+static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mode mode,
+                        const megabyte_codec_options *from, megabyte_error *error) {
+    megabyte_codec_options *o = &p->options;
+    u32 most;
+    memset(p, 0, sizeof *p);
+    if (from) *o = *from;
+    if (o->size == MEGABYTE_SIZE_UNKNOWN) o->size = 0;
+    p->mode = mode;
+    status r = check_codec_options(p, error);
+    if (!r) r = plan_streams(p, model, error);
+    if (r) return r;
     p->has_dictionary = o->dictionary_size || o->file_type;
     p->block_size = mode == MEGABYTE_MODE_COMPRESS   ? megabyte_codec_block_size(o)
                     : mode == MEGABYTE_MODE_MESSAGES ? 1
@@ -6390,16 +6444,30 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
     if (mode == MEGABYTE_MODE_MESSAGES) p->jobs = 1;
     /* few, with blocks that fill their contexts */
     p->stream.large_pages = p->jobs <= 4 && p->block_size >= p->stream.context;
-    p->memory = mode == MEGABYTE_MODE_DECOMPRESS ? 3 : level_memory[level];
+    p->memory = mode == MEGABYTE_MODE_DECOMPRESS ? 3 : level_memory[level_of(o)];
     if (mode == MEGABYTE_MODE_MESSAGES)
         p->memory = min32(p->memory, 1); /* short, and begun anew each time */
-    if (o->mixing_memory) p->memory = given;
+    if (o->mixing_memory)
+        p->memory = o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING ? 0
+                                                                   : memory_code(o->mixing_memory);
     /* A short block cannot fill much: a byte takes two slots in each of 13 contexts, mostly far
      * fewer. */
     for (most = 1; most < MOST_MEMORY && (u64)p->block_size << 7 > 1ULL << memory_log2(most);
          most++) {}
     if (mode == MEGABYTE_MODE_COMPRESS && !p->has_dictionary) p->memory = min32(p->memory, most);
     return MEGABYTE_OK;
+}
+
+/* Of the codec's own engine. */
+static megabyte_engine_options own_engine(const struct plan *p) {
+    megabyte_engine_options o = {.threads = p->options.threads, .isa = p->options.isa};
+    return o;
+}
+
+/* Of the model: does the dictionary take mixers for contexts alone (0), for both (1)? */
+static int takes_mixer(const struct plan *p, int mixed) {
+    return p->has_dictionary &&
+           (mixed ? p->model != NULL : !p->model || p->mode != MEGABYTE_MODE_MESSAGES);
 }
 
 static struct mixer *carve_mixer(struct arena *a, u32 memory) {
@@ -6418,6 +6486,7 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
     c->follow = carve(a, p->jobs, sizeof *c->follow);
     c->out = carve(a, 2 * (u64)p->jobs + 2, sizeof *c->out);
     c->tables = carve(a, p->memory != 0, sizeof *c->tables);
+    pool_layout(&c->own_pool, a, p->model || p->options.engine ? 1 : p->options.threads, 1);
     for (u32 i = 0; i < p->jobs; i++) {
         u8 *bytes = carve(a, p->block_size, 1), *code = carve(a, p->block_size, 1);
         struct mixer *mixer = carve_mixer(a, p->memory);
@@ -6427,8 +6496,23 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
         c->jobs[i].code = code;
         c->jobs[i].mixer = mixer;
     }
-    for (u32 i = 0; i < 2; i++)
-        c->dictionary_mixer[i] = p->has_dictionary ? carve_mixer(a, p->memory) : NULL;
+    for (int i = 0; i < 2; i++)
+        c->dictionary_mixer[i] = takes_mixer(p, i) ? carve_mixer(a, p->memory) : NULL;
+}
+
+/* The codec's own engine, if it makes one; a stream. */
+static status parts_bytes(const struct plan *p, size_t *engine, size_t *stream) {
+    const megabyte_engine_options own = own_engine(p);
+    size_t usual = 0;
+    status r = MEGABYTE_OK;
+    if (!p->model) return r;
+    if (!p->options.engine) {
+        r = megabyte_engine_size(p->model, &own, engine);
+        if (!r) r = megabyte_engine_size(p->model, NULL, &usual); /* counted in with the stream */
+    }
+    if (!r) r = megabyte_stream_size(p->model, &p->stream, stream);
+    *stream -= r ? 0 : usual;
+    return r;
 }
 
 megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode mode,
@@ -6436,15 +6520,11 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode m
     struct plan p;
     megabyte_codec c;
     struct arena a = {.base = NULL};
-    size_t engine = 0, all = 0, stream = 0;
-    if (!model || !bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    size_t engine = 0, stream = 0;
+    if (!bytes) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     status r = make_plan(&p, model, mode, options, NULL);
-    if (!r && !p.options.engine) r = megabyte_engine_size(model, NULL, &engine);
-    if (!r)
-        r = megabyte_stream_size(model, &p.stream,
-                                 &all); /* with an engine of its own if there is none */
+    if (!r) r = parts_bytes(&p, &engine, &stream);
     if (r) return r;
-    stream = all - engine;
     codec_layout(&c, &a, &p);
     u64 streams = (u64)p.jobs + (p.has_dictionary != 0), sum = a.used + engine;
     if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
@@ -6458,6 +6538,7 @@ void megabyte_codec_free(megabyte_codec *c) {
     megabyte_allocator a = c->allocator;
     for (u32 i = 0; i < c->n_jobs; i++) megabyte_stream_free(c->jobs[i].stream);
     megabyte_stream_free(c->dictionary);
+    pool_stop(&c->own_pool);
     if (c->owns_engine) megabyte_engine_free(c->engine);
     a.free(a.context, c, c->allocated);
 }
@@ -6472,7 +6553,8 @@ void megabyte_codec_reset(megabyte_codec *c) {
     c->reported = 0;
     memset(&c->counts, 0, sizeof c->counts);
     memset(&c->header, 0, sizeof c->header);
-    c->header.context_shift = c->options.context_shift; /* decompressing: until the header says */
+    /* decompressing: until the header says */
+    c->header.context_shift = c->model ? c->options.context_shift : 0;
     c->header.mixing_memory = memory_megabytes(c->memory);
     clear_error(&c->error);
     sha256_begin(&c->whole);
@@ -6485,17 +6567,44 @@ static void read_dictionary(megabyte_codec *c, const char *file_type, const u8 *
     struct coder nowhere;
     sha256((const u8 *)file_type, file_type ? strlen(file_type) + 1 : 0, bytes, n, digest);
     memcpy(c->dictionary_id, digest, sizeof c->dictionary_id);
-    if (!c->memory) megabyte_stream_feed(c->dictionary, bytes, (size_t)n);
-    for (int mixed = 0; c->memory && mixed < 2; mixed++) {
+    if (!c->memory && c->dictionary) megabyte_stream_feed(c->dictionary, bytes, (size_t)n);
+    for (int mixed = 0; mixed < 2; mixed++) {
+        if (!c->dictionary_mixer[mixed]) continue;
         struct predictor by = {.stream = mixed ? c->dictionary : NULL,
                                .mixer = c->dictionary_mixer[mixed]};
         mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
-            some = min64(n - done, c->engine->kept_bytes);
+            some = min64(n - done, piece_bytes(&by));
             encode_bytes(&by, &nowhere, bytes + done, some);
         }
     }
+}
+
+/* What does not lie in the codec's own memory, and threads. */
+static status make_parts(megabyte_codec *c, struct plan *p, const megabyte_allocator *allocator,
+                         megabyte_error *error) {
+    const megabyte_engine_options own = own_engine(p);
+    struct kernels kernels;
+    status r = MEGABYTE_OK;
+    c->engine = p->options.engine;
+    if (p->model && !c->engine) {
+        r = megabyte_engine_create(&c->engine, p->model, &own, allocator, error);
+        c->owns_engine = !r;
+    } else if (!c->engine) {
+        r = choose_kernels(own.isa, &kernels, error);
+        if (!r) r = start_threads(&c->own_pool, error);
+    }
+    if (r) return r;
+    c->pool = c->engine ? &c->engine->pool : &c->own_pool;
+    if (c->memory)
+        make_tables(c->tables, find_mix_kernels((c->engine ? &c->engine->kernels : &kernels)->isa));
+    p->stream.engine = c->engine;
+    for (u32 i = 0; p->model && i < p->jobs && !r; i++)
+        r = megabyte_stream_create(&c->jobs[i].stream, p->model, &p->stream, allocator, error);
+    if (p->model && p->has_dictionary && !r)
+        r = megabyte_stream_create(&c->dictionary, p->model, &p->stream, allocator, error);
+    return r;
 }
 
 megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_model *model,
@@ -6509,8 +6618,7 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     fp_state fp;
     clear_error(error);
     if (codec) *codec = NULL;
-    if (!codec || !model)
-        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "codec and model must not be NULL");
+    if (!codec) return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "codec must not be NULL");
     status r = choose_allocator(&memory, allocator, error);
     if (!r) r = make_plan(&p, model, mode, options, error);
     if (r) return r;
@@ -6527,28 +6635,18 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     codec_layout(c, &a, &p);
     c->allocator = memory;
     c->allocated = bytes;
-    c->model = model;
+    c->model = p.model;
     c->mode = mode;
     c->options = p.options;
     c->options.dictionary = NULL; /* they need not live on */
     c->options.file_type = NULL;
-    c->engine = p.options.engine;
-    if (!c->engine) {
-        r = megabyte_engine_create(&c->engine, model, NULL, allocator, error);
-        c->owns_engine = !r;
-    }
-    p.stream.engine = c->engine;
-    for (u32 i = 0; i < p.jobs && !r; i++)
-        r = megabyte_stream_create(&c->jobs[i].stream, model, &p.stream, allocator, error);
-    if (!r && p.has_dictionary)
-        r = megabyte_stream_create(&c->dictionary, model, &p.stream, allocator, error);
-    if (r) {
+    c->has_dictionary = p.has_dictionary;
+    if ((r = make_parts(c, &p, allocator, error))) {
         megabyte_codec_free(c);
         return r;
     }
-    if (c->memory) make_tables(c->tables, find_mix_kernels(c->engine->kernels.isa));
     fp_enter(&fp);
-    if (c->dictionary)
+    if (c->has_dictionary)
         read_dictionary(c, p.options.file_type, p.options.dictionary, p.options.dictionary_size);
     fp_leave(&fp);
     megabyte_codec_reset(c);
@@ -6572,15 +6670,16 @@ static struct predictor start(const megabyte_codec *c, megabyte_method method, m
                               struct mixer *m) {
     struct predictor by = {.stream = uses_model(method) ? s : NULL,
                            .mixer = uses_mixing(method) ? m : NULL};
-    u32 patches = c->model->stage[0].size.positions >> c->header.context_shift;
     u32 memory = memory_log2(memory_code(c->header.mixing_memory));
-    if (by.stream && c->dictionary) {
+    if (by.stream && c->has_dictionary) {
         megabyte_stream_copy(s, c->dictionary); /* cannot fail between streams made alike */
     } else if (by.stream) {
+        u32 patches = c->model->stage[0].size.positions >> c->header.context_shift;
         megabyte_stream_reset(s);
         s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
     }
-    if (by.mixer && c->dictionary) mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
+    if (by.mixer && c->has_dictionary)
+        mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
     else if (by.mixer) mixer_reset(m, c->tables, memory, by.stream != NULL);
     return by;
 }
@@ -6623,7 +6722,7 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
         if (done == trial && done && (*late += l->by.ideal) > most) return 1;
         if (cancelled(c, before + done)) return 0;
         u32 next = done < half ? half : done < trial ? trial : n;
-        some = (u32)min64(next - done, l->by.stream ? c->engine->kept_bytes : TRIAL);
+        some = (u32)min64(next - done, piece_bytes(&l->by));
         encode_bytes(&l->by, &l->coder, l->bytes + done, some);
     }
     if (n == trial) *late += l->by.ideal;
@@ -6698,7 +6797,7 @@ static void decode_step(void *context, int leads) {
     megabyte_codec *c = context;
     struct worker at = {.leads = leads};
     u32 most = PROGRESS_BYTES / min32(c->n_active, 16);
-    for (struct phase p = next_phase(&c->engine->pool, &at, c->n_active); claim(&p);)
+    for (struct phase p = next_phase(c->pool, &at, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
             struct block_job **jobs = c->active + i;
             n = min32(p.to - i, jobs[0]->by.stream ? MOST_AT_ONCE : 1);
@@ -6736,7 +6835,7 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
         } else {
             begin_decoding(&l->coder, l->code, l->n_code);
             l->by = start(c, l->method, l->stream, l->mixer);
-            l->stream->draft.steps = l->stream->draft.passes = 0;
+            if (l->stream) l->stream->draft.steps = l->stream->draft.passes = 0;
             c->active[c->n_active++] = l;
         }
     }
@@ -6749,13 +6848,14 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
             told = done;
             if (cancelled(c, verify ? all : done)) return 0;
         }
-        pool_run(&c->engine->pool, decode_step, c);
+        pool_run(c->pool, decode_step, c);
         for (u32 i = 0; i < c->n_active; i++) {
             struct block_job *l = c->active[i];
             if (l->bad || l->done == l->n) {
                 l->bad |= !ends_decoding(&l->coder);
-                c->counts.steps += verify ? 0 : l->stream->draft.steps;
-                c->counts.passes += verify ? 0 : l->stream->draft.passes;
+                if (!l->stream || verify) continue;
+                c->counts.steps += l->stream->draft.steps;
+                c->counts.passes += l->stream->draft.passes;
                 continue;
             }
             c->active[active++] = l;
@@ -6787,7 +6887,7 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
     if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_ERROR_CAPACITY;
     fp_enter(&fp);
     status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
-    if (!r) *n_coded = (size_t)encode_message(&by, c->engine->kept_bytes, bytes, n, coded);
+    if (!r) *n_coded = (size_t)encode_message(&by, bytes, n, coded);
     fp_leave(&fp);
     return r;
 }
@@ -6814,11 +6914,12 @@ static void emit(megabyte_codec *c, const u8 *at, u64 n) {
 /* Where a header is for its jobs' data, or the whole file is one block. */
 static void begin_file(megabyte_codec *c, const struct block_job *single) {
     megabyte_file_header *h = &c->header;
-    h->format_version = FILE_VERSION;
+    h->has_model = c->model != NULL;
+    h->format_version = h->has_model ? 1 : FILE_VERSION;
     h->numerics_version = MEGABYTE_NUMERICS_VERSION;
-    memcpy(h->model_id, c->model->id, MODEL_ID_BYTES);
+    if (c->model) memcpy(h->model_id, c->model->id, MODEL_ID_BYTES);
     memcpy(h->dictionary_id, c->dictionary_id, sizeof h->dictionary_id);
-    h->has_dictionary = c->dictionary != NULL;
+    h->has_dictionary = c->has_dictionary;
     h->size = single ? single->n : c->options.size ? c->options.size : MEGABYTE_SIZE_UNKNOWN;
     h->block_size = c->block_size;
     if (single) {
@@ -6977,9 +7078,12 @@ static void accept_file(megabyte_codec *c) {
     char id[2][2 * MODEL_ID_BYTES + 1];
     for (u32 i = 0; i < MODEL_ID_BYTES; i++) {
         snprintf(id[0] + 2 * i, 3, "%02x", h->model_id[i]);
-        snprintf(id[1] + 2 * i, 3, "%02x", c->model->id[i]);
+        if (c->model) snprintf(id[1] + 2 * i, 3, "%02x", c->model->id[i]);
     }
-    if (memcmp(h->model_id, c->model->id, MODEL_ID_BYTES))
+    if (h->has_model && !c->model)
+        fail(&c->error, MEGABYTE_ERROR_WRONG_MODEL, at,
+             "compressed with the model %s, which decompressing needs, too", id[0]);
+    else if (h->has_model && memcmp(h->model_id, c->model->id, MODEL_ID_BYTES))
         fail(&c->error, MEGABYTE_ERROR_WRONG_MODEL, at,
              "compressed with the model %s, but this one is %s", id[0], id[1]);
     else if (h->numerics_version != MEGABYTE_NUMERICS_VERSION)
@@ -6988,19 +7092,19 @@ static void accept_file(megabyte_codec *c) {
              "use %s one",
              h->numerics_version, MEGABYTE_NUMERICS_VERSION,
              h->numerics_version > MEGABYTE_NUMERICS_VERSION ? "a newer" : "an older");
-    else if (h->has_dictionary != (c->dictionary != NULL) ||
+    else if (h->has_dictionary != c->has_dictionary ||
              (h->has_dictionary && memcmp(h->dictionary_id, c->dictionary_id, 4)))
         fail(&c->error, MEGABYTE_ERROR_WRONG_DICTIONARY, at,
              "compressed %s: give the same to decompress",
-             !h->has_dictionary ? "without a dictionary"
-             : c->dictionary    ? "with another dictionary or file type"
-                                : "with a dictionary or file type");
+             !h->has_dictionary  ? "without a dictionary"
+             : c->has_dictionary ? "with another dictionary or file type"
+                                 : "with a dictionary or file type");
     else if (h->block_size > c->block_size)
         fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
              "blocks of %u bytes need a codec made for them (option block_size), not for %u",
              h->block_size, c->block_size);
-    else if (h->context_shift < c->options.context_shift ||
-             (h->has_dictionary && h->context_shift != c->options.context_shift))
+    else if (h->has_model && (h->context_shift < c->options.context_shift ||
+                              (h->has_dictionary && h->context_shift != c->options.context_shift)))
         fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
              "a context shifted by %u needs a codec made for it (option context_shift), not for %u",
              h->context_shift, c->options.context_shift);

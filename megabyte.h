@@ -525,8 +525,8 @@ MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, con
 
 /* ----------------------------------------------------------------------------- compressed files */
 
-/* The file format .mbz, described byte by byte in models/FORMAT.md: a header that names the model,
- * independent blocks with checksums, an end mark with the checksum of everything. Files may be
+/* The file format .mbz, described byte by byte in models/FORMAT.md: a header that names the model
+ * if there is one, independent blocks with checksums, an end mark with the checksum of everything. Files may be
  * concatenated. Blocks are decoded side by side, one stream each, the weights read once for all:
  * that is what makes decompression fast, so long data is cut into blocks, which costs some ratio.
  *
@@ -569,7 +569,7 @@ typedef enum megabyte_mode {
 /* Zero means default in every field; start from { 0 }. Which fields each mode reads:
  *
  *     field              compress              decompress                messages
- *     engine             x                     x                         x
+ *     engine, threads, isa: x                  x                         x
  *     streams            blocks, at least      blocks decoded at once    -
  *     block_size         bytes per block       largest accepted          -
  *     size               input bytes           -                         -
@@ -582,7 +582,11 @@ typedef enum megabyte_mode {
  *     draft_max, draft_engine: verifying       x                         x
  *     progress           x                     x                         -                       */
 typedef struct megabyte_codec_options {
-    megabyte_engine *engine; /* computes; NULL: the codec makes its own (1 thread) */
+    /* computes; NULL: the codec makes its own, or does without where there is no model. A codec
+     * without a model takes any engine, for its threads alone */
+    megabyte_engine *engine;
+    uint32_t threads; /* without `engine`: of the codec's own, as in megabyte_engine_options */
+    megabyte_isa isa; /* the same */
     /* 1..256. Decompressing (and verifying): blocks decoded side by side, each with a stream's
      * memory; default 1. Compressing: a known size is cut into at least this many blocks, of 16 KB
      * or more; default by size: megabyte_codec_block_size */
@@ -595,9 +599,9 @@ typedef struct megabyte_codec_options {
     /* 0..15: the streams' context is the model's shifted right by this (rounded down to patches, at
      * least the shortest): less memory, less ratio. Decompressing: the largest context accepted */
     uint32_t context_shift;
-    /* 1..9, default 7. 1 to 4: context mixing without the model, with 1, 4, 16, 64 MB, for speed;
-     * 5: the model alone; 6 to 8: both mixed, with 4, 16, 64 MB; 9: as 8, in as few blocks as
-     * possible */
+    /* 1..9, default 7. 1 to 4: context mixing alone, with 1, 4, 16, 64 MB, for speed: no model is
+     * needed, a given one is not used, and the files name none. 5: the model alone; 6 to 8: both
+     * mixed, with 4, 16, 64 MB; 9: as 8, in as few blocks as possible */
     int level;
     /* megabytes of context-mixing memory for each block: 1, 4, 16 or 64, or
      * MEGABYTE_NO_CONTEXT_MIXING. Compressing: default by level; short blocks use less.
@@ -607,7 +611,8 @@ typedef struct megabyte_codec_options {
     /* [dictionary_size] read before every block, at creation only; both sides need the same */
     const void *dictionary;
     size_t dictionary_size;
-    const char *file_type; /* as in megabyte_stream_options; both sides need the same */
+    /* as in megabyte_stream_options; both sides need the same; NULL without a model */
+    const char *file_type;
     uint64_t limit; /* decompressing: the most bytes to produce in all; 0: no limit */
     /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
      * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not
@@ -623,10 +628,14 @@ typedef struct megabyte_codec_options {
     void *progress_context;
 } megabyte_codec_options;
 
-/* Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...),
+/*   model     NULL at levels 1 to 4, which are context mixing alone: megabytes and milliseconds
+ *             instead of a model's, for files and messages; to decompress, NULL takes what these
+ *             levels have made (WRONG_MODEL for other files), and any model takes it, too
+ *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...),
  *             ARITHMETIC.
  *   Memory:   allocated here: megabyte_codec_size says how much (the codec's own engine, streams
- *             and block buffers included). Nothing later. */
+ *             and block buffers included; level 1 for messages: 1.1 MB, with a dictionary 2.1).
+ *             Nothing later. */
 MEGABYTE_API megabyte_status megabyte_codec_create(megabyte_codec **codec,
                                                    const megabyte_model *model, megabyte_mode mode,
                                                    const megabyte_codec_options *options,
@@ -728,7 +737,8 @@ MEGABYTE_API megabyte_status megabyte_decompress(const megabyte_model *model,
 #define MEGABYTE_HEADER_MAX 64
 typedef struct megabyte_file_header {
     uint32_t format_version, numerics_version;
-    uint8_t model_id[6]; /* the first bytes of megabyte_info.id */
+    int has_model; /* 0: none is needed (format version 2: levels 1 to 4) */
+    uint8_t model_id[6]; /* the first bytes of megabyte_info.id; zeros without a model */
     uint8_t dictionary_id[4]; /* of the dictionary's SHA-256, if there is one */
     int has_dictionary; /* or a file type */
     int single; /* one block that needs no block header and no end mark */

@@ -294,6 +294,7 @@ enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS
 
 typedef struct ref_header {
     int single, known, has_dictionary, method;
+    int no_model; /* format version 2: no id of a model, no blocks that it has coded */
     int numerics, context_shift, mixing_memory; /* mixing_memory: 0 to 4, the file's code of it */
     uint8_t model[6], dictionary[4];
     uint64_t size, block_size, coded;
@@ -328,7 +329,8 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     uint8_t digest[32];
     memset(h, 0, sizeof *h);
     if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
-    if (p[4] != 1) return "format version";
+    if (p[4] != 1 && p[4] != 2) return "format version";
+    h->no_model = p[4] == 2;
     h->single = p[5] & 1;
     h->known = p[5] >> 1 & 1;
     h->has_dictionary = p[5] >> 2 & 1;
@@ -336,12 +338,13 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     if (p[5] & 0x88 || h->method >= REF_METHODS) return "flags";
     if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
     h->numerics = p[6];
-    memcpy(h->model, p + 7, 6);
-    h->context_shift = p[13] & 15;
-    h->mixing_memory = p[13] >> 4;
-    if (h->mixing_memory > 4) return "shape";
+    size_t at = 7;
+    if (!h->no_model) memcpy(h->model, p + at, 6), at += 6;
+    h->context_shift = p[at] & 15;
+    h->mixing_memory = p[at++] >> 4;
+    if (h->mixing_memory > 4 || (h->no_model && h->context_shift)) return "shape";
     if (h->method >= REF_CONTEXTS && !h->mixing_memory) return "context mixing without memory";
-    size_t at = 14;
+    if (h->no_model && (h->method == REF_CODED || h->method == REF_MIXED)) return "no model";
     if (h->single) {
         if (!ref_get_varint(p, n, &at, &h->size)) return "size";
         h->known = 1;
@@ -459,7 +462,7 @@ static const char *ref_member(ref_reader *r, const megabyte_model *model, const 
     uint8_t digest[32];
     const char *wrong = ref_read_header(r->p + r->at, r->n - r->at, &h);
     if (wrong) return wrong;
-    if (memcmp(h.model, info.id, 6)) return "model";
+    if (!h.no_model && memcmp(h.model, info.id, 6)) return "model";
     ref_sha256(dictionary, dictionary_size, digest);
     if (h.has_dictionary != (dictionary_size > 0) ||
         (h.has_dictionary && memcmp(h.dictionary, digest, 4)))
@@ -572,12 +575,13 @@ static void mbz_put_header(mbz_written *w, const mbz_file *f) {
     int known = h->known || f->fault == HEADER_SIZE, method = h->single ? f->blocks->method : 0;
     uint64_t size = 0;
     for (size_t i = 0; i < f->n_blocks; i++) size += f->blocks[i].n;
-    uint8_t fixed[14] = {0xb5, 'm', 'b', 'z', 1};
+    uint8_t fixed[14] = {0xb5, 'm', 'b', 'z', h->no_model ? 2 : 1};
+    size_t n = 7;
     fixed[5] = (uint8_t)(h->single | known << 1 | (f->dictionary_size > 0) << 2 | method << 4);
     fixed[6] = (uint8_t)h->numerics;
-    memcpy(fixed + 7, h->model, 6);
-    fixed[13] = (uint8_t)(h->context_shift | h->mixing_memory << 4);
-    mbz_put(w, fixed, sizeof fixed);
+    if (!h->no_model) memcpy(fixed + n, h->model, 6), n += 6;
+    fixed[n++] = (uint8_t)(h->context_shift | h->mixing_memory << 4);
+    mbz_put(w, fixed, n);
     if (h->single) {
         mbz_put_size(w, mbz_size(f, BLOCK_SIZE, size));
         if (method >= REF_CODED) mbz_put_size(w, mbz_size(f, BLOCK_CODE_SIZE, f->blocks->n_code));

@@ -11,25 +11,25 @@
 # the format, too.
 set -u
 expected='8084ec20ddb57686 tests/tmp/bits-rope-q8.mb
-46dcef5cff773052 tests/tmp/bits-rope-q8.mb compressed
+f10ae3fc05fc3a83 tests/tmp/bits-rope-q8.mb compressed
 1468a2f6a9283c76 tests/tmp/bits-rope-f32.mb
-df4a10a049f5168b tests/tmp/bits-rope-f32.mb compressed
+cc028bab5f6a40b4 tests/tmp/bits-rope-f32.mb compressed
 56e67ebd5bc61310 tests/tmp/bits-three-q8.mb
-1696554e945b3d84 tests/tmp/bits-three-q8.mb compressed
+47ecd3e02336c63b tests/tmp/bits-three-q8.mb compressed
 fb1073c0a1516960 tests/tmp/bits-three-f32.mb
-2d95e82b89e102d6 tests/tmp/bits-three-f32.mb compressed
+983d022ca0150105 tests/tmp/bits-three-f32.mb compressed
 9f851c5a96349a30 tests/tmp/bits-mblm-q8.mb
-38df107d3816914b tests/tmp/bits-mblm-q8.mb compressed
+0132a582e1f6cc65 tests/tmp/bits-mblm-q8.mb compressed
 54e4a6126069ab05 tests/tmp/bits-spacebyte-q8.mb
-40384d1af876a26f tests/tmp/bits-spacebyte-q8.mb compressed
+8c41229b3c48617e tests/tmp/bits-spacebyte-q8.mb compressed
 77221e9f20bf5755 tests/tmp/bits-bgpt-q8.mb
-fe39270b583ada81 tests/tmp/bits-bgpt-q8.mb compressed
+bf651c9d1e27caee tests/tmp/bits-bgpt-q8.mb compressed
 917e6aac26569107 tests/tmp/bits-paper-q8.mb
-fd88ea14b63c2ec7 tests/tmp/bits-paper-q8.mb compressed
+36a003e833b9c4f1 tests/tmp/bits-paper-q8.mb compressed
 bf087d4f703259a6 tests/tmp/bits-three-q4.mb
-799b0fe165736a8e tests/tmp/bits-three-q4.mb compressed
+db791b3ab6bba665 tests/tmp/bits-three-q4.mb compressed
 fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
-cc6bfeb0b179177a tests/tmp/bits-paper-q4.mb compressed'
+32855292be842dd0 tests/tmp/bits-paper-q4.mb compressed'
 [ -z "${MODELS-}" ] || expected="$expected
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}

@@ -207,6 +207,7 @@ static int class_of_memory(int code, int decoder) {
  * fits. */
 static const struct memory_row {
     int form, memory, method;
+    int no_model; /* only then */
     int header, block, file;
 } memory_rows[] = {
     {.memory = NO_SIZE, .header = CORRUPT, .file = CORRUPT},
@@ -216,9 +217,16 @@ static const struct memory_row {
      .method = CONTEXTS | MIXING,
      .header = CORRUPT,
      .file = CORRUPT},
+    {.form = SINGLE, .method = CODED | MIXING, .no_model = 1, .header = CORRUPT, .file = CORRUPT},
     {.memory = TOO_MUCH, .method = UNKNOWN, .block = CORRUPT, .file = CAPACITY},
+    {.memory = TOO_MUCH,
+     .method = CODED | MIXING,
+     .no_model = 1,
+     .block = CORRUPT,
+     .file = CAPACITY},
     {.memory = TOO_MUCH, .file = CAPACITY},
     {.method = UNKNOWN, .block = CORRUPT, .file = CORRUPT},
+    {.method = CODED | MIXING, .no_model = 1, .block = CORRUPT, .file = CORRUPT},
     {.method = STORED | CONSTANT, .file = MEGABYTE_OK},
     {.method = CODED, .file = CORRUPT}, /* it is the code of context mixing */
     {.memory = NONE, .method = CONTEXTS | MIXING, .block = CORRUPT, .file = CORRUPT},
@@ -233,7 +241,7 @@ static const struct memory_row *memory_row_for(const mbz_file *f, int decoder) {
     for (size_t i = 0; i < COUNT_OF(memory_rows); i++) {
         const struct memory_row *row = &memory_rows[i];
         if (!holds(row->form, form) || !holds(row->memory, memory)) continue;
-        if (!holds(row->method, method)) continue;
+        if (!holds(row->method, method) || row->no_model > f->header.no_model) continue;
         memory_row_used[i] = 1;
         return row;
     }
@@ -260,12 +268,14 @@ static void check_memory(const mbz_file *f, int decoder) {
     const struct memory_row *row = memory_row_for(f, decoder);
     mbz_written w = mbz_write(f);
     buffer out = {0};
-    CHECK_STATUS(decompress_once(tiny->model, &o, w.bytes, w.n, MADE_FOR, &out, NULL),
+    CHECK_STATUS(decompress_once(f->header.no_model && decoder ? NULL : tiny->model, &o, w.bytes,
+                                 w.n, MADE_FOR, &out, NULL),
                  (megabyte_status)row->file);
     if (row->file) CHECK(!out.n);
     else CHECK(same(out.bytes, out.n, w.original, w.n_original));
     read_headers(f, &w, row);
-    if (f->header.mixing_memory == 1 && holds(CONTEXTS | MIXING, 1 << f->blocks->method)) {
+    if (f->header.mixing_memory == 1 && !row->header &&
+        holds(CONTEXTS | MIXING, 1 << f->blocks->method)) {
         uint8_t room[MADE_FOR];
         ref_file r = ref_decompress(tiny->model, NULL, 0, w.bytes, w.n, room, sizeof room);
         CHECK(r.wrong && !strcmp(r.wrong, "not decodable by the reference"), "%s", r.wrong);
@@ -312,12 +322,13 @@ static void methods_and_memory(void) {
     mbz_file file = {.header = header_for(tiny), .n_blocks = 1};
     for (int memory = 0; memory < 16; memory++)
         for (int method = 0; method < 8; method++)
-            for (int single = 0; single < 2; single++)
+            for (int form = 0; form < 4; form++)
                 for (int decoder = 0; decoder < 3; decoder++) { /* has none, 1 MB, 4 MB */
-                    name_case("memory %d, method %d, single %d, decoder %d", memory, method, single,
+                    name_case("memory %d, method %d, form %d, decoder %d", memory, method, form,
                               decoder);
                     file.blocks = &blocks[method];
-                    file.header.single = single;
+                    file.header.single = form & 1;
+                    file.header.no_model = form >> 1;
                     file.header.mixing_memory = memory;
                     check_memory(&file, decoder);
                 }
@@ -454,7 +465,8 @@ static const struct wrong_header {
     {.place = 1, .flip = 32, .status = BAD_MAGIC},
     {.place = 2, .flip = 32, .status = BAD_MAGIC},
     {.place = 3, .flip = 32, .status = BAD_MAGIC},
-    {.place = 4, .flip = 3, .sign = 1, .status = BAD_VERSION}, /* of the format */
+    {.place = 4, .flip = 2, .sign = 1, .status = BAD_VERSION}, /* of the format */
+    {.place = 4, .flip = 1, .sign = 1, .status = CORRUPT},
     {.place = 6, .flip = 64, .sign = 1, .status = BAD_VERSION}, /* of the numerics */
     {.place = -1, .flip = 1, .status = CORRUPT},
 };
