@@ -112,11 +112,56 @@ for level in 1 3 5 7; do # the end of the text, primed with its beginning and mo
     run 0 "$mbrun" decompress -c --dictionary text a.mbz
     cmp out a || fail "-$level --dictionary: other bytes"
 done
+# Levels 1 to 4 need no model, in a place where there is none; any model decodes what they write.
+head -c 700 "$data/text.txt" >b
+run 0 "$mbrun" compress -f -7 b
+mkdir out.d
+cp "$mbrun" out.d/mbrun
+alone() { expected=$1; shift; run "$expected" env MEGABYTE_MODEL="" out.d/mbrun "$@"; }
+for level in 1 4; do
+    for options in '' '--dictionary b' '-B 500 --verify -T 2 --isa plain'; do
+        alone 0 compress -f -v -$level $options text
+        cp text.mbz a.mbz
+        case $options in --dict*) given=$options ;; *) given= ;; esac
+        alone 0 test $given a.mbz
+        alone 0 decompress -v -c -T 2 $given a.mbz
+        cmp out text || fail "-$level $options, no model: other bytes"
+        alone 0 list a.mbz
+        grep -q ' 2\.[0-9]*d* *none ' out || fail "list: $(cat out)"
+        alone 0 list --json a.mbz
+        grep -q '"format_version": 2.*"model_id": null, "model": null' out ||
+            fail "list: $(cat out)"
+        run 0 "$mbrun" compress -f -$level $options text
+        cmp text.mbz a.mbz || fail "-$level $options: with a model other bytes"
+        run 0 "$mbrun" test -m "$MEGABYTE_MODEL" $given a.mbz
+    done
+done
+alone 1 compress -f text
+says model
+alone 0 compress --against -2 text
+grep -q 'model: none' out || fail "--against: $(cat out)"
+alone 1 test b.mbz
+says 'no model was found'
+alone 0 compress -f -1 text
+cat text.mbz b.mbz text.mbz >a.mbz # as far as it can, without the model of one member
+alone 1 decompress -c a.mbz
+says 'no model was found'
+cmp out text || fail "members: $(wc -c <out) bytes before the one that needs a model"
+cat text b text >a
+for option in '' "-m $MEGABYTE_MODEL" '-T 2'; do
+    run 0 "$mbrun" decompress -c $option a.mbz
+    cmp out a || fail "members with and without a model, $option"
+    cat a.mbz | "$mbrun" decompress $option 2>said | cmp - a || fail "the same, by a pipe"
+done
+run 0 "$mbrun" list --json a.mbz
+grep -q '"members": 3.*"several_models": false, "model_id": "[0-9a-f]*", "model": "text-small"' \
+    out || fail "list: $(cat out)"
+rm -r out.d b b.mbz
 run 2 "$mbrun" compress -0 text
 run 2 "$mbrun" compress --level 10 text
 rm a a.mbz text.mbz
 nothing_else
-group "levels 1, 3, 5, 7, primed, too"
+group "levels 1, 3, 5, 7, primed, too; 1 to 4 without a model"
 
 # ------------------------------------------------------------------------- what is kept, and not
 rm -f ./*.mbz back

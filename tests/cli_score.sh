@@ -73,7 +73,12 @@ run 0 "$mbrun" score -m bgpt.mb --json --type wav text
 run 1 "$mbrun" score -m bgpt.mb --type '' text
 run 1 "$mbrun" score -m bgpt.mb --type 12345678901234567 text
 says 'file type'
-for level in 1 5 7; do
+run 2 "$mbrun" compress -m bgpt.mb -1 --type wav text
+says --type
+run 0 "$mbrun" compress -1 -f text
+run 1 "$mbrun" test -m bgpt.mb --type wav text.mbz
+says --type
+for level in 5 7; do
     run 0 "$mbrun" compress -m bgpt.mb -f -$level --type wav text
     run 0 "$mbrun" test -m bgpt.mb --type wav text.mbz
     run 0 "$mbrun" decompress -m bgpt.mb -c --type wav text.mbz

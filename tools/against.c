@@ -157,9 +157,11 @@ static void print_row(const comparison *c, const char *name, uint64_t original, 
 static void print_head(const comparison *c) {
     const zipper *z = c->z;
     int n_missing = 0;
-    printf("Compressed sizes in bytes; mbrun's model: %.*s, %llu bytes",
-           (int)name_length(z->s.path), base_name(z->s.path),
-           (unsigned long long)z->s.info.file_bytes);
+    printf("Compressed sizes in bytes; mbrun's model: ");
+    if (z->is_open)
+        printf("%.*s, %llu bytes", (int)name_length(z->s.path), base_name(z->s.path),
+               (unsigned long long)z->s.info.file_bytes);
+    else printf("none");
     if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
     if (z->level) printf(", -%llu", (unsigned long long)z->level);
     if (z->block_size) printf(", -B %llu", (unsigned long long)z->block_size);
@@ -189,7 +191,7 @@ int compare_all(zipper *z, char **paths, int n) {
         for (size_t k = COUNT_OF(rivals[i].programs); k-- > 0;) /* the first one wins */
             if (rivals[i].programs[k] && is_on_path(rivals[i].programs[k]))
                 c.program[i] = rivals[i].programs[k];
-    open_with(z, &z->shared);
+    if (z->needs_model) open_with(z, &z->shared);
     print_head(&c);
     for (int i = 0; i < n && !stop_requested(); i++) {
         uint64_t sizes[COUNT_OF(rivals)] = {0}, original;

@@ -197,12 +197,22 @@ int use_model_of(zipper *z, const job *j, const uint8_t *id, size_t n) {
     return 1;
 }
 
+/* The same by a file's header, which may need none. */
+static int use_model_for(job *j, const megabyte_file_header *header) {
+    j->z->needs_model = header->has_model;
+    return !header->has_model || use_model_of(j->z, j, header->model_id, sizeof header->model_id);
+}
+
+static const megabyte_model *model_in_use(const zipper *z) {
+    return z->needs_model ? z->s.model : NULL;
+}
+
 static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blocks) {
     size_t size;
     o->streams = z->streams ? (uint32_t)z->streams : DEFAULT_STREAMS;
     if (blocks < o->streams) o->streams = blocks ? (uint32_t)blocks : 1;
     while (o->streams > 1) {
-        megabyte_status status = megabyte_codec_size(z->s.model, z->mode, o, &size);
+        megabyte_status status = megabyte_codec_size(model_in_use(z), z->mode, o, &size);
         if (status ? status != MEGABYTE_ERROR_OUT_OF_MEMORY : size <= z->s.memory / 4) break;
         o->streams--;
     }
@@ -216,7 +226,10 @@ static int on_progress(void *context, uint64_t done) {
 
 static megabyte_codec_options common_options(job *j) {
     zipper *z = j->z;
+    int decodes = z->mode == MEGABYTE_MODE_DECOMPRESS || z->verify;
     return (megabyte_codec_options){.engine = z->s.engine,
+                                    .threads = decodes ? thread_count(&z->shared) : 1,
+                                    .isa = chosen_isa(&z->shared),
                                     .dictionary = z->dictionary.data,
                                     .dictionary_size = z->dictionary.n,
                                     .file_type = z->file_type,
@@ -322,7 +335,9 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     zipper *z = j->z;
     megabyte_error error;
     char why[256];
-    const char *fault = fault_of_type(&z->s, z->file_type, &error);
+    const char *fault = z->needs_model ? fault_of_type(&z->s, z->file_type, &error)
+                        : z->file_type ? "it was compressed without a model, and without a type"
+                                       : NULL;
     if (fault) {
         snprintf(why, sizeof why, "--type: %s", fault);
         return complain(j->name, "%s", why);
@@ -330,12 +345,13 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
     megabyte_codec_free(z->codec);
     z->codec = NULL;
     size_t size;
-    if (!megabyte_codec_size(z->s.model, z->mode, o, &size) &&
+    if (!megabyte_codec_size(model_in_use(z), z->mode, o, &size) &&
         !memory_suffices(&z->s, z->mode == MEGABYTE_MODE_COMPRESS ? "compressing" : "decompressing",
                          size, why))
         return complain(j->name, "%s", why);
     z->size_was_told = z->mode == MEGABYTE_MODE_COMPRESS && o->size != 0;
-    megabyte_status status = megabyte_codec_create(&z->codec, z->s.model, z->mode, o, NULL, &error);
+    megabyte_status status = megabyte_codec_create(&z->codec, model_in_use(z), z->mode, o, NULL,
+                                                   &error);
     if (!status) return 1;
     z->codec = NULL;
     return complain(j->name, "%s", error.text[0] ? error.text : megabyte_status_string(status));
@@ -358,7 +374,7 @@ static void remember(job *j, const uint8_t *data, size_t n) {
 /* Does a member follow that is a picture, or needs another model? Then it becomes `rest`. */
 static int keep_rest(job *j, megabyte_status status, uint64_t offset) {
     if (status != MEGABYTE_ERROR_TRAILING_DATA &&
-        (status != MEGABYTE_ERROR_WRONG_MODEL || j->z->shared.model))
+        (status != MEGABYTE_ERROR_WRONG_MODEL || (j->z->shared.model && j->z->needs_model)))
         return 0;
     if (!offset || offset < j->recent_at || offset - j->recent_at > j->recent.n) return 0;
     size_t begin = (size_t)(offset - j->recent_at);
@@ -559,7 +575,7 @@ static int compress_job(job *j) {
     zipper *z = j->z;
     int is_done;
     if (!choose_output(j)) return 0;
-    if (!z->is_open) open_with(z, &z->shared);
+    if (z->needs_model && !z->is_open) open_with(z, &z->shared);
     if (!pack_payload(j, &is_done)) return 0;
     if (is_done) return 1;
     megabyte_codec_options o = options_for_compressing(j);
@@ -596,7 +612,7 @@ static int decompress_rest(job *j) {
                                 ? megabyte_status_string(MEGABYTE_ERROR_TRAILING_DATA)
                                 : error.text);
         }
-        if (!use_model_of(z, j, header.model_id, sizeof header.model_id)) return 0;
+        if (!use_model_for(j, &header)) return 0;
         megabyte_codec_options o = options_for_decompressing(j, &header);
         j->goes_on = 0;
         if (run_job(j, &o)) return 1;
@@ -612,8 +628,7 @@ static int decompress_job(job *j) {
         j->n_head = 0;
         return decompress_rest(j);
     }
-    if (!read_head(j, &header) || !use_model_of(j->z, j, header.model_id, sizeof header.model_id))
-        return 0;
+    if (!read_head(j, &header) || !use_model_for(j, &header)) return 0;
     megabyte_codec_options o = options_for_decompressing(j, &header);
     return run_job(j, &o) || (j->goes_on && decompress_rest(j));
 }
@@ -710,7 +725,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {TESTS, {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"}},
         {COMPRESSES,
          {"level", '1', OPTION_LEVEL, &z.level, 1, 9, "LEVEL",
-          "1-4 (fast): context mixing; 5: the model; 6-9: both (7)"}},
+          "1-4 (fast): context mixing, no model; 5: model; 6-9: both (7)"}},
         {COMPRESSES,
          {"streams", 'S', OPTION_NUMBER, &z.streams, 1, 256, "STREAMS",
           "cut each file into at least so many blocks (default: by size)"}},
@@ -732,7 +747,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
           "refuse a file that claims more (0: none; default: see above)"}},
         {all,
          {"dictionary", 0, OPTION_TEXT, &z.dictionary_file, 0, 0, "FILE",
-          who == COMPRESSES ? "make the model read FILE before each block; decoding needs it"
+          who == COMPRESSES ? "read FILE before each block; decoding needs it"
                             : "the FILE given to compress --dictionary"}},
         {COMPRESSES,
          {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", TYPE_HELP "; decoding needs it"}},
@@ -772,12 +787,16 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (z.against && (z.output || z.to_stdout || z.remove_input || z.shared.json))
         usage_error(self, "--against", "not together with -o, -c, --rm or --json");
     if (z.against && !n) usage_error(self, "FILE", "none given");
+    z.needs_model = !z.level || z.level >= 5;
+    if (z.file_type && !z.needs_model)
+        usage_error(self, "--type", "not at levels 1 to 4, which use no model");
     if (z.remove_input) z.verify = 1;
     if (who == COMPRESSES && !z.verify) z.drafts.model = NULL; /* nothing is decoded */
 
     if (z.dictionary_file) read_file(z.dictionary_file, &z.dictionary);
     z.input = allocate(PIECE, 1);
     z.result = allocate(PIECE, 1);
+    begin_session(&z.s, &z.shared);
     catch_interrupt();
     int status = z.against ? compare_all(&z, argv, n) : process_all(&z, argv, n);
     close_model(&z);

@@ -36,7 +36,8 @@ typedef struct zipper {
     known_models known;
     int have_known; /* `known` was filled */
     session s;
-    int is_open; /* the session */
+    int is_open; /* the session's model */
+    int needs_model; /* the codec does; without, it is context mixing alone */
     session image; /* the model of pictures, beside it */
     int image_is_open;
     megabyte_codec *codec;
@@ -96,7 +97,8 @@ typedef struct survey {
     /* what a codec must be made for: the largest, the smallest, the most */
     uint32_t block_size, context_shift, mixing_memory;
     uint32_t format_version; /* the newest */
-    int has_several_models;
+    int has_model, has_several_models, has_context; /* has_context: of what is no picture */
+    uint8_t model_id[6]; /* of the first member that has a model */
 } survey;
 
 /* Walks from header to header without decoding, until the end or the first fault (told in *error:

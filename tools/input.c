@@ -150,14 +150,22 @@ static void count_block(survey *v, int method, uint64_t size) {
     if (method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED) v->predicted += size;
 }
 
+/* A member's model. */
+static void count_model(survey *v, const uint8_t *id) {
+    if (v->has_model && memcmp(id, v->model_id, sizeof v->model_id)) v->has_several_models = 1;
+    if (!v->has_model) memcpy(v->model_id, id, sizeof v->model_id);
+    v->has_model = 1;
+}
+
 static void count_member(survey *v, const megabyte_file_header *c) {
-    if (v->members == v->pictures) v->context_shift = c->context_shift;
     if (!v->members++) v->first = *c;
     if (c->block_size > v->block_size) v->block_size = c->block_size;
-    if (c->context_shift < v->context_shift) v->context_shift = c->context_shift;
+    if (c->has_model && (!v->has_context || c->context_shift < v->context_shift))
+        v->context_shift = c->context_shift;
+    v->has_context |= c->has_model;
     if (c->mixing_memory > v->mixing_memory) v->mixing_memory = c->mixing_memory;
     if (c->format_version > v->format_version) v->format_version = c->format_version;
-    if (memcmp(c->model_id, v->first.model_id, sizeof c->model_id)) v->has_several_models = 1;
+    if (c->has_model) count_model(v, c->model_id);
 }
 
 /* A member ends here: what was jumped over must be there. */
@@ -184,11 +192,8 @@ static megabyte_status survey_picture(reader *r, uint64_t *offset, survey *v,
                  "this is a packed picture, but no compressed file: see mbrun image");
         return error->status = MEGABYTE_ERROR_BAD_MAGIC;
     }
-    if (!v->members++) {
-        v->first.numerics_version = h.numerics_version;
-        memcpy(v->first.model_id, h.model_id, sizeof h.model_id);
-    }
-    if (memcmp(v->first.model_id, h.model_id, sizeof h.model_id)) v->has_several_models = 1;
+    if (!v->members++) v->first.numerics_version = h.numerics_version;
+    count_model(v, h.model_id);
     if (h.format_version > v->format_version) v->format_version = h.format_version;
     count_block(v,
                 h.stored        ? MEGABYTE_METHOD_STORED

@@ -32,7 +32,8 @@ static void print_line_json(const survey *v) {
 
 /* "text" for models/text.mb; NULL if there is none with the file's id. */
 static const known_model *model_of(zipper *z, const survey *v) {
-    return known_model_of(models_at_hand(z), v->first.model_id, sizeof v->first.model_id);
+    if (!v->has_model) return NULL;
+    return known_model_of(models_at_hand(z), v->model_id, sizeof v->model_id);
 }
 
 size_t name_length(const char *path) {
@@ -44,9 +45,10 @@ static void list_as_text(zipper *z, const survey *v, const char *name) {
     char model[64], version[32];
     const known_model *known = model_of(z, v);
     int n = 0;
-    for (size_t i = 0; i < sizeof v->first.model_id; i++)
-        n += snprintf(model + n, sizeof model - (size_t)n, "%02x", v->first.model_id[i]);
-    if (v->has_several_models) snprintf(model, sizeof model, "several");
+    for (size_t i = 0; i < sizeof v->model_id; i++)
+        n += snprintf(model + n, sizeof model - (size_t)n, "%02x", v->model_id[i]);
+    if (!v->has_model) snprintf(model, sizeof model, "none");
+    else if (v->has_several_models) snprintf(model, sizeof model, "several");
     else if (known)
         snprintf(model + n, sizeof model - (size_t)n, " %.*s", (int)name_length(known->path),
                  base_name(known->path));
@@ -65,10 +67,16 @@ static void list_as_json(zipper *z, const survey *v, const char *name) {
     json_field("context_shift", v->context_shift);
     json_field("format_version", v->format_version);
     json_field("numerics_version", v->first.numerics_version);
-    printf(", \"dictionary\": %s, \"several_models\": %s, \"model_id\": \"",
+    printf(", \"dictionary\": %s, \"several_models\": %s, \"model_id\": ",
            v->first.has_dictionary ? "true" : "false", v->has_several_models ? "true" : "false");
-    print_id(stdout, v->first.model_id, sizeof v->first.model_id);
-    printf("\", \"model\": ");
+    if (v->has_model) {
+        putchar('"');
+        print_id(stdout, v->model_id, sizeof v->model_id);
+        putchar('"');
+    } else {
+        printf("null");
+    }
+    printf(", \"model\": ");
     if (known) json_text(stdout, base_name(known->path), name_length(known->path));
     else printf("null");
     printf("}");

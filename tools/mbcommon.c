@@ -252,14 +252,18 @@ int memory_suffices(const session *s, const char *what, uint64_t bytes, char why
     return 0;
 }
 
+void begin_session(session *s, const shared_options *shared) {
+    memset(s, 0, sizeof *s);
+    s->memory = shared->memory ? shared->memory : physical_memory();
+}
+
 void open_model(session *s, const shared_options *shared) {
     megabyte_error error;
     const char *name;
     char why[8448];
-    memset(s, 0, sizeof *s);
+    begin_session(s, shared);
     if (!find_model(shared->model, shared->usual, s->path, sizeof s->path, &name, why, sizeof why))
         die(name ? name : "model", "%s", why);
-    s->memory = shared->memory ? shared->memory : physical_memory();
     struct stat file;
     int map = shared->map || stat(s->path, &file) || (uint64_t)file.st_size > s->memory / 4;
     s->large_pages = !map;
@@ -327,7 +331,8 @@ void free_known_models(known_models *list) {
 /* "?" ends the list of instruction sets. */
 int isa_exists(int isa) { return strcmp(megabyte_isa_name((megabyte_isa)isa), "?") != 0; }
 
-static megabyte_isa isa_by_name(const char *name) {
+megabyte_isa chosen_isa(const shared_options *shared) {
+    const char *name = shared->isa_name;
     if (!name || !strcmp(name, "auto")) return MEGABYTE_ISA_AUTO;
     for (int isa = 1; isa_exists(isa); isa++) {
         if (strcmp(megabyte_isa_name((megabyte_isa)isa), name)) continue;
@@ -345,7 +350,7 @@ static megabyte_isa isa_by_name(const char *name) {
 void open_engine(session *s, const shared_options *shared, uint32_t threads) {
     megabyte_error error;
     megabyte_engine_options options = {
-        .threads = threads, .isa = isa_by_name(shared->isa_name), .clock = s->clock};
+        .threads = threads, .isa = chosen_isa(shared), .clock = s->clock};
     char why[256];
     size_t size;
     if (!megabyte_engine_size(s->model, &options, &size) &&

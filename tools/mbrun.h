@@ -54,12 +54,14 @@ const known_model *known_model_of(const known_models *list, const uint8_t *id,
 void free_known_models(known_models *list);
 int find_model_named(const char *name, char *path, size_t size); /* where models are kept; or 0 */
 
+void begin_session(session *s, const shared_options *shared); /* without a model: its memory */
 void open_model(session *s, const shared_options *shared); /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
 const char *stage_name(const megabyte_info *info, uint32_t stage); /* "global", "local" ... */
 uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores */
 int isa_exists(int isa); /* 1 if megabyte knows it by name */
+megabyte_isa chosen_isa(const shared_options *shared); /* of --isa, or dies */
 _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_status status);
 #define DRAFT_ARGUMENT "N|MODEL"
 #define DRAFT_HELP \
