@@ -11,7 +11,7 @@ mkdir -p $dir/bin
 ln -s "$python" $dir/bin/python3
 for part in tools tests megabyte.c megabyte.h; do ln -s "$here/$part" $dir/$part; done
 export PATH="$here/$dir/bin:$PATH" OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
-sed -n 's/^    //p' tests/examples/own-checkpoint/README.md >$dir/commands
+sed -n 's/^    \([a-z]\)/\1/p' tests/examples/own-checkpoint/README.md >$dir/commands
 cd $dir
 grep -q '1000$' commands || fail "README.md trains in another way"
 sed -i 's/1000$/40/; s|^cat .* >|cat megabyte.c >|' commands

@@ -2,8 +2,8 @@
 #SBATCH --job-name=megabyte
 #SBATCH --array=0-999%100
 #SBATCH --cpus-per-task=1
-# One task of a Slurm array takes its share of the shards in a folder that all machines see. From the
-# repository, with tools/mbrun built:
+# One task of a Slurm array takes its share of the shards in a folder that all machines see. From
+# the repository, with tools/mbrun built:
 #     sbatch tests/examples/cluster/slurm.sh compress FOLDER
 set -eu
 verb=$1 folder=$2 each=tests/examples/cluster/shard.sh

@@ -66,7 +66,7 @@ class Transformer(nn.Module):
 
 
 class Megabyte(nn.Module):
-    """Two stages, coarse to fine: dim, depth and max_seq_len (patches, bytes of a patch) of each."""
+    """Two stages, coarse to fine: dim, depth and max_seq_len (patches, their bytes) of each."""
 
     def __init__(self, dim, depth, max_seq_len, heads, dim_head):
         super().__init__()
