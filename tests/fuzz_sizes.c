@@ -9,6 +9,7 @@
  *
  * The number printed in the end is made of all logits: every build must print the same. */
 #include "../megabyte.c"
+#include "any_model.h"
 
 #define MUST(condition)                                                              \
     do {                                                                             \
@@ -19,108 +20,7 @@
     } while (0)
 
 static unsigned long long seed;
-static u64 random_state, print = 14695981039346656037ULL;
-static u32 below(u32 n) { return (u32)(next_random(&random_state) >> 33) % n; }
-static u32 one_of(u32 a, u32 b, u32 c) {
-    u32 i = below(3);
-    return i == 0 ? a : i == 1 ? b : c;
-}
-
-static struct sizes random_sizes(void) {
-    struct sizes z;
-    do {
-        memset(&z, 0, sizeof z);
-        z.family = 1 + below(5);
-        int paper = !has_start_token(&z);
-        z.vocabulary = one_of(256, 257, 2 + below(300));
-        z.pad_id = below(2) ? UINT32_MAX : below(z.vocabulary);
-        z.end_id = z.vocabulary > 256 && below(2) ? 256 + below(z.vocabulary - 256) : UINT32_MAX;
-        z.n_stages = paper ? 2 : 2 + below(3);
-        for (u32 s = 0; s < z.n_stages; s++) {
-            struct stage_sizes *g = &z.stage[s];
-            g->dim = 1 + below(40);
-            g->layers = below(8) ? 1 + below(3) : 1 + below(7);
-            g->kv_heads = 1 + below(3);
-            g->heads = g->kv_heads * (1 + below(3));
-            g->head_dim = 1 + below(20);
-            g->ff_dim = 1 + below(40);
-            g->positions = below(4) ? 1 + below(s ? 7 : 20) : 1 + below(2);
-            g->flags = below(1024);
-            if (!paper) {
-                g->flags &= 7;
-                g->kv_heads = 0;
-                continue;
-            }
-            g->norm = 1 + below(2);
-            g->activation = below(ACTIVATIONS);
-            g->flags &= POSITION_LEARNED | POSITION_ROTARY | QK_NORM | FINAL_NORM |
-                        (s ? PREVIOUS_BYTE | PATCH_PROJECTION : 0);
-            if (s && below(2)) g->cross = one_of(1, g->positions, 1 + below(g->positions));
-        }
-        if (paper && below(3) == 0) {
-            z.stage[0].flags |= COLUMN_SUM;
-            z.stage[1].flags |= CONDITION_FIRST;
-            z.stage[0].dim = z.stage[1].dim;
-        } else if (paper) {
-            u32 narrow = z.stage[1].flags & PATCH_PROJECTION ? 1 + below(20) : z.stage[1].dim;
-            z.stage[0].dim = narrow * z.stage[1].positions;
-            for (u32 i = 0, n = below(3) ? 0 : below(5); i < n; i++)
-                z.stage[0].convolution[i] = below(4) ? 1 + below(6) : 1 + below(64);
-        }
-    } while (check_sizes(&z, NULL));
-    return z;
-}
-
-/* Weights as the self-test's; wild: now and then any float at all. */
-struct writer {
-    struct draft d;
-    u32 types, wild;
-};
-
-static status write_tensor(void *context, struct tensor *t) {
-    struct writer *w = (struct writer *)context;
-    u64 at = w->d.end;
-    u8 *file = w->d.file;
-    w->d.file = NULL;
-    draft_tensor(&w->d, t); /* where it ends */
-    static const u32 kinds[] = {0, TYPE_F32_TILED, TYPE_Q8_TILED, TYPE_Q4_TILED};
-    if (is_matrix(t->role) && w->types) t->type = kinds[w->types];
-    u64 bytes = tensor_data_bytes(t), quantized = quantized_bytes(t);
-    t->offset = at;
-    w->d.end = round_up(at + bytes, ALIGN);
-    if (!(w->d.file = file)) return MEGABYTE_OK;
-    put_entry(file + w->d.at - TENSOR_BYTES, t, w->d.data);
-    int norm = t->role == ROLE_NORM || t->role == ROLE_ATTENTION_NORM || t->role == ROLE_FF_NORM ||
-               t->role == ROLE_ROTARY;
-    for (u64 i = 0; i < quantized; i++) file[at + i] = (u8)next_random(&random_state);
-    for (u64 i = quantized; i < bytes; i += 4) {
-        float x = quantized ? draft_value(&w->d, 0.002f, 0.001f)
-                            : draft_value(&w->d, (float)norm, norm ? 0.5f : 0.3f);
-        put32(file + at + i,
-              w->wild && !below(50) ? (u32)next_random(&random_state) : f32_to_bits(x));
-    }
-    return MEGABYTE_OK;
-}
-
-static u8 *write_model(const struct sizes *z, size_t *size) {
-    u32 tensors = 0, types = below(4), wild = below(4) == 0;
-    each_tensor(z, count_tensor, &tensors);
-    u64 table = HEADER_BYTES + z->n_stages * STAGE_BYTES,
-        data = round_up(table + tensors * TENSOR_BYTES + 4, ALIGN);
-    struct writer w = {{NULL, table, data, data, (u32)seed}, types, wild}, real = w;
-    each_tensor(z, write_tensor, &w);
-    *size = (size_t)w.d.end;
-    u8 *file = (u8 *)aligned_alloc(ALIGN, *size);
-    MUST(file);
-    memset(file, 0, *size);
-    put_header(file, z, tensors, 4, data, *size);
-    real.d.file = file;
-    each_tensor(z, write_tensor, &real);
-    sha256(file + data, *size - data, NULL, 0, file + 64);
-    sha256(file, 96, file + HEADER_BYTES, data - HEADER_BYTES, file + 96);
-    return file;
-}
-
+static u64 print = 14695981039346656037ULL;
 enum { MOST_BYTES = 300, BESIDE = 3 };
 static megabyte_model *model;
 static u32 vocabulary;
@@ -223,10 +123,11 @@ static void compress(megabyte_engine *e, megabyte_codec_options o) {
 }
 
 static void run_case(void) {
-    struct sizes z = random_sizes();
+    struct sizes z = any_sizes();
     size_t size;
-    u8 *file = write_model(&z, &size);
+    u8 *file = any_model(&z, seed, SIZE_MAX, &size);
     double bits = 0, sum = 0;
+    MUST(file);
     vocabulary = z.vocabulary;
     MUST(!megabyte_model_open_memory(&model, file, size, NULL, NULL));
     megabyte_info info;
