@@ -160,6 +160,7 @@ static void add_seed(const void *bytes, size_t n) {
     if (n > longest_seed) longest_seed = n;
 }
 
+static const char *seeds_folder; /* FOLDER, or NULL */
 static void make_seeds(void); /* of each program: adds its seeds */
 
 static const uint8_t *volatile running;
@@ -239,8 +240,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 6; i++) signal(ends[i], leave_input);
     unsigned long long turns = strtoull(argv[1], &end, 10);
     if (argc > 2 && *end == 0) {
+        seeds_folder = argc > 3 ? argv[3] : NULL;
         make_seeds();
-        if (argc > 3) leave_seeds(argv[3]);
+        if (seeds_folder) leave_seeds(seeds_folder);
         n = mutate(turns, strtoull(argv[2], NULL, 10));
     } else {
         for (int i = 1; i < argc; i++) n += replay(argv[i]);

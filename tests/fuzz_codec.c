@@ -1,26 +1,12 @@
-/* fuzz_codec.c - any bytes as a compressed file, a header, a message's code, or as input and
- * options of compressing: no crash, and nothing wrong is said to be right. libFuzzer's way in; the
- * model's path is in FUZZ_MODEL:
- *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_codec.c -o fuzz -lm -pthread
- *     FUZZ_MODEL=tests/tmp/codec-format-tiny-q8.mb ./fuzz -max_total_time=60 -max_len=3000 SEEDS
- *
- * With -DSTANDALONE, a program that spoils right files and codes at random, COUNT times; it writes
- * the seeds to FOLDER:
- *
- *     fuzz_codec MODEL COUNT SEED [FOLDER] */
+/* fuzz_codec.c - any bytes as a compressed file, in one piece and in many, as a header, a message's
+ * code, as input and options of compressing, or as what is done to a right file: no crash, and
+ * nothing wrong is said to be right. The first byte says which, the second how. See fuzz.h. */
+#define MEGABYTE_KEEP_OPTIONS
 #include "../megabyte.c"
 
-#include <stdio.h>
-#include <stdlib.h>
+#include "fuzz.h"
 
-#define MUST(condition)                                      \
-    do {                                                     \
-        if (!(condition)) {                                  \
-            fprintf(stderr, "fuzz_codec: %s\n", #condition); \
-            abort();                                         \
-        }                                                    \
-    } while (0)
+#include "random_model.h"
 
 enum { BLOCK = 256, LARGEST = 4096, STREAMS = 3, PRIME = 20 };
 
@@ -29,22 +15,28 @@ static megabyte_engine *engine;
 /* Without a prime; with one: contexts of 1 MB, none. Contexts are small: emptying them is most of
  * the work. */
 enum { PLAIN, PRIMED, PRIMED_NETWORK, DECODERS };
+static megabyte_codec_options accepts[DECODERS];
 static megabyte_codec *decoder[DECODERS],
     *talker[4]; /* talkers: messages at levels 1 and 7, primed too */
 static megabyte_stream *stream[3];
 static const char priming[PRIME + 1] = "It was a dark and st";
 
-static void set_up(const char *path) {
+static void set_up(void) {
+    struct sizes z = random_sizes(8, 8, 16, 1, 2, 8, 16, 1, 2, 8);
     megabyte_error error;
+    size_t size;
     megabyte_codec_options o = {
         .block_size = BLOCK, .streams = STREAMS, .limit = LARGEST, .mixing_memory = 1};
-    MUST(megabyte_model_open(&model, path, NULL, &error) == MEGABYTE_OK);
-    MUST(megabyte_engine_create(&engine, model, NULL, NULL, &error) == MEGABYTE_OK);
+    u8 *file = random_model_with(&z, 3, NULL, 0, &size, &error);
+    (void)random_history, (void)random_model; /* of the header, not needed here */
+    MUST(file && !megabyte_model_open_memory(&model, file, size, NULL, &error));
+    MUST(!megabyte_engine_create(&engine, model, NULL, NULL, &error));
     o.engine = engine;
     for (int i = 0; i < DECODERS; i++) {
         if (i == PRIMED_NETWORK) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
         MUST(megabyte_codec_create(&decoder[i], model, MEGABYTE_MODE_DECOMPRESS, &o, NULL,
                                    &error) == MEGABYTE_OK);
+        accepts[i] = o;
         o.dictionary = priming, o.dictionary_size = PRIME;
     }
     for (int i = 0; i < 4; i++) {
@@ -69,9 +61,8 @@ static status decompress(int by, const u8 *in, size_t n, size_t piece, u8 out[LA
     *n_out = 0;
     for (size_t at = 0, ended = 0; !r && (!ended || given);) {
         size_t some = n - at < piece ? n - at : piece;
-        u8 *own = (u8 *)malloc(some + !some); /* reading past it shows */
-        MUST(own && turns++ < 4 * (n + LARGEST) + 100);
-        memcpy(own, in + at, some);
+        u8 *own = own_copy(in + at, some);
+        MUST(turns++ < 4 * (n + LARGEST) + 100);
         if (some) r = megabyte_codec_push(c, own, some, &taken), at += taken;
         free(own);
         if (at == n && !ended) megabyte_codec_finish(c), ended = 1;
@@ -91,9 +82,7 @@ static void headers(const u8 *in, size_t n) {
     megabyte_file_header c;
     megabyte_block_header b;
     megabyte_error error;
-    u8 *own = (u8 *)malloc(n + !n);
-    MUST(own);
-    memcpy(own, in, n);
+    u8 *own = own_copy(in, n);
     if (!megabyte_file_header_read(own, n, &c, &error)) {
         MUST(c.header_bytes <= n && c.header_bytes <= MEGABYTE_HEADER_MAX &&
              c.block_size <= MEGABYTE_BLOCK_MAX && c.context_shift < 16 && c.mixing_memory <= 64);
@@ -169,50 +158,7 @@ static void round_trip(const u8 *in, size_t n) {
          !memcmp(in, out, n));
 }
 
-#ifndef STANDALONE
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
-    u8 out[LARGEST], *bad = (u8 *)malloc(size + 1);
-    size_t n;
-    MUST(bad);
-    if (!model) set_up(getenv("FUZZ_MODEL"));
-    if (size) {
-        memcpy(bad, input + 1, size - 1);
-        megabyte_file_header c;
-        u8 digest[32];
-        if (input[0] & 32 && size > 17) { /* the header's checksum put right, wherever it is */
-            for (size_t end = 15; end + 2 <= size - 1 && end < 40; end++) {
-                sha256(bad, end, NULL, 0, digest);
-                u8 was[2] = {bad[end], bad[end + 1]};
-                memcpy(bad + end, digest, 2);
-                if (!megabyte_file_header_read(bad, size - 1, &c, NULL) &&
-                    c.header_bytes == end + 2)
-                    break;
-                memcpy(bad + end, was, 2);
-            }
-        }
-        switch (input[0] % 4) {
-        case 0:
-            decompress((input[0] >> 6) % DECODERS, bad, size - 1,
-                       (size_t)(input[0] >> 2 & 15) * 50 + 1, out, &n);
-            break;
-        case 1: headers(bad, size - 1); break;
-        case 2: message(bad, size - 1, input[0] >> 2); break;
-        default: round_trip(bad, size - 1);
-        }
-    }
-    free(bad);
-    return 0;
-}
-
-#else
-static u64 state;
-static u64 draw(u64 n) { /* splitmix64 */
-    u64 z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
+/* ---- right files, a third of each kind: the network alone, contexts alone, mixed */
 
 enum { FILES = 36 };
 static struct {
@@ -221,9 +167,9 @@ static struct {
     int by;
 } file[FILES];
 
-/* A third of each kind: the network alone, contexts alone, mixed. */
 static void make_files(void) {
     megabyte_error error;
+    u64 noise = 1;
     for (int k = 0; k < FILES; k++) {
         int i = k / 3, level = k % 3 == 0 ? 5 : k % 3 == 1 ? 1 + i % 4 : 6 + i % 4;
         megabyte_codec_options o = {.engine = engine,
@@ -235,10 +181,10 @@ static void make_files(void) {
         size_t n = file[k].n = i % 3 ? 60 * (size_t)i : 30 * (size_t)i % 255;
         megabyte_stream_reset(stream[0]);
         for (size_t at = 0; at < n; at++) {
-            u8 byte;
+            u8 byte, random = (u8)(next_random(&noise) >> 40);
             MUST(!megabyte_stream_sample(stream[0], &how, &byte) &&
                  !megabyte_stream_step(stream[0], byte));
-            file[k].original[at] = at % 600 < 300 ? byte : at % 600 < 450 ? 'x' : (u8)draw(256);
+            file[k].original[at] = at % 600 < 300 ? byte : at % 600 < 450 ? 'x' : random;
             if (k % 3 == 1 && at >= 50 && at % 200 >= 50)
                 file[k].original[at] = file[k].original[at - 50];
         }
@@ -249,74 +195,114 @@ static void make_files(void) {
     }
 }
 
-int main(int argc, char **argv) {
-    if (argc < 4) return fprintf(stderr, "usage: fuzz_codec MODEL COUNT SEED [FOLDER]\n"), 2;
-    long count = atol(argv[2]), right = 0, decoded = 0;
-    static u8 bad[3 * LARGEST], out[LARGEST];
-    state = (u64)atol(argv[3]);
-    set_up(argv[1]);
-    make_files();
-    for (int i = 0; i < FILES && argc > 4; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/seed-%d", argv[4], i);
-        FILE *f = fopen(path, "wb");
-        MUST(f && fputc(i % 4 == 3 ? 3 : file[i].by << 6 | 16, f) >= 0);
-        MUST(fwrite(file[i].packed, 1, file[i].n_packed, f) == file[i].n_packed && !fclose(f));
+static void mend_header(u8 *file, size_t n, size_t end) {
+    u8 digest[32];
+    if (end < 3 || end > n) return;
+    sha256(file, end - 2, NULL, 0, digest);
+    memcpy(file + end - 2, digest, 2);
+}
+
+/* The header's checksum put right, wherever it is. */
+static void mend(u8 *bad, size_t n) {
+    megabyte_file_header c;
+    for (size_t end = 17; end <= n && end < 42; end++) {
+        u8 was[2] = {bad[end - 2], bad[end - 1]};
+        mend_header(bad, n, end);
+        if (!megabyte_file_header_read(bad, n, &c, NULL) && c.header_bytes == end) return;
+        memcpy(bad + end - 2, was, 2);
     }
-    for (long turn = 0; turn < count; turn++) {
-        int i = (int)draw(FILES);
-        size_t n = file[i].n_packed, got, header = n;
-        megabyte_file_header c;
-        memcpy(bad, file[i].packed, n);
-        if (!megabyte_file_header_read(bad, n, &c, NULL)) header = c.header_bytes;
-        for (u64 k = 1 + draw(4); k && n; k--) {
-            size_t at = (size_t)(draw(3) ? draw(n) : draw(min64(n, 40))), from = (size_t)draw(n);
-            size_t some = (size_t)min64(draw(draw(2) ? 4 : 60), n - (at > from ? at : from));
-            switch (draw(7)) {
-            case 0: bad[at] ^= (u8)(1u << draw(8)); break;
-            case 1: bad[at] = (u8)draw(256); break;
-            case 2: bad[at] = (u8)(draw(2) ? 255 : draw(4)); break;
-            case 3: memmove(bad + at, bad + from, some); break;
-            case 4: /* out */
-                memmove(bad + at, bad + at + some, n - at - some);
-                n -= some;
-                break;
-            case 5: /* in again */
-                if (n + some > 2 * LARGEST) break;
-                memmove(bad + at + some, bad + at, n - at);
-                n += some;
-                break;
-            default:
-                if (draw(4) == 0) n = at;
-            }
-        }
-        if (draw(3) == 0 && header <= n && header > 2) {
-            u8 digest[32];
-            sha256(bad, header - 2, NULL, 0, digest);
-            memcpy(bad + header - 2, digest, 2);
-        }
-        switch (draw(8)) {
-        case 0: headers(bad, n); break;
-        case 1: message(bad + min64(n, draw(30)), n - min64(n, 30), (int)draw(12)); break;
-        case 2: round_trip(bad, n); break;
-        default:
-            if (!decompress(file[i].by, bad, n, 1 + (size_t)draw(draw(2) ? 10 : 2000), out, &got)) {
-                right++;
-                MUST(n == 0 ||
-                     (got % (file[i].n + !file[i].n) == 0 &&
-                      !memcmp(out, file[i].original, min64(got, file[i].n))) ||
-                     !"wrong bytes and OK");
-            }
-            decoded++;
-        }
+}
+
+/* A right file, spoilt as the bytes say: refused, or its own bytes come out. */
+static void spoil_file(const u8 *in, size_t n) {
+    static u8 bad[2 * LARGEST], out[LARGEST];
+    megabyte_file_header c;
+    size_t got;
+    if (!file[0].n_packed) make_files();
+    pick_from(in, n);
+    u32 k = (u32)pick(FILES), mended = pick(3) == 0;
+    size_t piece = 1 + (size_t)pick(pick(2) ? 10 : 2000), header;
+    memcpy(bad, file[k].packed, file[k].n_packed);
+    MUST(!megabyte_file_header_read(bad, file[k].n_packed, &c, NULL));
+    header = c.header_bytes;
+    n = picks_left ? spoil(bad, file[k].n_packed, sizeof bad, pick) : file[k].n_packed;
+    if (mended) mend_header(bad, n, header);
+    if (decompress(file[k].by, bad, n, piece, out, &got)) {
+        tally("spoilt files refused");
+        return;
     }
-    printf("%ld mutations, %ld files decoded, %ld of these to the right bytes\n", count, decoded,
-           right);
-    for (int i = 0; i < DECODERS; i++) megabyte_codec_free(decoder[i]);
-    for (int i = 0; i < 4; i++) megabyte_codec_free(talker[i]);
-    for (int i = 0; i < 3; i++) megabyte_stream_free(stream[i]);
-    megabyte_engine_free(engine);
-    megabyte_model_close(model);
+    MUST(n == 0 || (got % (file[k].n + !file[k].n) == 0 && /* several times, if concatenated */
+                    !memcmp(out, file[k].original, min64(got, file[k].n))));
+    tally("right all the same");
+}
+
+/* In one call: the same answer. */
+static void at_once(int by, const u8 *in, size_t n) {
+    static u8 out[LARGEST], again[LARGEST];
+    size_t got, n_again;
+    status r = decompress(by, in, n, LARGEST, out, &got), r2;
+    u8 *own = own_copy(in, n);
+    r2 = megabyte_decompress(model, &accepts[by], own, n, again, sizeof again, &n_again, NULL,
+                             NULL);
+    free(own);
+    MUST(r == r2 && (r || (got == n_again && !memcmp(out, again, got))));
+    tally(r ? "refused at once" : "decoded at once");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    static u8 out[LARGEST];
+    size_t n;
+    if (!model) set_up();
+    if (size < 2) return 0;
+    u8 how = input[1], *bad = own_copy(input + 2, size -= 2);
+    if (how & 32) mend(bad, size);
+    switch (input[0] % 6) {
+    case 0:
+        if (decompress((how >> 6) % DECODERS, bad, size, (size_t)(how & 15) * 50 + 1, out, &n))
+            tally("refused");
+        else tally("decoded");
+        break;
+    case 1: headers(bad, size); break;
+    case 2: message(bad, size, how); break;
+    case 3: round_trip(bad, size); break;
+    case 4: spoil_file(bad, size); break;
+    default: at_once((how >> 6) % DECODERS, bad, size);
+    }
+    free(bad);
     return 0;
+}
+
+#ifdef STANDALONE
+static void make_seeds(void) {
+    static u8 seed[2 * LARGEST + 2];
+    set_up();
+    make_files();
+    for (int k = 0; k < FILES; k++) {
+        seed[0] = (u8)(k % 5 == 4 ? 5 : 0);
+        seed[1] = (u8)(file[k].by << 6 | 32 | 3);
+        memcpy(seed + 2, file[k].packed, file[k].n_packed);
+        add_seed(seed, 2 + file[k].n_packed);
+        seed[0] = (u8)(k % 3 ? 4 : 3); /* a choice of what to spoil; something to compress */
+        seed[1] = 0;
+        if (k % 3) {
+            for (int i = 0; i < 40; i++) seed[2 + i] = (u8)(k * 41 + i * i * 37);
+            seed[2] = (u8)k;
+            add_seed(seed, 42);
+        } else {
+            memcpy(seed + 8, file[k].original, file[k].n);
+            add_seed(seed, 8 + file[k].n);
+        }
+    }
+    for (int way = 0; way < 12; way++) { /* messages */
+        static const char text[] = "It was a dark and stormy night";
+        size_t n, capacity = sizeof seed - 2;
+        seed[0] = 2, seed[1] = (u8)way;
+        megabyte_stream_reset(stream[0]);
+        status r = way % 3
+                       ? megabyte_codec_encode(talker[way % 4], text, 30, seed + 2, capacity, &n)
+                       : megabyte_stream_encode(stream[0], text, 30, seed + 2, capacity, &n);
+        MUST(!r);
+        add_seed(seed, 2 + n);
+    }
 }
 #endif

@@ -1,28 +1,12 @@
-/* fuzz_image.c - any bytes as a .mbi file, its header, or as pixels and options of encoding: no
- * crash, nothing wrong is said to be right, and what is right is what encoding writes. libFuzzer's
- * way in:
- *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_image.c -o fuzz -lm -pthread
- *     ./fuzz -max_total_time=60 -max_len=2000 SEEDS
- *
- * With -DSTANDALONE, a program that spoils right files at random, COUNT times; it writes the seeds
- * to FOLDER:
- *
- *     fuzz_image COUNT SEED [FOLDER] */
+/* fuzz_image.c - any bytes as a .mbi file, its header, as pixels and options of encoding, or as what
+ * is done to a right file: no crash, nothing wrong is said to be right, and what is right is what
+ * encoding writes. The first byte says which. See fuzz.h. */
 #define MEGABYTE_KEEP_OPTIONS
 #include "../megabyte.c"
+
+#include "fuzz.h"
+
 #include "random_model.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-
-#define MUST(condition)                                      \
-    do {                                                     \
-        if (!(condition)) {                                  \
-            fprintf(stderr, "fuzz_image: %s\n", #condition); \
-            abort();                                         \
-        }                                                    \
-    } while (0)
 
 enum { KEPT = 32 << 20, MODELS = 3, SAMPLES = 1200, LARGEST = 3000, TILES = 9 };
 static struct {
@@ -127,9 +111,7 @@ static status decode(u32 i, const u8 *in, size_t n, int remake, const megabyte_i
     megabyte_error error;
     megabyte_image_options o = {
         .engine = of[i].engine, .tiles = TILES, .limit = SAMPLES, .max_ratio = 1000};
-    u8 *own = (u8 *)malloc(n + !n); /* reading past it shows */
-    MUST(own);
-    memcpy(own, in, n);
+    u8 *own = own_copy(in, n);
     status r = megabyte_image_header_read(own, n, &h, &error);
     MUST(error.status == r && !r == !error.text[0]);
     if (r) {
@@ -198,29 +180,7 @@ static void round_trip(const u8 *in, size_t n) {
     free(out), free(p.pixels);
 }
 
-#ifndef STANDALONE
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
-    if (!of[0].model) set_up();
-    if (!size) return 0;
-    u8 *bad = (u8 *)malloc(size);
-    MUST(bad);
-    memcpy(bad, input + 1, size - 1);
-    if (input[0] & 32) mend_header(bad, size - 1);
-    if (input[0] & 64) round_trip(bad, size - 1);
-    else decode(input[0] % MODELS, bad, size - 1, input[0] & 16, NULL);
-    free(bad);
-    return 0;
-}
-
-#else
-static u64 state;
-static u64 draw(u64 n) { /* splitmix64 */
-    u64 z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % n;
-}
+/* ---- right files */
 
 enum { FILES = 30 };
 static struct {
@@ -258,6 +218,7 @@ static megabyte_image new_likely(u32 i, u32 width, u32 height, u64 seed) {
 /* Mixed, by the model alone, stored; with and without a layout; grey by a model of colours. */
 static void make_files(void) {
     u32 ways[3] = {0};
+    chance_state = 1;
     for (u32 k = 0; k < FILES; k++) {
         u32 i = file[k].by = k % MODELS, noise = k % 10 == 8 ? 256 : 4;
         u32 channels = of[i].channels[0] == '1' || k % 7 == 3 ? 1 : 3;
@@ -272,7 +233,7 @@ static void make_files(void) {
         for (u32 y = 0; y < height && k % 2 == 0; y++)
             for (u32 x = 0; x < width * channels; x++)
                 p->pixels[y * p->row_bytes + x] =
-                    (u8)(noise > 4 ? draw(256) : 100 + 2 * y + x / channels + draw(noise));
+                    (u8)(noise > 4 ? chance(256) : 100 + 2 * y + x / channels + chance(noise));
         MUST(!megabyte_image_encode(of[i].model, &o, p, file[k].packed, LARGEST, &file[k].n,
                                     &keeping, NULL));
         megabyte_image_header h;
@@ -282,70 +243,44 @@ static void make_files(void) {
     MUST(ways[0] > 4 && ways[1] > 4 && ways[2] > 4);
 }
 
-/* A few changes to bad[n]; returns its new length. */
-static size_t spoil(u8 *bad, size_t n) {
-    for (u64 k = 1 + draw(3); k && n; k--) {
-        size_t at = (size_t)(draw(2) ? draw(n) : draw(min64(n, 30))), from = (size_t)draw(n);
-        size_t some = (size_t)min64(draw(draw(2) ? 4 : 60), n - (at > from ? at : from));
-        switch (draw(7)) {
-        case 0: bad[at] ^= (u8)(1u << draw(8)); break;
-        case 1: bad[at] = (u8)draw(256); break;
-        case 2: bad[at] = (u8)(draw(2) ? 255 : draw(4)); break;
-        case 3: memmove(bad + at, bad + from, some); break;
-        case 4: /* out */
-            memmove(bad + at, bad + at + some, n - at - some);
-            n -= some;
-            break;
-        case 5: /* in again */
-            if (n + some > LARGEST) break;
-            memmove(bad + at + some, bad + at, n - at);
-            n += some;
-            break;
-        default:
-            if (draw(4) == 0) n = at;
-        }
-    }
-    return n;
+/* A right file, spoilt as the bytes say: refused, or its own picture comes out. */
+static void spoil_file(const u8 *in, size_t n) {
+    static u8 bad[LARGEST];
+    if (!file[0].n) make_files();
+    pick_from(in, n);
+    u32 k = (u32)pick(FILES);
+    int mended = pick(2) == 0, remake = mended && pick(3) == 0;
+    memcpy(bad, file[k].packed, file[k].n);
+    n = picks_left ? spoil(bad, file[k].n, LARGEST, pick) : file[k].n;
+    if (mended) mend_header(bad, n);
+    status r = decode(file[k].by, bad, n, remake, mended ? NULL : &file[k].picture);
+    tally(r ? "spoilt files refused" : remake ? "made right" : "right all the same");
 }
 
-int main(int argc, char **argv) {
-    if (argc < 3) return fprintf(stderr, "usage: fuzz_image COUNT SEED [FOLDER]\n"), 2;
-    long count = atol(argv[1]), right = 0, remade = 0, decoded = 0;
-    static u8 bad[LARGEST];
-    state = (u64)atol(argv[2]);
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+    if (!of[0].model) set_up();
+    if (!size) return 0;
+    u8 *bad = own_copy(input + 1, --size);
+    if (input[0] & 32) mend_header(bad, size);
+    if (input[0] & 128) spoil_file(bad, size);
+    else if (input[0] & 64) round_trip(bad, size);
+    else tally(decode(input[0] % MODELS, bad, size, input[0] & 16, NULL) ? "refused" : "decoded");
+    free(bad);
+    return 0;
+}
+
+#ifdef STANDALONE
+static void make_seeds(void) {
+    static u8 seed[LARGEST + 1];
     set_up();
     make_files();
-    for (u32 k = 0; k < FILES && argc > 3; k++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/seed-%u", argv[3], k);
-        FILE *f = fopen(path, "wb");
-        MUST(f && fputc((int)(k % 5 ? file[k].by + 48 : 64), f) >= 0);
-        MUST(fwrite(file[k].packed, 1, file[k].n, f) == file[k].n && !fclose(f));
+    for (u32 k = 0; k < FILES; k++) {
+        seed[0] = (u8)(k % 5 ? file[k].by + 48 : 64);
+        memcpy(seed + 1, file[k].packed, file[k].n);
+        add_seed(seed, 1 + file[k].n);
+        for (u32 i = 0; i < 40; i++) seed[1 + i] = (u8)(k * 41 + i * i * 37);
+        seed[0] = 128, seed[1] = (u8)k; /* what to spoil */
+        add_seed(seed, 41);
     }
-    for (long turn = 0; turn < count; turn++) {
-        u32 k = (u32)draw(FILES);
-        memcpy(bad, file[k].packed, file[k].n);
-        size_t n = draw(50) ? spoil(bad, file[k].n) : file[k].n;
-        int mended = draw(2) == 0, remake = mended && draw(3) == 0;
-        if (mended) mend_header(bad, n);
-        if (draw(8) == 0) {
-            round_trip(bad, n);
-            continue;
-        }
-        status r = decode(file[k].by, bad, n, remake, mended ? NULL : &file[k].picture);
-        decoded++;
-        if (!r && remake) remade++;
-        else if (!r) right++;
-    }
-    printf("%ld mutations, %ld files decoded, %ld of these right, %ld made right\n", count, decoded,
-           right, remade);
-    if (kept) libc_free(NULL, kept, KEPT);
-    for (u32 k = 0; k < FILES; k++) free(file[k].picture.pixels);
-    for (u32 i = 0; i < MODELS; i++) {
-        megabyte_engine_free(of[i].engine);
-        megabyte_model_close(of[i].model);
-        libc_free(NULL, of[i].file, of[i].size);
-    }
-    return 0;
 }
 #endif

@@ -1,15 +1,6 @@
 /* fuzz_picture.c - any bytes as a picture: PNG (with its checksums mended, too), PNM, BMP. What is
  * read must come back the same from each kind of file. No crash, no hang, no memory beyond what is
- * allowed. libFuzzer's way in:
- *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_picture.c -o fuzz -lm
- *     ./fuzz -max_total_time=60 FOLDER_OF_SEEDS
- *
- * With -DSTANDALONE, a program that spoils right pictures at random, COUNT times; with a FOLDER it
- * also leaves those pictures there, as seeds, and in FOLDER/read what was read of each, as PNM and
- * as PNG:
- *
- *     fuzz_picture COUNT SEED [FOLDER] */
+ * allowed. See fuzz.h; FOLDER/read receives what was read of each seed, as PNM and as PNG. */
 #define _GNU_SOURCE
 #include "test.h"
 
@@ -22,6 +13,8 @@ static void *fuzz_malloc(size_t size) {
 #define malloc fuzz_malloc
 #include "pictures.h"
 #undef malloc
+
+#include "fuzz.h"
 
 static void written_and_read(const picture *p) {
     for (int format = PICTURE_PNG; format <= PICTURE_BMP; format++) {
@@ -90,18 +83,17 @@ static int read_twice(const uint8_t *data, size_t n) {
     return result;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    read_twice(data, size);
+    tally(read_twice(data, size) ? "read" : "refused");
     return 0;
 }
 
-#if defined(STANDALONE)
+#ifdef STANDALONE
 enum { SEEDS = 64 };
 static file seeds[SEEDS];
 static unsigned n_seeds;
 
-static void make_seeds(void) {
+static void make_pictures(void) {
     static uint16_t samples[1 << 10];
     plan p;
     for (; kind_of_png(&p, n_seeds); n_seeds++) {
@@ -134,65 +126,32 @@ static void make_seeds(void) {
     }
 }
 
-static void leave_seed(const char *folder, unsigned i) {
-    const file *seed = &seeds[i];
+/* What is read of a seed. */
+static void leave_read(unsigned i) {
     char path[4096], why[256];
     picture p;
-    CHECK(read_picture(&p, seed->data, seed->n, MOST, why), "seed %u: %s", i, why);
-    for (int format = PICTURE_PNG; folder && format <= PICTURE_PNM; format++) {
+    CHECK(read_picture(&p, seeds[i].data, seeds[i].n, MOST, why), "seed %u: %s", i, why);
+    for (int format = PICTURE_PNG; seeds_folder && format <= PICTURE_PNM; format++) {
         uint8_t *out;
         size_t n;
         CHECK(write_picture(&p, (picture_format)format, &out, &n, why), "%s", why);
-        snprintf(path, sizeof path, "%s/read/%u.%s", folder, i,
+        snprintf(path, sizeof path, "%s/read/seed-%u.%s", seeds_folder, i,
                  format == PICTURE_PNG ? "png" : "pnm");
         write_file(path, out, n);
         free(out);
     }
-    snprintf(path, sizeof path, "%s/%u", folder ? folder : "", i);
-    if (folder) write_file(path, seed->data, seed->n);
     free_picture(&p);
 }
 
-static void spoil(uint8_t *p, size_t n) {
-    static const uint32_t numbers[] = {0,   1,     2,          8,          255,
-                                       256, 65535, 0x7fffffff, 0x80000000, UINT32_MAX};
-    size_t at = random_below(n), from = random_below(n), length = random_below(30),
-           longest = n - (at > from ? at : from);
-    if (length > longest) length = longest;
-    switch (random_below(6)) {
-    case 0:
-    case 1: p[at] ^= (uint8_t)(1u << random_below(8)); break;
-    case 2: p[at] = (uint8_t)random64(); break;
-    case 3:
-        if (n - at >= 4) put32(p + at, numbers[random_below(COUNT_OF(numbers))]);
-        break;
-    case 4: memmove(p + at, p + from, length); break;
-    default: memmove(p + at + length, p + at, n - at - length); break;
-    }
-}
-
-int main(int argc, char **argv) {
-    if (argc < 3) {
-        fprintf(stderr, "usage: fuzz_picture COUNT SEED [FOLDER]\n");
-        return 2;
-    }
-    uint64_t count = strtoull(argv[1], NULL, 10), n_read = 0;
+static void make_seeds(void) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/read", seeds_folder ? seeds_folder : "");
+    if (seeds_folder) mkdir(path, 0777);
     seed_random(1);
-    make_seeds();
-    for (unsigned i = 0; i < n_seeds; i++) leave_seed(argc > 3 ? argv[3] : NULL, i);
-    for (uint64_t i = 0; i < count; i++) {
-        seed_random(strtoull(argv[2], NULL, 10) * 1000003 + i);
-        const file *seed = &seeds[random_below(n_seeds)];
-        size_t n = random_below(20) ? seed->n : 1 + random_below(seed->n),
-               times = 1 + random_below(4);
-        uint8_t *p = need(n, 1); /* of the size itself: reading past it shows */
-        memcpy(p, seed->data, n);
-        while (times--) spoil(p, n);
-        n_read += (uint64_t)read_twice(p, n);
-        free(p);
+    make_pictures();
+    for (unsigned i = 0; i < n_seeds; i++) {
+        leave_read(i);
+        add_seed(seeds[i].data, seeds[i].n);
     }
-    printf("%llu mutations: %llu were pictures still\n", (unsigned long long)count,
-           (unsigned long long)n_read);
-    return 0;
 }
 #endif
