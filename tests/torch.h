@@ -1,5 +1,5 @@
 /* torch.h - writes .pt files as torch.save does: a zip of stored files with a pickle and storages.
- * Enough of both for a state dict, and for what must be refused. */
+ * Enough of both for a state dict, and for what must be refused. Include mbconvert.h before it. */
 #ifndef TORCH_H
 #define TORCH_H
 
@@ -140,5 +140,101 @@ static void torch_storage(zip_file *z, const char *name, int key, const bytes *d
     char path[100];
     snprintf(path, sizeof path, "%s/data/%d", name, key);
     zip_add(z, path, data->at, data->size);
+}
+
+/* ---------------------------------------------------------------------------- whole checkpoints */
+
+static const char *const storage_types[] = {"FloatStorage", "HalfStorage", "BFloat16Storage",
+                                            "DoubleStorage"};
+
+/* Tensor t's elements into storage `data`, in one of several layouts; says in *v which. */
+static void lay_out(struct checkpoint *in, const struct source *t, int layout, bytes *data,
+                    torch_view *v) {
+    int wide = layout == 4; /* as double; others keep the type */
+    size_t size = wide ? 8 : element_types[t->type].bytes;
+    uint64_t rows = t->rank == 2 ? t->shape[0] : 1, cols = t->shape[t->rank - 1];
+    uint64_t stride[3] = {cols * (t->rank == 3 ? t->shape[1] : 1), 1, 0};
+    const u8 *from = load(in, t);
+    if (t->rank == 3) rows = t->shape[0], cols = t->shape[1] * t->shape[2], stride[1] = 1;
+    if (layout == 1) stride[0] = 1, stride[1] = rows; /* transposed */
+    if (layout == 2) stride[0] = cols + 3; /* a part of something wider */
+    if (layout == 3) stride[0] = 2 * cols, stride[1] = 2;
+    v->storage_type = storage_types[wide ? 3 : t->type];
+    v->offset = data->size / size;
+    v->rank = (int)t->rank;
+    uint64_t span = (rows - 1) * stride[0] + (cols - 1) * stride[1] + 1;
+    uint8_t *to = need((size_t)span, size);
+    memset(to, 0xee, (size_t)span * size);
+    for (uint64_t i = 0; i < rows * cols; i++) {
+        uint8_t *p = to + (i / cols * stride[0] + i % cols * stride[1]) * size;
+        float f;
+        double d;
+        if (wide) read_line(in, t, i, 0, 1, &f), d = f, memcpy(p, &d, 8);
+        else memcpy(p, from + i * size, size);
+    }
+    append(data, to, (size_t)span * size);
+    free(to);
+    for (uint32_t i = 0; i < t->rank; i++) v->shape[i] = t->shape[i];
+    v->stride[0] = t->rank == 1 ? stride[1] : stride[0];
+    v->stride[1] = t->rank == 3 ? t->shape[2] * stride[1] : stride[1];
+    v->stride[2] = stride[1];
+}
+
+enum { PLAIN, SHARED, LARGE, STRIDED, WRAPPED, LAYOUTS }; /* WRAPPED is strided, too */
+enum { HELD_TOGETHER = 1 << 18 }; /* elements of the one storage that all share */
+
+/* A safetensors file again as a .pt file. */
+static UNUSED_OK void write_torch(const char *pt, const char *safetensors, int how) {
+    struct checkpoint in;
+    bytes pickle = {0}, *storage;
+    zip_file z = {.wide = how == LARGE};
+    int keys = 0;
+    memset(&in, 0, sizeof in);
+    open_checkpoint(&in, safetensors);
+    storage = need(in.count, sizeof *storage);
+    append_text(&pickle, "\x80\2}(");
+    if (how == WRAPPED) { /* as training scripts leave them */
+        pickle_text(&pickle, "args"), append_text(&pickle, "cargparse\nNamespace\n)\x81}(");
+        pickle_text(&pickle, "lr"), append_text(&pickle, "G????????ub");
+        pickle_text(&pickle, "epoch"), pickle_whole(&pickle, 300);
+        pickle_text(&pickle, "state_dict"), append_text(&pickle, "ccollections\nOrderedDict\n)R(");
+    }
+    for (uint64_t i = 0; i < in.count; i++) {
+        torch_view v = {.key = how == SHARED ? (int)in.tensors[i].type : keys++};
+        char name[200];
+        int layout = how >= STRIDED ? (int)random_below(5) : 0;
+        if (in.tensors[i].rank != 2 && layout < 3) layout = 0;
+        lay_out(&in, &in.tensors[i], layout, &storage[v.key], &v);
+        v.held = how == SHARED ? HELD_TOGETHER
+                               : storage[v.key].size /
+                                     (layout == 4 ? 8 : element_types[in.tensors[i].type].bytes);
+        snprintf(name, sizeof name, "%s%s", how == WRAPPED ? "module._orig_mod." : "",
+                 in.tensors[i].name);
+        pickle_text(&pickle, name);
+        pickle_tensor(&pickle, &v, how == WRAPPED && i % 2);
+    }
+    append_text(&pickle, "u");
+    if (how == WRAPPED) { /* attributes of the state dict, then an optimizer with a tensor */
+        torch_view v = {"FloatStorage", 0, 1, 0, {1}, {1}, 1};
+        append_text(&pickle, "}");
+        pickle_text(&pickle, "_metadata"), append_text(&pickle, "}sb");
+        pickle_text(&pickle, "optimizer"), append_text(&pickle, "}(");
+        pickle_text(&pickle, "step"), pickle_tensor(&pickle, &v, 0), append_text(&pickle, "uu");
+    }
+    append_text(&pickle, ".");
+    torch_begin(&z, "archive", &pickle, "little");
+    for (int k = 0; k < (how == SHARED ? 3 : keys); k++) {
+        if (how == SHARED) { /* all of a type in one storage; as much as was promised */
+            static const uint8_t zeros[4096];
+            while (storage[k].size && storage[k].size < 4 * HELD_TOGETHER)
+                append(&storage[k], zeros, sizeof zeros);
+        }
+        torch_storage(&z, "archive", k, &storage[k]);
+        free(storage[k].at);
+    }
+    bytes file = zip_end(&z);
+    write_file(pt, file.at, file.size);
+    free(file.at), free(pickle.at), free(storage);
+    fclose(in.file);
 }
 #endif

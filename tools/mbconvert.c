@@ -301,26 +301,27 @@ static void choose_output(const struct options *o) {
 static void write_model(struct conversion *c) {
     u64 data;
     u8 *head = make_head(c, &data);
-    static struct writer w;
+    struct writer *w = allocate(1, sizeof *w);
     if (!create_output(&out)) die(out.path, "cannot create a file beside it: %s", out.why);
-    write_bytes(&w, head, data);
+    write_bytes(w, head, data);
     row_values = allocate(c->longest, sizeof *row_values);
     for (u32 i = 0; i < c->n_tensors; i++) {
         const struct tensor *t = &c->tensors[i];
-        write_zeros(&w, t->offset);
-        if (t->type == TYPE_F32) write_f32(&w, c, t);
-        else if (t->type == TYPE_F32_TILED) write_f32_tiled(&w, c, t);
-        else if (t->type == TYPE_Q4_TILED) write_q4_tiled(&w, c, t);
-        else write_q8_tiled(&w, c, t);
+        write_zeros(w, t->offset);
+        if (t->type == TYPE_F32) write_f32(w, c, t);
+        else if (t->type == TYPE_F32_TILED) write_f32_tiled(w, c, t);
+        else if (t->type == TYPE_Q4_TILED) write_q4_tiled(w, c, t);
+        else write_q8_tiled(w, c, t);
     }
-    write_zeros(&w, c->offset);
+    write_zeros(w, c->offset);
 
-    flush_writer(&w);
+    flush_writer(w);
     hash_file(data, c->offset, head + 64);
     sha256(head, 96, head + HEADER_BYTES, data - HEADER_BYTES, head + 96);
     if (lseek(out.file, 0, SEEK_SET)) die(out.path, "cannot seek: %s", strerror(errno));
     if (!write_output(&out, head, HEADER_BYTES)) die(out.path, "cannot write: %s", out.why);
     free(head);
+    free(w);
 }
 
 /* Opens the new file with the library: what it would refuse must not leave this tool. */
