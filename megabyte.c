@@ -6368,6 +6368,7 @@ struct plan {
     megabyte_mode mode;
     const megabyte_model *model; /* NULL: none is used */
     megabyte_stream_options stream; /* of the model */
+    u64 seen; /* messages: bytes of the dictionary, its last, that are in view as one begins */
     u32 jobs, block_size, memory;
     int has_dictionary;
 };
@@ -6419,6 +6420,16 @@ static status plan_streams(struct plan *p, const megabyte_model *model, megabyte
     p->stream.context = trained >> o->context_shift > patch ? trained >> o->context_shift : patch;
     p->stream.file_type = o->file_type;
     p->stream.draft_engine = o->draft_engine;
+    p->seen = UINT64_MAX;
+    if (p->mode == MEGABYTE_MODE_MESSAGES && o->room) {
+        u64 window = p->stream.context / model->stage[0].bytes * model->stage[0].bytes -
+                     ahead(model);
+        if (o->room > window / 2)
+            return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                        "room must be at most half the context (%llu bytes), not %u",
+                        (unsigned long long)window / 2, o->room);
+        p->seen = window - o->room;
+    }
     p->stream.draft_max = p->mode == MEGABYTE_MODE_COMPRESS && !o->verify ? MEGABYTE_NO_DRAFT
                                                                           : o->draft_max;
     return MEGABYTE_OK;
@@ -6560,14 +6571,18 @@ void megabyte_codec_reset(megabyte_codec *c) {
     sha256_begin(&c->whole);
 }
 
-/* What every block begins with: a stream and mixers that have read the file type and the
- * dictionary. */
-static void read_dictionary(megabyte_codec *c, const char *file_type, const u8 *bytes, u64 n) {
+/* What every block or message begins with: a stream and mixers that have read the file type and
+ * the dictionary. Mixing learns from the model's predictions of all of it, whatever is then in
+ * view: a stream that ends so near its context's end that a message would make it slide again,
+ * each time, reads the dictionary's end once more. */
+static void read_dictionary(megabyte_codec *c, const struct plan *p) {
     u8 digest[32];
     struct coder nowhere;
+    const char *file_type = p->options.file_type;
+    const u8 *bytes = p->options.dictionary;
+    u64 n = p->options.dictionary_size, seen = min64(n, p->seen);
     sha256((const u8 *)file_type, file_type ? strlen(file_type) + 1 : 0, bytes, n, digest);
     memcpy(c->dictionary_id, digest, sizeof c->dictionary_id);
-    if (!c->memory && c->dictionary) megabyte_stream_feed(c->dictionary, bytes, (size_t)n);
     for (int mixed = 0; mixed < 2; mixed++) {
         if (!c->dictionary_mixer[mixed]) continue;
         struct predictor by = {.stream = mixed ? c->dictionary : NULL,
@@ -6579,6 +6594,9 @@ static void read_dictionary(megabyte_codec *c, const char *file_type, const u8 *
             encode_bytes(&by, &nowhere, bytes + done, some);
         }
     }
+    if (!c->dictionary || (c->memory && seen == n)) return; /* it has read all */
+    megabyte_stream_reset(c->dictionary);
+    megabyte_stream_feed(c->dictionary, seen ? bytes + (n - seen) : NULL, (size_t)seen);
 }
 
 /* What does not lie in the codec's own memory, and threads. */
@@ -6646,8 +6664,7 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
         return r;
     }
     fp_enter(&fp);
-    if (c->has_dictionary)
-        read_dictionary(c, p.options.file_type, p.options.dictionary, p.options.dictionary_size);
+    if (c->has_dictionary) read_dictionary(c, &p);
     fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;

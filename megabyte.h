@@ -577,6 +577,7 @@ typedef enum megabyte_mode {
  *     level              1 to 9                -                         1 to 9
  *     mixing_memory      default by level      most accepted             default 1
  *     dictionary, file_type: x                 the same                  the same on both sides
+ *     room               -                     -                         the same on both sides
  *     limit, max_ratio   -                     x                         -
  *     verify             x                     -                         -
  *     draft_max, draft_engine: verifying       x                         x
@@ -613,6 +614,12 @@ typedef struct megabyte_codec_options {
     size_t dictionary_size;
     /* as in megabyte_stream_options; both sides need the same; NULL without a model */
     const char *file_type;
+    /* messages with a dictionary, and a model: bytes that each message finds free in the context,
+     * up to half of it. Give the length of the longest usual message, 512 say. The model begins
+     * messages as if the dictionary were only its last bytes, the context less `room`, if it is
+     * longer (models/FORMAT.md has the rule). 0: the context is as the dictionary left it, at
+     * worst full: then every message slides it first, ten times as slow */
+    uint32_t room;
     uint64_t limit; /* decompressing: the most bytes to produce in all; 0: no limit */
     /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
      * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not

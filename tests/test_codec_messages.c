@@ -567,6 +567,104 @@ static void any_code_for_codecs(void) {
     }
 }
 
+/* ----------------------------------------------------------------------------------------- room */
+
+/* Where the window begins of a stream that was fed so many bytes: no slide, 0. */
+static uint64_t window_begins(const megabyte_model *m, const uint8_t *from, size_t n) {
+    megabyte_stream *s = new_stream(m, NULL, 0);
+    size_t size;
+    OK(megabyte_stream_feed(s, from, n));
+    uint8_t *state = state_of(s, &size);
+    uint64_t base = 0;
+    for (int i = 7; i >= 0; i--) base = base << 8 | state[56 + i]; /* models/FORMAT.md */
+    free(state);
+    megabyte_stream_free(s);
+    return base;
+}
+
+/* A codec of the network alone writes what a stream does that has read the dictionary's end. */
+static void check_seen(const megabyte_model *m, const uint8_t *from, size_t dictionary_size,
+                       uint32_t room, size_t seen) {
+    megabyte_codec_options o = {.level = 5,
+                                .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING,
+                                .dictionary = from,
+                                .dictionary_size = dictionary_size,
+                                .room = room};
+    megabyte_codec *c = new_codec(m, MEGABYTE_MODE_MESSAGES, &o);
+    megabyte_stream *primed = new_stream(m, NULL, 0), *s = new_stream(m, NULL, 0);
+    OK(megabyte_stream_feed(primed, from + dictionary_size - seen, seen));
+    for (size_t n = 0; n <= room + 3; n++) {
+        uint8_t coded[200], other[200], back[100];
+        size_t n_coded, n_other, got;
+        OK(megabyte_codec_encode(c, from + 7, n, coded, sizeof coded, &n_coded));
+        OK(megabyte_stream_copy(s, primed));
+        OK(megabyte_stream_encode(s, from + 7, n, other, sizeof other, &n_other));
+        CHECK(same(coded, n_coded, other, n_other), "a message of %zu: other codes", n);
+        OK(megabyte_codec_decode(c, coded, n_coded, back, sizeof back, &got));
+        CHECK(same(back, got, from + 7, n));
+    }
+    megabyte_codec_free(c);
+    megabyte_stream_free(primed);
+    megabyte_stream_free(s);
+}
+
+/* window: the bytes that fit before the first slide, which are counted. */
+static void check_room(const megabyte_model *m, const uint8_t *from) {
+    megabyte_info info = describe(m);
+    size_t window = (size_t)info.context_bytes + 1;
+    while (window_begins(m, from, window)) window--;
+    CHECK(window + 1 >= info.context_bytes);
+    megabyte_codec_options wrong = {.level = 5, .room = (uint32_t)window / 2 + 1};
+    megabyte_codec *c;
+    megabyte_error error;
+    REFUSED(megabyte_codec_create(&c, m, MEGABYTE_MODE_MESSAGES, &wrong, NULL, &error));
+    CHECK(strstr(error.text, "room"));
+    for (uint32_t room = 0; room <= window / 2; room += 1 + room / 2)
+        for (size_t n = 1; n <= 3 * window; n += n < window + 2 ? 1 : 5) {
+            name_case("%s, room %u, a dictionary of %zu, a window of %zu", info.family, room, n,
+                      window);
+            size_t seen = room && n > window - room ? window - room : n;
+            check_seen(m, from, n, room, seen);
+        }
+}
+
+/* With contexts it changes what the network sees, and nothing that a shorter dictionary says. */
+static void room_and_contexts(void) {
+    static const size_t sizes[] = {11, 12, 13, 503};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        megabyte_codec_options o = {
+            .level = 7, .mixing_memory = 1, .dictionary = tiny->pool, .dictionary_size = sizes[i]};
+        megabyte_codec *without = new_codec(tiny->model, MEGABYTE_MODE_MESSAGES, &o), *with;
+        o.room = 4; /* of 16 */
+        with = new_codec(tiny->model, MEGABYTE_MODE_MESSAGES, &o);
+        int differ = 0;
+        for (size_t n = 0; n < 60; n++) {
+            uint8_t a[200], b[200], back[60];
+            size_t n_a, n_b, got;
+            name_case("a dictionary of %zu, a message of %zu", sizes[i], n);
+            OK(megabyte_codec_encode(without, tiny->pool + 600, n, a, sizeof a, &n_a));
+            OK(megabyte_codec_encode(with, tiny->pool + 600, n, b, sizeof b, &n_b));
+            differ |= !same(a, n_a, b, n_b);
+            OK(megabyte_codec_decode(with, b, n_b, back, sizeof back, &got));
+            CHECK(same(back, got, tiny->pool + 600, n));
+        }
+        CHECK(differ == (sizes[i] > 12), "room %s the codes", differ ? "changes" : "leaves");
+        megabyte_codec_free(without);
+        megabyte_codec_free(with);
+    }
+}
+
+static void room(void) {
+    EACH_FIXTURE(f) check_room(f->model, f->pool);
+    char mb[200]; /* its window is a byte short of its context */
+    megabyte_model *paper = open_model(convert(mb, "tests/data/small-paper.safetensors",
+                                               "tests/data/small-paper.json",
+                                               "codec-messages-paper", "q8"));
+    check_room(paper, text);
+    megabyte_model_close(paper);
+    room_and_contexts();
+}
+
 int main(int argc, char **argv) {
     set_up("messages", 3, argc > 1 ? argv[1] : NULL);
     RUN(messages);
@@ -576,6 +674,7 @@ int main(int argc, char **argv) {
     RUN(messages_of_codecs);
     RUN(messages_beside_files);
     RUN(any_code_for_codecs);
+    RUN(room);
     tear_down();
     return 0;
 }
