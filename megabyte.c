@@ -6024,28 +6024,91 @@ static u64 encode_message(struct predictor *by, const u8 *bytes, u64 n, u8 *to) 
     return c.n;
 }
 
-static status decode_message(struct predictor *by, const u8 *coded, u64 n_coded, u8 *bytes,
-                             u64 capacity, size_t *n) {
-    struct coder c, *coder = &c;
+/* What a code says before the bytes. A claim costs nothing to forge: what is accepted is up to the
+ * caller's limit. No message has an empty code: the first two decisions alone take a byte. */
+struct claim {
+    struct coder coder;
+    u32 stored;
+    u64 length;
+};
+
+static status read_claim(struct claim *m, const u8 *coded, u64 n_coded, u64 limit,
+                         megabyte_error *error) {
+    if (!n_coded)
+        return fail(error, MEGABYTE_ERROR_CORRUPT, 0,
+                    "the code is empty: that of an empty message, too, has a byte or more");
+    begin_decoding(&m->coder, coded, n_coded);
+    m->stored = decode_bit(&m->coder, STORED_PROBABILITY);
+    u32 bits = decode_symbol(&m->coder, length_weights, 64);
+    m->length = (1ULL << bits | decode_plain(&m->coder, bits)) - 1;
+    if (beyond_end(&m->coder))
+        return fail(error, MEGABYTE_ERROR_CORRUPT, n_coded,
+                    "the code of %llu bytes is damaged or cut off: it ends within its length",
+                    (unsigned long long)n_coded);
+    if (m->length > limit)
+        return fail(error, MEGABYTE_ERROR_CORRUPT, 0,
+                    "the code claims a message of %llu bytes, over the limit of %llu: it is "
+                    "damaged, or the limit too low",
+                    (unsigned long long)m->length, (unsigned long long)limit);
+    return MEGABYTE_OK;
+}
+
+/* The longest message, by an option; 0: the default. */
+static u64 message_limit(u64 given) {
+    return min64(given ? given : MEGABYTE_MESSAGE_MAX, SIZE_MAX - 16);
+}
+
+static status check_message(size_t n, size_t capacity, u64 limit, megabyte_error *error) {
+    if (n > limit)
+        return fail(error, MEGABYTE_ERROR_LIMIT, 0,
+                    "a message of %llu bytes is over the limit of %llu", (unsigned long long)n,
+                    (unsigned long long)limit);
+    if (capacity < n + 16)
+        return fail(error, MEGABYTE_ERROR_CAPACITY, 0,
+                    "a message of %llu bytes needs room for a code of %llu, not %llu: "
+                    "megabyte_message_bound",
+                    (unsigned long long)n, (unsigned long long)n + 16,
+                    (unsigned long long)capacity);
+    return MEGABYTE_OK;
+}
+
+static status check_room(const struct claim *m, u64 capacity, megabyte_error *error) {
+    if (m->length <= capacity) return MEGABYTE_OK;
+    return fail(error, MEGABYTE_ERROR_CAPACITY, 0,
+                "the message has %llu bytes, and there is room for %llu",
+                (unsigned long long)m->length, (unsigned long long)capacity);
+}
+
+static status decode_message(struct predictor *by, struct claim *m, u8 *bytes, size_t *n,
+                             megabyte_error *error) {
+    struct coder *c = &m->coder;
     const struct predictor *const predictor = by;
-    begin_decoding(&c, coded, n_coded);
-    u32 stored = decode_bit(&c, STORED_PROBABILITY), bits = decode_symbol(&c, length_weights, 64);
-    u64 length = (1ULL << bits | decode_plain(&c, bits)) - 1;
-    *n = (size_t)min64(length, SIZE_MAX);
-    if (length > capacity) return MEGABYTE_ERROR_CAPACITY;
-    for (u64 i = 0; i < length && !beyond_end(&c); i++) {
-        if (stored) bytes[i] = (u8)decode_plain(&c, 8);
-        else decode_bytes(&predictor, &coder, 1, &bytes[i]);
+    u64 length = m->length;
+    u32 stored = m->stored;
+    for (u64 i = 0; i < length && !beyond_end(c); i++) {
+        if (stored) bytes[i] = (u8)decode_plain(c, 8);
+        else decode_bytes(&predictor, &c, 1, &bytes[i]);
         if (stored || !by->stream || take_drafted(by->stream, bytes[i])) continue;
         u64 more = length - i - 1;
         step_drafting(&by->stream, &bytes[i], &more, 1);
     }
     if (by->stream) end_draft(by->stream);
-    if (stored && by->stream && !beyond_end(&c))
+    if (stored && by->stream && !beyond_end(c))
         megabyte_stream_feed(by->stream, bytes, (size_t)length);
-    if (ends_decoding(&c)) return MEGABYTE_OK;
+    if (ends_decoding(c)) return MEGABYTE_OK;
     *n = 0;
-    return MEGABYTE_ERROR_CORRUPT;
+    return fail(error, MEGABYTE_ERROR_CORRUPT, 0,
+                "the code is damaged, or made with another model, dictionary or options");
+}
+
+megabyte_status megabyte_message_length(const void *coded, size_t n_coded, uint64_t limit,
+                                        size_t *n) {
+    struct claim m;
+    if (n) *n = 0;
+    if ((n_coded && !coded) || !n) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    status r = read_claim(&m, coded, n_coded, message_limit(limit), NULL);
+    if (!r) *n = (size_t)m.length;
+    return r;
 }
 
 megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
@@ -6054,7 +6117,8 @@ megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, si
     fp_state fp;
     if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
-    if (n > SIZE_MAX - 16 || capacity < n + 16) return MEGABYTE_ERROR_CAPACITY;
+    status r = check_message(n, capacity, message_limit(0), NULL);
+    if (r) return r;
     fp_enter(&fp);
     *n_coded = (size_t)encode_message(&by, bytes, n, coded);
     fp_leave(&fp);
@@ -6069,8 +6133,13 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
     if (!s || (n_coded && !coded) || (capacity && !bytes) || !n)
         return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
+    struct claim m;
+    status r = read_claim(&m, coded, n_coded, message_limit(0), NULL);
+    if (r) return r;
+    *n = (size_t)m.length;
+    if ((r = check_room(&m, capacity, NULL))) return r;
     fp_enter(&fp);
-    status r = decode_message(&by, coded, n_coded, bytes, capacity, n);
+    r = decode_message(&by, &m, bytes, n, NULL);
     fp_leave(&fp);
     return r;
 }
@@ -6321,6 +6390,7 @@ struct megabyte_codec {
     int has_dictionary; /* or a file type */
     megabyte_stream *dictionary; /* what every block then begins with; NULL without a model */
     struct mixer *dictionary_mixer[2]; /* for context mixing alone, mixed; NULL if not in use */
+    /* (all three are another codec's if options.dictionary_of is set: they never change) */
     u8 dictionary_id[4];
 
     struct span *out; /* [2 n_jobs + 2] output that has not been pulled yet */
@@ -6435,6 +6505,34 @@ static status plan_streams(struct plan *p, const megabyte_model *model, megabyte
     return MEGABYTE_OK;
 }
 
+/* Does the dictionary take mixers for contexts alone (0), for both (1)? */
+static int takes_mixer(const struct plan *p, int mixed) {
+    return p->has_dictionary && p->memory &&
+           (mixed ? p->model != NULL : !p->model || p->mode != MEGABYTE_MODE_MESSAGES);
+}
+
+/* Could this codec have read its dictionary as that one did which it is to share it with? */
+static status check_shared(const struct plan *p, megabyte_error *error) {
+    const megabyte_codec *with = p->options.dictionary_of;
+    if (!with) return MEGABYTE_OK;
+    if (p->options.dictionary_size || p->options.file_type || !with->has_dictionary)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    with->has_dictionary
+                        ? "dictionary_of comes instead of a dictionary and a file type"
+                        : "dictionary_of: that codec has no dictionary");
+    int same = with->memory == p->memory &&
+               (with->mode == MEGABYTE_MODE_MESSAGES) == (p->mode == MEGABYTE_MODE_MESSAGES);
+    for (int mixed = 0; mixed < 2; mixed++)
+        same &= !takes_mixer(p, mixed) || with->dictionary_mixer[mixed];
+    if (p->model)
+        same &= with->dictionary && !memcmp(with->model->id, p->model->id, sizeof p->model->id) &&
+                with->dictionary->patches == p->stream.context / p->model->stage[0].bytes;
+    if (same) return MEGABYTE_OK;
+    return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                "dictionary_of: that codec is not for the same model, mode, level, mixing_memory "
+                "and context_shift");
+}
+
 static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mode mode,
                         const megabyte_codec_options *from, megabyte_error *error) {
     megabyte_codec_options *o = &p->options;
@@ -6446,7 +6544,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
     status r = check_codec_options(p, error);
     if (!r) r = plan_streams(p, model, error);
     if (r) return r;
-    p->has_dictionary = o->dictionary_size || o->file_type;
+    p->has_dictionary = o->dictionary_size || o->file_type || o->dictionary_of;
     p->block_size = mode == MEGABYTE_MODE_COMPRESS   ? megabyte_codec_block_size(o)
                     : mode == MEGABYTE_MODE_MESSAGES ? 1
                     : o->block_size                  ? o->block_size
@@ -6466,7 +6564,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
     for (most = 1; most < MOST_MEMORY && (u64)p->block_size << 7 > 1ULL << memory_log2(most);
          most++) {}
     if (mode == MEGABYTE_MODE_COMPRESS && !p->has_dictionary) p->memory = min32(p->memory, most);
-    return MEGABYTE_OK;
+    return check_shared(p, error);
 }
 
 /* Of the codec's own engine. */
@@ -6475,17 +6573,12 @@ static megabyte_engine_options own_engine(const struct plan *p) {
     return o;
 }
 
-/* Of the model: does the dictionary take mixers for contexts alone (0), for both (1)? */
-static int takes_mixer(const struct plan *p, int mixed) {
-    return p->has_dictionary &&
-           (mixed ? p->model != NULL : !p->model || p->mode != MEGABYTE_MODE_MESSAGES);
-}
-
 static struct mixer *carve_mixer(struct arena *a, u32 memory) {
     return memory ? carve(a, mixer_bytes(memory_log2(memory)), 1) : NULL;
 }
 
 static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *p) {
+    const megabyte_codec *shared = p->options.dictionary_of;
     carve(a, 1, sizeof *c);
     c->n_jobs = p->jobs;
     c->block_size = p->block_size;
@@ -6508,7 +6601,9 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
         c->jobs[i].mixer = mixer;
     }
     for (int i = 0; i < 2; i++)
-        c->dictionary_mixer[i] = takes_mixer(p, i) ? carve_mixer(a, p->memory) : NULL;
+        c->dictionary_mixer[i] = shared              ? shared->dictionary_mixer[i]
+                                 : takes_mixer(p, i) ? carve_mixer(a, p->memory)
+                                                     : NULL;
 }
 
 /* The codec's own engine, if it makes one; a stream. */
@@ -6537,7 +6632,8 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode m
     if (!r) r = parts_bytes(&p, &engine, &stream);
     if (r) return r;
     codec_layout(&c, &a, &p);
-    u64 streams = (u64)p.jobs + (p.has_dictionary != 0), sum = a.used + engine;
+    u64 streams = (u64)p.jobs + (p.has_dictionary && !p.options.dictionary_of),
+        sum = a.used + engine;
     if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
         return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)(sum + streams * stream);
@@ -6548,7 +6644,7 @@ void megabyte_codec_free(megabyte_codec *c) {
     if (!c) return;
     megabyte_allocator a = c->allocator;
     for (u32 i = 0; i < c->n_jobs; i++) megabyte_stream_free(c->jobs[i].stream);
-    megabyte_stream_free(c->dictionary);
+    if (!c->options.dictionary_of) megabyte_stream_free(c->dictionary);
     pool_stop(&c->own_pool);
     if (c->owns_engine) megabyte_engine_free(c->engine);
     a.free(a.context, c, c->allocated);
@@ -6620,7 +6716,8 @@ static status make_parts(megabyte_codec *c, struct plan *p, const megabyte_alloc
     p->stream.engine = c->engine;
     for (u32 i = 0; p->model && i < p->jobs && !r; i++)
         r = megabyte_stream_create(&c->jobs[i].stream, p->model, &p->stream, allocator, error);
-    if (p->model && p->has_dictionary && !r)
+    if (p->options.dictionary_of) c->dictionary = p->options.dictionary_of->dictionary;
+    else if (p->model && p->has_dictionary && !r)
         r = megabyte_stream_create(&c->dictionary, p->model, &p->stream, allocator, error);
     return r;
 }
@@ -6664,7 +6761,9 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
         return r;
     }
     fp_enter(&fp);
-    if (c->has_dictionary) read_dictionary(c, &p);
+    if (p.options.dictionary_of)
+        memcpy(c->dictionary_id, p.options.dictionary_of->dictionary_id, sizeof c->dictionary_id);
+    else if (c->has_dictionary) read_dictionary(c, &p);
     fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;
@@ -6695,9 +6794,12 @@ static struct predictor start(const megabyte_codec *c, megabyte_method method, m
         megabyte_stream_reset(s);
         s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
     }
-    if (by.mixer && c->has_dictionary)
+    if (by.mixer && c->has_dictionary) {
         mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
-    else if (by.mixer) mixer_reset(m, c->tables, memory, by.stream != NULL);
+        m->tables = c->tables; /* not those of a codec that shares the dictionary */
+    } else if (by.mixer) {
+        mixer_reset(m, c->tables, memory, by.stream != NULL);
+    }
     return by;
 }
 
@@ -6889,34 +6991,43 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
 
 /* ---- messages of a codec */
 
-static status message_ready(megabyte_codec *c, const void *from, size_t n, const void *to,
-                            size_t capacity, size_t *n_to, struct predictor *by) {
-    if (!c || (n && !from) || (capacity && !to) || !n_to || c->mode != MEGABYTE_MODE_MESSAGES)
-        return MEGABYTE_ERROR_INVALID_ARGUMENT;
-    *by = start(c, best_method(c), c->jobs[0].stream, c->jobs[0].mixer);
-    return MEGABYTE_OK;
+static status message_arguments(megabyte_codec *c, const void *from, size_t n, const void *to,
+                                size_t capacity, const size_t *n_to) {
+    if (!c || c->mode != MEGABYTE_MODE_MESSAGES) return MEGABYTE_ERROR_INVALID_ARGUMENT;
+    clear_error(&c->error);
+    if ((!n || from) && (!capacity || to) && n_to) return MEGABYTE_OK;
+    return fail(&c->error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                "the bytes, the code and where its length goes must not be NULL");
 }
 
 megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size_t n, void *coded,
                                       size_t capacity, size_t *n_coded) {
     struct predictor by;
     fp_state fp;
-    if (c && (n > SIZE_MAX - 16 || capacity < n + 16)) return MEGABYTE_ERROR_CAPACITY;
+    status r = message_arguments(c, bytes, n, coded, capacity, n_coded);
+    if (!r) r = check_message(n, capacity, message_limit(c->options.limit), &c->error);
+    if (r) return r;
     fp_enter(&fp);
-    status r = message_ready(c, bytes, n, coded, capacity, n_coded, &by);
-    if (!r) *n_coded = (size_t)encode_message(&by, bytes, n, coded);
+    by = start(c, best_method(c), c->jobs[0].stream, c->jobs[0].mixer);
+    *n_coded = (size_t)encode_message(&by, bytes, n, coded);
     fp_leave(&fp);
-    return r;
+    return MEGABYTE_OK;
 }
 
 megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size_t n_coded,
                                       void *bytes, size_t capacity, size_t *n) {
     struct predictor by;
+    struct claim m;
     fp_state fp;
     if (n) *n = 0;
+    status r = message_arguments(c, coded, n_coded, bytes, capacity, n);
+    if (!r) r = read_claim(&m, coded, n_coded, message_limit(c->options.limit), &c->error);
+    if (r) return r;
+    *n = (size_t)m.length;
+    if ((r = check_room(&m, capacity, &c->error))) return r;
     fp_enter(&fp);
-    status r = message_ready(c, coded, n_coded, bytes, capacity, n, &by);
-    if (!r) r = decode_message(&by, coded, n_coded, bytes, capacity, n);
+    by = start(c, best_method(c), c->jobs[0].stream, c->jobs[0].mixer);
+    r = decode_message(&by, &m, bytes, n, &c->error);
     fp_leave(&fp);
     return r;
 }

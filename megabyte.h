@@ -505,9 +505,20 @@ MEGABYTE_API void megabyte_stream_draft_counts(const megabyte_stream *stream, ui
  * decodes every other's messages (MEGABYTE_NUMERICS_VERSION names the rule). */
 MEGABYTE_API size_t megabyte_message_bound(size_t n); /* n + 16; SIZE_MAX where that overflows */
 
+/* The longest message of a stream; of a codec, if its option `limit` says nothing else. */
+#define MEGABYTE_MESSAGE_MAX 67108864u /* 64 MB */
+
+/* The length of a code's message, which it begins with: nothing is decoded, no model needed. Codes
+ * from strangers can claim any length for a few bytes: allocate no more than `limit` says.
+ *   limit     the longest that is accepted; 0: MEGABYTE_MESSAGE_MAX
+ *   Returns:  OK; INVALID_ARGUMENT (a NULL); CORRUPT: the code is empty or cut off, or claims more
+ *             than `limit`: *n is 0. */
+MEGABYTE_API megabyte_status megabyte_message_length(const void *coded, size_t n_coded,
+                                                     uint64_t limit, size_t *n);
+
 /* coded     receives *n_coded bytes; capacity must be at least megabyte_message_bound(n)
- *   Returns:  OK; INVALID_ARGUMENT, CAPACITY, UNSUPPORTED (a vocabulary below 256): nothing has
- *             changed. */
+ *   Returns:  OK; INVALID_ARGUMENT, CAPACITY, UNSUPPORTED (a vocabulary below 256), LIMIT (n is
+ *             more than MEGABYTE_MESSAGE_MAX): nothing has changed. */
 MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, const void *bytes,
                                                     size_t n, void *coded, size_t capacity,
                                                     size_t *n_coded);
@@ -515,9 +526,10 @@ MEGABYTE_API megabyte_status megabyte_stream_encode(megabyte_stream *stream, con
 /* coded     exactly the bytes that megabyte_stream_encode wrote
  *   bytes     receives *n bytes
  *   Returns:  OK; INVALID_ARGUMENT, UNSUPPORTED; CAPACITY: the message is longer than `capacity`,
- *             *n says how long (a damaged code can claim any length): nothing has changed; CORRUPT:
- *             the code is damaged: *n is 0, and the stream's history is undefined until the stream
- *             is reset, loaded or copied to.
+ *             *n says how long (a damaged code can claim up to MEGABYTE_MESSAGE_MAX): nothing has
+ *             changed; CORRUPT: the code is damaged or empty, or claims more than that: *n is 0,
+ *             and the stream's history is undefined until the stream is reset, loaded or copied
+ *             to.
  *   There is no checksum, so damage may go unnoticed: add one where the transport has none. */
 MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, const void *coded,
                                                     size_t n_coded, void *bytes, size_t capacity,
@@ -577,8 +589,10 @@ typedef enum megabyte_mode {
  *     level              1 to 9                -                         1 to 9
  *     mixing_memory      default by level      most accepted             default 1
  *     dictionary, file_type: x                 the same                  the same on both sides
+ *     dictionary_of      x                     x                         x
  *     room               -                     -                         the same on both sides
- *     limit, max_ratio   -                     x                         -
+ *     limit              -                     x                         x
+ *     max_ratio          -                     x                         -
  *     verify             x                     -                         -
  *     draft_max, draft_engine: verifying       x                         x
  *     progress           x                     x                         -                       */
@@ -614,13 +628,21 @@ typedef struct megabyte_codec_options {
     size_t dictionary_size;
     /* as in megabyte_stream_options; both sides need the same; NULL without a model */
     const char *file_type;
+    /* NULL, or a codec whose dictionary (and file type, and room) this one uses as well, instead of
+     * reading one: that takes neither time nor memory. It must have the same model, level,
+     * mixing_memory and context_shift, both or neither must be for messages (else INVALID_ARGUMENT),
+     * and it must outlive this one. What is shared never changes: any number of threads may each
+     * use such a codec, and that codec itself, at once */
+    const struct megabyte_codec *dictionary_of;
     /* messages with a dictionary, and a model: bytes that each message finds free in the context,
      * up to half of it. Give the length of the longest usual message, 512 say. The model begins
      * messages as if the dictionary were only its last bytes, the context less `room`, if it is
      * longer (models/FORMAT.md has the rule). 0: the context is as the dictionary left it, at
      * worst full: then every message slides it first, ten times as slow */
     uint32_t room;
-    uint64_t limit; /* decompressing: the most bytes to produce in all; 0: no limit */
+    /* decompressing: the most bytes to produce in all; 0: no limit. Messages: the longest, to encode
+     * (else LIMIT) and to decode (else CORRUPT); 0: MEGABYTE_MESSAGE_MAX */
+    uint64_t limit;
     /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
      * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not
      * need the model are a hundred times faster and count a 128th. 1024 is far above what honest
@@ -686,8 +708,9 @@ megabyte_codec_finish(megabyte_codec *codec); /* no more bytes will be pushed */
 /* MEGABYTE_MODE_MESSAGES: as megabyte_stream_encode and _decode, but every message starts from the
  * same state, that of the dictionary, and context mixing (`level`, `mixing_memory`: the same on
  * both sides; fresh for each message) makes messages with a dictionary much smaller.
- *   Returns:  as megabyte_stream_encode and megabyte_stream_decode; INVALID_ARGUMENT also in
- *             another mode. */
+ *   Returns:  as megabyte_stream_encode and megabyte_stream_decode, with options->limit for
+ *             MEGABYTE_MESSAGE_MAX; INVALID_ARGUMENT also in another mode. megabyte_codec_error has
+ *             the last call's text. Every message begins anew: a failure leaves no trace. */
 MEGABYTE_API megabyte_status megabyte_codec_encode(megabyte_codec *codec, const void *bytes,
                                                    size_t n, void *coded, size_t capacity,
                                                    size_t *n_coded);
@@ -695,7 +718,8 @@ MEGABYTE_API megabyte_status megabyte_codec_decode(megabyte_codec *codec, const 
                                                    size_t n_coded, void *bytes, size_t capacity,
                                                    size_t *n);
 
-/* The error that stopped the codec, with the text (which block, which offset); never NULL. */
+/* The error that stopped the codec, with the text (which block, which offset); of messages, that of
+ * the last call; never NULL. */
 MEGABYTE_API const megabyte_error *megabyte_codec_error(const megabyte_codec *codec);
 
 /* How a block is stored. */

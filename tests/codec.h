@@ -252,22 +252,26 @@ static void ref_plain(ref_interval *v, uint64_t bits, int n) {
     while (n--) ref_narrow(v, 1 << 21, (int)(bits >> n & 1));
 }
 
-static UNUSED_OK size_t ref_message(megabyte_stream *s, int stored, const uint8_t *bytes, size_t n,
-                                    uint8_t *out) {
+static UNUSED_OK void ref_message_head(ref_interval *v, int stored, uint64_t n) {
     static const uint64_t weights[64] = {10,  10,  20, 40, 90, 200,
                                          340, 200, 60, 20, 10}; /* 1 where 0 */
-    ref_interval v = ref_whole();
     int digits = 0;
-    while (((uint64_t)n + 1) >> digits > 1) digits++;
-    ref_narrow(&v, 4194304 / 64, stored);
+    while ((n + 1) >> digits > 1) digits++;
+    ref_narrow(v, 4194304 / 64, stored);
     for (int d = 0; d < 6; d++) {
         uint64_t of[2] = {0, 0};
         for (int i = 0; i < 64; i++)
             if (i >> (6 - d) == digits >> (6 - d))
                 of[i >> (5 - d) & 1] += weights[i] ? weights[i] : 1;
-        ref_narrow(&v, (of[1] << 22) / (of[0] + of[1]), digits >> (5 - d) & 1);
+        ref_narrow(v, (of[1] << 22) / (of[0] + of[1]), digits >> (5 - d) & 1);
     }
-    ref_plain(&v, (uint64_t)n + 1, digits);
+    ref_plain(v, n + 1, digits);
+}
+
+static UNUSED_OK size_t ref_message(megabyte_stream *s, int stored, const uint8_t *bytes, size_t n,
+                                    uint8_t *out) {
+    ref_interval v = ref_whole();
+    ref_message_head(&v, stored, n);
     for (size_t i = 0; i < n; i++) {
         if (stored) ref_plain(&v, bytes[i], 8);
         else ref_encode_byte(&v, s, bytes[i]);

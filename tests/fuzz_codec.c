@@ -12,9 +12,9 @@ enum { BLOCK = 256, LARGEST = 4096, STREAMS = 3, PRIME = 20 };
 
 static megabyte_model *model;
 static megabyte_engine *engine;
-/* Without a prime; with one: contexts of 1 MB, none. Contexts are small: emptying them is most of
- * the work. */
-enum { PLAIN, PRIMED, PRIMED_NETWORK, DECODERS };
+/* Without a prime; with one: contexts of 1 MB, none; without the model. Contexts are small:
+ * emptying them is most of the work. */
+enum { PLAIN, PRIMED, PRIMED_NETWORK, NO_NETWORK, DECODERS };
 static megabyte_codec_options accepts[DECODERS];
 static megabyte_codec *decoder[DECODERS],
     *talker[4]; /* talkers: messages at levels 1 and 7, primed too */
@@ -33,11 +33,12 @@ static void set_up(void) {
     MUST(!megabyte_engine_create(&engine, model, NULL, NULL, &error));
     o.engine = engine;
     for (int i = 0; i < DECODERS; i++) {
-        if (i == PRIMED_NETWORK) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
-        MUST(megabyte_codec_create(&decoder[i], model, MEGABYTE_MODE_DECOMPRESS, &o, NULL,
-                                   &error) == MEGABYTE_OK);
+        o.mixing_memory = i == PRIMED_NETWORK ? MEGABYTE_NO_CONTEXT_MIXING : 1;
+        o.dictionary_size = i == PRIMED || i == PRIMED_NETWORK ? PRIME : 0;
+        o.dictionary = o.dictionary_size ? priming : NULL;
+        MUST(megabyte_codec_create(&decoder[i], i == NO_NETWORK ? NULL : model,
+                                   MEGABYTE_MODE_DECOMPRESS, &o, NULL, &error) == MEGABYTE_OK);
         accepts[i] = o;
-        o.dictionary = priming, o.dictionary_size = PRIME;
     }
     for (int i = 0; i < 4; i++) {
         megabyte_codec_options how = {
@@ -99,11 +100,15 @@ static void headers(const u8 *in, size_t n) {
 
 static void message(const u8 *in, size_t n, int way) {
     u8 out[300], again[316];
-    size_t got, n_again;
+    size_t got, n_again, length;
+    status claim = megabyte_message_length(in, n, 0, &length);
+    MUST(claim ? claim == MEGABYTE_ERROR_CORRUPT && !length : length <= MEGABYTE_MESSAGE_MAX);
     if (way % 3) { /* by contexts */
         megabyte_codec *c = talker[way % 4];
         status r = megabyte_codec_decode(c, in, n, out, sizeof out, &got);
         MUST(r == MEGABYTE_OK || r == MEGABYTE_ERROR_CORRUPT || r == MEGABYTE_ERROR_CAPACITY);
+        MUST(r == MEGABYTE_ERROR_CORRUPT ? !got : !claim && got == length);
+        MUST(megabyte_codec_error(c)->status == r && !r == !megabyte_codec_error(c)->text[0]);
         if (r) return;
         MUST(got <= sizeof out &&
              !megabyte_codec_encode(c, out, got, again, sizeof again, &n_again));
@@ -113,6 +118,7 @@ static void message(const u8 *in, size_t n, int way) {
     megabyte_stream_reset(stream[0]);
     status r = megabyte_stream_decode(stream[0], in, n, out, sizeof out, &got);
     MUST(r == MEGABYTE_OK || r == MEGABYTE_ERROR_CORRUPT || r == MEGABYTE_ERROR_CAPACITY);
+    MUST(r == MEGABYTE_ERROR_CORRUPT ? !got : !claim && got == length);
     if (r) return;
     MUST(got <= sizeof out && megabyte_stream_position(stream[0]) == got);
     megabyte_stream_reset(stream[1]);
@@ -189,7 +195,9 @@ static void make_files(void) {
                 file[k].original[at] = file[k].original[at - 50];
         }
         if (i % 5 == 0) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
-        file[k].by = !o.dictionary_size ? PLAIN : level == 5 ? PRIMED_NETWORK : PRIMED;
+        file[k].by = o.dictionary_size ? (level == 5 ? PRIMED_NETWORK : PRIMED)
+                     : level < 5       ? NO_NETWORK
+                                       : PLAIN;
         MUST(!megabyte_compress(model, &o, file[k].original, n, file[k].packed,
                                 sizeof file[k].packed, &file[k].n_packed, NULL, &error));
     }
@@ -242,8 +250,8 @@ static void at_once(int by, const u8 *in, size_t n) {
     size_t got, n_again;
     status r = decompress(by, in, n, LARGEST, out, &got), r2;
     u8 *own = own_copy(in, n);
-    r2 = megabyte_decompress(model, &accepts[by], own, n, again, sizeof again, &n_again, NULL,
-                             NULL);
+    r2 = megabyte_decompress(by == NO_NETWORK ? NULL : model, &accepts[by], own, n, again,
+                             sizeof again, &n_again, NULL, NULL);
     free(own);
     MUST(r == r2 && (r || (got == n_again && !memcmp(out, again, got))));
     tally(r ? "refused at once" : "decoded at once");

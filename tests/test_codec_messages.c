@@ -1,8 +1,10 @@
 /* test_codec_messages.c - messages of streams and of codecs: the reference (codec.h) makes the same
  * codes; what is refused leaves no trace; whatever bytes come as a code. */
 #include "codec_fixtures.h"
+#include <pthread.h>
 
 #define REFUSED(call) CHECK_STATUS(call, MEGABYTE_ERROR_INVALID_ARGUMENT)
+#define CORRUPT(call) CHECK_STATUS(call, MEGABYTE_ERROR_CORRUPT)
 #define CAPACITY(call) CHECK_STATUS(call, MEGABYTE_ERROR_CAPACITY)
 
 enum { MARK = 0x99, MARKED = 16 }; /* bytes behind what a call may write */
@@ -83,6 +85,9 @@ static void receive(const talk *t, const uint8_t *coded, size_t n_coded, const u
                     size_t n) {
     uint8_t *back = need(n + MARKED, 1), *exact = exactly(coded, n_coded);
     size_t got = 12345;
+    OK(megabyte_message_length(exact, n_coded, n, &got));
+    CHECK(got == n, "a message of %zu, not %zu", n, got);
+    if (n > 1) CORRUPT(megabyte_message_length(exact, n_coded, n - 1, &got));
     memset(back, MARK, n + MARKED);
     OK(megabyte_stream_decode(t->to, exact, n_coded, back, n, &got));
     CHECK(same(back, got, bytes, n), "%zu bytes come back as %zu", n, got);
@@ -273,6 +278,20 @@ static void check_decoded(megabyte_status status, size_t got, size_t capacity) {
     else CHECK(got > capacity);
 }
 
+/* megabyte_message_length says beforehand what decoding does, whatever the code. */
+static void check_claim(const uint8_t *coded, size_t n_coded, megabyte_status decoded, size_t got) {
+    size_t length = 12345;
+    megabyte_status status = megabyte_message_length(coded, n_coded, 0, &length);
+    if (status) {
+        CORRUPT(status);
+        CORRUPT(decoded);
+        CHECK(!length && (!n_coded || got == 0));
+    } else {
+        CHECK(n_coded && length <= MEGABYTE_MESSAGE_MAX, "%zu bytes claim %zu", n_coded, length);
+        CHECK(decoded == MEGABYTE_ERROR_CORRUPT || got == length, "%zu, not %zu", got, length);
+    }
+}
+
 /* What decodes is a message's code, or its bytes stored, to the last bit. */
 static int try_code(megabyte_stream *s, megabyte_stream *t, const uint8_t *coded, size_t n_coded,
                     size_t capacity) {
@@ -282,6 +301,7 @@ static int try_code(megabyte_stream *s, megabyte_stream *t, const uint8_t *coded
     megabyte_stream_reset(s);
     megabyte_status status = megabyte_stream_decode(s, exact, n_coded, back, capacity, &got);
     check_decoded(status, got, capacity);
+    check_claim(exact, n_coded, status, got);
     if (status == MEGABYTE_ERROR_CAPACITY) CHECK(megabyte_stream_position(s) == 0);
     if (status == MEGABYTE_OK) {
         megabyte_stream_reset(t);
@@ -552,6 +572,9 @@ static void any_code_for_codecs(void) {
             uint8_t *exact = exactly(coded, n), *back = need(room, 1);
             megabyte_status status = megabyte_codec_decode(d, exact, n, back, room, &got);
             check_decoded(status, got, room);
+            check_claim(exact, n, status, got);
+            CHECK(megabyte_codec_error(d)->status == status &&
+                  !status == !megabyte_codec_error(d)->text[0]);
             if (status == MEGABYTE_OK) {
                 CHECK(is_code_of(c, scratch, coded, n, back, got), "%zu bytes, of another code",
                       got);
@@ -665,6 +688,246 @@ static void room(void) {
     room_and_contexts();
 }
 
+/* --------------------------------------------------------------------------------------- limits */
+
+static void check_text(const megabyte_codec *c, megabyte_status status, const char *part) {
+    const megabyte_error *error = megabyte_codec_error(c);
+    CHECK(error->status == status && strstr(error->text, part), "%d '%s', not of '%s'",
+          error->status, error->text, part);
+}
+
+/* Longer messages are neither encoded nor decoded; a text for every failure, none after what goes
+ * well. */
+static void check_limit(const megabyte_model *m, int level, size_t limit) {
+    megabyte_codec_options o = {.level = level, .mixing_memory = 1};
+    megabyte_codec *any = new_codec(m, MEGABYTE_MODE_MESSAGES, &o), *c;
+    o.limit = limit;
+    c = new_codec(m, MEGABYTE_MODE_MESSAGES, &o);
+    for (size_t n = limit ? limit - 1 : 0; n <= limit + 2; n++) {
+        uint8_t coded[300], other[300], back[300];
+        size_t n_coded, n_other = 12345, got = 12345;
+        name_case("level %d, a limit of %zu, %zu bytes", level, limit, n);
+        OK(megabyte_codec_encode(any, text, n, coded, sizeof coded, &n_coded));
+        if (!limit || n <= limit) {
+            OK(megabyte_codec_encode(c, text, n, other, sizeof other, &n_other));
+            CHECK(same(coded, n_coded, other, n_other));
+            OK(megabyte_codec_decode(c, coded, n_coded, back, sizeof back, &got));
+            CHECK(same(back, got, text, n));
+        } else {
+            CHECK_STATUS(megabyte_codec_encode(c, text, n, other, sizeof other, &n_other),
+                         MEGABYTE_ERROR_LIMIT);
+            check_text(c, MEGABYTE_ERROR_LIMIT, "over the limit of");
+            CORRUPT(megabyte_codec_decode(c, coded, n_coded, back, sizeof back, &got));
+            check_text(c, MEGABYTE_ERROR_CORRUPT, "over the limit of");
+            CHECK(!got && n_other == 12345);
+        }
+        CAPACITY(megabyte_codec_encode(any, text, n, other, n + 15, &n_other));
+        check_text(any, MEGABYTE_ERROR_CAPACITY, "megabyte_message_bound");
+        if (n) CAPACITY(megabyte_codec_decode(any, coded, n_coded, back, n - 1, &got));
+        if (n) check_text(any, MEGABYTE_ERROR_CAPACITY, "there is room for");
+        CORRUPT(megabyte_codec_decode(any, NULL, 0, back, sizeof back, &got));
+        check_text(any, MEGABYTE_ERROR_CORRUPT, "the code is empty");
+        CHECK(!got);
+        REFUSED(megabyte_codec_decode(any, NULL, 1, back, sizeof back, &got));
+        check_text(any, MEGABYTE_ERROR_INVALID_ARGUMENT, "NULL");
+        OK(megabyte_codec_encode(any, text, n, other, sizeof other, &n_other));
+        check_text(any, MEGABYTE_OK, "");
+        CHECK(!megabyte_codec_error(any)->text[0]);
+        coded[n_coded] = 0; /* not what encoding gives */
+        CORRUPT(megabyte_codec_decode(any, coded, n_coded + 1, back, sizeof back, &got));
+        check_text(any, MEGABYTE_ERROR_CORRUPT, "the code is damaged");
+    }
+    megabyte_codec_free(any);
+    megabyte_codec_free(c);
+}
+
+/* A code that claims this many bytes: its first decisions, and zeros. */
+static size_t claim(uint64_t length, uint8_t *coded) {
+    ref_interval v = ref_whole();
+    ref_message_head(&v, 0, length);
+    size_t n = ref_end(&v, coded);
+    memset(coded + n, 0, 8);
+    return n + 8;
+}
+
+static void limits(void) {
+    static const size_t sizes[] = {0, 1, 14, 15, 100};
+    static const uint64_t claims[] = {MEGABYTE_MESSAGE_MAX, MEGABYTE_MESSAGE_MAX + 1ull, UINT32_MAX,
+                                      (uint64_t)1 << 40, UINT64_MAX / 2};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        check_limit(NULL, 1, sizes[i]);
+        check_limit(tiny->model, 5, sizes[i]);
+        check_limit(tiny->model, 7, sizes[i]);
+    }
+    megabyte_codec_options o = {.level = 1, .limit = UINT64_MAX};
+    megabyte_codec *c = new_codec(NULL, MEGABYTE_MODE_MESSAGES, &o);
+    megabyte_stream *s = new_stream(tiny->model, NULL, 0);
+    for (size_t i = 0; i < COUNT_OF(claims); i++) {
+        uint8_t coded[40], back[10];
+        size_t n_coded = claim(claims[i], coded), got = 12345;
+        name_case("a claim of %llu bytes", (unsigned long long)claims[i]);
+        CHECK_STATUS(megabyte_stream_decode(s, coded, n_coded, back, sizeof back, &got),
+                     i ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_ERROR_CAPACITY);
+        CHECK(got == (i ? 0 : claims[i]), "%zu", got);
+        CHECK_STATUS(megabyte_message_length(coded, n_coded, 0, &got),
+                     i ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_OK);
+        CHECK(got == (i ? 0 : claims[i]), "%zu", got);
+        if (claims[i] > SIZE_MAX - 16) continue; /* 32 bits */
+        OK(megabyte_message_length(coded, n_coded, UINT64_MAX, &got));
+        CHECK(got == claims[i], "%zu", got);
+        CAPACITY(megabyte_codec_decode(c, coded, n_coded, back, sizeof back, &got));
+        CHECK(got == claims[i], "%zu", got);
+    }
+    size_t n;
+    REFUSED(megabyte_message_length(NULL, 1, 0, &n));
+    REFUSED(megabyte_message_length("", 1, 0, NULL));
+    CHECK(megabyte_stream_position(s) == 0);
+    megabyte_codec_free(c);
+    megabyte_stream_free(s);
+}
+
+/* ------------------------------------------------------------------------------------- one for all */
+
+enum { SHARING = 4, TURNS = 40 };
+
+typedef struct sharer {
+    pthread_t thread;
+    megabyte_codec *c;
+    int first;
+    size_t n_coded[TURNS];
+    uint8_t coded[TURNS][150];
+} sharer;
+
+static void *talk_alone(void *argument) {
+    sharer *s = argument;
+    for (int i = 0; i < TURNS; i++) {
+        uint8_t back[100];
+        size_t n = 20 + (size_t)(i * 7) % 80, got;
+        const uint8_t *from = tiny->pool + 300 + i;
+        OK(megabyte_codec_encode(s->c, from, n, s->coded[i], sizeof s->coded[i], &s->n_coded[i]));
+        OK(megabyte_codec_decode(s->c, s->coded[i], s->n_coded[i], back, sizeof back, &got));
+        CHECK(same(back, got, from, n));
+    }
+    return NULL;
+}
+
+/* Codecs of several threads, and the one whose dictionary they share: all write what that one
+ * does. */
+static void check_sharing(const megabyte_model *m, int level) {
+    static sharer s[SHARING];
+    megabyte_codec_options o = {.level = level,
+                                .dictionary = tiny->pool,
+                                .dictionary_size = 700,
+                                .room = 5,
+                                .mixing_memory = level == 5 ? MEGABYTE_NO_CONTEXT_MIXING : 1};
+    megabyte_codec *own = new_codec(m, MEGABYTE_MODE_MESSAGES, &o);
+    megabyte_codec_options with = {
+        .level = level, .mixing_memory = o.mixing_memory, .dictionary_of = own};
+    size_t alone, sharing, none;
+    OK(megabyte_codec_size(m, MEGABYTE_MODE_MESSAGES, &o, &alone));
+    OK(megabyte_codec_size(m, MEGABYTE_MODE_MESSAGES, &with, &sharing));
+    o.dictionary = NULL;
+    o.dictionary_size = 0;
+    OK(megabyte_codec_size(m, MEGABYTE_MODE_MESSAGES, &o, &none));
+    name_case("level %d", level);
+    CHECK(sharing == none && sharing < alone, "%zu bytes, %zu with a dictionary", sharing, alone);
+    s[0].c = own;
+    for (int i = 1; i < SHARING; i++) {
+        s[i].c = new_codec(m, MEGABYTE_MODE_MESSAGES, &with);
+        with.dictionary_of = s[i].c; /* the next one shares what this one does */
+    }
+    for (int i = 0; i < SHARING; i++) CHECK(!pthread_create(&s[i].thread, NULL, talk_alone, &s[i]));
+    for (int i = 0; i < SHARING; i++) CHECK(!pthread_join(s[i].thread, NULL));
+    for (int i = 1; i < SHARING; i++)
+        for (int k = 0; k < TURNS; k++)
+            CHECK(same(s[i].coded[k], s[i].n_coded[k], s[0].coded[k], s[0].n_coded[k]),
+                  "codec %d, message %d: other codes", i, k);
+    for (int i = SHARING; i-- > 0;) megabyte_codec_free(s[i].c);
+}
+
+/* Files, too: each way of the file by a codec that shares. */
+static void share_for_files(int level) {
+    megabyte_codec_options o = {.level = level,
+                                .dictionary = tiny->pool,
+                                .dictionary_size = 700,
+                                .mixing_memory = 1,
+                                .block_size = 200,
+                                .verify = 1};
+    way own = {.options = o}, in = own, out = own;
+    buffer first = {0}, packed = {0}, got = {0};
+    name_case("files, level %d", level);
+    megabyte_codec *decoder = new_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &o);
+    in.options.dictionary_of = out.options.dictionary_of = decoder;
+    in.options.dictionary = out.options.dictionary = NULL;
+    in.options.dictionary_size = out.options.dictionary_size = 0;
+    OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &own, tiny->pool + 650, 700, &first));
+    OK(run_codec(tiny->model, MEGABYTE_MODE_COMPRESS, &in, tiny->pool + 650, 700, &packed));
+    CHECK(same(first.bytes, first.n, packed.bytes, packed.n), "another file");
+    out.options.streams = 3;
+    OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &out, first.bytes, first.n, &got));
+    CHECK(same(got.bytes, got.n, tiny->pool + 650, 700));
+    OK(drive(decoder, &own, first.bytes, first.n, &got));
+    CHECK(same(got.bytes, got.n, tiny->pool + 650, 700));
+    megabyte_codec_free(decoder);
+    free(first.bytes), free(packed.bytes), free(got.bytes);
+}
+
+/* What would not be the same dictionary. */
+static void refuse_to_share(void) {
+    static const struct {
+        int mode;
+        int another_model;
+        megabyte_codec_options of, with;
+    } rows[] = {
+        {.mode = 3, .of = {.level = 7, .dictionary_size = 0}, .with = {.level = 7}},
+        {.mode = 3, .of = {.level = 7, .dictionary_size = 9}, .with = {.level = 5}},
+        {.mode = 3, .of = {.level = 7, .dictionary_size = 9}, .with = {.level = 1}},
+        {.mode = 3, .of = {.level = 1, .dictionary_size = 9}, .with = {.level = 7}},
+        {.mode = 3,
+         .of = {.level = 7, .dictionary_size = 9},
+         .with = {.level = 7, .mixing_memory = 4}},
+        {.mode = 3,
+         .of = {.level = 7, .dictionary_size = 9},
+         .with = {.level = 7, .context_shift = 1}},
+        {.mode = 3,
+         .another_model = 1,
+         .of = {.level = 7, .dictionary_size = 9},
+         .with = {.level = 7}},
+        {.mode = 3,
+         .of = {.level = 7, .dictionary_size = 9},
+         .with = {.level = 7, .dictionary_size = 9}},
+        {.mode = 1,
+         .of = {.level = 6, .dictionary_size = 9, .mixing_memory = 1},
+         .with = {.level = 6, .mixing_memory = 1}},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        megabyte_codec_options of = rows[i].of, with = rows[i].with;
+        megabyte_codec *c, *d;
+        megabyte_error error;
+        size_t size;
+        name_case("row %zu", i);
+        if (of.dictionary_size) of.dictionary = text;
+        if (with.dictionary_size) with.dictionary = text;
+        c = new_codec(fixtures[rows[i].another_model].model, MEGABYTE_MODE_MESSAGES, &of);
+        with.dictionary_of = c;
+        REFUSED(megabyte_codec_create(&d, tiny->model, (megabyte_mode)rows[i].mode, &with, NULL,
+                                      &error));
+        CHECK(!d && strstr(error.text, "dictionary_of"), "'%s'", error.text);
+        REFUSED(megabyte_codec_size(tiny->model, (megabyte_mode)rows[i].mode, &with, &size));
+        megabyte_codec_free(c);
+    }
+}
+
+static void shared_dictionaries(void) {
+    check_sharing(NULL, 2);
+    check_sharing(tiny->model, 2);
+    check_sharing(tiny->model, 5);
+    check_sharing(tiny->model, 7);
+    share_for_files(1);
+    share_for_files(7);
+    refuse_to_share();
+}
+
 int main(int argc, char **argv) {
     set_up("messages", 3, argc > 1 ? argv[1] : NULL);
     RUN(messages);
@@ -675,6 +938,8 @@ int main(int argc, char **argv) {
     RUN(messages_beside_files);
     RUN(any_code_for_codecs);
     RUN(room);
+    RUN(limits);
+    RUN(shared_dictionaries);
     tear_down();
     return 0;
 }
