@@ -169,6 +169,36 @@ END
     group "SQLite: $(tr -d '\n' <out)"
 fi
 
+if command -v curl >/dev/null && echo '#include <microhttpd.h>' | $cc -E - >/dev/null 2>&1; then
+    $cc -O1 -Wall -Wextra -Werror -Wconversion -Wshadow -I"$here" "$here/tests/examples/http.c" \
+        "$here/megabyte.o" -o http -lmicrohttpd -lm -pthread
+    ./http "$model" 0 >port &
+    server=$!
+    trap 'kill $server' EXIT
+    for i in $(seq 100); do [ -s port ] || sleep 0.1; done
+    url=http://127.0.0.1:$(sed -n 's/^port //p' port)/
+    get() { curl -sfN -G --max-time 100 --data-urlencode "prompt=$prompt" "$@" "$url"; }
+    get -d bytes=100000000 -d seed=3 >endless & # one that does not end, beside all others
+    endless=$!
+    for i in $(seq 100); do [ -s endless ] || sleep 0.1; done
+    get -d bytes=100 -d seed=1 -D headers >out
+    grep -qi '^Transfer-Encoding: chunked' headers || fail "http: not in chunks: $(cat headers)"
+    tail -c +$((${#prompt} + 1)) whole | cmp - out
+    get -d bytes=300 -d seed=3 >longer &
+    get -d bytes=100 -d seed=1 | cmp - out
+    wait $! || fail "http: two at once"
+    kill $endless 2>/dev/null || fail "http: the endless answer ended"
+    wait $endless 2>/dev/null || true
+    [ "$(wc -c <longer)" = 300 ] && head -c "$(wc -c <endless)" longer >a
+    head -c "$(wc -c <a)" endless | cmp - a || fail "http: two of the same seed differ"
+    get -d bytes=0 | cmp - /dev/null
+    ! get -X POST 2>/dev/null || fail "http answers POST"
+    get -d bytes=100 -d seed=1 | cmp - out # the server goes on
+    kill $server
+    trap - EXIT
+    group "libmicrohttpd: chunks, three clients at once"
+fi
+
 if tar --version 2>/dev/null | grep -q GNU; then
     export MBRUN="$here/tools/mbrun" MEGABYTE_MODEL="$model"
     mkdir -p files
