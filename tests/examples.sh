@@ -80,15 +80,6 @@ if [ "$(od -An -c -N 4 "$here/megabyte.o" | tr -d ' ')" = '177ELF' ]; then # .se
     group "linked_in: $(cat said)"
 fi
 
-if command -v objcopy >/dev/null; then # README.md's lines for ld -r -b binary
-    cp "$model" text-small.mb
-    sed -n 's/^    \(ld -r\|objcopy\|    --rename\)/\1/p' "$here/tests/examples/README.md" >lines
-    sh -e ./lines
-    readelf -SW model.o | grep -q ' \.rodata .* 64$' || fail "objcopy does not align model.o"
-    readelf -sW model.o | grep -q ' _binary_text_small_mb_start$' || fail "model.o has other names"
-    group "ld -r -b binary"
-fi
-
 cxx=${CXX-c++}
 if command -v "$cxx" >/dev/null; then
     "$cxx" -std=c++17 -O1 -Wall -Wextra -Werror -I"$here" "$here/tests/examples/raii.cpp" \
