@@ -17,7 +17,7 @@ COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
 LINK = $(LDFLAGS) -lm $(LDLIBS)
 
 SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch] \
-	tests/examples/*.c)
+	tests/examples/*.c tests/examples/*/*.c)
 TOOLS = tools/mbrun tools/mbconvert
 MODELS = $(wildcard models/*.mb)
 

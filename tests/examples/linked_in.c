@@ -6,7 +6,7 @@
  *
  * The weights are used where they are, so they must lie at a multiple of 64 bytes: .balign. What
  * `ld -r -b binary` makes of a file is aligned to 1 byte (megabyte_model_open_memory then returns
- * INVALID_ARGUMENT, or works by chance); objcopy --set-section-alignment .data=64 mends that.
+ * INVALID_ARGUMENT, or works by chance); edge/README.md has the line of objcopy that mends that.
  *
  * SPDX-License-Identifier: MIT */
 #include "megabyte.h"

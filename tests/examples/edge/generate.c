@@ -1,6 +1,6 @@
-/* generate.c - text from a model in under 100 KB of program, static, and under 1 MB of memory beside
- * the model's file, which is mapped. The library is included, static, so that the compiler leaves
- * out what is not called:
+/* generate.c - text from a model in under 100 KB of program, static, and (text-small.mb) under 1 MB
+ * of memory beside the model's file, which is mapped. The library is included, static, so that the
+ * compiler leaves out what is not called:
  *
  *     musl-gcc -std=c11 -Os -static -s -DMEGABYTE_NO_SIMD -DMEGABYTE_NO_CODEC \
  *         -DMEGABYTE_NO_THREADS -DMEGABYTE_NO_FILE -fno-asynchronous-unwind-tables \
