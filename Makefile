@@ -29,7 +29,7 @@ TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
 	tests/packaging.sh tests/examples.sh
 
-.PHONY: all lib shared docs demo test check fuzz bench format install uninstall dist clean help
+.PHONY: all lib shared docs demo test check fuzz has_fuzzer bench format install uninstall dist clean help
 
 # ---------------------------------------------------------------------------------------- building
 all: $(TOOLS) ## the tools (the default)
@@ -107,32 +107,31 @@ run-%.sh: tests/%.sh all
 
 run-packaging.sh run-examples.sh: lib shared docs
 
+# tests/fuzz.h tells how the programs are linked and run. fuzz_sizes.c is one of another kind.
 FUZZ_S ?= 60
-FUZZ = clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-FUZZED = tests/bin/test_hostile tests/bin/test_reference tests/bin/test_codec_format
-fuzz: $(FUZZED) ## FUZZ_S=60 each (clang)
-	@mkdir -p tests/tmp/seeds tests/tmp/found tests/tmp/codes tests/tmp/found-codes
-	tests/bin/test_hostile >tests/tmp/hostile.log && tests/bin/test_reference >tests/tmp/reference.log
-	tests/bin/test_codec_format set_up >tests/tmp/codec.log
-	cp tests/tmp/hostile-*.mb tests/tmp/reference-narrow*.mb tests/tmp/seeds
-	$(FUZZ) tests/fuzz_model.c -o tests/bin/fuzz_model -lm -pthread
-	tests/bin/fuzz_model -max_total_time=$(FUZZ_S) -timeout=20 -rss_limit_mb=4000 \
-	    tests/tmp/found tests/tmp/seeds
-	$(FUZZ) tests/fuzz_codec.c -o tests/bin/fuzz_codec -lm -pthread
-	FUZZ_MODEL=tests/tmp/codec-format-tiny-q8.mb tests/bin/fuzz_codec -max_total_time=$(FUZZ_S) \
-	    -timeout=20 -max_len=3000 -rss_limit_mb=2000 tests/tmp/found-codes tests/tmp/codes
-	@mkdir -p tests/tmp/pictures/read tests/tmp/found-pictures
-	$(CC) -O1 -DSTANDALONE tests/fuzz_picture.c -o tests/bin/make_pictures -lm
-	tests/bin/make_pictures 0 1 tests/tmp/pictures
-	$(FUZZ) tests/fuzz_picture.c -o tests/bin/fuzz_picture -lm
-	tests/bin/fuzz_picture -max_total_time=$(FUZZ_S) -timeout=20 -max_len=4000 \
-	    -rss_limit_mb=2000 tests/tmp/found-pictures tests/tmp/pictures
-	@mkdir -p tests/tmp/packed tests/tmp/found-packed
-	$(CC) -O1 -DSTANDALONE tests/fuzz_image.c -o tests/bin/pack_pictures -lm -pthread
-	tests/bin/pack_pictures 0 1 tests/tmp/packed
-	$(FUZZ) tests/fuzz_image.c -o tests/bin/fuzz_image -lm -pthread
-	tests/bin/fuzz_image -max_total_time=$(FUZZ_S) -timeout=20 -max_len=2000 \
-	    -rss_limit_mb=2000 tests/tmp/found-packed tests/tmp/packed
+FUZZ_CC ?= clang
+FUZZ = $(FUZZ_CC) -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+COVER = $(FUZZ_CC) -std=c11 -O1 -DSTANDALONE -fprofile-instr-generate -fcoverage-mapping
+FUZZED = $(filter-out sizes,$(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c)))
+fuzz: $(addprefix tests/bin/fuzz_,$(FUZZED)) $(addprefix tests/bin/cover_,$(FUZZED)) \
+	$(addprefix tests/bin/replay_,$(FUZZED)) ## libFuzzer, FUZZ_S=60 seconds for each program (clang)
+	@sh tests/fuzz.sh $(FUZZ_S) $(FUZZED)
+
+has_fuzzer:
+	@echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	    $(FUZZ) -x c - -o /dev/null 2>/dev/null || { echo "make fuzz needs clang with libFuzzer" \
+	    "(Debian: clang, libclang-rt-dev); FUZZ_CC=clang-19, say, names another"; exit 1; }
+
+tests/bin/fuzz_%: tests/fuzz_%.c $(TEST_PARTS) | tests/bin has_fuzzer
+	$(FUZZ) $< -o $@ $(LINK)
+
+tests/bin/cover_%: tests/fuzz_%.c $(TEST_PARTS) | tests/bin has_fuzzer
+	$(COVER) $< -o $@ $(LINK)
+
+# Quickly built: they run for a second. Without optimization functions that nothing calls want the
+# library.
+tests/bin/replay_%: tests/fuzz_%.c $(TEST_PARTS) libmegabyte.a | tests/bin
+	$(COMPILE) -O0 -DSTANDALONE $< libmegabyte.a -o $@ $(LINK)
 
 format: ## lay out all C files as .clang-format says (needs clang-format 14)
 	clang-format -i $(SOURCES)

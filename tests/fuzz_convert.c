@@ -139,7 +139,7 @@ static void make_seeds(void) {
     static const synthetic_spacebyte space = {
         "fuzz-spacebyte", 2,      3,          64,   0, {8, 4}, {1, 1}, 4, 1, 1, 1, 1, 1,
         "RMSNorm",        "SiLU", "standard", "F16"};
-    static const synthetic_bgpt bgpt = {"fuzz-bgpt", 2, 3, 4, 1, {1, 1}, "F16"};
+    static const synthetic_bgpt bgpt = {"fuzz-bgpt", 3, 3, 4, 1, {1, 1}, "F16"};
     static const synthetic_paper paper = {.name = "fuzz-paper",
                                           .patch = 2,
                                           .patches = 3,
