@@ -26,6 +26,7 @@ WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert t
 	tests/bin/test_gaps tests/bin/test_q4 tests/bin/test_picture tests/bin/test_image
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES) $(HEADERS)
+FUZZED = $(filter-out sizes,$(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c)))
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
 	tests/packaging.sh tests/examples.sh
 
@@ -86,7 +87,8 @@ $(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) megabyte.o | tests/bin
 
 # Tests run side by side if make does (-j2); the command-line tests follow, one by one.
 test: all $(WHOLE) $(LINKED) ## build everything and run the tests; faster with -j
-	@$(MAKE) -s --no-print-directory $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)))
+	@$(MAKE) -s --no-print-directory $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)) \
+	    $(addprefix fuzz_,$(FUZZED)))
 	@for script in tests/cli_*.sh; do \
 	    CC="$(CC)" CFLAGS="$(CFLAGS)" sh $$script || exit 1; \
 	done
@@ -100,6 +102,11 @@ run-test_%: tests/bin/test_% all
 	@$< >tests/tmp/$(<F).log 2>&1 && result=0 || result=1; \
 	echo "test_$*"; cat tests/tmp/$(<F).log; exit $$result
 
+run-fuzz_%: tests/bin/replay_%
+	@mkdir -p tests/tmp
+	@sh tests/fuzz.sh replay $* >tests/tmp/fuzz_$*.log 2>&1 && result=0 || result=1; \
+	echo "fuzz_$*"; cat tests/tmp/fuzz_$*.log; exit $$result
+
 run-%.sh: tests/%.sh all
 	@mkdir -p tests/tmp
 	@CC="$(CC)" CFLAGS="$(CFLAGS)" sh $< >tests/tmp/$(<F).log 2>&1 && result=0 || result=1; \
@@ -112,7 +119,6 @@ FUZZ_S ?= 60
 FUZZ_CC ?= clang
 FUZZ = $(FUZZ_CC) -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 COVER = $(FUZZ_CC) -std=c11 -O1 -DSTANDALONE -fprofile-instr-generate -fcoverage-mapping
-FUZZED = $(filter-out sizes,$(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c)))
 fuzz: $(addprefix tests/bin/fuzz_,$(FUZZED)) $(addprefix tests/bin/cover_,$(FUZZED)) \
 	$(addprefix tests/bin/replay_,$(FUZZED)) ## libFuzzer, FUZZ_S=60 seconds for each program (clang)
 	@sh tests/fuzz.sh $(FUZZ_S) $(FUZZED)

@@ -108,14 +108,20 @@ static int is_synced(int file) {
     return !fsync(file) || errno == EINVAL || errno == ENOTSUP || errno == ENOSYS;
 }
 
-/* The folder's entry, too, must be on disk before the input may go. */
+/* The folder's entry, too, must be on disk before the input may go. A folder that may be written but
+ * not read cannot be opened: then everything is synced. */
 static int sync_folder(const output *o) {
     const char *slash = strrchr(o->path, '/');
     char *folder = copy_text(slash ? o->path : ".");
     if (slash) folder[slash == o->path ? 1 : slash - o->path] = 0;
-    int file = open(folder, O_RDONLY), good = file < 0 || is_synced(file) || errno == EBADF;
-    if (file >= 0) close(file); /* a folder that may not be read is synced by nobody */
+    int file = open(folder, O_RDONLY), good;
     free(folder);
+    if (file < 0) {
+        sync();
+        return 1;
+    }
+    good = is_synced(file) || errno == EBADF;
+    close(file);
     return good;
 }
 
