@@ -88,7 +88,8 @@ recorded "$convert" model.safetensors -q -f -o model.mb
 whole model.mb="$files/model.mb" model.mb="$files/old"
 noticed fsync "$convert model.safetensors -q -f -o model.mb" model.mb="$files/model.mb" \
     model.mb="$files/old"
-prepare() { cp "$files/in" .; } # one of these is the folder's, whose names must be synced all the same
+# One of these is the folder's, whose names must be synced all the same.
+prepare() { cp "$files/in" .; }
 n=0
 while :; do
     n=$((n + 1))

@@ -1,6 +1,7 @@
-/* fuzz_convert.c - any bytes as a checkpoint with its configuration: JSON, the reader of safetensors
- * or of .pt (zip, pickle, tensors), names, sizes and every row of the model; then the model file is
- * written, and the library must open it. No crash, no hang, no execution of anything. See fuzz.h.
+/* fuzz_convert.c - any bytes as a checkpoint with its configuration: JSON, the reader of
+ * safetensors or of .pt (zip, pickle, tensors), names, sizes and every row of the model; then the
+ * model file is written, and the library must open it. No crash, no hang, no execution of
+ * anything. See fuzz.h.
  *
  * The first byte is the options, then the configuration up to a NUL, then the checkpoint. */
 #define LIKELY_BYTES                                                               \

@@ -1,6 +1,6 @@
-/* fuzz_image.c - any bytes as a .mbi file, its header, as pixels and options of encoding, or as what
- * is done to a right file: no crash, nothing wrong is said to be right, and what is right is what
- * encoding writes. The first byte says which. See fuzz.h. */
+/* fuzz_image.c - any bytes as a .mbi file, its header, as pixels and options of encoding, or as
+ * what is done to a right file: no crash, nothing wrong is said to be right, and what is right is
+ * what encoding writes. The first byte says which. See fuzz.h. */
 #define MEGABYTE_KEEP_OPTIONS
 #include "../megabyte.c"
 

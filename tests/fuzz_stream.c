@@ -1,8 +1,9 @@
 /* fuzz_stream.c - any bytes as a saved stream: refused, and then the stream is as it was; or
  * loaded, and then every use of it stays within bounds, whatever numbers it holds. See fuzz.h.
  *
- * The first bytes say which model and options, and whether the checksum and the identity are put
- * right; then the saved bytes, as many as they say themselves; then what is done with the stream. */
+ * The first byte says which model and context, and whether the checksum and the identity are put
+ * right; then the saved bytes, as many as they say themselves; then what is done with the
+ * stream. */
 #include "../megabyte.c"
 
 #include "fuzz.h"

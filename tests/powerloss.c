@@ -1,11 +1,11 @@
 /* powerloss.c - what a power cut would leave. Reads the records of faults.c and tries every moment:
- * what was written and not synced may be lost or half there; each change of the folder's names since
- * it was last synced may have reached the disk or not, in any combination.
+ * what was written and not synced may be lost or half there; each change of the folder's names
+ * since it was last synced may have reached the disk or not, in any combination.
  *
  *     powerloss LOG NAME=FILE...
  *
  * At every moment and in every case one NAME of the folder must hold exactly the bytes of its FILE,
- * safely. The last state is not tried alone: nothing is better than what came before it. */
+ * and these must be synced. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
