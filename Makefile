@@ -132,6 +132,10 @@ has_fuzzer:
 tests/bin/fuzz_%: tests/fuzz_%.c $(TEST_PARTS) | tests/bin has_fuzzer
 	$(FUZZ) $< -o $@ $(LINK)
 
+# Tracing comparisons would take most of the time where there is much arithmetic.
+$(addprefix tests/bin/fuzz_,codec image model sound stream): \
+	FUZZ += -fno-sanitize-coverage=trace-cmp
+
 tests/bin/cover_%: tests/fuzz_%.c $(TEST_PARTS) | tests/bin has_fuzzer
 	$(COVER) $< -o $@ $(LINK)
 

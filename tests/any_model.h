@@ -12,6 +12,7 @@
 #endif
 
 static u64 random_state;
+static u32 widest = 40; /* of a stage; half of it of a head */
 static u32 below(u32 n) { return (u32)(next_random(&random_state) >> 33) % n; }
 static u32 one_of(u32 a, u32 b, u32 c) {
     u32 i = below(3);
@@ -30,12 +31,12 @@ static struct sizes any_sizes(void) {
         z.n_stages = paper ? 2 : 2 + below(3);
         for (u32 s = 0; s < z.n_stages; s++) {
             struct stage_sizes *g = &z.stage[s];
-            g->dim = 1 + below(40);
+            g->dim = 1 + below(widest);
             g->layers = below(8) ? 1 + below(3) : 1 + below(7);
             g->kv_heads = 1 + below(3);
             g->heads = g->kv_heads * (1 + below(3));
-            g->head_dim = 1 + below(20);
-            g->ff_dim = 1 + below(40);
+            g->head_dim = 1 + below(widest / 2);
+            g->ff_dim = 1 + below(widest);
             g->positions = below(4) ? 1 + below(s ? 7 : 20) : 1 + below(2);
             g->flags = below(1024);
             if (!paper) {
@@ -115,16 +116,16 @@ static u8 *any_model(const struct sizes *z, u64 seed, size_t most, size_t *size)
     return file;
 }
 
-/* The first small one from *seed on: of this family (0: any), with bytes of all kinds in its
- * vocabulary, at most `most` bytes of file, and a context of at most a few hundred. *seed is then
- * the next. */
-static MAY_BE_UNUSED u8 *small_model(u32 family, size_t most, u64 *seed, size_t *size) {
-    for (;; ++*seed) {
+/* The first small one from *seed on: of this family, with this vocabulary at least, at most `most`
+ * bytes of file, and a context of at most a few hundred. *seed is then the next. */
+static MAY_BE_UNUSED u8 *small_model(u32 family, u32 vocabulary, size_t most, u64 *seed,
+                                     size_t *size) {
+    for (widest = 8;; ++*seed) {
         random_state = *seed * 0x9e3779b97f4a7c15ULL;
         struct sizes z = any_sizes();
         u64 context = 1;
         for (u32 s = 0; s < z.n_stages; s++) context *= z.stage[s].positions;
-        if ((family && z.family != family) || z.vocabulary < 256 || context > 300) continue;
+        if (z.family != family || z.vocabulary < vocabulary || context > 300) continue;
         u8 *file = any_model(&z, *seed, most, size);
         if (file) return ++*seed, file;
     }

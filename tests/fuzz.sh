@@ -33,7 +33,7 @@ cover() {
     llvm-profdata merge -sparse "$at/profile.raw" -o "$at/profile" &&
         llvm-cov export -format=lcov -instr-profile="$at/profile" tests/bin/cover_$name \
             >"$at/lines" 2>"$at/covered.log" || return 1
-    grep -n '^/\* ==*  *[0-9]* .* \*/' megabyte.c | sed 's|:/\* =* *| |; s| .*/$||' >"$at/sections"
+    grep -n '^/\* ==* [0-9]' megabyte.c | sed 's|:/\* =* *| |' >"$at/sections"
     awk -v scope="$(scope "$name")" -v sections="$at/sections" '
         BEGIN {
             n = split(scope, part, " ")

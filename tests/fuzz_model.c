@@ -281,7 +281,7 @@ static void make_seeds(void) {
     u64 seed = 1;
     size_t size;
     for (u32 i = 0; i < 30; i++) {
-        u8 *file = small_model(1 + i % 5, i < 20 ? 20000 : 50000, &seed, &size);
+        u8 *file = small_model(1 + i % 5, i < 20 ? 2 : 256, i < 20 ? 7000 : 16000, &seed, &size);
         MUST(file);
         add_seed(file, size);
         free(file);

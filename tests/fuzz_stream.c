@@ -24,7 +24,7 @@ static void set_up(void) {
     u64 seed = 100;
     for (u32 i = 0; i < MODELS; i++) {
         size_t size;
-        of[i].file = small_model(1 + i % 5, 60000, &seed, &size);
+        of[i].file = small_model(1 + i % 5, 256, 20000, &seed, &size);
         MUST(of[i].file);
         MUST(!megabyte_model_open_memory(&of[i].model, of[i].file, size, NULL, NULL));
         MUST(!megabyte_engine_create(&of[i].engine, of[i].model, NULL, NULL, NULL));
