@@ -37,8 +37,8 @@ for i in 0 1 2; do dd if=text of="text.$i" bs=1000 skip=$i count=1 2>/dev/null; 
 run 0 "$mbrun" score --json --strided text.0 text.1 text.2
 awk "BEGIN { d = $windows - $(bits); exit !(d * d < 1e-12) }" ||
     fail "windows: $windows, files: $(bits)"
-run 0 "$mbrun" score --json --map --strided text.0 text.1 text.2 # mapped or read: the same
-awk "BEGIN { d = $windows - $(bits); exit !(d * d < 1e-12) }" || fail "--map: $(bits) bits"
+run 0 "$mbrun" score --json --mmap --strided text.0 text.1 text.2 # mapped or read: the same
+awk "BEGIN { d = $windows - $(bits); exit !(d * d < 1e-12) }" || fail "--mmap: $(bits) bits"
 : >empty
 run 0 "$mbrun" score --json --strided empty
 run 2 "$mbrun" score --strided --logits out.f32 text

@@ -421,7 +421,7 @@ static int run_verb(const command *self, int argc, char **argv, int who) {
                   .writes = !(who & (TESTS | LISTS)),
                   .mode = who & (PACKS | MAPS) ? MEGABYTE_MODE_COMPRESS : MEGABYTE_MODE_DECOMPRESS,
                   .limit = UNLIKELY_ONLY,
-                  .shared = {.usual = "image", .threads = cores}};
+                  .shared = {.usual = "image", .threads = cores, .computes_nothing = who == LISTS}};
     const struct {
         int who;
         option o;
@@ -506,7 +506,7 @@ static const command verbs[] = {
      "read,\n"
      "and the output is on disk.\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
-     run_pack},
+     run_pack, "makes FILE.mbi of each FILE"},
     {"image unpack", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [options] FILE...",
      "Writes FILE for each FILE.mbi, as PNG, PNM or BMP by its suffix; without one of these, "
      "FILE.png.\n"
@@ -516,20 +516,20 @@ static const command verbs[] = {
      "1 MB + 1024 times its own size is refused before any work, unless --limit says how much is\n"
      "allowed; 0: any amount.\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
-     run_unpack},
+     run_unpack, "makes a picture of each FILE.mbi"},
     {"image test", "[-m MODEL] [--limit SIZE] [-v] [options] FILE...",
      "Unpacks without writing anything. Exit status: 0 if every FILE is intact, 1 if not, 2 wrong\n"
      "usage, 130 interrupted.",
-     run_test_pictures},
+     run_test_pictures, "checks .mbi files"},
     {"image list", "[--json] FILE...",
      "Prints what the headers of .mbi files say, without unpacking anything (test does).\n"
      "Exit status: 0 done, 1 if a FILE is no .mbi file or ends too early, 2 wrong usage.",
-     run_list_pictures},
+     run_list_pictures, "tells what is in .mbi files"},
     {"image map", "[-m MODEL] -o OUT [-f] [options] FILE",
      "Draws what packing a picture costs: the picture, beside it the bits of each pixel as "
      "colours,\n"
      "below the scale and the total. Nothing is packed.",
-     run_map},
+     run_map, "draws what packing a picture costs"},
 };
 
 int run_image(const command *self, int argc, char **argv) {
@@ -537,13 +537,17 @@ int run_image(const command *self, int argc, char **argv) {
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
         puts("Usage: mbrun image pack | unpack | test | list | map [options] FILE...\n");
         for (size_t i = 0; i < COUNT_OF(verbs); i++)
-            printf("  mbrun %-12s %s\n", verbs[i].name, verbs[i].synopsis);
-        puts("\nmbrun image pack --help tells the options, and so on.");
+            printf("  mbrun %-12s  %s\n", verbs[i].name, verbs[i].brief);
+        puts("\nmbrun help image pack (or image pack --help) tells the options, and so on.");
         return 0;
     }
+    nearest best = {.word = NULL};
     for (size_t i = 0; argc > 1 && i < COUNT_OF(verbs); i++)
         if (!strcmp(argv[1], verbs[i].name + prefix))
             return verbs[i].run(&verbs[i], argc - 1, argv + 1);
+    for (size_t i = 0; argc > 1 && i < COUNT_OF(verbs); i++)
+        consider(&best, argv[1], strlen(argv[1]), verbs[i].name + prefix);
+    if (best.word) usage_error(self, argv[1], "did you mean %s?", best.word);
     usage_error(self, argc > 1 ? argv[1] : "image", "%s",
                 argc > 1 ? "is none of pack, unpack, test, list, map"
                          : "say what: pack, unpack, test, list or map");

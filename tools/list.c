@@ -112,7 +112,7 @@ static int list_file(zipper *z, char *path, survey *total, int n_printed, int *i
 }
 
 int run_list(const command *self, int argc, char **argv) {
-    zipper z = {.self = self, .mode = MEGABYTE_MODE_DECOMPRESS};
+    zipper z = {.self = self, .mode = MEGABYTE_MODE_DECOMPRESS, .shared.computes_nothing = 1};
     const option own[] = {
         {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"},
         {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "not a word about skipped files"},

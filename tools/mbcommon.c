@@ -201,6 +201,55 @@ int find_model_named(const char *name, char *path, size_t size) {
     return find_shipped_model(name, path, size, looked, sizeof looked);
 }
 
+typedef int name_found(void *context, const char *place, const char *file);
+
+/* The .mb files where models are kept, place after place, until one call returns 0. */
+static void walk_models(name_found *found, void *context) {
+    char place[2112];
+    for (size_t i = 0, goes_on = 1; goes_on && model_place(i, place, sizeof place); i++) {
+        DIR *directory = opendir(place);
+        if (!directory) continue;
+        for (struct dirent *entry; goes_on && (entry = readdir(directory));) {
+            size_t length = strlen(entry->d_name);
+            if (length <= 3 || strcmp(entry->d_name + length - 3, ".mb")) continue;
+            goes_on = (size_t)found(context, place, entry->d_name);
+        }
+        closedir(directory);
+    }
+}
+
+typedef struct name_list {
+    char name[32][64];
+    size_t n;
+} name_list;
+
+static int add_name(void *context, const char *place, const char *file) {
+    name_list *list = context;
+    size_t n = strlen(file) - 3, at = 0;
+    (void)place;
+    if (n >= sizeof *list->name) return 1;
+    while (at < list->n && strncmp(list->name[at], file, n) < 0) at++;
+    if (at < list->n && !strncmp(list->name[at], file, n) && !list->name[at][n]) return 1;
+    memmove(list->name + at + 1, list->name + at, (list->n - at) * sizeof *list->name);
+    snprintf(list->name[at], sizeof *list->name, "%.*s", (int)n, file);
+    return ++list->n < COUNT_OF(list->name);
+}
+
+/* Why there is no model of this name: those that there are, or where they were looked for. */
+static void tell_models(const char *given, const char *looked, char *why, size_t size) {
+    name_list *list = allocate(1, sizeof *list);
+    nearest best = {.word = NULL};
+    walk_models(add_name, list);
+    for (size_t i = 0; i < list->n; i++) consider(&best, given, strlen(given), list->name[i]);
+    size_t n = (size_t)snprintf(why, size, "no such model; ");
+    if (best.word) n += (size_t)snprintf(why + n, size - n, "did you mean %s? ", best.word);
+    if (list->n) n += (size_t)snprintf(why + n, size - n, "there %s", list->n > 1 ? "are" : "is");
+    for (size_t i = 0; i < list->n; i++)
+        n += (size_t)snprintf(why + n, size - n, "%s %s", i ? "," : "", list->name[i]);
+    if (!list->n) snprintf(why + n, size - n, "looked at ./%.200s, %s", given, looked);
+    free(list);
+}
+
 /* Returns 1, or 0 with the reason. *name: what the user called it, NULL if nothing. */
 static int find_model(const char *given, const char *usual, char *path, size_t size,
                       const char **name, char *why, size_t why_size) {
@@ -217,7 +266,7 @@ static int find_model(const char *given, const char *usual, char *path, size_t s
             return 0;
         }
         if (find_shipped_model(*name, path, size, looked, sizeof looked)) return 1;
-        snprintf(why, why_size, "no such model; looked at ./%.200s, %s", *name, looked);
+        tell_models(*name, looked, why, why_size);
         return 0;
     }
     if (find_shipped_model(usual ? usual : "text", path, size, looked, sizeof looked)) return 1;
@@ -290,8 +339,15 @@ static void add_known_model(known_models *list, const char *path) {
     memcpy(added->id, info.id, sizeof added->id);
 }
 
+static int add_if_model(void *context, const char *place, const char *file) {
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s%s", place, file) < sizeof path)
+        add_known_model(context, path);
+    return 1;
+}
+
 void find_known_models(known_models *list, const shared_options *shared) {
-    char path[4096], place[2112], why[8448];
+    char path[4096], why[8448];
     const char *name;
     memset(list, 0, sizeof *list);
     if (shared->model) {
@@ -303,18 +359,7 @@ void find_known_models(known_models *list, const shared_options *shared) {
     }
     if (find_model(NULL, shared->usual, path, sizeof path, &name, why, sizeof why))
         add_known_model(list, path);
-    for (size_t i = 0; model_place(i, place, sizeof place); i++) {
-        DIR *directory = opendir(place);
-        if (!directory) continue;
-        for (struct dirent *entry; (entry = readdir(directory));) {
-            size_t length = strlen(entry->d_name);
-            if (length <= 3 || strcmp(entry->d_name + length - 3, ".mb")) continue;
-            if ((size_t)snprintf(path, sizeof path, "%s%s", place, entry->d_name) >= sizeof path)
-                continue;
-            add_known_model(list, path);
-        }
-        closedir(directory);
-    }
+    walk_models(add_if_model, list);
 }
 
 const known_model *known_model_of(const known_models *list, const uint8_t *id, size_t n) {

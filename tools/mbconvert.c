@@ -26,7 +26,7 @@
 const char tool_name[] = "mbconvert";
 
 static const command self = {
-    .synopsis = "IN -o OUT.mb [options]",
+    .synopsis = "FILE -o OUT.mb [options]",
     .summary =
         "Makes a megabyte model file from a checkpoint, a .safetensors file or what torch.save "
         "wrote\n"
@@ -39,7 +39,7 @@ static const command self = {
         "them\n"
         "under \"args\"; --heads, --dim-head, --seq-len and --pad-id win over it. Metadata that is "
         "not\n"
-        "given is the configuration's. --version prints the version.\n"
+        "given is the configuration's.\n"
         "Exit status: 0 done, 1 failed, 2 wrong usage."};
 
 /* =============================================================================== 1 quantization */
@@ -377,12 +377,12 @@ static const char *const text_options[] = {
 static void parse_command_line(int argc, char **argv) {
     const char *quant = "q8", **text = options.text;
     const option table[] = {
-        {"output", 'o', OPTION_TEXT, &options.out, 0, 0, "FILE", "the model file to write"},
+        {"output", 'o', OPTION_TEXT, &options.out, 0, 0, "OUT", "the model file to write"},
         {"quant", 0, OPTION_TEXT, &quant, 0, 0, "TYPE",
          "f32: matrices as they are; q8: int8, a scale per row; q4: 4 bits, for models trained for "
          "it (q8)"},
         {"config", 0, OPTION_TEXT, &options.config, 0, 0, "FILE",
-         "JSON: the constructor's arguments (default: beside IN)"},
+         "JSON: the constructor's arguments (default: beside FILE)"},
         {"heads", 0, WHOLE_NUMBER(heads), "N", "attention heads, if the tensors do not tell"},
         {"dim-head", 0, WHOLE_NUMBER(dim_head), "N", "their width; one of both will do"},
         {"seq-len", 0, WHOLE_NUMBER(positions), "N", "patches of the context (max_seq_len[0])"},
@@ -409,10 +409,14 @@ static void parse_command_line(int argc, char **argv) {
          "audio models: what the bytes are, such as \"mu-law 8000 Hz\""},
         {"ignore-unknown", 0, OPTION_FLAG, &options.ignore_unknown, 0, 0, NULL,
          "leave out tensors that are not part of the model"},
-        {"force", 'f', OPTION_FLAG, &options.force, 0, 0, NULL, "overwrite FILE"},
+        {"force", 'f', OPTION_FLAG, &options.force, 0, 0, NULL, "overwrite OUT"},
         {"quiet", 'q', OPTION_FLAG, &quiet, 0, 0, NULL, "errors only"},
     };
-    if (argc > 1 && !strcmp(argv[1], "--version")) {
+    if (argc < 2) {
+        print_usage(&self, stderr);
+        exit(2);
+    }
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
         printf("mbconvert %s (model file format %d)\n", MEGABYTE_VERSION_STRING,
                MEGABYTE_FORMAT_VERSION);
         exit(fflush(stdout) || ferror(stdout));
@@ -423,7 +427,7 @@ static void parse_command_line(int argc, char **argv) {
     for (u32 i = 0; i < COUNT_OF(text_options); i++) check_utf8(text_options[i], text[i]);
     if (n > 1)
         usage_error(&self, argv[1], "one checkpoint at a time; %s was given already", argv[0]);
-    if (!n) usage_error(&self, "IN", "which checkpoint? name a .safetensors or .pt file");
+    if (!n) usage_error(&self, "FILE", "which checkpoint? name a .safetensors or .pt file");
     if (!options.out || !*options.out)
         usage_error(&self, "-o", "where to? name the .mb file to write");
     if (!strcmp(options.out, "-"))

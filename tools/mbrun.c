@@ -804,7 +804,7 @@ static const command commands[] = {
      "picture is completed: below and to the right, up to whole tiles, -n times, each tile from "
      "what\n"
      "is given of it. The i-th tile is drawn with seed S + i.",
-     run_generate},
+     run_generate, "writes text, or makes pictures"},
     {"score", "[-m MODEL] [options] FILE...",
      "Prints how many bits per byte the model needs for each file (- is standard input) and in "
      "total.\n"
@@ -815,7 +815,7 @@ static const command commands[] = {
      "without options, sliding; --strided alone, both.\n"
      "--mix: what compress comes to instead, headers included; --window is then the block size.\n"
      "Uses all cores unless told otherwise.",
-     run_score},
+     run_score, "tells how many bits per byte a model needs for files"},
     {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE.mbz beside each FILE, which is kept; standard input goes to standard output. "
      "The\n"
@@ -842,7 +842,7 @@ static const command commands[] = {
      "--rm removes FILE only if it is still what was read and the output is on disk; hard-linked "
      "files\n"
      "only with -f.",
-     run_compress},
+     run_compress, "makes FILE.mbz of each FILE"},
     {"decompress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE for each FILE.mbz, which is kept; standard input goes to standard output.\n"
      "Concatenated .mbz files give the concatenated originals. Without -m, each model that they "
@@ -863,12 +863,12 @@ static const command commands[] = {
      "files\n"
      "only with -f.\n"
      "Exit status: 0 done, 1 something failed or was skipped, 2 wrong usage, 130 interrupted.",
-     run_decompress},
+     run_decompress, "makes FILE of each FILE.mbz"},
     {"test", "[-m MODEL] [-S STREAMS] [--limit SIZE] [-v] [options] [FILE]...",
      "Decompresses without writing anything. Exit status: 0 if every FILE is intact, 1 if not, 2 "
      "wrong\n"
      "usage, 130 interrupted. The model is found as by decompress.",
-     run_test},
+     run_test, "checks .mbz files"},
     {"list", "[-m MODEL] [--json] [FILE]...",
      "Prints what the headers of .mbz files say, without decoding anything (test does): sizes in\n"
      "bytes, original / compressed, blocks by method (stored; constant: one byte repeated; coded "
@@ -877,11 +877,12 @@ static const command commands[] = {
      "made\n"
      "with --dictionary or --type), the id of the model and its name if it is found.\n"
      "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.",
-     run_list},
+     run_list, "tells what is in .mbz files"},
     {"image", "pack|unpack|test|list|map [options] FILE...",
-     "Packs pictures without loss, and shows what their pixels cost.", run_image},
+     "Packs pictures without loss, and shows what their pixels cost.", run_image,
+     "packs pictures without loss (.mbi), and back"},
     {"info", "[-m MODEL] [--verify] [--json]",
-     "Describes a model in the terms of the MEGABYTE paper.", run_info},
+     "Describes a model in the terms of the MEGABYTE paper.", run_info, "describes a model"},
     {"bench", "[-m MODEL] [-T THREADS] [--parts] [options] [WORKLOAD]...",
      "Measures bytes per second, beside the peaks of this machine measured in the same run; with "
      "1\n"
@@ -890,20 +891,92 @@ static const command commands[] = {
      "too. far: after 6,144 bytes, or 3/4 of the model's context; mixed: streams at different "
      "places\n"
      "of their contexts and patches; draft_0: without guessing ahead.",
-     run_bench},
+     run_bench, "measures speed, beside the limits of this machine"},
 };
 
-static void print_usage(FILE *out) {
-    fputs("Usage: mbrun SUBCOMMAND [options]\n\n", out);
+static void print_overview(FILE *out) {
+    fputs("Usage: mbrun SUBCOMMAND [options] [FILE]...\n\n", out);
     for (size_t i = 0; i < COUNT_OF(commands); i++)
-        fprintf(out, "  mbrun %-10s %s\n", commands[i].name, commands[i].synopsis);
-    fputs("\nmbrun SUBCOMMAND --help tells the options; mbrun --version the version.\n", out);
+        fprintf(out, "  mbrun %-10s  %s\n", commands[i].name, commands[i].brief);
+    fputs(
+        "\nmbrun help SUBCOMMAND (or SUBCOMMAND --help) tells the options; mbrun --version (-V) the\n"
+        "version. mbrun -d, -t and -l are decompress, test and list.\n"
+        "Models are looked for as NAME.mb in models/, ../models/ and ../share/megabyte/ beside "
+        "the program\n"
+        "and in models/ of the current directory; without -m: $MEGABYTE_MODEL, else text.\n",
+        out);
+}
+
+static void print_version(void) {
+    uint32_t version = megabyte_version();
+    printf("mbrun " MEGABYTE_VERSION_STRING " (library %u.%u.%u, model format %d, numerics %d)\n",
+           version / 10000, version / 100 % 100, version % 100, MEGABYTE_FORMAT_VERSION,
+           MEGABYTE_NUMERICS_VERSION);
+}
+
+static const command *command_named(const char *name) {
+    for (size_t i = 0; i < COUNT_OF(commands); i++)
+        if (!strcmp(name, commands[i].name)) return &commands[i];
+    return NULL;
+}
+
+static _Noreturn void unknown_command(const char *word) {
+    nearest best = {.word = NULL};
+    struct stat there;
+    for (size_t i = 0; i < COUNT_OF(commands); i++)
+        consider(&best, word, strlen(word), commands[i].name);
+    consider(&best, word, strlen(word), "help");
+    consider(&best, word, strlen(word), "--help");
+    consider(&best, word, strlen(word), "--version");
+    const char *kind = word[0] == '-' ? "option" : "subcommand";
+    if (best.word) usage_error(NULL, word, "no such %s; did you mean %s?", kind, best.word);
+    if (word[0] == '-') usage_error(NULL, word, "no such option before a subcommand");
+    if (!stat(word, &there))
+        usage_error(NULL, word, "is a file: say what to do with it, such as mbrun compress FILE");
+    usage_error(NULL, word, "no such subcommand");
+}
+
+/* mbrun help, help SUBCOMMAND, help image pack */
+static int run_help(int argc, char **argv) {
+    static char help[] = "--help";
+    char *words[] = {argv[0], argc > 1 ? argv[1] : help, help, NULL};
+    if (!argc) {
+        print_overview(stdout);
+        return 0;
+    }
+    const command *found = command_named(argv[0]);
+    if (!found) unknown_command(argv[0]);
+    return found->run(found, argc > 1 ? 3 : 2, words);
+}
+
+/* gzip's and zstd's letters, alone or with others: -d, -dc. The subcommand sees what is left. */
+static const command *command_of_letter(int *argc, char ***argv) {
+    static const struct {
+        const char *letter, *word, *name;
+    } habits[] = {{"-z", "--compress", "compress"},
+                  {"-d", "--decompress", "decompress"},
+                  {"-t", "--test", "test"},
+                  {"-l", "--list", "list"}};
+    char *first = (*argv)[1];
+    for (size_t i = 0; i < COUNT_OF(habits); i++) {
+        int is_letter = !strncmp(first, habits[i].letter, 2);
+        if (!is_letter && strcmp(first, habits[i].word)) continue;
+        if (is_letter && first[2]) {
+            first[1] = '-';
+            (*argv)[1] = first + 1;
+        } else {
+            --*argc;
+            ++*argv;
+        }
+        return command_named(habits[i].name);
+    }
+    return NULL;
 }
 
 int main(int argc, char **argv) {
     if (argc > 0) program_name = argv[0];
     if (argc < 2) {
-        print_usage(stderr);
+        print_overview(stderr);
         return 2;
     }
     ignores_pipes = signal(SIGPIPE, SIG_IGN) == SIG_IGN; /* EPIPE is told: see output_failed */
@@ -912,21 +985,19 @@ int main(int argc, char **argv) {
          i++) /* what was closed must not become the next file; using it still fails */
         if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) != i) return 1;
     int status = 0;
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        print_usage(stdout);
-    } else if (!strcmp(argv[1], "--version")) {
-        uint32_t version = megabyte_version();
-        printf("mbrun " MEGABYTE_VERSION_STRING
-               " (library %u.%u.%u, model format %d, numerics %d)\n",
-               version / 10000, version / 100 % 100, version % 100, MEGABYTE_FORMAT_VERSION,
-               MEGABYTE_NUMERICS_VERSION);
+    const char *word = argv[1];
+    const command *found;
+    if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
+        print_overview(stdout);
+    } else if (!strcmp(word, "--version") || !strcmp(word, "-V")) {
+        print_version();
+    } else if (!strcmp(word, "help")) {
+        status = run_help(argc - 2, argv + 2);
+    } else if ((found = command_of_letter(&argc, &argv))) {
+        status = found->run(found, argc, argv);
     } else {
-        const command *found = NULL;
-        for (size_t i = 0; i < COUNT_OF(commands); i++)
-            if (!strcmp(argv[1], commands[i].name)) found = &commands[i];
-        if (!found)
-            usage_error(NULL, argv[1], "%s",
-                        argv[1][0] == '-' ? "no such option" : "no such subcommand");
+        found = command_named(word);
+        if (!found) unknown_command(word);
         status = found->run(found, argc - 1, argv + 1);
     }
     flush_output();

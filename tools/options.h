@@ -10,7 +10,7 @@ typedef enum option_kind {
     OPTION_TEXT, /* const char * */
     OPTION_NUMBER, /* uint64_t within [low, high] */
     OPTION_INTEGER, /* long long within [low, high] */
-    OPTION_SIZE, /* the same; may end in K, M or G (1024, 1024^2, 1024^3) */
+    OPTION_SIZE, /* a NUMBER that may end in K, M or G (1024, 1024^2, 1024^3): 1.5K */
     OPTION_REAL, /* double within [low, high] */
     OPTION_LEVEL /* uint64_t; its letters are the digits 1 to 9 (`letter`: '1') */
 } option_kind;
@@ -29,6 +29,7 @@ typedef struct command {
     const char *name; /* NULL: the tool has no subcommands */
     const char *synopsis, *summary;
     int (*run)(const struct command *self, int argc, char **argv); /* returns the exit status */
+    const char *brief; /* a few words for a list of subcommands */
 } command;
 
 /* The options that every subcommand has. Set `threads` to the default before parsing; 0 is all
@@ -40,6 +41,7 @@ typedef struct shared_options {
     uint64_t memory; /* the most that may be asked for; 0: what this machine has */
     int map; /* the model stays in its file */
     int json;
+    int computes_nothing; /* set before parsing: only -m and --json make sense */
 } shared_options;
 
 #define ANY 0x1p64 /* as `high`: no limit but that of uint64_t */
@@ -50,6 +52,17 @@ typedef struct shared_options {
  * argv[1] ... */
 int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
                   int argc, char **argv);
+
+/* Among the words considered, the one that `given`, of n letters, is most likely meant to be;
+ * NULL: none is near. Begin with zeros. */
+typedef struct nearest {
+    const char *word;
+    size_t distance;
+} nearest;
+void consider(nearest *best, const char *given, size_t n, const char *word);
+
+/* The line of --help that begins with "Usage:"; to stderr with a hint. */
+void print_usage(const command *self, FILE *out);
 
 /* Prints "tool: what: text" and a hint to stderr; exits with 2. */
 PRINTF(3, 4)

@@ -179,7 +179,7 @@ bash_() {
         if (subs[1] != "-") {
             print "    if [ \"$COMP_CWORD\" = 1 ]; then"
             for (i = 1; i <= n_subs; i++) all = all " " subs[i]
-            print "        COMPREPLY=($(compgen -W \"" substr(all, 2) " --help --version\" " \
+            print "        COMPREPLY=($(compgen -W \"" substr(all, 2) " help --help --version\" " \
                 "-- \"$word\"))"
             print "        return\n    fi"
         }
@@ -227,7 +227,7 @@ zsh_() {
         if (subs[1] != "-") {
             for (i = 1; i <= n_subs; i++) all = all " " subs[i]
             print "    if (( CURRENT == 2 )); then"
-            print "        compadd --" all " --help --version\n        return\n    fi"
+            print "        compadd --" all " help --help --version\n        return\n    fi"
             print "    local sub=$words[2]\n    shift words\n    (( CURRENT-- ))"
         } else print "    local sub=-"
         print "    case $sub in"
