@@ -87,6 +87,9 @@
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE /* madvise */
 #endif
+#if !defined(_FILE_OFFSET_BITS)
+#define _FILE_OFFSET_BITS 64 /* files that are too large for 32 bits are told so */
+#endif
 
 #if defined(__cplusplus)
 #error "megabyte.c is C11: compile it as C and link it; megabyte.h may be included from C++"
@@ -96,22 +99,32 @@
 /* sqrt, sqrtf: correctly rounded by IEEE 754, the only functions of libm in use */
 #include <math.h>
 #include <stdarg.h>
-#include <stdio.h> /* vsnprintf; fopen where there is no mmap */
+#include <stdio.h> /* vsnprintf; fopen where nothing can be mapped */
 #include <stdlib.h>
 #include <string.h>
 
-#if !defined(MEGABYTE_NO_FILE)
-#if defined(__unix__) || defined(__APPLE__)
-#define HAVE_MMAP 1
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#define NOGDI
+#if !defined(_WIN32_WINNT) || _WIN32_WINNT < 0x0601
+#undef _WIN32_WINNT
+#define _WIN32_WINNT 0x0601 /* Windows 7: condition variables */
+#endif
+#include <windows.h>
+#undef near
+#undef far
+#endif
+
+#if !defined(MEGABYTE_NO_FILE) && (defined(__unix__) || defined(__APPLE__))
+#define HAVE_POSIX_FILES 1
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#endif
-#endif
-#if !defined(HAVE_MMAP)
-#define HAVE_MMAP 0
+#else
+#define HAVE_POSIX_FILES 0
 #endif
 
 #if defined(MEGABYTE_NO_CODEC)
@@ -124,7 +137,7 @@
  * is slower by a quarter and more without, 64 streams' mixers by a sixth (mbrun bench --map). */
 #define LARGE_PAGE ((size_t)1 << 21)
 static void advise_large_pages(void *memory, size_t bytes) {
-#if HAVE_MMAP && defined(MADV_HUGEPAGE)
+#if HAVE_POSIX_FILES && defined(MADV_HUGEPAGE)
     uintptr_t from = ((uintptr_t)memory + LARGE_PAGE - 1) & ~(uintptr_t)(LARGE_PAGE - 1);
     uintptr_t to = ((uintptr_t)memory + bytes) & ~(uintptr_t)(LARGE_PAGE - 1);
     if (from < to)
@@ -135,11 +148,14 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #endif
 }
 
-#if !defined(MEGABYTE_NO_THREADS) && (defined(__unix__) || defined(__APPLE__)) && defined(__GNUC__)
+#if !defined(MEGABYTE_NO_THREADS) && defined(__GNUC__) && \
+    (defined(__unix__) || defined(__APPLE__) || defined(_WIN32))
 #define HAVE_THREADS 1
+#if !defined(_WIN32)
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#endif
 #else
 #define HAVE_THREADS 0
 #endif
@@ -184,6 +200,11 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #define UNROLLED _Pragma("GCC unroll 16")
 #else
 #define UNROLLED
+#endif
+#if defined(__MINGW32__) && !defined(__clang__)
+#define PRINTF_KIND gnu_printf /* C's formats, not those of Windows */
+#else
+#define PRINTF_KIND printf
 #endif
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
@@ -271,6 +292,156 @@ static void fp_enter(fp_state *s) {
     fesetenv(FE_DFL_ENV);
 }
 static void fp_leave(const fp_state *s) { fesetenv(s); }
+#endif
+
+/* Threads: pthreads, or Windows'. */
+#if HAVE_THREADS && defined(_WIN32)
+typedef HANDLE thread_handle;
+typedef SRWLOCK thread_lock;
+typedef CONDITION_VARIABLE thread_signal;
+#define THREAD_RESULT DWORD WINAPI
+static void lock(thread_lock *l) { AcquireSRWLockExclusive(l); }
+static void unlock(thread_lock *l) { ReleaseSRWLockExclusive(l); }
+static void wait_for(thread_signal *s, thread_lock *l) {
+    SleepConditionVariableSRW(s, l, INFINITE, 0);
+}
+static void wake_all(thread_signal *s) { WakeAllConditionVariable(s); }
+static void yield_core(void) { SwitchToThread(); }
+static int prepare_waiting(thread_signal *s, thread_lock *l) {
+    InitializeSRWLock(l);
+    InitializeConditionVariable(s);
+    return 1;
+}
+static void end_waiting(thread_signal *s, thread_lock *l) { (void)s, (void)l; }
+/* Of the threads, the first one is the caller's own. Returns how many there are then. */
+static u32 launch_threads(thread_handle *t, u32 n, DWORD(WINAPI *run)(void *), void *context) {
+    u32 i = 1;
+    while (i < n && (t[i] = CreateThread(NULL, 0, run, context, 0, NULL))) i++;
+    return i;
+}
+static void join_thread(thread_handle t) {
+    WaitForSingleObject(t, INFINITE);
+    CloseHandle(t);
+}
+#elif HAVE_THREADS
+typedef pthread_t thread_handle;
+typedef pthread_mutex_t thread_lock;
+typedef pthread_cond_t thread_signal;
+#define THREAD_RESULT void *
+static void lock(thread_lock *l) { pthread_mutex_lock(l); }
+static void unlock(thread_lock *l) { pthread_mutex_unlock(l); }
+static void wait_for(thread_signal *s, thread_lock *l) { pthread_cond_wait(s, l); }
+static void wake_all(thread_signal *s) { pthread_cond_broadcast(s); }
+static void yield_core(void) { sched_yield(); }
+static int prepare_waiting(thread_signal *s, thread_lock *l) {
+    if (pthread_mutex_init(l, NULL)) return 0;
+    if (!pthread_cond_init(s, NULL)) return 1;
+    pthread_mutex_destroy(l);
+    return 0;
+}
+static void end_waiting(thread_signal *s, thread_lock *l) {
+    pthread_cond_destroy(s);
+    pthread_mutex_destroy(l);
+}
+/* Of the threads, the first one is the caller's own. Returns how many there are then. */
+static u32 launch_threads(thread_handle *t, u32 n, void *(*run)(void *), void *context) {
+    sigset_t all, own; /* signals are for the program's own threads */
+    u32 i = 1;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &own);
+    while (i < n && !pthread_create(&t[i], NULL, run, context)) i++;
+    pthread_sigmask(SIG_SETMASK, &own, NULL);
+    return i;
+}
+static void join_thread(thread_handle t) { pthread_join(t, NULL); }
+#endif
+
+/* Files: POSIX's, Windows', or libc's, which cannot be mapped. file_open gives 1, 0 (cannot be
+ * opened) or -1 (no regular file); file_read the bytes read, 0 at the end, -1 if it failed. */
+#if HAVE_POSIX_FILES
+#define HAVE_MMAP 1
+typedef int file_handle;
+static void file_close(file_handle f) { close(f); }
+static int file_open(file_handle *f, const char *path, u64 *bytes) {
+    struct stat st; /* O_NONBLOCK: opening a pipe must not wait; it is refused */
+    *f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*f < 0) return 0;
+    if (!fstat(*f, &st) && S_ISREG(st.st_mode) && st.st_size >= 0) {
+        *bytes = (u64)st.st_size;
+        return 1;
+    }
+    file_close(*f);
+    return -1;
+}
+static i64 file_read(file_handle f, void *to, size_t n) {
+    for (;;) {
+        ssize_t got = read(f, to, n);
+        if (got >= 0 || errno != EINTR) return got;
+    }
+}
+static void *file_map(file_handle f, size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, f, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+static void file_unmap(void *mapping, size_t bytes) { munmap(mapping, bytes); }
+#elif !defined(MEGABYTE_NO_FILE) && defined(_WIN32)
+#define HAVE_MMAP 1
+typedef HANDLE file_handle;
+static void file_close(file_handle f) { CloseHandle(f); }
+static int file_open(file_handle *f, const char *path, u64 *bytes) { /* path: UTF-8 */
+    LARGE_INTEGER size;
+    const DWORD share = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
+    int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, NULL, 0);
+    wchar_t *wide = n > 0 ? malloc((size_t)n * sizeof *wide) : NULL;
+    if (!wide) return 0;
+    MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, n);
+    *f = CreateFileW(wide, GENERIC_READ, share, NULL, OPEN_EXISTING, 0, NULL);
+    free(wide);
+    if (*f == INVALID_HANDLE_VALUE) return 0;
+    if (GetFileType(*f) == FILE_TYPE_DISK && GetFileSizeEx(*f, &size)) {
+        *bytes = (u64)size.QuadPart;
+        return 1;
+    }
+    file_close(*f);
+    return -1;
+}
+static i64 file_read(file_handle f, void *to, size_t n) {
+    DWORD got;
+    return ReadFile(f, to, (DWORD)(n < 1 << 30 ? n : 1 << 30), &got, NULL) ? (i64)got : -1;
+}
+static void *file_map(file_handle f, size_t bytes) {
+    HANDLE mapping = CreateFileMappingW(f, NULL, PAGE_READONLY, 0, 0, NULL);
+    void *p = mapping ? MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, bytes) : NULL;
+    if (mapping) CloseHandle(mapping); /* the view keeps it */
+    return p;
+}
+static void file_unmap(void *mapping, size_t bytes) {
+    (void)bytes;
+    UnmapViewOfFile(mapping);
+}
+#elif !defined(MEGABYTE_NO_FILE)
+#define HAVE_MMAP 0
+typedef FILE *file_handle;
+static void file_close(file_handle f) { fclose(f); }
+static int file_open(file_handle *f, const char *path, u64 *bytes) {
+    long size = -1;
+    *f = fopen(path, "rb");
+    if (!*f) return 0;
+    if (!fseek(*f, 0, SEEK_END)) size = ftell(*f);
+    *bytes = (u64)size;
+    if (size >= 0 && !fseek(*f, 0, SEEK_SET)) return 1;
+    file_close(*f);
+    return -1;
+}
+static i64 file_read(file_handle f, void *to, size_t n) {
+    size_t got = fread(to, 1, n, f);
+    return got || !ferror(f) ? (i64)got : -1;
+}
+static void *file_map(file_handle f, size_t bytes) {
+    (void)f, (void)bytes;
+    return NULL;
+}
+static void file_unmap(void *mapping, size_t bytes) { (void)mapping, (void)bytes; }
 #endif
 
 _Static_assert(sizeof(float) == 4 && FLT_MANT_DIG == 24 && DBL_MANT_DIG == 53,
@@ -432,7 +603,7 @@ const char *megabyte_status_string(megabyte_status s) {
 
 /* Fills *e (may be NULL) and returns s, so that failing is one line. */
 #if defined(__GNUC__)
-__attribute__((format(printf, 4, 5)))
+__attribute__((format(PRINTF_KIND, 4, 5)))
 #endif
 static status
 fail(megabyte_error *e, status s, u64 offset, const char *format, ...) {
@@ -1395,8 +1566,8 @@ static status finish_opening(megabyte_model **out, megabyte_model *m, megabyte_e
 
 static void release_file(megabyte_model *m) {
     if (m->copy) m->allocator.free(m->allocator.context, m->copy, (size_t)m->file_bytes);
-#if HAVE_MMAP
-    if (m->mapping) munmap(m->mapping, (size_t)m->file_bytes);
+#if !defined(MEGABYTE_NO_FILE)
+    if (m->mapping) file_unmap(m->mapping, (size_t)m->file_bytes);
 #endif
 }
 
@@ -1438,68 +1609,39 @@ megabyte_status megabyte_model_open_memory(megabyte_model **model, const void *d
 }
 
 #if !defined(MEGABYTE_NO_FILE)
-#if HAVE_MMAP
-static status read_descriptor(megabyte_model *m, int fd, const char *path, megabyte_error *e) {
+static status read_copy(megabyte_model *m, file_handle f, const char *path, megabyte_error *e) {
     status r = copy_file(m, e);
     for (u64 at = 0; !r && at < m->file_bytes;) {
-        ssize_t n = read(fd, m->copy + at, (size_t)(m->file_bytes - at));
+        i64 n = file_read(f, m->copy + at, (size_t)(m->file_bytes - at));
         if (n > 0) at += (u64)n;
-        else if (n == 0 || errno != EINTR)
+        else
             r = fail(e, n ? MEGABYTE_ERROR_IO : MEGABYTE_ERROR_TRUNCATED, at,
                      "%.120s: cannot be read to its end", path);
     }
     return r;
 }
-#endif
 
 /* The file's bytes: mapped where that is possible and wanted, else read into a copy. */
 static status map_or_read(megabyte_model *m, const char *path, int copy, megabyte_error *e) {
-#if HAVE_MMAP
-    struct stat st; /* O_NONBLOCK: opening a pipe must not wait; it is refused below */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be opened; is the path right?", path);
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < 0) {
-        close(fd);
-        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: not a regular file", path);
-    }
-    m->file_bytes = (u64)st.st_size;
-    if (m->file_bytes < 8 || m->file_bytes > SIZE_MAX / 2) {
-        close(fd);
-        return fail(e, m->file_bytes < 8 ? MEGABYTE_ERROR_BAD_MAGIC : MEGABYTE_ERROR_UNSUPPORTED, 0,
-                    "%.120s: %llu bytes cannot be a megabyte model (.mb) file here", path,
-                    (unsigned long long)m->file_bytes);
-    }
-    if (copy || BIG_ENDIAN_HOST) {
-        status r = read_descriptor(m, fd, path, e);
-        close(fd);
-        return r;
-    }
-    m->mapping = mmap(NULL, (size_t)m->file_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
-    if (m->mapping == MAP_FAILED) {
-        m->mapping = NULL;
-        return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be mapped into memory", path);
-    }
-    m->file = m->mapping;
-    return MEGABYTE_OK;
-#else
-    FILE *f = fopen(path, "rb");
+    file_handle f;
     status r = MEGABYTE_OK;
-    long size = -1;
-    if (!f)
+    int opened = file_open(&f, path, &m->file_bytes);
+    if (!opened)
         return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be opened; is the path right?", path);
-    if (!fseek(f, 0, SEEK_END)) size = ftell(f);
-    m->file_bytes = (u64)size;
-    if (size < 0 || fseek(f, 0, SEEK_SET))
-        r = fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be read", path);
-    (void)copy;
-    if (!r) r = copy_file(m, e);
-    if (!r && fread(m->copy, 1, (size_t)size, f) != (size_t)size)
-        r = fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be read", path);
-    fclose(f);
+    if (opened < 0) return fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: not a regular file", path);
+    if (m->file_bytes < 8 || m->file_bytes > SIZE_MAX / 2) {
+        r = fail(e, m->file_bytes < 8 ? MEGABYTE_ERROR_BAD_MAGIC : MEGABYTE_ERROR_UNSUPPORTED, 0,
+                 "%.120s: %llu bytes cannot be a megabyte model (.mb) file here", path,
+                 (unsigned long long)m->file_bytes);
+    } else if (copy || BIG_ENDIAN_HOST || !HAVE_MMAP) {
+        r = read_copy(m, f, path, e);
+    } else {
+        m->file = m->mapping = file_map(f, (size_t)m->file_bytes);
+        if (!m->file)
+            r = fail(e, MEGABYTE_ERROR_IO, 0, "%.120s: cannot be mapped into memory", path);
+    }
+    file_close(f);
     return r;
-#endif
 }
 #endif
 
@@ -2023,9 +2165,9 @@ struct pool {
     void *context;
     struct progress *progress; /* per phase */
     u32 phases;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
-    pthread_t *handle; /* [threads] */
+    thread_lock mutex;
+    thread_signal wake;
+    thread_handle *handle; /* [threads] */
 #endif
 };
 struct progress {
@@ -2056,11 +2198,11 @@ static void spin_pause(u32 spins) {
         __asm__ volatile("yield");
 #endif
     } else {
-        sched_yield();
+        yield_core();
     }
 }
 
-static void *pool_thread(void *argument) {
+static THREAD_RESULT pool_thread(void *argument) {
     struct pool *p = argument;
     u32 seen = 0;
     fp_state fp;
@@ -2073,16 +2215,16 @@ static void *pool_thread(void *argument) {
                 spin_pause(spins);
                 continue;
             }
-            pthread_mutex_lock(&p->mutex);
+            lock(&p->mutex);
             __atomic_add_fetch(&p->sleepers, 1,
                                __ATOMIC_SEQ_CST); /* before looking again: see pool_wake */
             while (__atomic_load_n(&p->generation, __ATOMIC_SEQ_CST) == seen)
-                pthread_cond_wait(&p->wake, &p->mutex);
+                wait_for(&p->wake, &p->mutex);
             __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
-            pthread_mutex_unlock(&p->mutex);
+            unlock(&p->mutex);
         }
         seen = now;
-        if (__atomic_load_n(&p->quit, __ATOMIC_SEQ_CST)) return NULL;
+        if (__atomic_load_n(&p->quit, __ATOMIC_SEQ_CST)) return 0;
         /* Counted, then looked; pool_run closes, then counts: who finds a run open is waited
          * for. */
         __atomic_add_fetch(&p->inside, 1, __ATOMIC_SEQ_CST);
@@ -2096,9 +2238,9 @@ static void *pool_thread(void *argument) {
 static void pool_wake(struct pool *p) {
     __atomic_add_fetch(&p->generation, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST)) {
-        pthread_mutex_lock(&p->mutex);
-        pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->mutex);
+        lock(&p->mutex);
+        wake_all(&p->wake);
+        unlock(&p->mutex);
     }
 }
 #endif
@@ -2202,9 +2344,8 @@ static void pool_stop(struct pool *p) {
     if (p->threads < 2) return;
     __atomic_store_n(&p->quit, 1, __ATOMIC_SEQ_CST);
     pool_wake(p);
-    for (u32 i = 1; i < p->started; i++) pthread_join(p->handle[i], NULL);
-    pthread_cond_destroy(&p->wake);
-    pthread_mutex_destroy(&p->mutex);
+    for (u32 i = 1; i < p->started; i++) join_thread(p->handle[i]);
+    end_waiting(&p->wake, &p->mutex);
 #endif
     (void)p;
 }
@@ -2226,21 +2367,11 @@ static void pool_layout(struct pool *p, struct arena *a, u32 threads, u32 phases
 static int pool_start(struct pool *p) {
 #if HAVE_THREADS
     if (p->threads < 2) return 1;
-    if (pthread_mutex_init(&p->mutex, NULL)) {
+    if (!prepare_waiting(&p->wake, &p->mutex)) {
         p->threads = 1;
         return 0;
     }
-    if (pthread_cond_init(&p->wake, NULL)) {
-        pthread_mutex_destroy(&p->mutex);
-        p->threads = 1;
-        return 0;
-    }
-    sigset_t all, own; /* signals are for the program's own threads */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &own);
-    for (p->started = 1; p->started < p->threads; p->started++)
-        if (pthread_create(&p->handle[p->started], NULL, pool_thread, p)) break;
-    pthread_sigmask(SIG_SETMASK, &own, NULL);
+    p->started = launch_threads(p->handle, p->threads, pool_thread, p);
     if (p->started == p->threads) return 1;
     pool_stop(p);
     p->threads = 1;
