@@ -522,12 +522,29 @@ static void wrong_files(void) {
     free(packed.bytes);
 }
 
+/* A context that no model has: format version 2 has none to shift. */
+static void shift_without_a_model(void) {
+    mbz_block block = {.method = REF_STORED, .bytes = text, .n = 100};
+    mbz_file file = {.header = header_for(tiny), .blocks = &block, .n_blocks = 1};
+    for (int i = 0; i < 4; i++) {
+        file.header.no_model = i & 1;
+        file.header.context_shift = i >> 1;
+        mbz_written w = mbz_write(&file);
+        megabyte_file_header h;
+        name_case("model %d, shift %d", !(i & 1), i >> 1);
+        CHECK_STATUS(megabyte_file_header_read(w.bytes, w.n, &h, NULL),
+                     i == 3 ? MEGABYTE_ERROR_CORRUPT : MEGABYTE_OK);
+        mbz_free(&w);
+    }
+}
+
 int main(int argc, char **argv) {
     set_up("forged", 2, argc > 1 ? argv[1] : NULL);
     RUN(faults);
     RUN(methods_and_memory);
     RUN(ratios);
     RUN(wrong_files);
+    RUN(shift_without_a_model);
     tear_down();
     return 0;
 }

@@ -786,7 +786,7 @@ static void limits(void) {
     megabyte_stream_free(s);
 }
 
-/* ------------------------------------------------------------------------------------- one for all */
+/* -------------------------------------------------------------------------- shared dictionaries */
 
 enum { SHARING = 4, TURNS = 40 };
 
@@ -896,6 +896,9 @@ static void refuse_to_share(void) {
         {.mode = 3,
          .of = {.level = 7, .dictionary_size = 9},
          .with = {.level = 7, .dictionary_size = 9}},
+        {.mode = 1,
+         .of = {.level = 5, .dictionary_size = 9, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING},
+         .with = {.level = 5, .mixing_memory = MEGABYTE_NO_CONTEXT_MIXING}},
         {.mode = 1,
          .of = {.level = 6, .dictionary_size = 9, .mixing_memory = 1},
          .with = {.level = 6, .mixing_memory = 1}},
