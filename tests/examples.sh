@@ -46,7 +46,11 @@ tail -n 20 log >new
 set -- $(tr -c '0-9\n' ' ' <out) # records, bytes, bytes of code
 [ "$1" = 20 ] && [ "$2" = $(($(wc -c <new) - 20)) ] && [ "$3" -lt $(($2 / 4)) ] ||
     fail "messages: $(cat out)"
-group "messages: $(cat out)"
+with=$(cat out)
+./messages - typical <new >out
+set -- $(tr -c '0-9\n' ' ' <out)
+[ "$1" = 20 ] && [ "$3" -lt $(($2 / 3)) ] || fail "messages without a model: $(cat out)"
+group "messages: $with, without a model $3"
 
 printf '%s\n' door elephant xyzzy window >words
 ./ranking "$model" "He went out and closed the " <words >out
