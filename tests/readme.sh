@@ -14,7 +14,7 @@ lines=$(wc -l <README.md)
 
 for document in README.md models/README.md models/FORMAT.md tests/bench/README.md \
     tools/packaging/README.md tests/examples/README.md tests/examples/*/README.md \
-    .github/CONTRIBUTING.md; do
+    .github/CONTRIBUTING.md .github/SECURITY.md; do
     wide=$(LC_ALL=C awk 'length > 100 { printf " %d", FNR }' $document)
     [ -z "$wide" ] || fail "$document: over 100 columns in line$wide"
     for link in $(grep -o '](\([^)]*\))' $document | sed 's/^](//; s/)$//'); do
