@@ -80,6 +80,14 @@ cmp bad/000 one/000
 [ ! -e bad/001 ] || fail "a damaged shard is there"
 group "what is missing is done, damage is told"
 
+echo 2/: >colon
+! on_many compress shards colon || fail "cluster.sh takes :"
+grep -q localhost said || fail "no word about localhost"
+touch 'shards/a b'
+! on_many compress shards hosts || fail "cluster.sh takes a name with a blank"
+rm 'shards/a b'
+group "what cannot be is refused"
+
 slurm() { # VERB FOLDER OPTIONS: Slurm would run the tasks at the same time
     for task in 0 1 2; do
         (cd "$here" && SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_COUNT=3 MBRUN_OPTIONS=$3 \

@@ -16,6 +16,7 @@ model=$(realpath "${MEGABYTE_MODEL-$here/../../../models/text.mb}")
 for program in parallel rsync ssh; do
     command -v $program >/dev/null || fail "$program is not installed"
 done
+! grep -Eq '^([0-9]+/)?:' "$hosts" || fail "$hosts: this machine is localhost here, not :"
 case $verb in
 score) from='' to=.score ;;
 compress) from='' to=.mbz ;;
