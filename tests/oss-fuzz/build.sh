@@ -1,4 +1,4 @@
-#!/bin/bash -eu
+#!/bin/bash
 # Builds what OSS-Fuzz and ClusterFuzzLite run: $OUT/fuzz_NAME, and its seeds in
 # $OUT/fuzz_NAME_seed_corpus.zip. They set CC, CFLAGS, CXX, CXXFLAGS, LIB_FUZZING_ENGINE, OUT and
 # SRC. By hand, from the repository's root, with clang, clang++ and zip:
@@ -6,6 +6,7 @@
 #     CC=clang CXX=clang++ CFLAGS='-O1 -g -fsanitize=address,fuzzer-no-link' \
 #         CXXFLAGS="$CFLAGS" LIB_FUZZING_ENGINE=-fsanitize=fuzzer OUT=/tmp/out SRC=$PWD/.. \
 #         bash tests/oss-fuzz/build.sh [NAME...]
+set -eu
 cd "$(dirname "$0")"
 [ -f megabyte.c ] || cd "$SRC/megabyte" 2>/dev/null || cd ../..
 work=$(mktemp -d)
@@ -20,5 +21,5 @@ for name; do
     mkdir "$work/$name"
     "$work/replay" 0 1 "$work/$name"
     [ ! -d tests/data/fuzz/$name ] || cp tests/data/fuzz/$name/* "$work/$name"
-    zip -jqr "$OUT/fuzz_${name}_seed_corpus.zip" "$work/$name" -x '*/read/*'
+    find "$work/$name" -maxdepth 1 -type f | zip -jq "$OUT/fuzz_${name}_seed_corpus.zip" -@
 done
