@@ -95,7 +95,7 @@ static void compress(void) {
     megabyte_codec_options o = {.engine = engine,
                                 .streams = 1 + (u32)pick(3),
                                 .block_size = 16 + (u32)pick(200),
-                                .level = 5 + (int)pick(2),
+                                .level = pick(8) == 7 ? 6 : 5, /* contexts are slow */
                                 .verify = (int)pick(2),
                                 .context_shift = (u32)pick(3)};
     o.mixing_memory = o.level == 5 ? MEGABYTE_NO_CONTEXT_MIXING : 1;
@@ -117,7 +117,7 @@ static void pictures(void) {
     megabyte_image_options o = {.engine = engine, .tiles = 1 + (u32)pick(3)};
     size_t n, size;
     if (megabyte_image_describe(model, &f, NULL)) return;
-    o.model_alone = (int)pick(2);
+    o.model_alone = pick(8) != 7;
     megabyte_image p = {1 + (u32)pick(8), 1 + (u32)pick(5), f.channels, 8 * f.channels, pixels};
     for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (u8)pick(256);
     if (f.tile_bytes <= 1 << 16) {
