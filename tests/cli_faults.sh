@@ -152,6 +152,12 @@ failing memory 12 in="$files/in" in.mbz="$files/in5.mbz" -- "$mbrun" compress --
 prepare() { cp "$files"/model.safetensors "$files"/model.json .; cp "$files/old" model.mb; }
 each_call model.mb="$files/old" model.mb="$files/model.mb" -- \
     "$convert" model.safetensors -q -f -o model.mb
+prepare() { cp "$files/in" "$files/in5.mbz" .; }
+for command in "generate -n 2" "score in" "list in5.mbz" "test in5.mbz" info; do
+    for call in "memory 12" "read 5" "open 24"; do
+        failing $call in="$files/in" -- "$mbrun" $command
+    done
+done
 group "a call fails at $points points"
 
 # ----------------------------------------------------------------------------- less than asked for
