@@ -229,16 +229,22 @@ static int make_streams(void) {
     return rows != NULL;
 }
 
+/* What is done if nothing follows the file. */
+static const u8 usual[] = "\0\0\0\12It was a dark and stormy night\0\0\1\11It was a\1\0\2\4abcd"
+                          "\0\0\3\5hello\2hi\6stormy\1\0\1\6\1\0\7\4\0\3\1\0\0\7\10"
+                          "\0\1\10\7message\2\0\11\0\0\4\2\0\1\5\1\0\0\0\12\0\0\13\1\40\1"
+                          "\0\0\0\12It was a dark\0\0\14\1\1\5\3\1\2\3\4\5";
+
+static u64 count_up(void *context) { return ++*(u64 *)context; }
+
 static void use(void) {
-    static const u8 usual[] = "\0\0\0\12It was a dark and stormy night\0\0\1\11It was a\1\0\2\4abcd"
-                              "\0\0\3\5hello\2hi\6stormy\1\0\1\6\1\0\7\4\0\3\1\0\0\7\10"
-                              "\0\1\10\7message\2\0\11\0\0\4\2\0\1\5\1\0\0\0\12\0\0\13\1\40\1"
-                              "\0\0\0\12It was a dark\0\0\14\1\1\5\3\1\2\3\4\5";
+    u64 time = 0;
     megabyte_engine_options with = {.isa = pick(2) ? MEGABYTE_ISA_PLAIN : MEGABYTE_ISA_AUTO};
     size_t size = 0;
     if (!picks_left) pick_from(usual, sizeof usual - 1);
     with.threads = pick(32) == 31 ? 2 : 1;
-    with.batch = 1 + (u32)pick(5);
+    with.batch = 1 + (u32)pick(5) * (u32)pick(20);
+    if (pick(2)) with.clock = count_up, with.clock_context = &time;
     look_at();
     if (megabyte_engine_size(model, &with, &size) || size > ROOM) return;
     MUST(!megabyte_engine_create(&engine, model, &with, NULL, NULL));
@@ -252,6 +258,37 @@ static void use(void) {
     free(rows), rows = NULL;
 }
 
+/* ---- ways to open it */
+
+/* The Nth allocation fails, if there are so many. */
+static void *failing_alloc(void *context, size_t size, size_t align) {
+    return (*(u64 *)context)-- ? libc_alloc(NULL, size, align) : NULL;
+}
+static void failing_free(void *context, void *memory, size_t size) {
+    (void)context;
+    libc_free(NULL, memory, size);
+}
+
+/* From a file: mapped or read. */
+static status open_file_of(const u8 *file, size_t n, int load, megabyte_error *error) {
+    static char path[64];
+    const char *folder = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
+    snprintf(path, sizeof path, "%s/fuzz_model-%d", folder, (int)getpid());
+    FILE *f = fopen(path, "wb");
+    MUST(f && fwrite(file, 1, n, f) == n && !fclose(f));
+    status r = load ? megabyte_model_load(&model, path, NULL, error)
+                    : megabyte_model_open(&model, path, NULL, error);
+    unlink(path);
+    return r;
+}
+
+static void mend(u8 *file, size_t n, int how) {
+    u64 data = n >= HEADER_BYTES ? get64(file + 24) : 0;
+    if (data < HEADER_BYTES || data > n) return;
+    if (how != 7) sha256(file + data, n - data, NULL, 0, file + 64);
+    sha256(file, 96, file + HEADER_BYTES, data - HEADER_BYTES, file + 96);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     megabyte_error error;
     size_t n = size;
@@ -260,16 +297,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     MUST(file);
     memcpy(file, input, n);
     pick_from(input + n, size - n);
-    if (n >= HEADER_BYTES) {
-        u64 data = get64(file + 24);
-        if (data >= HEADER_BYTES && data <= n) {
-            sha256(file + data, n - data, NULL, 0, file + 64);
-            sha256(file, 96, file + HEADER_BYTES, data - HEADER_BYTES, file + 96);
-        }
-    }
-    status r = megabyte_model_open_memory(&model, file, n, NULL, &error);
+    int how = (int)pick(9);
+    u64 allocations = how == 6 ? pick(3) : UINT64_MAX;
+    megabyte_allocator failing = {failing_alloc, failing_free, &allocations};
+    if (how != 8) mend(file, n, how); /* 8: as it is; 7: the weights' checksum, too */
+    status r = how == 4 || how == 5 ? open_file_of(file, n, how == 5, &error)
+                                    : megabyte_model_open_memory(&model, file, n, &failing, &error);
     MUST(error.status == r && !r == !error.text[0] && !r == !!model);
-    if (!r) use();
+    if (!r && how >= 7) megabyte_model_verify(model, &error);
+    else if (!r) use();
     megabyte_model_close(model), model = NULL;
     free(file);
     return 0;
@@ -284,6 +320,15 @@ static void make_seeds(void) {
         u8 *file = small_model(1 + i % 5, i < 20 ? 2 : 256, i < 20 ? 7000 : 16000, &seed, &size);
         MUST(file);
         add_seed(file, size);
+        if (i % 3 == 0) { /* with what is done */
+            u8 *both = (u8 *)malloc(size + 7 + sizeof usual);
+            MUST(both);
+            memcpy(both, file, size);
+            memcpy(both + size, (u8[]){(u8)(i / 3 % 9), (u8)i, 0, 0, 4, 19, 1}, 7);
+            memcpy(both + size + 7, usual, sizeof usual - 1);
+            add_seed(both, size + 6 + sizeof usual);
+            free(both);
+        }
         free(file);
     }
     const char *texts[] = {"image.tile",     "4x4",   "image.patch",  "2x2",
