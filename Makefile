@@ -16,9 +16,18 @@ RUN ?= # what runs the tools if they are built for another machine (qemu-aarch64
 COMPILE = $(CC) -std=c11 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -pthread
 LINK = $(LDFLAGS) -lm $(LDLIBS)
 
+# For Windows: make CC=x86_64-w64-mingw32-gcc. The tools need no other files there.
+ifneq ($(findstring mingw,$(shell $(CC) -dumpmachine 2>/dev/null)),)
+EXE = .exe
+OBJECT = megabyte.obj
+LINK += -static
+else
+OBJECT = megabyte.o
+endif
+
 SOURCES = megabyte.h megabyte.c $(wildcard tools/*.[ch] tests/*.[ch] tests/bench/*.[ch] \
 	tests/examples/*.c tests/examples/*/*.c)
-TOOLS = tools/mbrun tools/mbconvert
+TOOLS = tools/mbrun$(EXE) tools/mbconvert$(EXE)
 MODELS = $(wildcard models/*.mb)
 
 # Tests that #include a .c file to see inside; all others are linked with megabyte.o.
@@ -38,11 +47,11 @@ all: $(TOOLS) ## the tools (the default)
 
 lib: libmegabyte.a ## libmegabyte.a; most programs just compile megabyte.c
 
-megabyte.o: megabyte.c megabyte.h
+$(OBJECT): megabyte.c megabyte.h
 	$(COMPILE) -c megabyte.c -o $@
 
-libmegabyte.a: megabyte.o
-	$(AR) rcs $@ megabyte.o
+libmegabyte.a: $(OBJECT)
+	$(AR) rcs $@ $(OBJECT)
 
 VERSION := $(shell sed -n 's/^.define MEGABYTE_VERSION_STRING "\(.*\)"/\1/p' megabyte.h)
 ABI = 0 # grows when a program that was linked before would no longer run
@@ -55,17 +64,17 @@ libmegabyte.so.$(VERSION): megabyte.c megabyte.h tools/packaging/libmegabyte.map
 	    -Wl,-soname,$(SONAME) -Wl,--version-script=tools/packaging/libmegabyte.map $(LINK)
 
 HEADERS = megabyte.h $(wildcard tools/*.h)
-SHARED = tools/common.c tools/options.c tools/output.c
+SHARED = tools/common.c tools/options.c tools/output.c tools/host.c tools/windows.c
 PICTURES = tools/picture.c tools/png.c tools/inflate.c tools/deflate.c
 MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list.c tools/against.c \
 	tools/payload.c tools/image.c tools/heatmap.c tools/tiles.c tools/draw.c $(PICTURES) \
 	tools/mbbench.c tools/measure.c tools/parts.c tools/peak.c $(SHARED)
-tools/mbrun: $(MBRUN) $(HEADERS) megabyte.o
-	$(COMPILE) $(MBRUN) megabyte.o -o $@ $(LINK)
+tools/mbrun$(EXE): $(MBRUN) $(HEADERS) $(OBJECT)
+	$(COMPILE) $(MBRUN) $(OBJECT) -o $@ $(LINK)
 
 MBCONVERT = tools/mbconvert.c tools/json.c tools/checkpoint.c tools/safetensors.c tools/pytorch.c \
 	tools/config.c tools/families.c tools/names.c $(SHARED)
-tools/mbconvert: $(MBCONVERT) $(HEADERS) megabyte.c # library.h includes megabyte.c
+tools/mbconvert$(EXE): $(MBCONVERT) $(HEADERS) megabyte.c # library.h includes megabyte.c
 	$(COMPILE) $(MBCONVERT) -o $@ $(LINK)
 
 # ------------------------------------------------------------------------------------------- using
@@ -83,8 +92,8 @@ tests/bin:
 $(WHOLE): tests/bin/%: tests/%.c $(TEST_PARTS) | tests/bin
 	$(COMPILE) $< -o $@ $(LINK)
 
-$(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) megabyte.o | tests/bin
-	$(COMPILE) $< megabyte.o -o $@ $(LINK)
+$(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) $(OBJECT) | tests/bin
+	$(COMPILE) $< $(OBJECT) -o $@ $(LINK)
 
 # Tests run side by side if make does (-j2); the command-line tests follow, one by one.
 test: all $(WHOLE) $(LINKED) ## build everything and run the tests; faster with -j
@@ -212,7 +221,7 @@ dist: ## megabyte-VERSION.tar.gz, of the last commit
 	mv $(DIST).tar.gz.new $(DIST).tar.gz
 
 clean: ## remove what was built
-	rm -rf $(TOOLS) megabyte.o libmegabyte.a libmegabyte.so.* megabyte-*.tar.gz tools/generated \
+	rm -rf $(TOOLS) $(addsuffix .exe,$(TOOLS)) megabyte.o megabyte.obj libmegabyte.a libmegabyte.so.* megabyte-*.tar.gz tools/generated \
 	    tests/bin tests/tmp
 
 help: ## this list

@@ -7,6 +7,7 @@
 #include "../tools/checkpoint.c"
 #include "../tools/common.c"
 #include "../tools/config.c"
+#include "../tools/host.c"
 #include "../tools/json.c"
 #include "../tools/names.c"
 #include "../tools/options.c"

@@ -5,6 +5,7 @@
 
 #include "../tools/common.c"
 #include "../tools/deflate.c"
+#include "../tools/host.c"
 #include "../tools/inflate.c"
 #include "../tools/picture.c"
 #include "../tools/png.c"

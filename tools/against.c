@@ -6,17 +6,10 @@
 #define _FILE_OFFSET_BITS 64
 #include "compress.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define FAILED UINT64_MAX
+#define FAILED PROGRAM_FAILED
 
 /* They read standard input. 7z needs a name for its output, which is appended. */
 typedef struct rival {
@@ -44,53 +37,6 @@ typedef struct comparison {
     char directory[1024], archive[1040]; /* for 7z; "" before it is made */
 } comparison;
 
-static int is_on_path(const char *name) {
-    const char *path = getenv("PATH");
-    char file[4096];
-    for (size_t n; path && *path; path += n + (path[n] == ':')) {
-        n = strcspn(path, ":");
-        int length = snprintf(file, sizeof file, "%.*s/%s", n < 3000 ? (int)n : 0, path, name);
-        if (n && length > 0 && !access(file, X_OK)) return 1;
-    }
-    return 0;
-}
-
-/* Runs a program with `path` as its standard input; returns the bytes that it wrote to its standard
- * output. */
-static uint64_t run_program(char *const *arguments, const char *path) {
-    static uint8_t piece[PIECE];
-    int ends[2] = {-1, -1}, result = 0;
-    uint64_t n = 0;
-    int in = open(path, O_RDONLY), null = open("/dev/null", O_WRONLY);
-    pid_t child = in < 0 || null < 0 || pipe(ends) ? -1 : fork();
-    if (!child) {
-        signal(SIGPIPE, SIG_DFL);
-        signal(SIGXFSZ, SIG_DFL);
-        dup2(in, STDIN_FILENO);
-        dup2(ends[1], STDOUT_FILENO);
-        dup2(null, STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        close(in);
-        close(null);
-        execvp(arguments[0], arguments);
-        _exit(127);
-    }
-    if (in >= 0) close(in);
-    if (null >= 0) close(null);
-    if (ends[1] >= 0) close(ends[1]);
-    while (child > 0 && !stop_requested()) {
-        ssize_t got = read(ends[0], piece, sizeof piece);
-        if (got == 0 || (got < 0 && errno != EINTR)) break;
-        if (got > 0) n += (size_t)got;
-    }
-    if (child > 0 && stop_requested()) kill(child, SIGTERM);
-    if (ends[0] >= 0) close(ends[0]);
-    while (child > 0 && waitpid(child, &result, 0) < 0 && errno == EINTR)
-        if (stop_requested()) kill(child, SIGTERM);
-    return child < 0 || stop_requested() || !WIFEXITED(result) || WEXITSTATUS(result) ? FAILED : n;
-}
-
 static uint64_t size_by_rival(comparison *c, size_t i, const char *path) {
     const rival *r = &rivals[i];
     const char *arguments[COUNT_OF(r->arguments) + 3] = {c->program[i]};
@@ -103,9 +49,8 @@ static uint64_t size_by_rival(comparison *c, size_t i, const char *path) {
     if (!r->needs_file) return run_program((char *const *)arguments, path);
 
     if (!c->directory[0]) {
-        const char *place = getenv("TMPDIR");
         int length = snprintf(c->directory, sizeof c->directory, "%s/mbrun-XXXXXX",
-                              place && *place ? place : "/tmp");
+                              temporary_folder());
         if (length < 0 || (size_t)length >= sizeof c->directory || !mkdtemp(c->directory)) {
             c->directory[0] = 0;
             return FAILED;

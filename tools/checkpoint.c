@@ -1,9 +1,12 @@
 /* checkpoint.c - see checkpoint.h.
  * SPDX-License-Identifier: MIT */
 
+#define _GNU_SOURCE
+#define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "checkpoint.h"
 
+#include "host.h"
 #include "pytorch.h"
 #include "safetensors.h"
 

@@ -5,12 +5,11 @@
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "common.h"
+#include "host.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
-#include <unistd.h>
 
 /* ---- messages */
 
@@ -124,23 +123,9 @@ static void on_interrupt(int number) {
 
 static void on_kill(int number) {
     remove_unfinished();
-    signal(number, SIG_DFL);
-    raise(number); /* so that the parent sees why we ended */
+    end_by_signal(number);
 }
 
-/* What was ignored when the program began (nohup, a shell's background job) stays ignored. */
-static void handle_signals(void (*handler)(int number)) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
-        struct sigaction action, before;
-        memset(&action, 0, sizeof action);
-        action.sa_handler = handler;
-        if (sigaction(numbers[i], NULL, &before) || before.sa_handler == SIG_IGN) continue;
-        sigaction(numbers[i], &action, NULL);
-    }
-    signal(SIGXFSZ, SIG_IGN); /* a file-size limit then shows as a failed write */
-}
-
-void catch_interrupt(void) { handle_signals(on_interrupt); }
-void end_on_signals(void) { handle_signals(on_kill); }
+void catch_interrupt(void) { call_on_signals(on_interrupt); }
+void end_on_signals(void) { call_on_signals(on_kill); }
 int stop_requested(void) { return interrupted ? 128 + interrupted : 0; }

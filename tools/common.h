@@ -9,7 +9,9 @@
 #include <stdio.h>
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
-#if defined(__GNUC__)
+#if defined(__MINGW32__) && !defined(__clang__)
+#define PRINTF(text, first) __attribute__((format(gnu_printf, text, first)))
+#elif defined(__GNUC__)
 #define PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define PRINTF(text, first)

@@ -14,17 +14,10 @@
 #include "compress.h"
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <unistd.h>
-
-#ifdef __APPLE__
-#define st_ctim st_ctimespec
-#define st_mtim st_mtimespec
-#endif
 
 /* ===================================================================================== 1 names */
 
@@ -44,7 +37,7 @@ static char *copy_text(const char *text) {
 }
 
 const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
+    const char *slash = last_slash(path);
     return slash ? slash + 1 : path;
 }
 
@@ -472,7 +465,7 @@ static uint64_t compressed_size(const job *j) {
 
 double quotient(double a, double b) { return b > 0 ? a / b : (double)NAN; }
 
-double or_zero(double value) { return isfinite(value) ? value : 0; }
+double or_zero(double value) { return fabs(value) <= DBL_MAX ? value : 0; }
 
 const char *const method_names[MEGABYTE_METHOD_COUNT] = {"stored", "constant", "model",
                                                          "context-mixing", "mixed"};
@@ -513,11 +506,11 @@ static void print_report(const job *j) {
     fputc('\n', stderr);
 }
 
-static void print_report_json(const job *j, const char *output) {
+static void print_report_json(const job *j, const char *to) {
     const double original = (double)original_size(j), compressed = (double)compressed_size(j);
-    if (output) {
+    if (to) {
         printf("\"output\": ");
-        json_text(stdout, output, strlen(output));
+        json_text(stdout, to, strlen(to));
         printf(", ");
     }
     printf("\"original\": %llu, \"compressed\": %llu", (unsigned long long)original_size(j),

@@ -11,8 +11,6 @@
 #include "output.h"
 #include "picture.h"
 
-#include <sys/stat.h>
-
 #define PIECE 65536 /* bytes read, and written, at a time */
 
 #define PACKED_HEADER_MOST (64 + MEGABYTE_LAYOUT_MAX) /* of a .mbi file */

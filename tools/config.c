@@ -1,7 +1,11 @@
 /* config.c - see config.h.
  * SPDX-License-Identifier: MIT */
 
+#define _GNU_SOURCE
+#define _DARWIN_C_SOURCE
+#define _FILE_OFFSET_BITS 64
 #include "config.h"
+#include "host.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -508,12 +508,12 @@ static void compare_tensor(const struct conversion *c, u32 what, u32 stage, u32 
         expand(c, name, origin_of(c, role, stage, 0)->part[0], stage, 0));
 }
 
-static struct setting choose_setting(const struct conversion *c, ll option, const char *option_name,
+static struct setting choose_setting(const struct conversion *c, ll given, const char *option_name,
                                      u32 what, u32 stage) {
     struct setting s = {ABSENT, NULL};
     ll otherwise = argument(c, what, stage);
-    if (option != ABSENT) {
-        s.value = option;
+    if (given != ABSENT) {
+        s.value = given;
         s.from = option_name;
     } else if (otherwise != ABSENT) {
         size_t room = strlen(c->config.path) + 40; /* keys are shorter than 30 */

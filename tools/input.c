@@ -7,12 +7,7 @@
 #include "compress.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/types.h>
-#include <unistd.h>
 
 /* ms to wait for more input before complete blocks are decoded: a pipe's writer needs a moment to
  * fill it again, and many blocks together are decoded faster than one */

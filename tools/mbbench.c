@@ -15,14 +15,13 @@
 
 #define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
+#include "host.h"
 #include "measure.h"
 #include "mbrun.h"
 #include "peak.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 /* ================================================================================== 1 workloads */
 
@@ -237,20 +236,21 @@ static void step_all(bench *b, megabyte_stream **streams, uint32_t n, uint32_t a
 /* From the text's beginning, `position` bytes of it. */
 static void begin_at(const bench *b, megabyte_stream *stream, uint64_t position) {
     megabyte_stream_reset(stream);
-    check(megabyte_stream_feed(stream, b->text, position < TEXT_BYTES ? position : TEXT_BYTES));
+    size_t n = position < TEXT_BYTES ? (size_t)position : TEXT_BYTES;
+    check(megabyte_stream_feed(stream, b->text, n));
 }
 
 /* Streams go on from sample to sample: short samples find the quiet moments. What brings them to
  * where a sample begins is not part of it. */
 static void place_streams(bench *b, const workload *w, megabyte_stream **streams) {
-    uint32_t bytes = bytes_of(b, w), steps = steps_of(b, w), n = w->streams;
-    uint32_t room = bytes > steps ? bytes - steps : 0; /* where the last sample begins */
+    uint32_t before = bytes_of(b, w), steps = steps_of(b, w), n = w->streams;
+    uint32_t room = before > steps ? before - steps : 0; /* where the last sample begins */
     for (uint32_t i = 0; i < n; i++) {
         uint64_t at = megabyte_stream_position(streams[i]);
         if (w->place == FAR) {
-            if (at == bytes || !megabyte_stream_rewind(streams[i], bytes)) continue;
+            if (at == before || !megabyte_stream_rewind(streams[i], before)) continue;
             if (i) check(megabyte_stream_copy(streams[i], streams[0]));
-            else begin_at(b, streams[i], bytes);
+            else begin_at(b, streams[i], before);
         } else if (w->place == MIXED) {
             if (!b->position) begin_at(b, streams[i], (uint64_t)room * i / n);
             else if (at > room) begin_at(b, streams[i], i % b->s.info.patch_bytes);
@@ -296,13 +296,13 @@ static double run_generate(bench *b, size_t i) {
 }
 
 /* Everything through a codec, into `out` if it is not NULL; returns the bytes that came out. */
-static size_t run_codec(megabyte_codec *codec, const uint8_t *bytes, size_t n, uint8_t *out) {
+static size_t run_codec(megabyte_codec *codec, const uint8_t *data, size_t n, uint8_t *out) {
     static uint8_t piece[TEXT_BYTES];
     size_t consumed, produced, total = 0;
     megabyte_codec_reset(codec);
     do {
-        check(megabyte_codec_push(codec, bytes, n, &consumed));
-        bytes += consumed;
+        check(megabyte_codec_push(codec, data, n, &consumed));
+        data += consumed;
         n -= consumed;
         if (!n) check(megabyte_codec_finish(codec));
         do {
@@ -466,7 +466,7 @@ static void summarise(trial *t) {
 }
 
 /* A line on a terminal. */
-static void tell(const bench *b, const trial *t, int round, size_t i) {
+static void show_round(const bench *b, const trial *t, int round, size_t i) {
     size_t n = 0, before = 0;
     if (!isatty(STDERR_FILENO)) return;
     for (size_t k = 0; k < N_WORKLOADS; k++) {
@@ -504,7 +504,7 @@ static void run_trial(bench *b, trial *t) {
         measure_limits(b, t, b->seconds / ROUNDS);
         for (size_t i = 0; i < N_WORKLOADS && !stop_requested(); i++) {
             if (!b->chosen[i]) continue;
-            tell(b, t, round, i);
+            show_round(b, t, round, i);
             run_share(b, t, round, i);
         }
     }
@@ -714,11 +714,7 @@ static void print_json(const bench *b) {
 static void make_memory(bench *b, uint32_t threads) {
     size_t unit = (size_t)threads * 4096, size = (size_t)b->s.info.file_bytes / unit * unit;
     b->memory_size = size < unit ? unit : size;
-    if (posix_memalign(&b->memory, (size_t)2 << 20, b->memory_size))
-        die("memory", "not enough of it");
-#ifdef MADV_HUGEPAGE
-    madvise(b->memory, b->memory_size, MADV_HUGEPAGE);
-#endif
+    b->memory = allocate_pages(b->memory_size);
     memset(b->memory, 1, b->memory_size);
 }
 
@@ -840,7 +836,7 @@ int run_bench(const command *self, int argc, char **argv) {
     else bench_all(b);
     int status = stop_requested() ? 130 : 0;
     for (size_t i = 0; i < N_WORKLOADS; i++) free(b->code[i]);
-    free(b->memory);
+    free_pages(b->memory);
     close_session(&b->s);
     free(b);
     return status;

@@ -6,24 +6,18 @@
  *    2 the model in use    finding the files, opening them, the engine
  *    3 JSON */
 
-#define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
+#define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "mbrun.h"
+#include "host.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <float.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
-#ifdef __linux__
-#include <sched.h>
-#endif
 
 /* ========================================================================== 1 output and files */
 
@@ -32,16 +26,13 @@
 int ignores_pipes;
 _Noreturn void reader_went_away(void) {
     remove_unfinished();
-    if (!ignores_pipes) {
-        signal(SIGPIPE, SIG_DFL);
-        raise(SIGPIPE);
-    }
+    if (!ignores_pipes) end_by_closed_pipe();
     fputs("mbrun: standard output: nobody reads it\n", stderr);
     _Exit(1);
 }
 
 _Noreturn void output_failed(void) {
-    if (errno == EPIPE) reader_went_away();
+    if (is_closed_pipe(errno)) reader_went_away();
     fprintf(stderr, "mbrun: standard output: %s\n", strerror(errno));
     remove_unfinished();
     _Exit(1);
@@ -57,7 +48,7 @@ void flush_report(void) {
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return;
     if (!report_errno) report_errno = errno ? errno : EIO;
-    int nowhere = open("/dev/null", O_WRONLY);
+    int nowhere = open(NULL_DEVICE, O_WRONLY);
     if (nowhere >= 0) {
         dup2(nowhere, STDOUT_FILENO);
         close(nowhere);
@@ -68,7 +59,7 @@ void flush_report(void) {
 
 int report_failure(void) {
     flush_report();
-    if (report_errno == EPIPE) reader_went_away();
+    if (is_closed_pipe(report_errno)) reader_went_away();
     if (report_errno) complain("standard output", "%s", strerror(report_errno));
     return report_errno != 0;
 }
@@ -145,26 +136,9 @@ static int is_file(const char *path) {
 /* The directory of this program with its last '/', or "" if it cannot be told. */
 const char *program_name = "mbrun";
 
-/* Where the shell found the program, if it was called by its name alone; returns as snprintf. */
-static int look_along_path(char *out, size_t size) {
-    const char *path = getenv("PATH");
-    while (path && *path && !strchr(program_name, '/')) {
-        size_t n = strcspn(path, ":");
-        int length = snprintf(out, size, "%.*s/%s", (int)n, path, program_name);
-        if (n && n < size && !access(out, X_OK)) return length;
-        path += n + (path[n] == ':');
-    }
-    return snprintf(out, size, "%s", program_name);
-}
-
 static void program_directory(char *out, size_t size) {
-    ssize_t n = readlink("/proc/self/exe", out, size - 1);
-    if (n <= 0) n = look_along_path(out, size); /* a root without /proc, or not Linux */
-    if (n >= (ssize_t)size) n = 0; /* cut: useless */
-    out[n] = 0;
-    char *slash = strrchr(out, '/');
-    if (slash) slash[1] = 0;
-    else out[0] = 0;
+    const char *slash = program_path(program_name, out, size) ? last_slash(out) : NULL;
+    out[slash ? slash + 1 - out : 0] = 0;
 }
 
 /* The i-th directory where models are kept, with its last '/'; 0 past the last one. */
@@ -258,7 +232,7 @@ static int find_model(const char *given, const char *usual, char *path, size_t s
     if (*name && !**name && !given) *name = NULL;
     if (*name) {
         size_t length = strlen(*name);
-        int is_bare = length && !strchr(*name, '/') &&
+        int is_bare = length && !last_slash(*name) &&
                       !(length > 3 && !strcmp(*name + length - 3, ".mb"));
         if (!is_bare || is_file(*name)) { /* a path: opening it tells what is wrong with it */
             if ((size_t)snprintf(path, size, "%s", *name) < size) return 1;
@@ -283,21 +257,15 @@ _Noreturn void die_of(const char *path, const megabyte_error *error, megabyte_st
     die(path, "%s", why);
 }
 
-/* Bytes that this machine has. */
-static uint64_t physical_memory(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : (uint64_t)4 << 30;
-}
-
 /* A model file of a few KB may need gigabytes: that is told, not tried. */
-int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]) {
-    if (bytes <= s->memory - s->loaded) return 1;
+int memory_suffices(const session *s, const char *what, uint64_t n, char why[256]) {
+    if (n <= s->memory - s->loaded) return 1;
     snprintf(why, 256,
              "%s needs up to %.0f MB of memory, more than the %.0f MB %s; --memory %lluM "
              "allows it",
-             what, 1e-6 * (double)bytes, 1e-6 * (double)s->memory,
+             what, 1e-6 * (double)n, 1e-6 * (double)s->memory,
              s->memory == physical_memory() ? "of this machine" : "allowed",
-             (unsigned long long)((bytes + s->loaded) >> 20) + 1);
+             (unsigned long long)((n + s->loaded) >> 20) + 1);
     return 0;
 }
 
@@ -487,11 +455,7 @@ megabyte_stream *new_stream(const session *s, uint64_t context, const char *file
 }
 
 uint32_t count_cores(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-#if defined(__linux__) && defined(CPU_COUNT) /* taskset and containers may leave us fewer */
-    cpu_set_t allowed;
-    if (!sched_getaffinity(0, sizeof allowed, &allowed)) n = CPU_COUNT(&allowed);
-#endif
+    long n = usable_cores();
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (uint32_t)n;
 }
 
@@ -512,7 +476,7 @@ void json_text(FILE *out, const void *text, size_t n) {
 }
 
 void json_real(FILE *out, double value) {
-    if (isfinite(value)) fprintf(out, "%.15g", value);
+    if (fabs(value) <= DBL_MAX) fprintf(out, "%.15g", value);
     else fputs("null", out);
 }
 

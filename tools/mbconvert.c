@@ -194,7 +194,7 @@ static void write_q4_tiled(struct writer *w, struct conversion *c, const struct 
     static u8 m[MAX_WIDTH / Q4_GROUP];
     u64 rows = round_up(t->rows, 16), tile_size = q4_weight_bytes(16, t->cols);
     u64 row_size = q4_multiplier_bytes(16, t->cols);
-    u8 *scales = allocate(rows, 4), *multipliers = allocate(rows / 16, row_size);
+    u8 *scales = allocate(rows, 4), *multipliers = allocate(rows / 16, (size_t)row_size);
     for (u32 tile = 0; tile < t->rows; tile += 16) {
         memset(tile_bytes, 0x88, (size_t)tile_size);
         for (u32 r = 0; r < min32(16, t->rows - tile); r++) {
@@ -230,27 +230,27 @@ static status plan_tensor(void *context, struct tensor *t) {
     return MEGABYTE_OK;
 }
 
-/* Appends key NUL value NUL with their lengths in front; with out NULL, only tells the bytes. */
-static u64 put_text(u8 *out, const char *key, const char *value) {
+/* Appends key NUL value NUL with their lengths in front; with to NULL, only tells the bytes. */
+static u64 put_text(u8 *to, const char *key, const char *value) {
     u64 n_key = strlen(key), n_value = strlen(value);
-    if (out) {
-        put32(out, (u32)n_key);
-        put32(out + 4, (u32)n_value);
-        memcpy(out + 8, key, (size_t)n_key + 1);
-        memcpy(out + 8 + n_key + 1, value, (size_t)n_value + 1);
+    if (to) {
+        put32(to, (u32)n_key);
+        put32(to + 4, (u32)n_value);
+        memcpy(to + 8, key, (size_t)n_key + 1);
+        memcpy(to + 8 + n_key + 1, value, (size_t)n_value + 1);
     }
     return 8 + n_key + 1 + n_value + 1;
 }
 
-static u64 put_metadata(u8 *out, const struct config *config) {
+static u64 put_metadata(u8 *to, const struct config *config) {
     u64 at = 4;
     u32 count = 0;
     for (int i = 0; i < TEXT_COUNT; i++)
         if (config->text[i] && *config->text[i]) {
-            at += put_text(out ? out + at : NULL, text_keys[i], config->text[i]);
+            at += put_text(to ? to + at : NULL, text_keys[i], config->text[i]);
             count++;
         }
-    if (out) put32(out, count);
+    if (to) put32(to, count);
     return at;
 }
 
@@ -279,13 +279,21 @@ static u8 *make_head(struct conversion *c, u64 *bytes) {
 /* The digest of a file from `offset` on, read back rather than taken while writing: what counts is
  * what is on the disk. */
 static void hash_file(u64 offset, u64 size, u8 digest[32]) {
-    int fd = open(out.temporary, O_RDONLY);
-    if (size > SIZE_MAX / 2) die(out.path, "%llu bytes are too many for this machine", (ull)size);
-    void *p = fd >= 0 ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-    if (p == MAP_FAILED) die(out.path, "cannot read back: %s", strerror(errno));
-    sha256((const u8 *)p + offset, size - offset, NULL, 0, digest);
-    munmap(p, (size_t)size);
-    close(fd);
+    static u8 piece[65536];
+    struct sha256 s;
+    int file = open(out.temporary, O_RDONLY);
+    if (file < 0 || lseek(file, (off_t)offset, SEEK_SET) < 0)
+        die(out.path, "cannot read back: %s", strerror(errno));
+    sha256_begin(&s);
+    for (u64 left = size - offset; left;) {
+        ssize_t n = read(file, piece, sizeof piece);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) die(out.path, "cannot read back: %s", n ? strerror(errno) : "it is shorter");
+        sha256_add(&s, piece, (u64)n);
+        left -= (u64)n;
+    }
+    sha256_end(&s, digest);
+    close(file);
 }
 
 /* Refuses to write over what is read, and without -f over anything. */
@@ -350,11 +358,11 @@ static void parse_quant(const char *value) {
     else usage_error(&self, "--quant", "'%.100s' is none of f32, q8 and q4", value);
 }
 
-static void check_utf8(const char *option, const char *text) {
+static void check_utf8(const char *name, const char *text) {
     size_t left = text ? strlen(text) : 0;
     for (const u8 *p = (const u8 *)text; left;) {
         size_t n = utf8_length(p, left);
-        if (!n) usage_error(&self, option, "the text is not UTF-8");
+        if (!n) usage_error(&self, name, "the text is not UTF-8");
         p += n;
         left -= n;
     }
@@ -455,6 +463,7 @@ static void choose_config(struct conversion *c) {
 int main(int argc, char **argv) {
     static struct conversion c;
     fp_state fp;
+    if (!begin_program(&argc, &argv)) return 1;
     fp_enter(&fp); /* -Ofast programs start with denormals flushed */
     parse_command_line(argc, argv);
     end_on_signals();

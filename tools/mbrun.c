@@ -17,14 +17,10 @@
 #include "output.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 const char tool_name[] = "mbrun";
 
@@ -974,16 +970,13 @@ static const command *command_of_letter(int *argc, char ***argv) {
 }
 
 int main(int argc, char **argv) {
+    if (!begin_program(&argc, &argv)) return 1;
     if (argc > 0) program_name = argv[0];
     if (argc < 2) {
         print_overview(stderr);
         return 2;
     }
-    ignores_pipes = signal(SIGPIPE, SIG_IGN) == SIG_IGN; /* EPIPE is told: see output_failed */
-    signal(SIGXFSZ, SIG_IGN); /* and with EFBIG beyond the limit on sizes */
-    for (int i = 0; i < 3;
-         i++) /* what was closed must not become the next file; using it still fails */
-        if (fcntl(i, F_GETFD) < 0 && open("/dev/null", i ? O_RDONLY : O_WRONLY) != i) return 1;
+    ignores_pipes = ignore_closed_pipes(); /* they are told: see output_failed */
     int status = 0;
     const char *word = argv[1];
     const command *found;

@@ -81,8 +81,8 @@ const char *fault_of_type(const session *s, const char *file_type,
                           megabyte_error *error); /* of --type; NULL if it will do */
 uint32_t count_cores(void); /* those this process may use, <= 256 */
 
-/* 1 if `bytes` for `what` may be asked for, else 0 with a text that says so in `why`. */
-int memory_suffices(const session *s, const char *what, uint64_t bytes, char why[256]);
+/* 1 if `n` bytes for `what` may be asked for, else 0 with a text that says so in `why`. */
+int memory_suffices(const session *s, const char *what, uint64_t n, char why[256]);
 
 /* -------------------------------------------------------------------------------- odds and ends */
 

@@ -4,9 +4,7 @@
 #ifndef OUTPUT_H
 #define OUTPUT_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/stat.h>
+#include "host.h"
 
 /* A regular file is written under a temporary name in its folder, private until it is complete,
  * and then synced and renamed. What exists and is no regular file (a device, a pipe) is written

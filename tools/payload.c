@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define FILE_MOST ((uint64_t)1 << 30) /* bytes of a file that is packed, or of a member */
 
