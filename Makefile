@@ -32,9 +32,11 @@ MODELS = $(wildcard models/*.mb)
 
 # Tests that #include a .c file to see inside; all others are linked with megabyte.o.
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert tests/bin/test_long \
-	tests/bin/test_gaps tests/bin/test_q4 tests/bin/test_picture tests/bin/test_image
+	tests/bin/test_gaps tests/bin/test_q4 tests/bin/test_picture tests/bin/test_image \
+	tests/bin/test_sound
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
-TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES) $(HEADERS)
+TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES) \
+	tools/sound.c $(HEADERS)
 FUZZED = $(filter-out sizes,$(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c)))
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
 	tests/packaging.sh tests/examples.sh

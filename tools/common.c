@@ -59,6 +59,11 @@ int complain(const char *what, const char *format, ...) {
     return 0;
 }
 
+int refuse(char why[256], const char *text) {
+    snprintf(why, 256, "%s", text);
+    return 0;
+}
+
 int quiet;
 
 void warn(const char *what, const char *format, ...) {

@@ -30,6 +30,7 @@ void print_harmless(FILE *out, const char *text);
  * is about. */
 void say(const char *what, const char *prefix, const char *format, va_list args);
 PRINTF(2, 3) int complain(const char *what, const char *format, ...); /* returns 0: "failed" */
+int refuse(char why[256], const char *text); /* prints nothing; 0 */
 extern int quiet; /* 1: these two print nothing */
 PRINTF(2, 3) void warn(const char *what, const char *format, ...);
 PRINTF(2, 3) void note(const char *what, const char *format, ...);

@@ -7,11 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int refuse(char why[256], const char *text) {
-    snprintf(why, 256, "%s", text);
-    return 0;
-}
-
 void drop_from_picture(char dropped[160], const char *name) {
     size_t n = strlen(dropped), length = strlen(name);
     for (const char *at = dropped; (at = strstr(at, name)); at += length)

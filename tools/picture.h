@@ -68,7 +68,6 @@ void join_picture_file(const picture *p, const uint8_t *layout, size_t n_layout,
 
 /* ---- shared by picture.c and png.c */
 
-int refuse(char why[256], const char *text); /* 0 */
 /* Adds a name to `dropped`, once. */
 void drop_from_picture(char dropped[160], const char *name);
 /* Allocates the pixels of what width, height and channels say. */

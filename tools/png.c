@@ -2,6 +2,7 @@
  * 8-bit grey and RGB: see picture.h.
  * SPDX-License-Identifier: MIT */
 
+#include "common.h"
 #include "deflate.h"
 #include "picture.h"
 
