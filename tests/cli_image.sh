@@ -232,7 +232,7 @@ says 'OUT.png is needed'
 make 2 -p text -o x.png
 make 2 -n 0 -o x.png
 run 2 "$mbrun" generate -n 1 -o x.png
-says 'is for image models'
+says 'is for image and audio models'
 [ ! -e x.png ] || fail "x.png is there"
 "$mbrun" generate -m rgb.mb -n 2 -o - 2>said | head -c 4 | tail -c 3 >out
 [ "$(cat out)" = PNG ] || fail "-o -"

@@ -341,6 +341,15 @@ void free_known_models(known_models *list) {
     free(list->model);
 }
 
+/* Metadata such as "mu-law 8000 Hz": see models/README.md. */
+uint32_t audio_rate(const session *s) {
+    const char *text = megabyte_model_metadata(s->model, "audio");
+    unsigned rate = 0;
+    int n = 0;
+    if (!text || s->info.vocabulary < 256) return 0;
+    return sscanf(text, "mu-law %9u Hz%n", &rate, &n) == 1 && n && !text[n] ? rate : 0;
+}
+
 /* "?" ends the list of instruction sets. */
 int isa_exists(int isa) { return strcmp(megabyte_isa_name((megabyte_isa)isa), "?") != 0; }
 

@@ -7,7 +7,7 @@
  *    3 info
  *    4 main
  * What the subcommands share is in mbcommon.c; compress and its kin are in compress.c, list.c and
- * against.c, pictures in image.c and tiles.c, bench in mbbench.c.
+ * against.c, pictures in image.c and tiles.c, sound in recording.c, bench in mbbench.c.
  * Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted (143, 129 by SIGTERM, SIGHUP). */
 
 #define _GNU_SOURCE /* sched_getaffinity, and POSIX under -std=c11 */
@@ -28,7 +28,7 @@ const char tool_name[] = "mbrun";
 
 typedef struct generate_options {
     shared_options shared;
-    const char *prompt, *prompt_file, *file_type, *output;
+    const char *prompt, *prompt_file, *file_type, *output, *amount; /* amount: -n as it is given */
     uint64_t n, seed, context, top_k, window;
     double temperature, top_p, min_p, penalty;
     const char *draft;
@@ -131,17 +131,16 @@ static void print_generated(const session *s, const bytes *prompt, const bytes *
 static int generate_pictures(const command *self, session *s, const generate_options *o) {
     tile_options t = {.output = o->output,
                       .given = o->prompt_file,
-                      .n = o->n != UINT64_MAX ? o->n
-                           : o->prompt_file   ? 1
-                                              : 16,
+                      .n = o->prompt_file ? 1 : 16,
                       .how = sampling_of(o, 1, 0.99),
                       .force = o->force,
                       .verbose = o->verbose,
                       .json = o->shared.json};
+    const option amount = {.kind = OPTION_SIZE, .value = &t.n, .low = 1, .high = 10000};
     if (!o->output) usage_error(self, "-o", "OUT.png is needed: an image model makes pictures");
     if (o->prompt || o->context || o->file_type || o->draft)
         usage_error(self, "generate", "-p, --context, --type and --draft are not for image models");
-    if (t.n < 1 || t.n > 10000) usage_error(self, "-n", "1 to 10000 pictures");
+    if (o->amount) set_option(self, &amount, "-n", o->amount);
     if (t.json && !strcmp(t.output, "-"))
         usage_error(self, "--json", "would mix with the picture on standard output");
     open_engine(s, &o->shared, thread_count(&o->shared));
@@ -151,27 +150,52 @@ static int generate_pictures(const command *self, session *s, const generate_opt
     return status;
 }
 
+/* The same with an audio model. */
+static int generate_sound(const command *self, session *s, const generate_options *o) {
+    recording_options r = {.output = o->output,
+                           .given = o->prompt_file,
+                           .length = 5,
+                           .context = o->context,
+                           .how = sampling_of(o, 1, 1),
+                           .no_echo = o->no_echo,
+                           .force = o->force,
+                           .verbose = o->verbose,
+                           .json = o->shared.json};
+    const option amount = {.kind = OPTION_REAL, .value = &r.length, .low = 0.001, .high = 3600};
+    const drafts guesses = read_drafts(self, o->draft);
+    if (!o->output) usage_error(self, "-o", "OUT.wav is needed: an audio model makes sound");
+    if (o->prompt || o->file_type)
+        usage_error(self, "generate", "-p and --type are not for audio models");
+    if (o->amount) set_option(self, &amount, "-n", o->amount);
+    if (r.json && !strcmp(r.output, "-"))
+        usage_error(self, "--json", "would mix with the sound on standard output");
+    open_engine(s, &o->shared, thread_count(&o->shared));
+    open_drafts(s, &guesses, &o->shared);
+    catch_interrupt();
+    int status = generate_recording(s, &r);
+    close_session(s);
+    return status;
+}
+
 static int run_generate(const command *self, int argc, char **argv) {
-    generate_options o = {.n = UINT64_MAX,
-                          .seed = 1,
-                          .temperature = BY_THE_MODEL,
-                          .top_p = BY_THE_MODEL,
-                          .window = 64};
+    generate_options o = {
+        .n = 256, .seed = 1, .temperature = BY_THE_MODEL, .top_p = BY_THE_MODEL, .window = 64};
     megabyte_image_info image;
+    const option amount = {.kind = OPTION_SIZE, .value = &o.n, .high = ANY};
     const option own[] = {
         {"prompt", 'p', OPTION_TEXT, &o.prompt, 0, 0, "PROMPT", "the text to go on from"},
         {"file", 'f', OPTION_TEXT, &o.prompt_file, 0, 0, "FILE",
-         "the same, read from a file (-: standard input); a picture to be completed"},
+         "the same, read from a file (-: standard input); a picture or sound to go on from"},
         {"output", 'o', OPTION_TEXT, &o.output, 0, 0, "OUT",
-         "image models: the picture to write, PNG, PNM or BMP (-: standard output)"},
-        {"bytes", 'n', OPTION_SIZE, &o.n, 0, ANY, "BYTES",
-         "how many to write at most (256); 0: until Ctrl-C; pictures: how many (16)"},
+         "image, audio models: PNG, PNM, BMP; WAV, AU, raw .ul (-: standard output)"},
+        {"bytes", 'n', OPTION_TEXT, &o.amount, 0, 0, "BYTES",
+         "at most (256); 0: until Ctrl-C; how many pictures (16), seconds of sound (5)"},
         {"temperature", 't', OPTION_REAL, &o.temperature, 0, 1000, "TEMP",
-         "0.7, pictures 1; 0: always the likeliest byte"},
+         "0.7, pictures and sound 1; 0: always the likeliest byte"},
         {"top-k", 0, OPTION_NUMBER, &o.top_k, 0, UINT32_MAX, "K",
          "choose among the K likeliest bytes (0: off)"},
         {"top-p", 0, OPTION_REAL, &o.top_p, 0, 1, "P",
-         "among the likeliest that sum to P (0.95, pictures 0.99; 1: off)"},
+         "among the likeliest that sum to P (0.95, pictures 0.99, sound 1; 1: off)"},
         {"min-p", 0, OPTION_REAL, &o.min_p, 0, 1, "P",
          "among those at least P times as likely as the likeliest"},
         {"repetition-penalty", 0, OPTION_REAL, &o.penalty, 0, 1000, "R",
@@ -187,7 +211,7 @@ static int run_generate(const command *self, int argc, char **argv) {
         {"draft", 0, OPTION_TEXT, &o.draft, 0, 0, DRAFT_ARGUMENT, DRAFT_HELP},
         {"verbose", 'v', OPTION_FLAG, &o.verbose, 0, 0, NULL,
          "tell the speed and how many bytes a pass of the model gave"},
-        {"force", 0, OPTION_FLAG, &o.force, 0, 0, NULL, "image models: overwrite OUT"},
+        {"force", 0, OPTION_FLAG, &o.force, 0, 0, NULL, "image, audio models: overwrite OUT"},
     };
     uint32_t cores = count_cores();
     o.shared.threads = cores < 4 ? cores : 4; /* one byte is too little work for more */
@@ -200,8 +224,10 @@ static int run_generate(const command *self, int argc, char **argv) {
     session s;
     open_model(&s, &o.shared);
     if (!megabyte_image_describe(s.model, &image, NULL)) return generate_pictures(self, &s, &o);
-    if (o.output) usage_error(self, "-o", "is for image models (text goes to standard output)");
-    if (o.n == UINT64_MAX) o.n = 256;
+    if (audio_rate(&s)) return generate_sound(self, &s, &o);
+    if (o.output)
+        usage_error(self, "-o", "is for image and audio models (text goes to standard output)");
+    if (o.amount) set_option(self, &amount, "-n", o.amount);
     open_engine(&s, &o.shared, thread_count(&o.shared));
     open_drafts(&s, &guesses, &o.shared);
     megabyte_stream *stream = new_stream(&s, o.context, o.file_type);
@@ -799,8 +825,11 @@ static const command commands[] = {
      "a\n"
      "picture is completed: below and to the right, up to whole tiles, -n times, each tile from "
      "what\n"
-     "is given of it. The i-th tile is drawn with seed S + i.",
-     run_generate, "writes text, or makes pictures"},
+     "is given of it. The i-th tile is drawn with seed S + i.\n"
+     "With an audio model (-m audio -o OUT.wav, .au, .ul) it makes -n seconds of mu-law sound. "
+     "With -f\n"
+     "a recording goes on: WAV, AU or raw .ul, mono, of the model's rate, mu-law or 16-bit PCM.",
+     run_generate, "writes text, makes pictures and sound"},
     {"score", "[-m MODEL] [options] FILE...",
      "Prints how many bits per byte the model needs for each file (- is standard input) and in "
      "total.\n"

@@ -58,6 +58,8 @@ void begin_session(session *s, const shared_options *shared); /* without a model
 void open_model(session *s, const shared_options *shared); /* finds and opens it, or dies */
 void open_engine(session *s, const shared_options *shared, uint32_t threads);
 void close_session(session *s);
+/* Of an audio model of mu-law bytes: samples a second; 0: it is none. */
+uint32_t audio_rate(const session *s);
 const char *stage_name(const megabyte_info *info, uint32_t stage); /* "global", "local" ... */
 uint32_t thread_count(const shared_options *shared); /* -T, with 0 as all cores */
 int isa_exists(int isa); /* 1 if megabyte knows it by name */
@@ -129,5 +131,16 @@ typedef struct tile_options {
     int force, verbose, json;
 } tile_options;
 int generate_tiles(const session *s, const tile_options *o); /* returns the exit status */
+
+/* The same for audio models. */
+typedef struct recording_options {
+    const char *output; /* -: standard output */
+    const char *given; /* a recording to be continued; NULL: none */
+    double length; /* of what is made, in seconds */
+    uint64_t context; /* 0: the model's */
+    megabyte_sampling how;
+    int no_echo, force, verbose, json;
+} recording_options;
+int generate_recording(const session *s, const recording_options *o);
 
 #endif

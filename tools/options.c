@@ -114,7 +114,7 @@ _Noreturn void usage_error(const command *self, const char *what, const char *fo
     exit(2);
 }
 
-static void set_option(const command *self, const option *o, const char *given, const char *text) {
+void set_option(const command *self, const option *o, const char *given, const char *text) {
     char why[160];
     double real = 0;
     long long integer = 0;

@@ -64,6 +64,10 @@ void consider(nearest *best, const char *given, size_t n, const char *word);
 /* The line of --help that begins with "Usage:"; to stderr with a hint. */
 void print_usage(const command *self, FILE *out);
 
+/* Reads `text` as the value of an option that was `given` under this name; exits with 2 on a
+ * mistake. For values whose kind is known late. */
+void set_option(const command *self, const option *o, const char *given, const char *text);
+
 /* Prints "tool: what: text" and a hint to stderr; exits with 2. */
 PRINTF(3, 4)
 _Noreturn void usage_error(const command *self, const char *what, const char *format, ...);
