@@ -1,9 +1,11 @@
 #!/bin/sh
-# mbrun generate with an audio model: sound made, recordings of every kind continued, refusals. Run
-# from the repository's root, with tools/mbrun and models/audio.mb there.
+# mbrun generate with an audio model: sound made, recordings of every kind continued, refusals; mbrun
+# compress of mu-law samples. Run from the repository's root, with tools/mbrun and models/audio.mb
+# there.
 set -u
 folder=sound
 . tests/cli.sh
+models=$OLDPWD/models
 octal() { printf '\\%03o' "$1"; }
 number() { for shift in 0 8 16 24; do printf "$(octal $(($1 >> shift & 255)))"; done; }
 make() { # STATUS ARGUMENTS
@@ -25,7 +27,7 @@ says '0.01 s of sound in .* samples/s'
 [ "$(wc -c <a.wav)" = 138 ] || fail "a.wav has $(wc -c <a.wav) bytes"
 make 0 -n 0.01 -o a.au --seed 1 -T 2
 make 0 -n 0.01 -o a.ul --json
-grep -q '"output": "a.ul", "rate": 8000, "given": 0, "samples": 80, ' out || fail "--json: $(cat out)"
+grep -q '"output": "a.ul", "rate": 8000, "given": 0, "samples": 80, ' out || fail "$(cat out)"
 tail -c 80 a.wav | cmp - a.ul || fail "WAV and raw differ"
 tail -c 80 a.au | cmp - a.ul || fail "AU and raw differ"
 make 0 -n 0.01 -o other.ul --seed 2
@@ -75,6 +77,90 @@ done
 "$mbrun" generate -m audio -n 0.01 -o - 2>said | cmp - a.wav || fail "-o -"
 nothing_else
 group "generate"
+
+# --------------------------------------------------------------------------------------- compress
+zip() { # STATUS COMMAND ARGUMENTS
+    expected=$1 verb=$2
+    shift 2
+    run "$expected" "$mbrun" $verb -T 1 "$@"
+}
+# 1501 samples of what the model itself has made, so that it predicts them
+tail -c +60 "$models/audio-1.wav" | head -c 1501 >call.ul
+wav() { # SIZE-OF-DATA: with a chunk before the samples and a text behind them
+    printf 'RIFF\0\0\0\0WAVELIST'; number 3; printf 'odd\0fmt '; number 16
+    printf '\7\0\1\0'; number 8000; number 8000; printf '\1\0\10\0data'; number "$1"
+    cat call.ul; printf '\0LIST'; number 400; head -c 400 "$data/text.txt"
+}
+wav 1501 >call.wav
+wav 4294967295 >long.wav
+wav 99999 >short.wav
+{ printf '.snd\0\0\0\34\377\377\377\377\0\0\0\1\0\0\37\100\0\0\0\1abcd'; cat call.ul; } >call.au
+{ printf '.snd\0\0\0\30\377\377\377\377\0\0\0\1\0\0\254\104\0\0\0\2'; cat call.ul; } >two.au
+for f in call.ul call.wav call.au long.wav short.wav; do
+    zip 0 compress -v $f
+    says 'by the model of sound'
+    for level in 4 7; do
+        zip 0 compress -m "$MEGABYTE_MODEL" -$level -c $f
+        [ "$(wc -c <$f.mbz)" -lt "$(wc -c <out)" ] || fail "$f: larger than without, at -$level"
+    done
+    mv $f in
+    zip 0 test $f.mbz
+    zip 0 decompress $f.mbz
+    cmp $f in || fail "$f: other bytes"
+    zip 0 list $f.mbz
+    grep -q ' audio  *'$f out || fail "list: $(cat out)"
+done
+zip 0 compress --verify -5 call.wav -o five.mbz --json
+grep -q '"sounds": 1' out || fail "--json: $(cat out)"
+zip 0 decompress -m audio -c five.mbz
+cmp out call.wav || fail "-5"
+cp call.ul call.raw
+zip 0 compress -v call.raw -o raw.mbz
+grep -q sound said && fail "raw samples without --as"
+zip 0 compress --as mulaw -f -c call.raw
+cmp out call.ul.mbz || fail "--as mulaw"
+for f in two.au pcm.wav begin.ul; do # another rate, 16 bits, a text: whatever is smaller
+    zip 0 compress -v -f $f
+    zip 0 compress -m "$MEGABYTE_MODEL" -c $f
+    [ "$(wc -c <$f.mbz)" -le "$(wc -c <out)" ] || fail "$f: larger than without"
+    [ $f = two.au ] || cmp $f.mbz out || fail "$f: not as before"
+    zip 0 decompress -c $f.mbz
+    cmp out $f || fail "$f: other bytes"
+done
+zip 0 compress -1 -v -c call.ul
+grep -q sound said && fail "-1 takes the model"
+zip 2 compress --as alaw call.ul
+zip 2 compress --as mulaw -m audio call.ul
+zip 2 compress --as mulaw -3 call.ul
+cat call.ul | "$mbrun" compress --as mulaw >out 2>said && fail "--as of a pipe"
+says 'a regular file'
+"$mbrun" compress --as mulaw <call.raw 2>said | cmp - call.ul.mbz || fail "--as of a file, by <"
+# members of several models, one after the other; damage; a model that is missing
+run 0 "$mbrun" compress -c begin.ul
+cat call.wav.mbz out call.au.mbz >all.mbz
+cat call.wav begin.ul call.au >all
+run 0 "$mbrun" decompress -c all.mbz
+cmp out all || fail "members of several models"
+size=$(wc -c <call.wav.mbz) at=0
+while [ $at -lt $size ]; do
+    byte=$(od -An -tu1 -j $at -N 1 call.wav.mbz)
+    { head -c $at call.wav.mbz; printf "$(octal $((byte ^ 1 << at % 8)))";
+        tail -c +$((at + 2)) call.wav.mbz; } >bad.mbz
+    run 1 "$mbrun" decompress -o x.wav bad.mbz
+    at=$((at + 97))
+done
+[ ! -e x.wav ] || fail "a damaged file leaves an output"
+mkdir alone
+cp "$mbrun" alone/mbrun # without the models beside it
+run 1 alone/mbrun decompress -o x.wav call.wav.mbz
+says 'compressed with the model f2261a973e92, but this one is'
+run 1 env -u MEGABYTE_MODEL alone/mbrun decompress -o x.wav call.wav.mbz
+says 'the model f2261a973e92, but no model was found; give it with -m'
+zip 0 compress --rm call.au -o gone.mbz
+[ ! -e call.au ] || fail "--rm"
+zip 0 decompress -c gone.mbz
+nothing_else
+group "compress: mu-law samples in files"
 
 cd "$OLDPWD" && rm -rf "$dir"
 echo "mbrun sound ... ok"

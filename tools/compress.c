@@ -200,12 +200,13 @@ static const megabyte_model *model_in_use(const zipper *z) {
     return z->needs_model ? z->s.model : NULL;
 }
 
-static void fit_streams(const zipper *z, megabyte_codec_options *o, uint64_t blocks) {
+static void fit_streams(const zipper *z, const megabyte_model *model, megabyte_codec_options *o,
+                        uint64_t blocks) {
     size_t size;
     o->streams = z->streams ? (uint32_t)z->streams : DEFAULT_STREAMS;
     if (blocks < o->streams) o->streams = blocks ? (uint32_t)blocks : 1;
     while (o->streams > 1) {
-        megabyte_status status = megabyte_codec_size(model_in_use(z), z->mode, o, &size);
+        megabyte_status status = megabyte_codec_size(model, z->mode, o, &size);
         if (status ? status != MEGABYTE_ERROR_OUT_OF_MEMORY : size <= z->s.memory / 4) break;
         o->streams--;
     }
@@ -217,25 +218,25 @@ static int on_progress(void *context, uint64_t done) {
     return stop_requested();
 }
 
-static megabyte_codec_options common_options(job *j) {
+static megabyte_codec_options common_options(job *j, const session *s) {
     zipper *z = j->z;
     int decodes = z->mode == MEGABYTE_MODE_DECOMPRESS || z->verify;
-    return (megabyte_codec_options){.engine = z->s.engine,
+    return (megabyte_codec_options){.engine = s->engine,
                                     .threads = decodes ? thread_count(&z->shared) : 1,
                                     .isa = chosen_isa(&z->shared),
                                     .dictionary = z->dictionary.data,
                                     .dictionary_size = z->dictionary.n,
                                     .file_type = z->file_type,
                                     .draft_max = z->drafts.most,
-                                    .draft_engine = second_engine(&z->s),
+                                    .draft_engine = second_engine(s),
                                     .progress = on_progress,
                                     .progress_context = j};
 }
 
 /* Memory decides how many blocks are verified side by side, never where they are cut. */
-megabyte_codec_options options_for_compressing(job *j) {
+megabyte_codec_options options_for_compressing(job *j, const session *s) {
     const zipper *z = j->z;
-    megabyte_codec_options o = common_options(j);
+    megabyte_codec_options o = common_options(j, s);
     o.streams = (uint32_t)z->streams;
     o.block_size = (uint32_t)z->block_size;
     o.level = (int)z->level;
@@ -244,7 +245,8 @@ megabyte_codec_options options_for_compressing(job *j) {
     j->expected = o.size;
     if (o.verify) {
         o.block_size = megabyte_codec_block_size(&o);
-        fit_streams(z, &o, o.size ? (o.size - 1) / o.block_size + 1 : UINT64_MAX);
+        fit_streams(z, s == &z->s ? model_in_use(z) : s->model, &o,
+                    o.size ? (o.size - 1) / o.block_size + 1 : UINT64_MAX);
     }
     return o;
 }
@@ -287,7 +289,7 @@ static void describe_claim(job *j, const survey *v) {
 static megabyte_codec_options options_for_decompressing(job *j,
                                                         const megabyte_file_header *header) {
     const zipper *z = j->z;
-    megabyte_codec_options o = common_options(j);
+    megabyte_codec_options o = common_options(j, &z->s);
     uint64_t blocks = header->single ? 1 : UINT64_MAX;
     o.block_size = header->block_size;
     o.context_shift = header->context_shift;
@@ -320,7 +322,7 @@ static megabyte_codec_options options_for_decompressing(job *j,
                                                 : MEGABYTE_NO_CONTEXT_MIXING;
     else if (j->size == MEGABYTE_SIZE_UNKNOWN && o.mixing_memory < 16) o.mixing_memory = 16;
     else if (!o.mixing_memory) o.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
-    fit_streams(z, &o, blocks);
+    fit_streams(z, model_in_use(z), &o, blocks);
     return o;
 }
 
@@ -500,6 +502,7 @@ static void print_report(const job *j) {
     if (j->pictures)
         fprintf(stderr, "; of these %llu picture%s", (unsigned long long)j->pictures,
                 j->pictures > 1 ? "s" : "");
+    if (j->sounds) fputs("; by the model of sound", stderr);
     if (j->counts.passes)
         fprintf(stderr, "; %.2f bytes a pass",
                 quotient((double)j->counts.steps, (double)j->counts.passes));
@@ -520,6 +523,7 @@ static void print_report_json(const job *j, const char *to) {
     json_blocks(j->counts.blocks);
     json_field("pictures", (double)j->pictures);
     if (j->z->mode == MEGABYTE_MODE_COMPRESS) {
+        json_field("sounds", (double)j->sounds);
         json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
         json_field("ideal_bytes", j->counts.ideal_bits / 8);
         json_field("model_bytes", j->counts.model_bits / 8);
@@ -544,6 +548,7 @@ static void add_up(job *total, const job *j) {
     total->bytes_out += j->bytes_out;
     total->seconds += j->seconds;
     total->pictures += j->pictures;
+    total->sounds += j->sounds;
     add_counts(&total->counts, &j->counts);
 }
 
@@ -570,8 +575,9 @@ static int compress_job(job *j) {
     if (!choose_output(j)) return 0;
     if (z->needs_model && !z->is_open) open_with(z, &z->shared);
     if (!pack_payload(j, &is_done)) return 0;
+    if (!is_done && !pack_sound(j, &is_done)) return 0;
     if (is_done) return 1;
-    megabyte_codec_options o = options_for_compressing(j);
+    megabyte_codec_options o = options_for_compressing(j, &z->s);
     return run_job(j, &o);
 }
 
@@ -747,6 +753,9 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {DECOMPRESSES | TESTS,
          {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", "the EXT given to compress --type"}},
         {COMPRESSES,
+         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND",
+          "mulaw: FILE is raw sound, whatever its name (.ul is taken for it)"}},
+        {COMPRESSES,
          {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
           "write no files: print a table of sizes beside other compressors"}},
         {all,
@@ -783,6 +792,10 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     z.needs_model = !z.level || z.level >= 5;
     if (z.file_type && !z.needs_model)
         usage_error(self, "--type", "not at levels 1 to 4, which use no model");
+    if (z.as && strcmp(z.as, "mulaw"))
+        usage_error(self, "--as", "'%.40s' is unknown; it can be mulaw", z.as);
+    if (z.as && (z.shared.model || !may_have_payload(&z)))
+        usage_error(self, "--as", "not together with -m, -1 to -4, --dictionary or --type");
     if (z.remove_input) z.verify = 1;
     if (who == COMPRESSES && !z.verify) z.drafts.model = NULL; /* nothing is decoded */
 
@@ -793,7 +806,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     catch_interrupt();
     int status = z.against ? compare_all(&z, argv, n) : process_all(&z, argv, n);
     close_model(&z);
-    close_image_model(&z);
+    close_model_beside(&z);
     free_known_models(&z.known);
     free(z.dictionary.data);
     free(z.input);

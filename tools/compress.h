@@ -1,5 +1,5 @@
-/* compress.h - what compress.c, input.c, list.c, against.c and image.c share: mbrun's way with
- * .mbz and .mbi files.
+/* compress.h - what compress.c, payload.c, samples.c, input.c, list.c, against.c and image.c share:
+ * mbrun's way with .mbz and .mbi files.
  * SPDX-License-Identifier: MIT
  *
  * Functions that return int return 1 if all went well and 0 after a message, so that other files
@@ -26,6 +26,7 @@ typedef struct zipper {
     const char *suffix; /* of compressed files: ".mbz" */
     int gives_pictures; /* not any files: .mbi */
     const char *output, *dictionary_file, *file_type;
+    const char *as; /* what the files are: "mulaw"; NULL: as they say */
     uint64_t streams, block_size, limit, level;
     drafts drafts;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
@@ -36,8 +37,8 @@ typedef struct zipper {
     session s;
     int is_open; /* the session's model */
     int needs_model; /* the codec does; without, it is context mixing alone */
-    session image; /* the model of pictures, beside it */
-    int image_is_open;
+    session beside; /* the model of pictures or sound, beside it */
+    int beside_is_open;
     megabyte_codec *codec;
     int size_was_told; /* to the codec */
     progress bar;
@@ -69,6 +70,7 @@ typedef struct job {
     size_t rest_at; /* from here on */
     int goes_on; /* the codec stopped at a member that is not its own */
     uint64_t switches, pictures; /* how often; members that are pictures */
+    uint64_t sounds; /* files of which an audio model packed the samples */
 } job;
 
 /* ---- input.c */
@@ -117,7 +119,7 @@ int remove_input(const job *j);
 /* Opens the model that a file was compressed with: id[n], the first bytes of its id. */
 int use_model_of(zipper *z, const job *j, const uint8_t *id, size_t n);
 void close_model(zipper *z);
-megabyte_codec_options options_for_compressing(job *j);
+megabyte_codec_options options_for_compressing(job *j, const session *s); /* by this model */
 int is_regular(const job *j);
 const char *base_name(const char *path);
 void open_with(zipper *z, const shared_options *shared);
@@ -132,6 +134,8 @@ extern const char *const method_names[MEGABYTE_METHOD_COUNT];
 
 /* ---- payload.c */
 
+#define FILE_MOST ((uint64_t)1 << 30) /* bytes of a file that is packed, or of a member */
+
 int begins_with_picture(const uint8_t *p, size_t n);
 /* Packs the file as a picture if it is one and that is smaller: *is_done. Else nothing has
  * changed. */
@@ -139,14 +143,29 @@ int pack_payload(job *j, int *is_done);
 /* Of `rest`: reads on until it has n bytes, or the input ends. */
 int gather(job *j, uint64_t n);
 int unpack_payload(job *j); /* the picture that `rest` begins with */
-void close_image_model(zipper *z);
+/* Shared with samples.c: */
+int may_have_payload(const zipper *z); /* 0: options speak against it */
+/* The model of this name, beside that of text; NULL: none is shipped, or -m names another. */
+const session *model_beside(zipper *z, const char *name);
+void close_model_beside(zipper *z);
+/* Up to n bytes of a regular file's beginning; its place stays. 0: it is none, or cannot be read. */
+size_t look_ahead(const job *j, uint8_t *head, size_t n);
+int read_ahead(const job *j, bytes *file); /* the same with all of it; 1, or 0 */
+/* Bytes that compressing data[n] comes to; UINT64_MAX if it fails. level 0: as asked for. */
+uint64_t size_without(job *j, const session *s, const uint8_t *data, size_t n, int level);
 /* Shared with image.c: */
 megabyte_image as_image(const picture *p);
 int on_samples(void *context, uint64_t done); /* a progress function; context: job */
 /* Tells why; 0. */
-int picture_failed(const job *j, megabyte_status status, const megabyte_error *error);
+int packing_failed(const job *j, megabyte_status status, const megabyte_error *error);
 /* Decodes what was just packed and compares. */
 int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, const picture *p);
+
+/* ---- samples.c */
+
+/* Packs the file by the model of sound if it holds mu-law samples and that is smaller: *is_done. Else
+ * nothing has changed. */
+int pack_sound(job *j, int *is_done);
 
 /* ---- list.c, against.c */
 

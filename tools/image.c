@@ -18,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_MOST ((size_t)1 << 30) /* bytes of a picture's file */
-
 /* All files of one call. */
 typedef struct packer {
     zipper z;
@@ -162,7 +160,7 @@ static int pack(picture_job *d) {
     z->bar = (progress){.start = now()};
     megabyte_status status = megabyte_image_encode(z->s.model, &o, &image, coded, bound, &n, NULL,
                                                    &error);
-    int good = status ? picture_failed(&d->j, status, &error)
+    int good = status ? packing_failed(&d->j, status, &error)
                       : !z->verify || verify_picture(&d->j, &z->s, coded, n, p);
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
@@ -203,7 +201,7 @@ static int unpack(picture_job *d) {
     char why[256];
     if (!read_whole(d)) return 0;
     megabyte_status status = megabyte_image_header_read(d->file.data, d->file.n, &h, &error);
-    if (status) return picture_failed(&d->j, status, &error);
+    if (status) return packing_failed(&d->j, status, &error);
     if (!use_model_of(z, &d->j, h.model_id, sizeof h.model_id)) return 0;
     megabyte_image_options o = image_options(d);
     o.tiles = h.tiles;
@@ -228,7 +226,7 @@ static int unpack(picture_job *d) {
     status = megabyte_image_decode(z->s.model, &o, d->file.data, d->file.n, &image, NULL, &error);
     d->j.seconds = now() - z->bar.start;
     end_progress(&z->bar);
-    if (status) return picture_failed(&d->j, status, &error);
+    if (status) return packing_failed(&d->j, status, &error);
     if (z->writes) return write_unpacked(d);
     d->j.bytes_out = d->j.expected;
     return 1;

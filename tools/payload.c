@@ -11,14 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_MOST ((uint64_t)1 << 30) /* bytes of a file that is packed, or of a member */
-
 int begins_with_picture(const uint8_t *p, size_t n) {
     static const uint8_t magic[4] = {0xb5, 'm', 'b', 'i'}; /* models/FORMAT.md */
     return n >= sizeof magic && !memcmp(p, magic, sizeof magic);
 }
 
-int picture_failed(const job *j, megabyte_status status, const megabyte_error *error) {
+int packing_failed(const job *j, megabyte_status status, const megabyte_error *error) {
     const char *text = error->text[0] ? error->text : megabyte_status_string(status);
     end_progress(&j->z->bar);
     if (status == MEGABYTE_ERROR_CANCELLED && stop_requested()) return 0;
@@ -64,7 +62,7 @@ int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, con
     megabyte_status status = decode(j, s, coded, n, &back, &error);
     int same = !status && !memcmp(back.pixels, p->pixels, samples);
     free_picture(&back);
-    if (status) return picture_failed(j, status, &error);
+    if (status) return packing_failed(j, status, &error);
     return same || complain(j->name, "does not come back the same: please report it");
 }
 
@@ -79,19 +77,26 @@ static uint64_t memory_for(const session *s, megabyte_mode mode, uint32_t tiles,
 
 /* ------------------------------------------------------------------------------------ the model */
 
-void close_image_model(zipper *z) {
-    if (z->image_is_open) close_session(&z->image);
-    z->image_is_open = 0;
+void close_model_beside(zipper *z) {
+    if (z->beside_is_open) close_session(&z->beside);
+    z->beside_is_open = 0;
 }
 
-static const session *open_image_model(zipper *z, const char *path) {
+static const session *open_model_beside(zipper *z, const char *path) {
+    if (z->beside_is_open && !strcmp(z->beside.path, path)) return &z->beside;
     shared_options shared = z->shared;
-    close_image_model(z);
+    close_model_beside(z);
     shared.model = path;
-    open_model(&z->image, &shared);
-    z->image_is_open = 1;
-    open_engine(&z->image, &shared, thread_count(&shared));
-    return &z->image;
+    open_model(&z->beside, &shared);
+    z->beside_is_open = 1;
+    open_engine(&z->beside, &shared, thread_count(&shared));
+    return &z->beside;
+}
+
+const session *model_beside(zipper *z, const char *name) {
+    char path[4096];
+    if (z->shared.model || !find_model_named(name, path, sizeof path)) return NULL;
+    return open_model_beside(z, path);
 }
 
 static int is_image_model(const session *s) {
@@ -101,12 +106,9 @@ static int is_image_model(const session *s) {
 
 /* The one to pack with: that of -m if it is one; models/image.mb if nothing was named. */
 static const session *model_for_packing(zipper *z) {
-    char path[4096];
     if (is_image_model(&z->s)) return &z->s;
-    if (z->shared.model || !find_model_named("image", path, sizeof path)) return NULL;
-    if (z->image_is_open) return &z->image;
-    const session *s = open_image_model(z, path);
-    return is_image_model(s) ? s : NULL;
+    const session *s = model_beside(z, "image");
+    return s && is_image_model(s) ? s : NULL;
 }
 
 /* The one with this id, or NULL after a message. */
@@ -114,7 +116,7 @@ static const session *model_for_unpacking(job *j, const uint8_t *id, size_t n) {
     zipper *z = j->z;
     const session *found = NULL;
     if (z->is_open && !memcmp(z->s.info.id, id, n)) return &z->s;
-    if (z->image_is_open && !memcmp(z->image.info.id, id, n)) return &z->image;
+    if (z->beside_is_open && !memcmp(z->beside.info.id, id, n)) return &z->beside;
     known_models others = {.n = 0};
     const known_model *known = known_model_of(models_at_hand(z), id, n);
     shared_options shipped = {.usual = "image"};
@@ -122,7 +124,7 @@ static const session *model_for_unpacking(job *j, const uint8_t *id, size_t n) {
         find_known_models(&others, &shipped);
         known = known_model_of(&others, id, n);
     }
-    if (known) found = open_image_model(z, known->path);
+    if (known) found = open_model_beside(z, known->path);
     free_known_models(&others);
     if (found) return found;
     char text[2 * 16 + 1];
@@ -135,16 +137,20 @@ static const session *model_for_unpacking(job *j, const uint8_t *id, size_t n) {
 
 /* -------------------------------------------------------------------------------------- packing */
 
-/* The whole file by pread: its place stays. 0: no file of that kind, or it cannot be read. */
-static int read_candidate(const job *j, bytes *file) {
-    uint8_t head[32];
+int may_have_payload(const zipper *z) {
+    return (!z->level || z->level >= 5) && !z->dictionary_file && !z->file_type;
+}
+
+size_t look_ahead(const job *j, uint8_t *head, size_t n) {
     if (!is_regular(j) || j->size > FILE_MOST || lseek(j->in, 0, SEEK_CUR) != 0) return 0;
-    ssize_t n = pread(j->in, head, sizeof head, 0);
-    picture_format format = n > 0 ? picture_format_of(head, (size_t)n) : PICTURE_UNKNOWN;
-    if (format != PICTURE_PNM && format != PICTURE_BMP) return 0;
+    ssize_t got = pread(j->in, head, n, 0);
+    return got > 0 ? (size_t)got : 0;
+}
+
+int read_ahead(const job *j, bytes *file) {
     while (file->n < j->size) {
         size_t left = (size_t)j->size - file->n;
-        n = pread(j->in, j->z->input, left < PIECE ? left : PIECE, (off_t)file->n);
+        ssize_t n = pread(j->in, j->z->input, left < PIECE ? left : PIECE, (off_t)file->n);
         if (n < 0 && errno == EINTR && !stop_requested()) continue;
         if (n <= 0) return 0;
         append(file, j->z->input, (size_t)n);
@@ -152,25 +158,33 @@ static int read_candidate(const job *j, bytes *file) {
     return 1;
 }
 
-/* Bytes that compressing without the picture's model comes to; UINT64_MAX if it fails. */
-static uint64_t size_without(job *j, const bytes *file, int level) {
-    megabyte_codec_options o = options_for_compressing(j);
-    size_t bound = megabyte_compress_bound(file->n), n;
+static int read_candidate(const job *j, bytes *file) {
+    uint8_t head[32];
+    size_t n = look_ahead(j, head, sizeof head);
+    picture_format format = picture_format_of(head, n);
+    return (format == PICTURE_PNM || format == PICTURE_BMP) && read_ahead(j, file);
+}
+
+uint64_t size_without(job *j, const session *s, const uint8_t *data, size_t n, int level) {
+    megabyte_codec_options o = options_for_compressing(j, s);
+    size_t bound = megabyte_compress_bound(n), size;
     uint8_t *out = allocate(bound, 1);
     if (level) o.level = level;
+    o.size = j->expected = n;
     o.verify = 0;
-    megabyte_status status = megabyte_compress(j->z->s.model, &o, file->data, file->n, out, bound,
-                                               &n, NULL, NULL);
+    megabyte_status status = megabyte_compress(s->model, &o, data, n, out, bound, &size, NULL,
+                                               NULL);
     free(out);
-    return status ? UINT64_MAX : n;
+    return status ? UINT64_MAX : size;
 }
 
 /* Is the packed picture smaller? Contexts alone, which take a second a megabyte, tell in most
  * cases: the text model adds little to them on pixels. */
 static int is_gain(job *j, const bytes *file, uint64_t packed) {
-    uint64_t quick = size_without(j, file, 4);
+    const session *s = &j->z->s;
+    uint64_t quick = size_without(j, s, file->data, file->n, 4);
     if (quick <= packed) return 0;
-    return quick / 3 > packed / 2 || size_without(j, file, 0) > packed;
+    return quick / 3 > packed / 2 || size_without(j, s, file->data, file->n, 0) > packed;
 }
 
 typedef struct candidate {
@@ -197,7 +211,7 @@ static int pack_candidate(job *j, const session *s, const candidate *c, uint8_t 
     j->expected = (uint64_t)image.height * image.row_bytes;
     megabyte_status status = megabyte_image_encode(s->model, &o, &image, out, capacity, &n, NULL,
                                                    &error);
-    if (status) return picture_failed(j, status, &error);
+    if (status) return packing_failed(j, status, &error);
     if (z->verify && !verify_picture(j, s, out, n, &c->picture)) return 0;
     if (!is_gain(j, &c->file, n)) return !stop_requested();
     if (megabyte_image_header_read(out, n, &h, NULL)) return 0;
@@ -215,7 +229,7 @@ int pack_payload(job *j, int *is_done) {
     char why[256];
     int good = 1;
     *is_done = 0;
-    if ((z->level && z->level < 5) || z->dictionary.n || z->file_type) return 1;
+    if (!may_have_payload(z)) return 1;
     const session *s = NULL;
     c = allocate(1, sizeof *c);
     if (read_candidate(j, &c->file) &&
@@ -284,7 +298,7 @@ int unpack_payload(job *j) {
     if (!gather(j, PACKED_HEADER_MOST)) return 0;
     megabyte_status status = megabyte_image_header_read(j->rest.data + j->rest_at,
                                                         j->rest.n - j->rest_at, &h, &error);
-    if (status) return picture_failed(j, status, &error);
+    if (status) return packing_failed(j, status, &error);
     if (h.file_bytes > FILE_MOST) return complain(j->name, "holds too large a picture");
     uint64_t n = accept_member(j, &h, j->rest.data + j->rest_at + h.layout_at);
     if (!n) return 0;
@@ -299,7 +313,7 @@ int unpack_payload(job *j) {
     j->expected = (uint64_t)p.width * p.height * p.channels;
     const uint8_t *member = j->rest.data + j->rest_at;
     status = decode(j, s, member, (size_t)h.file_bytes, &p, &error);
-    int good = !status || picture_failed(j, status, &error);
+    int good = !status || packing_failed(j, status, &error);
     if (good) {
         uint8_t *file = allocate(n, 1);
         join_picture_file(&p, member + h.layout_at, h.layout_bytes, file);
