@@ -107,7 +107,7 @@ for f in call.ul call.wav call.au long.wav short.wav; do
     zip 0 test $f.mbz
     zip 0 decompress $f.mbz
     cmp $f in || fail "$f: other bytes"
-    zip 0 list $f.mbz
+    run 0 "$mbrun" list $f.mbz
     grep -q ' audio  *'$f out || fail "list: $(cat out)"
 done
 zip 0 compress --verify -5 call.wav -o five.mbz --json

@@ -87,7 +87,9 @@ with tempfile.TemporaryDirectory() as folder:
         samples, rate, channels = samples_of(sound)
         all_samples += len(samples)
         for bits, codes in pcm_of.items():
-            with open(pcm + str(bits), 'wb') as f: f.write(b''.join(codes[c] for c in samples))
+            with open(pcm + str(bits), 'wb') as f: # little at a time: a child's memory counts ours
+                for at in range(0, len(samples), 4096):
+                    f.write(b''.join(codes[c] for c in samples[at:at + 4096]))
         sizes = []
         for i, (_, command) in enumerate(columns):
             out = os.path.join(folder, 'out%d' % i)
