@@ -130,8 +130,9 @@ done
 zip 0 compress -1 -v -c call.ul
 grep -q sound said && fail "-1 takes the model"
 zip 2 compress --as alaw call.ul
-zip 2 compress --as mulaw -m audio call.ul
-zip 2 compress --as mulaw -3 call.ul
+zip 2 compress --as mulaw --type wav call.ul
+zip 0 compress --as mulaw -m audio -c call.raw
+zip 0 compress --as mulaw -3 -c call.raw
 cat call.ul | "$mbrun" compress --as mulaw >out 2>said && fail "--as of a pipe"
 says 'a regular file'
 "$mbrun" compress --as mulaw <call.raw 2>said | cmp - call.ul.mbz || fail "--as of a file, by <"

@@ -792,10 +792,9 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     z.needs_model = !z.level || z.level >= 5;
     if (z.file_type && !z.needs_model)
         usage_error(self, "--type", "not at levels 1 to 4, which use no model");
-    if (z.as && strcmp(z.as, "mulaw"))
-        usage_error(self, "--as", "'%.40s' is unknown; it can be mulaw", z.as);
-    if (z.as && (z.shared.model || !may_have_payload(&z)))
-        usage_error(self, "--as", "not together with -m, -1 to -4, --dictionary or --type");
+    if (z.as && strcmp(z.as, "mulaw")) usage_error(self, "--as", "knows only mulaw");
+    if (z.as && (z.dictionary_file || z.file_type))
+        usage_error(self, "--as", "not together with --dictionary or --type");
     if (z.remove_input) z.verify = 1;
     if (who == COMPRESSES && !z.verify) z.drafts.model = NULL; /* nothing is decoded */
 
