@@ -91,9 +91,9 @@ for level in 5 7; do
     run 1 "$mbrun" test -m bgpt.mb --dictionary text.0 text.mbz
     run 0 "$mbrun" test -m bgpt.mb --dictionary text.0 --type wav text.mbz
 done
-run 0 "$mbrun" generate -m bgpt.mb --type txt --json -n 100000 -t 1 --top-p 1
+run 0 "$mbrun" generate -m bgpt.mb --type txt --json -n 100000 --seed 1 -t 1 --top-p 1
 tells '"ended": true'
-run 0 "$mbrun" generate -m bgpt.mb --type txt -n 0 -t 1 --top-p 1 --no-echo
+run 0 "$mbrun" generate -m bgpt.mb --type txt -n 0 --seed 1 -t 1 --top-p 1 --no-echo
 group "--type"
 
 # ---------------------------------------------------------------------------------- generate, info
@@ -120,13 +120,13 @@ while [ $i -lt 40 ]; do
     printf 'a line that comes again and again, number %d\n' $((i % 4))
     i=$((i + 1))
 done >lines
-run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 --draft 0 -v
+run 0 "$mbrun" generate -f lines --no-echo -n 400 --seed 1 -t 0.2 --draft 0 -v
 says '400 bytes in .* s: .* bytes/s, 1.00 bytes a pass'
 cp out plain
-run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 -v
+run 0 "$mbrun" generate -f lines --no-echo -n 400 --seed 1 -t 0.2 -v
 cmp -s out plain || fail "other bytes with drafts"
 says ', \([2-9]\|1[0-9]\)\.[0-9]* bytes a pass'
-run 0 "$mbrun" generate -f lines --no-echo -n 400 -t 0.2 --draft 3
+run 0 "$mbrun" generate -f lines --no-echo -n 400 --seed 1 -t 0.2 --draft 3
 cmp -s out plain || fail "other bytes with --draft 3"
 run 2 "$mbrun" generate -n 1 --draft 16
 run 0 "$mbrun" compress -5 -f -o lines.mbz lines
@@ -143,8 +143,8 @@ group "--draft"
 # a second model that guesses: the same bytes, whatever it is
 run 0 "$convert" "$data/small-paper.safetensors" -q -f -o paper.mb --quant f32 \
     --config "$data/small-paper.json"
-for sampler in "-t 0" "-t 0.7 --seed 5" "-t 1 --top-p 1 --top-k 20" "-t 1.2 --min-p 0.05" \
-    "-t 0.5 --repetition-penalty 1.2"; do
+for sampler in "-t 0" "-t 0.7 --seed 5" "-t 1 --top-p 1 --top-k 20 --seed 1" \
+    "-t 1.2 --min-p 0.05 --seed 1" "-t 0.5 --repetition-penalty 1.2 --seed 1"; do
     run 0 "$mbrun" generate -f lines --no-echo -n 150 $sampler --draft 0
     cp out plain
     for second in text-small "$OLDPWD/models/text.mb" paper.mb; do
@@ -153,9 +153,9 @@ for sampler in "-t 0" "-t 0.7 --seed 5" "-t 1 --top-p 1 --top-k 20" "-t 1.2 --mi
         cmp -s out plain || fail "$sampler --draft $second: other bytes"
     done
 done
-run 0 "$mbrun" generate -m paper.mb -f lines --no-echo -n 200 --draft 0
+run 0 "$mbrun" generate -m paper.mb -f lines --no-echo -n 200 --seed 1 --draft 0
 cp out plain
-run 0 "$mbrun" generate -m paper.mb -f lines --no-echo -n 200 --draft text-small
+run 0 "$mbrun" generate -m paper.mb -f lines --no-echo -n 200 --seed 1 --draft text-small
 cmp -s out plain || fail "an f32 model and a second one with int8: other bytes"
 head -c 4000 "$data/text.txt" >several
 for blocks in 1K 2K 64K; do # four side by side, two, one
@@ -180,9 +180,9 @@ few=$OLDPWD/tests/tmp/api-four-q8.mb # its vocabulary: 100
 if [ -e "$few" ]; then
     run 1 "$mbrun" generate -n 1 --draft "$few"
     says 'has a vocabulary of 100, too small'
-    run 0 "$mbrun" generate -m "$few" --no-echo -n 30 --draft 0
+    run 0 "$mbrun" generate -m "$few" --no-echo -n 30 --seed 1 --draft 0
     cp out plain
-    run 0 "$mbrun" generate -m "$few" --no-echo -n 30 --draft text-small
+    run 0 "$mbrun" generate -m "$few" --no-echo -n 30 --seed 1 --draft text-small
     cmp -s out plain || fail "a model of few bytes: others with a second one"
 fi
 group "--draft MODEL"

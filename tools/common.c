@@ -134,3 +134,4 @@ static void on_kill(int number) {
 void catch_interrupt(void) { call_on_signals(on_interrupt); }
 void end_on_signals(void) { call_on_signals(on_kill); }
 int stop_requested(void) { return interrupted ? 128 + interrupted : 0; }
+void forget_interrupt(void) { interrupted = 0; }

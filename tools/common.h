@@ -52,6 +52,7 @@ uint64_t read64(const uint8_t *p);
 void catch_interrupt(void);
 void end_on_signals(void);
 int stop_requested(void); /* after the first signal: the exit status, 128 + its number; else 0 */
+void forget_interrupt(void); /* goes on after the first signal */
 void remove_if_killed(const char *path); /* NULL: nothing. The text must stay */
 void remove_unfinished(void); /* that file, now */
 

@@ -53,6 +53,10 @@ typedef struct shared_options {
 int parse_options(const command *self, const option *own, size_t n_own, shared_options *shared,
                   int argc, char **argv);
 
+/* Reads `text` as the value of an option that was `given` under this name; exits with 2 on a
+ * mistake. For values whose kind is known late. */
+void set_option(const command *self, const option *o, const char *given, const char *text);
+
 /* Among the words considered, the one that `given`, of n letters, is most likely meant to be;
  * NULL: none is near. Begin with zeros. */
 typedef struct nearest {

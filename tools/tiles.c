@@ -265,6 +265,7 @@ static void report(const sheet *g, double seconds) {
         json_field("bytes", n);
         json_field("seconds", seconds);
         json_field("bytes_per_second", n / seconds);
+        json_field("seed", (double)g->o->how.seed);
         puts("}");
     }
     if (g->o->verbose)

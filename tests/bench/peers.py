@@ -438,8 +438,8 @@ def measure(o, info, under, folder, threads, llama, torch, packers, prompt, mode
 
     def own_generate():
         for key, more in ("plain", ["--draft", "0"]), ("draft", []):
-            out = run(under + [o.mbrun, "generate", "-f", prompt, "-n", "512", "--json"] + more +
-                      model + t)
+            out = run(under + [o.mbrun, "generate", "-f", prompt, "-n", "512", "--seed", "1",
+                               "--json"] + more + model + t)
             rows[key].own.append(json.loads(out)["bytes_per_second"])
             log("    mbrun generate, %s: %.0f bytes/s" % (key, rows[key].own[-1]))
 
