@@ -81,10 +81,8 @@ scored() { # SIZE BYTES
 }
 scored 1.5K 1536
 scored 0.1k 102
-scored .001M 0 2>/dev/null & wait $! && fail ".001M"
 scored 0.00125M 1310
-scored 0.000001234567890123G 1325
-for size in 1.5 1.K K 1.5KB 1,5K 1.5.1K -1K 17179869184G; do
+for size in 1.5 .5K 1.K K 1.5KB 1,5K 1.5.1K -1K 17179869184G; do
     run 2 "$mbrun" score --limit=$size text
     says 'is not a whole number'
 done
@@ -113,14 +111,13 @@ run 2 "$mbrun" generate --seed 1.5
 group "seeds"
 
 # ------------------------------------------------------------------------------- whole characters
-# After "\303" (the first half of a letter) the model's bytes are what they are: with a temperature
-# of 1000 nearly random, so that some output would end within a character.
+# with a temperature of 1000 any byte comes: some outputs would end within a character
 cut=0 seed=0
 while [ $seed -lt 40 ]; do
     seed=$((seed + 1))
-    write -t 1000 -n 24 --seed $seed
+    run 0 "$mbrun" generate -t 1000 --top-p 1 -n 24 --seed $seed
     cp out whole
-    write -t 1000 --bytes 24 --seed $seed
+    run 0 "$mbrun" generate -t 1000 --top-p 1 --bytes 24 --seed $seed
     [ "$(wc -c <out)" = 24 ] || fail "--bytes 24 writes $(wc -c <out)"
     n=$(wc -c <whole)
     [ "$n" -le 24 ] && [ "$n" -ge 21 ] || fail "-n 24 writes $n"
@@ -134,12 +131,8 @@ group "whole characters ($cut of 40 cut)"
 # ------------------------------------------------------------------------------------- interactive
 talk() { "$mbrun" generate -i -n 30 -t 0 --seed 1 "$@" 2>said || fail "-i exits with $?"; }
 printf 'The old man\n\nThe sea' | talk >out
-"$mbrun" generate -n 60 -t 0 -p 'The old man' --no-echo >plain
-head -n 1 out | head -c 20 | cmp - - <plain >/dev/null 2>&1
-{ head -c 30 plain; echo; tail -c +31 plain | head -c 30; } >expected
-tr -d '\n' <expected >a
-head -c "$(wc -c <out)" out | tr -d '\n' | head -c "$(wc -c <a)" | cmp - a ||
-    fail "lines and then an empty one: $(cat out)"
+"$mbrun" generate -n 60 -t 0 -p 'The old man' --no-echo | tr -d '\n' >plain
+tr -d '\n' <out | head -c "$(wc -c <plain)" | cmp - plain || fail "two lines: $(cat out)"
 [ "$(tr -d '\n' <out | wc -c)" -ge 85 ] || fail "the third answer is short"
 printf 'x\n' | talk -p 'Once' >out
 grep -q '^Once' out || fail "-i -p leaves the prompt out"
@@ -159,6 +152,35 @@ run 0 "$mbrun" -l text.mbz
 tells 'text.mbz'
 run 1 "$mbrun" -t text
 group "-d, -t, -l"
+
+# ------------------------------------------------------------------------------------------ folders
+mkdir -p tree/a/b tree/c
+cp text tree/a/one
+echo two >tree/a/b/two
+echo three >tree/c/three
+ln -s ../a tree/c/link
+ln -s one tree/a/link
+run 1 "$mbrun" compress -1 tree
+run 0 "$mbrun" compress -1 -r tree some-file
+[ "$(find tree -name '*.mbz' | sort | tr '\n' ' ')" = \
+    "tree/a/b/two.mbz tree/a/one.mbz tree/c/three.mbz " ] || fail "$(find tree)"
+[ -e some-file.mbz ] || fail "some-file.mbz is missing"
+run 0 "$mbrun" list -r tree
+[ "$(grep -c 'mbz$' out)" = 3 ] || fail "list -r: $(cat out)"
+tells ' total$'
+run 0 "$mbrun" test -r tree/
+rm tree/a/one tree/a/b/two tree/c/three
+run 0 "$mbrun" -dr tree
+cmp tree/a/one text
+echo two | cmp - tree/a/b/two || fail "decompress -r"
+run 1 "$mbrun" compress -1 -r tree # all are there
+says 'already exists'
+printf x | dd of=tree/a/one.mbz bs=1 seek=40 conv=notrunc 2>/dev/null
+run 1 "$mbrun" test -rv tree
+says 'OK, '
+run 2 "$mbrun" compress -r -o all.mbz tree
+run 2 "$mbrun" compress -r
+group "-r"
 
 cd "$OLDPWD" && rm -rf "$dir"
 echo "mbrun's words ... ok"

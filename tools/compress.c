@@ -41,7 +41,7 @@ const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-static int has_suffix(const zipper *z, const char *path) {
+int has_suffix(const zipper *z, const char *path) {
     size_t n = strlen(base_name(path)), length = strlen(z->suffix);
     return n > length && !strcmp(base_name(path) + n - length, z->suffix);
 }
@@ -668,21 +668,20 @@ static int process_all(zipper *z, char **paths, int n) {
     static char standard_input[] = "-";
     char *no_paths[] = {standard_input};
     job total = {.z = z, .name = "total"};
-    int good = 1, n_printed = 0;
-    if (!n) {
-        paths = no_paths;
-        n = 1;
-    }
+    int n_printed = 0;
+    path_list list = {.n = 0};
+    int good = find_files(z, n ? paths : no_paths, n ? n : 1, &list);
     if (z->shared.json) printf("{\"files\": [");
-    for (int i = 0; i < n && !stop_requested(); i++)
-        if (!process_file(z, paths[i], &total, &n_printed)) good = 0;
+    for (size_t i = 0; i < list.n && !stop_requested(); i++)
+        if (!process_file(z, list.path[i], &total, &n_printed)) good = 0;
     if (z->shared.json) {
         printf("], \"total\": {");
         print_report_json(&total, NULL);
         puts("}}");
-    } else if (z->verbose && n > 1 && !stop_requested()) {
+    } else if (z->verbose && list.n > 1 && !stop_requested()) {
         print_report(&total);
     }
+    free_paths(&list);
     if (report_failure()) good = 0;
     return stop_requested() ? stop_requested() : !good;
 }
@@ -758,6 +757,10 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {COMPRESSES,
          {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
           "write no files: print a table of sizes beside other compressors"}},
+        {all, {"recursive", 'r', OPTION_FLAG, &z.recursive, 0, 0, NULL, RECURSIVE_HELP}},
+        {COMPRESSES,
+         {"decompress", 'd', OPTION_FLAG, &z.decompresses, 0, 0, NULL,
+          "decompress instead, as tar -I 'mbrun compress' -x asks for"}},
         {all,
          {"verbose", 'v', OPTION_FLAG, &z.verbose, 0, 0, NULL,
           who == TESTS ? "say OK, sizes and speed of each file"
@@ -772,6 +775,10 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         if (table[i].who & who) own[n_own++] = table[i].o;
     int n = parse_options(self, own, n_own, &z.shared, argc, argv);
     z.drafts = read_drafts(self, draft);
+    if (z.decompresses) {
+        who = DECOMPRESSES;
+        z.mode = MEGABYTE_MODE_DECOMPRESS;
+    }
     if (z.output && !strcmp(z.output, "-")) {
         z.output = NULL;
         z.to_stdout = 1;
@@ -779,6 +786,8 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (z.output && z.to_stdout) usage_error(self, "-o and -c", "give only one of them");
     if (z.output && n > 1)
         usage_error(self, "-o", "takes only one FILE (-c writes several, one after the other)");
+    if (z.output && z.recursive) usage_error(self, "-r and -o", "give only one of them");
+    if (z.recursive && !n) usage_error(self, "-r", "name a folder");
     if (z.keep && z.remove_input) usage_error(self, "-k and --rm", "give only one of them");
     if (z.to_stdout && z.remove_input)
         usage_error(self, "--rm", "not together with -c: nobody knows where that goes");

@@ -30,6 +30,7 @@ typedef struct zipper {
     uint64_t streams, block_size, limit, level;
     drafts drafts;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
+    int recursive, decompresses; /* -r; -d */
     int writes; /* 0: test and --against only count */
     bytes dictionary;
     known_models known;
@@ -106,8 +107,20 @@ typedef struct survey {
  * message was printed. */
 megabyte_status survey_file(const job *j, uint64_t max_blocks, survey *v, megabyte_error *error);
 
+/* ---- folders.c */
+
+typedef struct path_list {
+    char **path;
+    size_t n;
+} path_list;
+/* Copies of the names, in place of folders (-r) the files in them that there is work for. */
+int find_files(const zipper *z, char **paths, int n, path_list *list);
+void free_paths(path_list *list);
+#define RECURSIVE_HELP "the files in FILEs that are folders, and in the folders in these"
+
 /* ---- compress.c */
 
+int has_suffix(const zipper *z, const char *path);
 int skip(const zipper *z, const char *what, const char *why); /* 0: with a message */
 
 /* Decides where the output goes. Nothing is created yet. */

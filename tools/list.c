@@ -112,18 +112,21 @@ static int list_file(zipper *z, char *path, survey *total, int n_printed, int *i
 }
 
 int run_list(const command *self, int argc, char **argv) {
-    zipper z = {.self = self, .mode = MEGABYTE_MODE_DECOMPRESS, .shared.computes_nothing = 1};
+    zipper z = {.self = self,
+                .suffix = ".mbz",
+                .mode = MEGABYTE_MODE_DECOMPRESS,
+                .shared.computes_nothing = 1};
     const option own[] = {
         {"force", 'f', OPTION_FLAG, &z.force, 0, 0, NULL, "read from a terminal"},
+        {"recursive", 'r', OPTION_FLAG, &z.recursive, 0, 0, NULL, RECURSIVE_HELP},
         {"quiet", 'q', OPTION_FLAG, &z.quiet, 0, 0, NULL, "not a word about skipped files"},
     };
     static char standard_input[] = "-";
     char *no_paths[] = {standard_input};
-    int n = parse_options(self, own, COUNT_OF(own), &z.shared, argc, argv), good = 1, n_printed = 0;
-    if (!n) {
-        argv = no_paths;
-        n = 1;
-    }
+    int n = parse_options(self, own, COUNT_OF(own), &z.shared, argc, argv), n_printed = 0;
+    if (z.recursive && !n) usage_error(self, "-r", "name a folder");
+    path_list list = {.n = 0};
+    int good = find_files(&z, n ? argv : no_paths, n ? n : 1, &list);
     survey total = {.original = 0};
     catch_interrupt();
     if (z.shared.json) {
@@ -134,9 +137,9 @@ int run_list(const command *self, int argc, char **argv) {
             printf(" %*s", METHOD_WIDTH(i), method_names[i]);
         printf("  %7s  %-23s  %s\n", "version", "model", "name");
     }
-    for (int i = 0; i < n && !stop_requested(); i++) {
+    for (size_t i = 0; i < list.n && !stop_requested(); i++) {
         int is_listed;
-        if (!list_file(&z, argv[i], &total, n_printed, &is_listed)) good = 0;
+        if (!list_file(&z, list.path[i], &total, n_printed, &is_listed)) good = 0;
         n_printed += is_listed;
     }
     if (z.shared.json) {
@@ -147,5 +150,6 @@ int run_list(const command *self, int argc, char **argv) {
         print_line(&total, "", "", "total");
     }
     free_known_models(&z.known);
+    free_paths(&list);
     return stop_requested() ? stop_requested() : !good;
 }

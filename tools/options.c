@@ -38,7 +38,7 @@ static int parse_integer(const char *text, long long *value) {
 static uint64_t parse_fraction(const char *digits, unsigned shift, const char **end) {
     uint64_t number = 0, unit = 1;
     for (; isdigit((unsigned char)*digits); digits++) {
-        if (unit >= 1000000000) continue; /* less than a byte */
+        if (unit >= 1000000000) continue; /* hardly a byte */
         number = 10 * number + (uint64_t)(*digits - '0');
         unit *= 10;
     }
