@@ -69,8 +69,8 @@ HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c tools/host.c tools/windows.c
 PICTURES = tools/picture.c tools/png.c tools/inflate.c tools/deflate.c
 MBRUN = tools/mbrun.c tools/mbcommon.c tools/compress.c tools/input.c tools/list.c tools/against.c \
-	tools/folders.c tools/payload.c tools/image.c tools/heatmap.c tools/tiles.c tools/draw.c \
-	$(PICTURES) tools/recording.c tools/samples.c tools/sound.c \
+	tools/folders.c tools/payload.c tools/image.c tools/heatmap.c tools/textmap.c tools/tiles.c \
+	tools/draw.c $(PICTURES) tools/recording.c tools/samples.c tools/sound.c \
 	tools/mbbench.c tools/measure.c tools/parts.c tools/peak.c $(SHARED)
 tools/mbrun$(EXE): $(MBRUN) $(HEADERS) $(OBJECT)
 	$(COMPILE) $(MBRUN) $(OBJECT) -o $@ $(LINK)

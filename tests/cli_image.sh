@@ -127,7 +127,7 @@ for verb in pack unpack test list map; do
     run 0 "$mbrun" image $verb --help
     grep -q "^Usage: mbrun image $verb" out || fail "image $verb --help"
 done
-grep -q 'Without -m the model is models/image.mb' out || fail "--help tells no model"
+grep -q 'Without -m: image' out || fail "--help tells no model"
 run 0 "$mbrun" image --help
 nothing_else
 group "options, names, refusals"

@@ -15,6 +15,7 @@
 #define _FILE_OFFSET_BITS 64 /* files beyond 2 GiB on 32-bit systems */
 #include "mbrun.h"
 #include "output.h"
+#include "textmap.h"
 
 #include <errno.h>
 #include <math.h>
@@ -374,9 +375,12 @@ typedef struct scorer {
     const char *logits_path, *file_type;
     int mix; /* what compressing comes to instead */
     int strided; /* two passes: see score_piece */
+    int maps, has_colours; /* --map; --html */
+    const char *page_path;
+    costs costs;
     megabyte_stream *stream, *second; /* second: NULL unless strided */
     uint8_t *input; /* PIECE bytes */
-    float *bits[2]; /* [PIECE] of each pass, NULL unless strided */
+    float *bits[2]; /* [PIECE] of each pass, NULL unless strided or mapped */
     float *logits; /* PIECE * V, NULL if not asked for */
     FILE *logits_file; /* a copy of to.file, or stdout */
     output to;
@@ -392,18 +396,21 @@ typedef struct tally {
 
 static double bits_per_byte(const tally *t) { return t->bytes ? t->bits / (double)t->bytes : 0; }
 
-/* OUT appears when all of it is there. */
-static void open_logits(scorer *o, const char *input) {
+/* OUT, of --logits or --html, appears when all of it is there. */
+static void open_result(scorer *o, const char *path, const char *input) {
     struct stat there;
     int is_there = strcmp(input, "-") ? !stat(input, &there) : !fstat(STDIN_FILENO, &there);
+    if (!name_output(&o->to, path, o->force, 1, &there, is_there != 0) || !create_output(&o->to))
+        die(path, "%s", o->to.why);
+}
+
+static void open_logits(scorer *o, const char *input) {
     o->logits = allocate(sizeof(float) * PIECE * o->s.info.vocabulary, 1);
     if (!strcmp(o->logits_path, "-")) {
         o->logits_file = stdout;
         return;
     }
-    if (!name_output(&o->to, o->logits_path, o->force, 1, &there, is_there != 0) ||
-        !create_output(&o->to))
-        die(o->logits_path, "%s", o->to.why);
+    open_result(o, o->logits_path, input);
     o->logits_file = fdopen(dup(o->to.file), "wb");
     if (!o->logits_file) die(o->logits_path, "%s", strerror(errno));
 }
@@ -428,15 +435,17 @@ static int write_logits(const scorer *o, size_t n) {
 }
 
 /* Half a file is worse than none. Returns 1 if everything went well. */
-static int close_logits(scorer *o, int good) {
-    if (!o->logits_file) return good;
+static int close_result(scorer *o, int good) {
+    const char *path = o->page_path ? o->page_path : o->logits_path;
+    if (!path) return good;
     if (o->logits_file == stdout) {
         flush_output();
         return good;
     }
-    if (fclose(o->logits_file) && good) good = complain(o->logits_path, "%s", strerror(errno));
+    if (o->logits_file && fclose(o->logits_file) && good)
+        good = complain(path, "%s", strerror(errno));
     int kept = finish_output(&o->to, good, NULL);
-    if (good && !kept) complain(o->logits_path, "%s", o->to.why);
+    if (good && !kept) complain(path, "%s", o->to.why);
     free_output(&o->to);
     return kept;
 }
@@ -509,16 +518,19 @@ static int is_from_second(const scorer *o, uint64_t at) {
 
 /* The n bytes in o->input, of which the first is byte `at` of its window. */
 static megabyte_status score_piece(scorer *o, size_t n, uint64_t at, double *bits) {
-    if (!o->strided) return megabyte_stream_score(o->stream, o->input, n, bits, o->logits);
+    if (!o->bits[0]) return megabyte_stream_score(o->stream, o->input, n, bits, o->logits);
     uint64_t before = at < stride(o) ? stride(o) - at
                                      : 0; /* bytes that the second pass does not see */
     size_t skip = before < n ? (size_t)before : n;
     megabyte_status status = megabyte_stream_score_bytes(o->stream, o->input, n, o->bits[0]);
-    if (!status)
+    if (!status && o->strided)
         status = megabyte_stream_score_bytes(o->second, o->input + skip, n - skip,
                                              o->bits[1] + skip);
-    for (size_t i = 0; i < n && !status; i++)
-        *bits += (double)o->bits[is_from_second(o, at + i)][i];
+    for (size_t i = 0; i < n && !status; i++) {
+        if (o->strided && is_from_second(o, at + i)) o->bits[0][i] = o->bits[1][i];
+        *bits += (double)o->bits[0][i];
+    }
+    if (!status && (o->maps || o->page_path)) add_costs(&o->costs, o->input, o->bits[0], n);
     return status;
 }
 
@@ -573,7 +585,20 @@ static void print_tally(const tally *t, FILE *out) {
     fprintf(out, "%12llu  %9.5f  %12.0f  ", (unsigned long long)t->bytes, bits_per_byte(t),
             ceil(t->bits / 8));
     print_harmless(out, t->name);
-    fputc('\n', out);
+    fputs(stop_requested() ? " (interrupted)\n" : "\n", out);
+}
+
+/* What --map and --html show of a file. Returns 1, or 0 after a message. */
+static int show_costs(scorer *o, const tally *t) {
+    const char *slash = strrchr(o->s.path, '/');
+    const page_words words = {
+        .name = t->name, .model = slash ? slash + 1 : o->s.path, .bits = t->bits};
+    int good = 1;
+    if (o->page_path && !stop_requested() && !write_page(&o->to, &o->costs, &words))
+        good = stop_requested() ? 0 : complain(o->page_path, "%s", o->to.why);
+    if (o->maps) print_map(stdout, &o->costs, o->has_colours);
+    free_costs(&o->costs);
+    return good;
 }
 
 static void print_tally_json(const tally *t) {
@@ -583,6 +608,10 @@ static void print_tally_json(const tally *t) {
     json_field("ideal_bytes", ceil(t->bits / 8));
     json_field("seconds", t->seconds);
     json_field("bytes_per_second", t->bytes ? (double)t->bytes / t->seconds : (double)NAN);
+}
+
+static void print_table_head(FILE *out) {
+    fprintf(out, "%12s  %9s  %12s  %s\n", "bytes", "bits/byte", "ideal bytes", "name");
 }
 
 /* Scores every file and prints its line; returns the exit status. */
@@ -595,21 +624,23 @@ static int score_files(scorer *o, char **paths, int n) {
         json_text(stdout, o->s.path, strlen(o->s.path));
         printf(", \"window\": %llu, \"strided\": %s, \"files\": [", (unsigned long long)o->window,
                o->strided ? "true" : "false");
-    } else {
-        fprintf(table, "%12s  %9s  %12s  %s\n", "bytes", "bits/byte", "ideal bytes", "name");
+    } else if (!o->maps) { /* else below the first map */
+        print_table_head(table);
     }
     for (int i = 0; i < n && !stop_requested(); i++) {
         if (!score_file(o, paths[i], &one)) {
             good = 0;
             continue;
         }
-        if (stop_requested()) break; /* half a file's figure would mislead */
+        if (stop_requested() && (o->mix || !one.bytes)) break; /* a block's bits come at its end */
+        if (!show_costs(o, &one)) good = 0;
+        if (o->maps) print_table_head(table);
         if (o->shared.json) {
             printf("%s{\"name\": ", printed++ ? ", " : "");
             json_text(stdout, one.name, strlen(one.name));
             printf(", ");
             print_tally_json(&one);
-            printf("}");
+            printf(", \"interrupted\": %s}", stop_requested() ? "true" : "false");
         } else {
             print_tally(&one, table);
         }
@@ -630,6 +661,7 @@ static int score_files(scorer *o, char **paths, int n) {
 
 static int run_score(const command *self, int argc, char **argv) {
     scorer o = {0};
+    const char *colour = NULL;
     const option own[] = {
         {"window", 0, OPTION_SIZE, &o.window, 0, ANY, "BYTES",
          "score in separate windows, each from nothing (0: slide)"},
@@ -645,6 +677,13 @@ static int run_score(const command *self, int argc, char **argv) {
         {"force", 'f', OPTION_FLAG, &o.force, 0, 0, NULL, "overwrite OUT"},
         {"mix", 0, OPTION_FLAG, &o.mix, 0, 0, NULL,
          "what compress comes to: model and context mixing (-7)"},
+        {"map", 0, OPTION_FLAG, &o.maps, 0, 0, NULL,
+         "print the text, each character coloured by the bits that it cost"},
+        {"html", 0, OPTION_TEXT, &o.page_path, 0, 0, "OUT",
+         "write that as a page, with a bar for each line (one FILE only)"},
+        {"color", 0, OPTION_TEXT, &colour, 0, 0, "WHEN",
+         "of --map: always, never, auto: on a terminal, without NO_COLOR (auto)"},
+        {"colour", 0, OPTION_TEXT, &colour, 0, 0, NULL, NULL},
     };
     int n_files = parse_options(self, own, COUNT_OF(own), &o.shared, argc, argv);
     if (!n_files) usage_error(self, "FILE", "none given (- is standard input)");
@@ -652,6 +691,12 @@ static int run_score(const command *self, int argc, char **argv) {
         usage_error(self, "--mix", "not together with --logits or --context");
     if (o.strided && (o.logits_path || o.mix))
         usage_error(self, "--strided", "not together with --logits or --mix");
+    if ((o.maps || o.page_path) && (o.logits_path || o.mix))
+        usage_error(self, o.maps ? "--map" : "--html", "not together with --logits or --mix");
+    if (o.maps && o.shared.json) usage_error(self, "--map", "not together with --json");
+    if (o.page_path && n_files != 1) usage_error(self, "--html", "takes exactly one FILE");
+    if (o.page_path) o.maps = 0; /* that is the page */
+    o.has_colours = wants_colours(self, colour);
     if (o.mix && o.window > MEGABYTE_BLOCK_MAX)
         usage_error(self, "--window", "too large for --mix (64M)");
     if (o.logits_path && n_files != 1) usage_error(self, "--logits", "takes exactly one FILE");
@@ -665,12 +710,14 @@ static int run_score(const command *self, int argc, char **argv) {
     if (o.strided) {
         if (o.s.info.patch_bytes < 2) die("--strided", "this model's patches are single bytes");
         o.second = new_stream(&o.s, o.context, o.file_type);
-        for (int i = 0; i < 2; i++) o.bits[i] = allocate(sizeof(float) * PIECE, 1);
     }
+    for (int i = 0; i < 2 && (o.strided || o.maps || o.page_path); i++)
+        o.bits[i] = allocate(sizeof(float) * PIECE, 1);
     catch_interrupt();
     if (o.logits_path) open_logits(&o, argv[0]);
+    if (o.page_path) open_result(&o, o.page_path, argv[0]);
     int status = score_files(&o, argv, n_files);
-    if (!close_logits(&o, status == 0) && !status) status = 1;
+    if (!close_result(&o, status == 0) && !status) status = 1;
     megabyte_stream_free(o.stream);
     megabyte_stream_free(o.second);
     close_session(&o.s);
@@ -945,7 +992,8 @@ static const command commands[] = {
      "strided;\n"
      "without options, sliding; --strided alone, both.\n"
      "--mix: what compress comes to instead, headers included; --window is then the block size.\n"
-     "Uses all cores unless told otherwise.",
+     "--map shows where the model was surprised. Control characters of FILE are escaped.\n"
+     "Ctrl-C ends with the figures of what was read. Uses all cores unless told otherwise.",
      run_score, "tells how many bits per byte a model needs for files"},
     {"compress", "[-m MODEL] [-o OUT | -c] [-f] [--rm] [-S STREAMS] [options] [FILE]...",
      "Writes FILE.mbz beside each FILE, which is kept; standard input goes to standard output. "
@@ -1031,13 +1079,12 @@ static void print_overview(FILE *out) {
     fputs("Usage: mbrun SUBCOMMAND [options] [FILE]...\n\n", out);
     for (size_t i = 0; i < COUNT_OF(commands); i++)
         fprintf(out, "  mbrun %-10s  %s\n", commands[i].name, commands[i].brief);
-    fputs(
-        "\nmbrun help SUBCOMMAND (or SUBCOMMAND --help) tells the options; mbrun --version (-V) the\n"
-        "version. mbrun -d, -t and -l are decompress, test and list.\n"
-        "Models are looked for as NAME.mb in models/, ../models/ and ../share/megabyte/ beside "
-        "the program\n"
-        "and in models/ of the current directory; without -m: $MEGABYTE_MODEL, else text.\n",
-        out);
+    fputs("\nmbrun help SUBCOMMAND (or SUBCOMMAND --help) tells the options; -V or --version, the "
+          "version.\nmbrun -d, -t and -l are decompress, test and list.\n"
+          "Models are looked for as NAME.mb in models/, ../models/ and ../share/megabyte/ beside "
+          "the program\n"
+          "and in models/ of the current directory; without -m: $MEGABYTE_MODEL, else text.\n",
+          out);
 }
 
 static void print_version(void) {
