@@ -24,7 +24,7 @@ for name in score_long stream_1_far streams_16_far streams_64_far streams_64_mix
     tells "\<$name\>"
 done
 bench -T 1 feed
-tells 'feed (prefill) 4096 '
+tells 'feed (prefill) 4096 .* bytes/s  \[##########\]'
 tells 'read bandwidth '
 is_silent stream
 is_silent score

@@ -140,7 +140,8 @@ run 2 "$mbrun" generate -i --json
 group "generate -i"
 
 # --------------------------------------------------------------------------------- other programs'
-run 0 "$mbrun" --compress -3 text
+run 0 "$mbrun" --compress -3v text
+says '^    \[##* *\] [0-9.]*% of the original$'
 for words in "-d -c" -dc "--decompress -c" "compress -d -c" "compress -3 -dc"; do
     run 0 "$mbrun" $words text.mbz
     cmp out text || fail "$words: other bytes"

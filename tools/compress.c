@@ -489,6 +489,9 @@ static void print_report(const job *j) {
             (unsigned long long)j->bytes_out, or_zero(quotient(original, compressed)),
             or_zero(quotient(8 * compressed, original)), j->seconds,
             or_zero(quotient(1e-3 * original, j->seconds)));
+    fputs("    ", stderr);
+    print_bar(stderr, quotient(compressed, original), 30);
+    fprintf(stderr, " %.1f%% of the original\n", 100 * or_zero(quotient(compressed, original)));
     fprintf(stderr, "    blocks:");
     for (int i = MEGABYTE_METHOD_COUNT, n = 0; i-- > 0;)
         if (blocks[i])

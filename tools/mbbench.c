@@ -149,6 +149,9 @@ typedef struct bench {
     uint32_t n_trials;
     trial trials[2];
     double begun; /* for the line of progress */
+    double limit; /* seconds for all of it; 0: none */
+    double deadline; /* of this trial's samples; 0: none */
+    double took[N_WORKLOADS]; /* seconds of the last sample */
 } bench;
 
 static const char paragraph[] = "The harbour lay quiet under a low sky, and the boats that had "
@@ -474,9 +477,11 @@ static void show_round(const bench *b, const trial *t, int round, size_t i) {
         before += (size_t)(k < i && b->chosen[k]);
     }
     size_t done = ((size_t)(t - b->trials) * ROUNDS + (size_t)round) * n + before;
-    fprintf(stderr, "\r%3zu%%  %.0f s  %u thread%s: %s\033[K",
-            100 * done / (n * ROUNDS * b->n_trials), now() - b->begun, t->threads,
-            t->threads > 1 ? "s" : "", workloads[i].key);
+    const double part = (double)done / (double)(n * ROUNDS * b->n_trials);
+    fputc('\r', stderr);
+    print_bar(stderr, part, 20);
+    fprintf(stderr, " %3.0f%%  %.0f s  %u thread%s: %s\033[K", 100 * part, now() - b->begun,
+            t->threads, t->threads > 1 ? "s" : "", workloads[i].key);
 }
 
 static void end_telling(void) {
@@ -490,8 +495,12 @@ static void run_share(bench *b, trial *t, int round, size_t i) {
     size_t least = round < ROUNDS / 2 ? 1 : 2;
     b->position = 0;
     while (!stop_requested() && (t->spent[i] < until || t->work[i].n < least)) {
-        double start = now(), rate = run_workload(b, &workloads[i]), took = now() - start;
-        int is_cold = t->spent[i] <= 0 && took < b->seconds / ROUNDS;
+        double start = now();
+        if (b->deadline > 0 && start + b->took[i] > b->deadline) return;
+        double rate = run_workload(b, &workloads[i]), took = now() - start;
+        b->took[i] = took;
+        int is_last = b->deadline > 0 && start + 2 * took > b->deadline;
+        int is_cold = t->spent[i] <= 0 && took < b->seconds / ROUNDS && !is_last;
         t->spent[i] += took + 1e-9;
         if (!is_cold) /* else pages come in, the clock goes up */
             add_sample(&t->work[i], rate);
@@ -531,6 +540,8 @@ static double of_peak(const bench *b, const trial *t, size_t i) {
 static double of_bandwidth(const bench *b, const trial *t, size_t i) {
     return b->s.info.weight_bytes_per_byte * t->rate[i].high / t->bandwidth.high;
 }
+
+static int was_measured(const trial *t, size_t i) { return t->spent[i] > 0; }
 
 /* Is it the plain model, without drafts and context mixing? Then the limits say something. */
 static int has_limits(const workload *w) { return !w->level && w->kind != GENERATE; }
@@ -576,11 +587,12 @@ static double ratio_of(const bench *b, const trial *t, const struct ratio *r) {
     return t->rate[r->b].high > 0 ? t->rate[a].high / t->rate[r->b].high : 0;
 }
 
-static void print_workload(const bench *b, const trial *t, size_t i) {
+static void print_workload(const bench *b, const trial *t, size_t i, double fastest) {
     const workload *w = &workloads[i];
     char name[48];
     snprintf(name, sizeof name, w->format, bytes_of(b, w));
-    printf("  %-28s %10.0f %10.0f  bytes/s", name, t->rate[i].high, t->rate[i].median);
+    printf("  %-28s %10.0f %10.0f  bytes/s  ", name, t->rate[i].high, t->rate[i].median);
+    print_bar(stdout, t->rate[i].high / fastest, 10);
     if (has_limits(w)) printf("  %6.1f%% of peak", 100 * of_peak(b, t, i));
     if (has_limits(w) && w->kind != FEED)
         printf("  %6.1f%% of bandwidth", 100 * of_bandwidth(b, t, i));
@@ -599,8 +611,11 @@ static void print_trial(const bench *b, const trial *t) {
            1e-9 * t->peak.median);
     printf("  %-28s %10.1f %10.1f  GB/s\n", "read bandwidth", 1e-9 * t->bandwidth.high,
            1e-9 * t->bandwidth.median);
+    double fastest = 1;
     for (size_t i = 0; i < N_WORKLOADS; i++)
-        if (b->chosen[i]) print_workload(b, t, i);
+        if (t->rate[i].high > fastest) fastest = t->rate[i].high;
+    for (size_t i = 0; i < N_WORKLOADS; i++)
+        if (b->chosen[i] && was_measured(t, i)) print_workload(b, t, i, fastest);
 }
 
 static void print_ratio(const bench *b, const struct ratio *r) {
@@ -677,7 +692,7 @@ static void json_trial(const bench *b, const trial *t) {
     printf(", ");
     json_speed("read_bytes_per_second", t->bandwidth);
     for (size_t i = 0; i < N_WORKLOADS; i++)
-        if (b->chosen[i]) json_workload(b, t, i);
+        if (b->chosen[i] && was_measured(t, i)) json_workload(b, t, i);
     for (size_t i = 0; i < COUNT_OF(ratios); i++) {
         double value = ratio_of(b, t, &ratios[i]);
         if (value > 0) json_field(ratios[i].key, value);
@@ -782,10 +797,28 @@ static void bench_parts(const bench *b) {
     run_parts(&p);
 }
 
+/* What there was no time for, with the machine busy or the model large. */
+static void tell_left_out(const bench *b) {
+    char names[1024] = "";
+    size_t n = 0;
+    for (uint32_t k = 0; k < b->n_trials && !stop_requested(); k++)
+        for (size_t i = 0; i < N_WORKLOADS; i++)
+            if (b->chosen[i] && !was_measured(&b->trials[k], i) && n < sizeof names)
+                n += (size_t)snprintf(names + n, sizeof names - n, "%s%s with %u thread%s",
+                                      n ? ", " : "", workloads[i].key, b->trials[k].threads,
+                                      b->trials[k].threads > 1 ? "s" : "");
+    if (n)
+        complain("bench", "left out to end within a minute: %s; named, they are measured", names);
+}
+
 static void bench_all(bench *b) {
     leave_out_too_large(b);
-    for (uint32_t i = 0; i < b->n_trials && !stop_requested(); i++) run_trial(b, &b->trials[i]);
+    for (uint32_t i = 0; i < b->n_trials && !stop_requested(); i++) {
+        if (b->limit > 0) b->deadline = b->begun + b->limit * (i + 1) / b->n_trials;
+        run_trial(b, &b->trials[i]);
+    }
     end_telling();
+    tell_left_out(b);
     if (stop_requested()) return;
     if (b->shared.json) print_json(b);
     else print_report(b);
@@ -794,7 +827,8 @@ static void bench_all(bench *b) {
 /* The subcommand's help names the workloads, so that it cannot miss one. */
 static command with_names(const command *self, char *text, size_t size) {
     command c = *self;
-    snprintf(text, size, "%s\nWithout a WORKLOAD, these:\n", self->summary);
+    snprintf(text, size, "%s\nWithout a WORKLOAD and --seconds, these, within a minute:\n",
+             self->summary);
     list_workloads(text, size, 1, " ", 96);
     size_t n = strlen(text);
     snprintf(text + n, size - n, "\nOthers (all: every one, which takes minutes):\n");
@@ -808,7 +842,6 @@ int run_bench(const command *self, int argc, char **argv) {
     char summary_text[2048];
     const command named = with_names(self, summary_text, sizeof summary_text);
     bench *b = allocate(sizeof *b, 1);
-    b->seconds = 0.5;
     b->begun = now();
     b->shared.threads = ONE_AND_ALL;
     const option own[] = {
@@ -822,6 +855,8 @@ int run_bench(const command *self, int argc, char **argv) {
     for (int i = 0; i < n; i++) choose_workload(b, self, argv[i]);
     for (size_t i = 0; i < sizeof usual && !n; i++) b->chosen[usual[i]] = 1;
     if (n && b->parts) usage_error(self, argv[0], "--parts has a workload of its own");
+    if (!b->seconds && !n) b->limit = 50;
+    if (!b->seconds) b->seconds = 0.5;
     open_model(&b->s, &b->shared);
     b->open_seconds = time_opening(b->s.path);
     uint32_t all = count_cores(), given = (uint32_t)b->shared.threads;

@@ -94,9 +94,15 @@ double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static const char full_bar[] = "##############################";
+
+void print_bar(FILE *out, double part, int columns) {
+    int n = part > 0 ? (int)(columns * (part < 1 ? part : 1) + 0.5) : 0;
+    fprintf(out, "[%-*.*s]", columns, n, full_bar);
+}
+
 void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note,
                    const char *name) {
-    static const char bar[] = "##############################";
     char line[160];
     double time = now(), seconds = time - p->start;
     if (!isatty(STDERR_FILENO) || time - p->last < 0.1) return;
@@ -105,7 +111,8 @@ void show_progress(progress *p, uint64_t done, uint64_t expected, const char *no
     if (expected) {
         double part = done < expected ? (double)done / (double)expected : 1;
         double left = part > 0 ? ceil(seconds * (1 - part) / part) : 0;
-        n = snprintf(line, sizeof line, "[%-30.*s] %3.0f%%", (int)(30 * part), bar, 100 * part);
+        n = snprintf(line, sizeof line, "[%-30.*s] %3.0f%%", (int)(30 * part), full_bar,
+                     100 * part);
         if (part > 0 && left < 360000)
             n += snprintf(line + n, sizeof line - (size_t)n, "  %d:%02d:%02d left",
                           (int)left / 3600, (int)left / 60 % 60, (int)left % 60);

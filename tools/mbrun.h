@@ -106,6 +106,7 @@ typedef struct progress {
 void show_progress(progress *p, uint64_t done, uint64_t expected, const char *note,
                    const char *name);
 void end_progress(progress *p); /* takes the bar away */
+void print_bar(FILE *out, double part, int columns); /* [####      ]: part of 1 */
 
 void json_text(FILE *out, const void *text,
                size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
