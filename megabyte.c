@@ -184,6 +184,12 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #else
 #define HAVE_NEON 0
 #endif
+#if !defined(MEGABYTE_NO_SIMD) && defined(__wasm_simd128__)
+#define HAVE_SIMD128 1
+#include <wasm_simd128.h>
+#else
+#define HAVE_SIMD128 0
+#endif
 
 /* The empty statement: gcc takes a function that only prefetches for one without effect and drops
  * its calls. */
@@ -1964,9 +1970,11 @@ struct mix_kernels {
 #define BACKEND_AVX512_VNNI 3
 #define BACKEND_NEON 4
 #define BACKEND_NEON_DOT 5
+#define BACKEND_SIMD128 6
 _Static_assert(BACKEND_PLAIN == MEGABYTE_ISA_PLAIN && BACKEND_AVX2 == MEGABYTE_ISA_AVX2 &&
                    BACKEND_AVX512_VNNI == MEGABYTE_ISA_AVX512_VNNI &&
-                   BACKEND_NEON == MEGABYTE_ISA_NEON && BACKEND_NEON_DOT == MEGABYTE_ISA_NEON_DOT,
+                   BACKEND_NEON == MEGABYTE_ISA_NEON && BACKEND_NEON_DOT == MEGABYTE_ISA_NEON_DOT &&
+                   BACKEND_SIMD128 == MEGABYTE_ISA_SIMD128,
                "passes are named by megabyte_isa");
 
 /* Sections 21 and 22, at the end of this file, once per instruction set. MEGABYTE_SELF is this
@@ -1986,6 +1994,10 @@ _Static_assert(BACKEND_PLAIN == MEGABYTE_ISA_PLAIN && BACKEND_AVX2 == MEGABYTE_I
 #define MEGABYTE_BACKEND BACKEND_NEON
 #include MEGABYTE_SELF
 #define MEGABYTE_BACKEND BACKEND_NEON_DOT
+#include MEGABYTE_SELF
+#endif
+#if HAVE_SIMD128
+#define MEGABYTE_BACKEND BACKEND_SIMD128
 #include MEGABYTE_SELF
 #endif
 
@@ -2051,6 +2063,12 @@ static int find_kernels(megabyte_isa isa, struct kernels *k) {
         return 1;
     }
 #endif
+#if HAVE_SIMD128 /* a module that uses it does not load where it is missing */
+    if (isa == MEGABYTE_ISA_SIMD128 || isa == MEGABYTE_ISA_AUTO) {
+        *k = kernels_simd128();
+        return 1;
+    }
+#endif
     if (isa == MEGABYTE_ISA_PLAIN || isa == MEGABYTE_ISA_AUTO) {
         *k = kernels_plain();
         return 1;
@@ -2070,7 +2088,8 @@ int megabyte_isa_available(megabyte_isa isa) {
 }
 
 const char *megabyte_isa_name(megabyte_isa isa) {
-    static const char names[][12] = {"auto", "plain", "avx2", "avx512-vnni", "neon", "neon-dot"};
+    static const char names[][12] = {"auto", "plain",    "avx2",   "avx512-vnni",
+                                     "neon", "neon-dot", "simd128"};
     return (unsigned)isa < sizeof names / sizeof *names ? names[isa] : "?";
 }
 
@@ -5459,6 +5478,9 @@ static struct mix_kernels find_mix_kernels(megabyte_isa isa) {
 #endif
 #if HAVE_NEON
     if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_NEON_DOT) return mix_kernels_neon();
+#endif
+#if HAVE_SIMD128
+    if (isa == MEGABYTE_ISA_SIMD128) return mix_kernels_simd128();
 #endif
     (void)isa;
     return mix_kernels_plain();
@@ -10266,6 +10288,278 @@ V vi vg_end(vi acc, vg g, vm m) {
     acc.c = vmlaq_s32(acc.c, g.c, m.c);
     acc.d = vmlaq_s32(acc.d, g.d, m.d);
     return acc;
+}
+#endif
+
+/* ---- WebAssembly's SIMD128: four registers of 4 lanes; int8 widened to int16, exact in
+ * i32x4.dot_i16x8. The relaxed instructions are left alone: they may differ between machines. */
+#elif MEGABYTE_BACKEND == BACKEND_SIMD128
+#define NAME(x) x##_simd128
+#define TARGETED
+#define TWO_TILES 0
+#define VA_PIN(s) ((void)0)
+typedef struct {
+    v128_t a, b, c, d;
+} vf;
+typedef struct {
+    v128_t a, b, c, d;
+} vi;
+typedef int16_t vq;
+typedef struct {
+    v128_t v[8];
+} va; /* rows 2i and 2i + 1, two partial sums each */
+V vf vf_load(const float *p) {
+    vf r = {wasm_v128_load(p), wasm_v128_load(p + 4), wasm_v128_load(p + 8),
+            wasm_v128_load(p + 12)};
+    return r;
+}
+V void vf_store(float *p, vf x) {
+    wasm_v128_store(p, x.a);
+    wasm_v128_store(p + 4, x.b);
+    wasm_v128_store(p + 8, x.c);
+    wasm_v128_store(p + 12, x.d);
+}
+V vf vf_set(float v) {
+    v128_t q = wasm_f32x4_splat(v);
+    vf r = {q, q, q, q};
+    return r;
+}
+#define LANE_BY_LANE(type, name, op)                                       \
+    V type name(type x, type y) {                                          \
+        type r = {op(x.a, y.a), op(x.b, y.b), op(x.c, y.c), op(x.d, y.d)}; \
+        return r;                                                          \
+    }
+/* pmax(y, x) is y < x ? x : y, NaN or not */
+#define MAX_OF(x, y) wasm_f32x4_pmax(y, x)
+#define MIN_OF(x, y) wasm_f32x4_pmin(y, x)
+#define TO_EXPONENT(p, t) wasm_i32x4_add(p, wasm_i32x4_shl(t, 23))
+/* clang-format off */
+LANE_BY_LANE(vf, vf_add, wasm_f32x4_add)
+LANE_BY_LANE(vf, vf_sub, wasm_f32x4_sub)
+LANE_BY_LANE(vf, vf_mul, wasm_f32x4_mul)
+LANE_BY_LANE(vf, vf_div, wasm_f32x4_div)
+LANE_BY_LANE(vf, vf_max, MAX_OF)
+LANE_BY_LANE(vf, vf_min, MIN_OF)
+LANE_BY_LANE(vf, vf_exponent, TO_EXPONENT)
+LANE_BY_LANE(vi, vi_add, wasm_i32x4_add)
+/* clang-format on */
+#undef LANE_BY_LANE
+#undef TO_EXPONENT
+V vf vf_abs(vf x) {
+    vf r = {wasm_f32x4_abs(x.a), wasm_f32x4_abs(x.b), wasm_f32x4_abs(x.c), wasm_f32x4_abs(x.d)};
+    return r;
+}
+V float vf_sum(vf x) {
+    v128_t t = wasm_f32x4_add(wasm_f32x4_add(x.a, x.c), wasm_f32x4_add(x.b, x.d));
+    t = wasm_f32x4_add(t, wasm_i64x2_shuffle(t, t, 1, 1));
+    return wasm_f32x4_extract_lane(t, 0) + wasm_f32x4_extract_lane(t, 1);
+}
+V float vf_top(vf x) {
+    v128_t t = MAX_OF(MAX_OF(x.a, x.c), MAX_OF(x.b, x.d));
+    t = MAX_OF(t, wasm_i64x2_shuffle(t, t, 1, 1));
+    return wasm_f32x4_extract_lane(MAX_OF(t, wasm_i32x4_shuffle(t, t, 1, 1, 1, 1)), 0);
+}
+#undef MAX_OF
+#undef MIN_OF
+V vf vf_first(vf x, u32 n, float b) {
+    v128_t i = wasm_i32x4_const(0, 1, 2, 3), four = wasm_i32x4_const_splat(4);
+    v128_t m = wasm_i32x4_splat((i32)n), v = wasm_f32x4_splat(b);
+    x.a = wasm_v128_bitselect(x.a, v, wasm_i32x4_lt(i, m));
+    x.b = wasm_v128_bitselect(x.b, v, wasm_i32x4_lt(i = wasm_i32x4_add(i, four), m));
+    x.c = wasm_v128_bitselect(x.c, v, wasm_i32x4_lt(i = wasm_i32x4_add(i, four), m));
+    x.d = wasm_v128_bitselect(x.d, v, wasm_i32x4_lt(wasm_i32x4_add(i, four), m));
+    return x;
+}
+V vi vf_round(vf x) {
+    v128_t m = wasm_f32x4_const_splat(MAGIC), o = wasm_i32x4_const_splat(MAGIC_BITS);
+    vi r = {wasm_i32x4_sub(wasm_f32x4_add(x.a, m), o), wasm_i32x4_sub(wasm_f32x4_add(x.b, m), o),
+            wasm_i32x4_sub(wasm_f32x4_add(x.c, m), o), wasm_i32x4_sub(wasm_f32x4_add(x.d, m), o)};
+    return r;
+}
+V vf vf_from_i(vi x) {
+    vf r = {wasm_f32x4_convert_i32x4(x.a), wasm_f32x4_convert_i32x4(x.b),
+            wasm_f32x4_convert_i32x4(x.c), wasm_f32x4_convert_i32x4(x.d)};
+    return r;
+}
+V i32 NAME(sum_of_four)(v128_t t) {
+    t = wasm_i32x4_add(t, wasm_i64x2_shuffle(t, t, 1, 1));
+    return wasm_i32x4_extract_lane(t, 0) + wasm_i32x4_extract_lane(t, 1);
+}
+V i32 vi_sum(vi x) {
+    return NAME(sum_of_four)(wasm_i32x4_add(wasm_i32x4_add(x.a, x.b), wasm_i32x4_add(x.c, x.d)));
+}
+V void vq_store(vq *p, vi x) {
+    wasm_v128_store(p, wasm_i16x8_narrow_i32x4(x.a, x.b));
+    wasm_v128_store(p + 8, wasm_i16x8_narrow_i32x4(x.c, x.d));
+}
+V v128_t NAME(add_dot)(v128_t acc, v128_t w, v128_t x) {
+    return wasm_i32x4_add(acc, wasm_i32x4_dot_i16x8(w, x));
+}
+/* Four rows' sums from two partial ones each. */
+V v128_t NAME(pairs)(v128_t p, v128_t q) {
+    return wasm_i32x4_add(wasm_i32x4_shuffle(p, q, 0, 2, 4, 6),
+                          wasm_i32x4_shuffle(p, q, 1, 3, 5, 7));
+}
+V va va_zero(void) {
+    v128_t z = wasm_i32x4_const_splat(0);
+    va r = {{z, z, z, z, z, z, z, z}};
+    return r;
+}
+V va va_dot(va s, const u8 *w, const vq *x) {
+    v128_t b = wasm_v128_load64_splat(x);
+    for (int i = 0; i < 8; i++) s.v[i] = NAME(add_dot)(s.v[i], wasm_u16x8_load8x8(w + 8 * i), b);
+    return s;
+}
+V vi va_total(va s, i32 sum) {
+    v128_t c = wasm_i32x4_splat(128 * sum);
+    vi r = {wasm_i32x4_sub(NAME(pairs)(s.v[0], s.v[1]), c),
+            wasm_i32x4_sub(NAME(pairs)(s.v[2], s.v[3]), c),
+            wasm_i32x4_sub(NAME(pairs)(s.v[4], s.v[5]), c),
+            wasm_i32x4_sub(NAME(pairs)(s.v[6], s.v[7]), c)};
+    return r;
+}
+#define OWN_ROWS 1
+#define TILE_PAIRS 0 /* 16 accumulators are all the registers of x86 */
+/* y for a quarter of a tile and one row, as va_finish makes it. */
+V void NAME(quarter_finish)(v128_t total, i32 sum, const float *x_scale, const float *w_scale,
+                            float *to, const float *bias, int add) {
+    total = wasm_i32x4_sub(total, wasm_i32x4_splat(128 * sum));
+    if (!x_scale) {
+        wasm_v128_store(to, wasm_i32x4_add(wasm_v128_load(to), total));
+        return;
+    }
+    v128_t scale = wasm_f32x4_mul(wasm_f32x4_splat(*x_scale), wasm_v128_load(w_scale));
+    v128_t y = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(total), scale);
+    if (bias) y = wasm_f32x4_add(y, wasm_v128_load(bias));
+    if (add) y = wasm_f32x4_add(wasm_v128_load(to), y);
+    wasm_v128_store(to, y);
+}
+/* One tile for `rows` rows, four rows of weights at a time: each widened weight serves all of them,
+ * and with two weights, an activation and a product their 12 accumulators fill x86's registers. */
+V void NAME(quarters)(u32 rows, const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x,
+                      u64 ldx, const i32 *sum, const float *x_scale, float *y, u64 ldy,
+                      const float *bias, int add) {
+    for (u32 q = 0; q < 16; q += 4) {
+        v128_t zero = wasm_i32x4_const_splat(0);
+        v128_t a[6] = {zero, zero, zero, zero, zero, zero}, b[6];
+        const u8 *p = w + 4 * q;
+        for (u32 i = 0; i < 6; i++) b[i] = zero;
+        for (u32 j = 0; j < k4; j += 4, p += step) {
+            v128_t wa = wasm_u16x8_load8x8(p), wb = wasm_u16x8_load8x8(p + 8);
+            for (u32 i = 0; i < rows; i++) {
+                v128_t v = wasm_v128_load64_splat(x + i * ldx + j);
+                a[i] = NAME(add_dot)(a[i], wa, v);
+                b[i] = NAME(add_dot)(b[i], wb, v);
+            }
+        }
+        for (u32 i = 0; i < rows; i++)
+            NAME(quarter_finish)
+            (NAME(pairs)(a[i], b[i]), sum[i], VA_SCALE_OF(i), w_scale + q, y + i * ldy + q,
+             bias ? bias + q : NULL, add);
+    }
+}
+/* The first rows of m > 2, spread evenly: returns how many. */
+V u32 some_rows(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx,
+                const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                int add) {
+    u32 rows = m / ((m + 5) / 6);
+    switch (rows) { /* a constant each, for the loops to be unrolled */
+    case 6: NAME(quarters)(6, w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add); break;
+    case 5: NAME(quarters)(5, w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add); break;
+    case 4: NAME(quarters)(4, w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add); break;
+    default:
+        NAME(quarters)(3, w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+        break;
+    }
+    return rows;
+}
+/* q4: w4 + 8 as int16; what the 8 adds is in the offsets, half of it in each partial sum. */
+typedef struct {
+    v128_t v[16];
+} vn; /* columns 0 to 3, then 4 to 7; two rows each */
+typedef va vg;
+typedef vi vm;
+V void vn_pack(const vq *x, i8 *to, i32 *offset) {
+    v128_t s = wasm_i32x4_const_splat(0), one = wasm_i16x8_const_splat(1);
+    for (int i = 0; i < Q4_GROUP; i += 16) {
+        v128_t a = wasm_v128_load(x + i), b = wasm_v128_load(x + i + 8);
+        wasm_v128_store(to + i, wasm_i8x16_narrow_i16x8(a, b));
+        s = NAME(add_dot)(NAME(add_dot)(s, a, one), b, one);
+    }
+    *offset = -4 * NAME(sum_of_four)(s);
+}
+V vn vn_load(const u8 *w) {
+    v128_t low = wasm_i8x16_const_splat(15);
+    vn r;
+    for (int i = 0; i < 4; i++) {
+        v128_t v = wasm_v128_load(w + 16 * i), a = wasm_v128_and(v, low), b = wasm_u8x16_shr(v, 4);
+        r.v[2 * i] = wasm_u16x8_extend_low_u8x16(a);
+        r.v[2 * i + 1] = wasm_u16x8_extend_high_u8x16(a);
+        r.v[2 * i + 8] = wasm_u16x8_extend_low_u8x16(b);
+        r.v[2 * i + 9] = wasm_u16x8_extend_high_u8x16(b);
+    }
+    return r;
+}
+V vm vm_load(const u8 *p, u32 high) {
+    v128_t v = wasm_v128_load(p);
+    v = high ? wasm_u8x16_shr(v, 4) : wasm_v128_and(v, wasm_i8x16_const_splat(15));
+    v128_t a = wasm_u16x8_extend_low_u8x16(v), b = wasm_u16x8_extend_high_u8x16(v);
+    vm r = {wasm_u32x4_extend_low_u16x8(a), wasm_u32x4_extend_high_u16x8(a),
+            wasm_u32x4_extend_low_u16x8(b), wasm_u32x4_extend_high_u16x8(b)};
+    return r;
+}
+V vg vg_start(i32 offset) {
+    v128_t o = wasm_i32x4_splat(offset);
+    vg r = {{o, o, o, o, o, o, o, o}};
+    return r;
+}
+V vg vn_dot(vg g, const vn *n, const i8 *x) {
+    v128_t v = wasm_i16x8_load8x8(x), a = wasm_i64x2_shuffle(v, v, 0, 0),
+           b = wasm_i64x2_shuffle(v, v, 1, 1);
+    for (int i = 0; i < 8; i++)
+        g.v[i] = NAME(add_dot)(NAME(add_dot)(g.v[i], n->v[i], a), n->v[i + 8], b);
+    return g;
+}
+V vi vg_end(vi acc, vg g, vm m) {
+    acc.a = wasm_i32x4_add(acc.a, wasm_i32x4_mul(NAME(pairs)(g.v[0], g.v[1]), m.a));
+    acc.b = wasm_i32x4_add(acc.b, wasm_i32x4_mul(NAME(pairs)(g.v[2], g.v[3]), m.b));
+    acc.c = wasm_i32x4_add(acc.c, wasm_i32x4_mul(NAME(pairs)(g.v[4], g.v[5]), m.c));
+    acc.d = wasm_i32x4_add(acc.d, wasm_i32x4_mul(NAME(pairs)(g.v[6], g.v[7]), m.d));
+    return acc;
+}
+/* (w4 + 8) m + (128 - 8 m), by two rows, is within a byte. */
+V v128_t NAME(unpacked)(v128_t n, v128_t m) {
+    v128_t by = wasm_i16x8_sub(wasm_i16x8_const_splat(128), wasm_i16x8_shl(m, 3));
+    return wasm_i16x8_add(wasm_i16x8_mul(n, m), by);
+}
+V void vn_unpack(const vn *n, vm m, u8 *to) {
+    v128_t by[4] = {m.a, m.b, m.c, m.d};
+    for (int i = 0; i < 8; i++) {
+        v128_t four = by[i % 4], a = wasm_i16x8_shuffle(four, four, 0, 0, 0, 0, 2, 2, 2, 2),
+               b = wasm_i16x8_shuffle(four, four, 4, 4, 4, 4, 6, 6, 6, 6);
+        wasm_v128_store(to + 16 * i, wasm_u8x16_narrow_i16x8(NAME(unpacked)(n->v[2 * i], a),
+                                                             NAME(unpacked)(n->v[2 * i + 1], b)));
+    }
+}
+#ifndef MEGABYTE_NO_CODEC
+static i32 NAME(mix_dot)(const i16 *x, const i16 *w) {
+    v128_t s = wasm_i32x4_const_splat(0);
+    for (int i = 0; i < MIX_INPUTS; i += 8)
+        s = NAME(add_dot)(s, wasm_v128_load(x + i), wasm_v128_load(w + i));
+    return NAME(sum_of_four)(s);
+}
+static void NAME(mix_train)(const i16 *x, i16 *w, i16 error) {
+    v128_t e = wasm_i16x8_splat(error), half = wasm_i32x4_const_splat(1 << 15);
+    for (int i = 0; i < MIX_INPUTS; i += 8) {
+        v128_t v = wasm_v128_load(x + i);
+        v128_t a = wasm_i32x4_shr(wasm_i32x4_add(wasm_i32x4_extmul_low_i16x8(v, e), half), 16);
+        v128_t b = wasm_i32x4_shr(wasm_i32x4_add(wasm_i32x4_extmul_high_i16x8(v, e), half), 16);
+        v = wasm_i16x8_narrow_i32x4(a, b);
+        wasm_v128_store(w + i, wasm_i16x8_add_sat(wasm_v128_load(w + i), v));
+    }
+}
+static struct mix_kernels NAME(mix_kernels)(void) {
+    return (struct mix_kernels){.dot = NAME(mix_dot), .train = NAME(mix_train)};
 }
 #endif
 #endif

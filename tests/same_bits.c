@@ -36,7 +36,11 @@ static void hash_floats(const float *x, size_t n) { /* as little-endian bytes */
 }
 
 static void set_environment(int ftz, int round) {
+#ifdef FE_UPWARD /* WebAssembly has none */
     if (round) fesetround(FE_UPWARD); /* of libm and, on x86, of SSE too */
+#else
+    (void)round;
+#endif
     if (!ftz) return;
 #if HAS_MXCSR
     _mm_setcsr(_mm_getcsr() | 0x8040);

@@ -4,6 +4,7 @@
 #   COMPILERS  default $CC; .ci/run gives "gcc clang" and cross compilers
 #   LEVELS     optimisation levels, separated by ;
 #   RUNNER     what runs the programs, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
+#   THREADS    the option for them, -pthread by default
 #   ISAS       to be forced in turn (those that are missing are skipped)
 #   MODELS     further models, with their numbers: "HASH FILE" and "HASH FILE compressed" lines
 # With --pin: writes the numbers of the first build anew into this file, and checks nothing.
@@ -34,7 +35,7 @@ fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}
 levels=${LEVELS--O0;-O2;-O3 -march=native;-Ofast}
-isas=${ISAS-plain avx2 avx512-vnni neon neon-dot}
+isas=${ISAS-plain avx2 avx512-vnni neon neon-dot simd128}
 mkdir -p tests/tmp
 failed=0
 
@@ -103,7 +104,7 @@ for compiler in $compilers; do
         echo "$compiler $level" >tests/tmp/same_bits-$id.name
         # shellcheck disable=SC2086
         $compiler -std=c11 $level -o tests/tmp/same_bits-$id tests/same_bits.c megabyte.c -lm \
-            -pthread >tests/tmp/same_bits-$id.log 2>&1 &
+            ${THREADS--pthread} >tests/tmp/same_bits-$id.log 2>&1 &
         [ $((id % 2)) = 1 ] || wait
         IFS=';'
     done

@@ -72,7 +72,7 @@ static void threads(void) {
     compress_once(NULL, &o, bytes, SIZE, &first);
     check_decoded(NULL, o, &first);
     o.engine = NULL;
-    for (int isa = MEGABYTE_ISA_AUTO; isa <= MEGABYTE_ISA_NEON_DOT; isa++) {
+    for (int isa = MEGABYTE_ISA_AUTO; isa <= MEGABYTE_ISA_SIMD128; isa++) {
         megabyte_codec *c;
         megabyte_error error;
         o.threads = 1 + (uint32_t)isa % 4;

@@ -407,7 +407,7 @@ static void products(void) {
     for (size_t i = 0; i < sizeof w; i++) w[i] = (uint8_t)random_below(256);
     for (size_t i = 0; i < ROWS * LD; i++) x[i / LD][i % LD] = (float)random_below(2001) - 1000;
     for (size_t i = 0; i < 16 * TILES; i++) scale[i] = bias[i] = (float)random_below(99) * 0.01f;
-    for (int isa = MEGABYTE_ISA_AVX2; isa <= MEGABYTE_ISA_NEON_DOT; isa++) {
+    for (int isa = MEGABYTE_ISA_AVX2; isa <= MEGABYTE_ISA_SIMD128; isa++) {
         struct kernels k[2];
         if (!find_kernels(MEGABYTE_ISA_PLAIN, &k[0]) || !find_kernels((megabyte_isa)isa, &k[1]))
             continue;

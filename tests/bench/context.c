@@ -154,7 +154,7 @@ static void check_bits(megabyte_stream *s, const megabyte_model *model) {
            1e3 * rewound);
     same(s->logits, row, V, "loaded");
     printf("the same bits, scoring %d bytes in one piece and stepping them loaded:", TAIL);
-    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_NEON_DOT; isa++)
+    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_SIMD128; isa++)
         for (u32 threads = 1; threads <= 2 && megabyte_isa_available((megabyte_isa)isa);
              threads++) {
             megabyte_engine_options how = {threads, 0, (megabyte_isa)isa};
