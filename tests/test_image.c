@@ -300,9 +300,10 @@ static void what_is_written(void) {
  * back; returns their FNV-1a. */
 static u64 packed_alike(const struct setting *s, const megabyte_image *p, int alone) {
     struct packed first = {0};
-    for (u32 way = 0; way < 12; way++) {
+    for (u32 way = 0; way < 14; way++) {
         megabyte_isa isa = (megabyte_isa)(way / 2);
-        megabyte_engine_options e = {.threads = 1 + way % 2, .batch = way == 1 ? 7 : 0, .isa = isa};
+        megabyte_engine_options e = {
+            .threads = HAVE_THREADS ? 1 + way % 2 : 1, .batch = way == 1 ? 7 : 0, .isa = isa};
         megabyte_image_options o = {.tiles = 5, .model_alone = alone};
         if (!megabyte_isa_available(isa) && isa) continue;
         name_case("%s, %d, way %u", kinds[s - of].name, alone, way);
