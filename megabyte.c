@@ -96,12 +96,34 @@
 #endif
 #include "megabyte.h"
 #include <float.h>
+#include <stdarg.h>
+#if defined(__has_include)
+#if !__has_include(<math.h>)
+#define NO_LIBC_HEADERS
+#endif
+#endif
+#if !defined(NO_LIBC_HEADERS)
 /* sqrt, sqrtf: correctly rounded by IEEE 754, the only functions of libm in use */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h> /* vsnprintf; fopen where nothing can be mapped */
 #include <stdlib.h>
 #include <string.h>
+#else /* a compiler alone (wasm32-unknown-unknown): with MEGABYTE_NO_FILE these must be linked */
+#define sqrt __builtin_sqrt /* with -fno-math-errno an instruction */
+#define sqrtf __builtin_sqrtf
+#define INFINITY __builtin_inff()
+void *malloc(size_t size); /* by what has no allocator of the caller's */
+void free(void *memory);
+void *memchr(const void *s, int c, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+void *memcpy(void *to, const void *from, size_t n);
+void *memmove(void *to, const void *from, size_t n);
+void *memset(void *to, int c, size_t n);
+int strcmp(const char *a, const char *b);
+size_t strlen(const char *s);
+int snprintf(char *to, size_t size, const char *format, ...);
+int vsnprintf(char *to, size_t size, const char *format, va_list args);
+#endif
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -290,6 +312,10 @@ static void fp_enter(fp_state *s) {
     __asm__ volatile("msr fpcr, %0" : : "r"(zero) : "memory");
 }
 static void fp_leave(const fp_state *s) { __asm__ volatile("msr fpcr, %0" : : "r"(*s) : "memory"); }
+#elif defined(__wasm__) /* which has none */
+typedef char fp_state;
+static void fp_enter(fp_state *s) { *s = 0; }
+static void fp_leave(const fp_state *s) { (void)s; }
 #else
 #include <fenv.h>
 typedef fenv_t fp_state;
@@ -10452,10 +10478,9 @@ V void NAME(quarters)(u32 rows, const u8 *w, u64 step, const float *w_scale, u32
                 b[i] = NAME(add_dot)(b[i], wb, v);
             }
         }
-        for (u32 i = 0; i < rows; i++)
-            NAME(quarter_finish)
-            (NAME(pairs)(a[i], b[i]), sum[i], VA_SCALE_OF(i), w_scale + q, y + i * ldy + q,
-             bias ? bias + q : NULL, add);
+        for (u32 i = 0; i < rows; i++) NAME(quarter_finish)
+        (NAME(pairs)(a[i], b[i]), sum[i], VA_SCALE_OF(i), w_scale + q, y + i * ldy + q,
+         bias ? bias + q : NULL, add);
     }
 }
 /* The first rows of m > 2, spread evenly: returns how many. */

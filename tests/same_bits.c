@@ -186,7 +186,7 @@ int main(int argc, char **argv) {
     if (at >= argc || !chunk || beside > MAX_BESIDE)
         return fprintf(stderr, "usage: see tests/same_bits.c\n"), 2;
     if (isa_name) {
-        for (int i = 1; i < 6; i++)
+        for (int i = 1; strcmp(megabyte_isa_name((megabyte_isa)i), "?"); i++)
             if (!strcmp(isa_name, megabyte_isa_name((megabyte_isa)i))) isa = (megabyte_isa)i;
         if (isa == MEGABYTE_ISA_AUTO || !megabyte_isa_available(isa)) return 3;
     }
