@@ -5551,6 +5551,7 @@ struct mixer {
     u8 *history, *lines;
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
+    struct sound *sound; /* MEGABYTE_CONTENTS_MULAW; else NULL */
     struct mixer_context context[N_CONTEXTS];
     u32 weights_used[(N_WEIGHTS + 31) / 32]; /* a bit each */
 
@@ -5676,6 +5677,89 @@ static void make_tables(struct mixer_tables *t, struct mix_kernels kernels) {
     make_states(t);
 }
 
+/* ---- least squares */
+
+/* Which weighted sum of n values x predicts y? a and b hold the sums of x x^T and x y, to which
+ * earlier samples add less and less. In double: + - * / and square roots in a fixed order. */
+
+static double weighted_sum(const double *weight, const double *x, u32 n) {
+    double sum = 0;
+    for (u32 i = 0; i < n; i++) {
+        double product = weight[i] * x[i];
+        ROUNDED(product);
+        sum += product;
+    }
+    return sum;
+}
+
+/* x has become y. a: [n][stride], its lower half; xw: x times the sample's own weight. */
+static void add_sample(double *a, u32 stride, double *b, const double *x, const double *xw, u32 n,
+                       double y, double keep) {
+    for (u32 i = 0; i < n; i++) {
+        double *row = a + i * stride, w = xw[i];
+        for (u32 j = 0; j <= i; j++) {
+            double product = w * x[j], kept = row[j] * keep;
+            ROUNDED(product);
+            ROUNDED(kept);
+            row[j] = kept + product;
+        }
+        double product = w * y, kept = b[i] * keep;
+        ROUNDED(product);
+        ROUNDED(kept);
+        b[i] = kept + product;
+    }
+}
+
+/* Solves (a + d) weight = b, d_ii = ridge + growth i^2, by Cholesky's decomposition a + d = l l^T;
+ * keeps the weights where that is not positive. l^T is put into a's upper half, its diagonal into
+ * `diagonal`; z: room for n. */
+static void solve_squares(double *a, u32 stride, const double *b, u32 n, double ridge,
+                          double growth, double *diagonal, double *z, double *weight) {
+    for (u32 j = 0; j < n; j++) {
+        double *row = a + j * stride, d = row[j] + (ridge + growth * j * j);
+        for (u32 i = j + 1; i < n; i++) row[i] = a[i * stride + j];
+        for (u32 k = 0; k < j; k++) {
+            const double *above = a + k * stride;
+            double f = above[j], square = f * f;
+            ROUNDED(square);
+            d -= square;
+            for (u32 i = j + 1; i < n; i++) {
+                double product = f * above[i];
+                ROUNDED(product);
+                row[i] -= product;
+            }
+        }
+        if (!(d > 1e-9)) return;
+        diagonal[j] = sqrt(d);
+        for (u32 i = j + 1; i < n; i++) row[i] /= diagonal[j];
+    }
+    for (u32 i = 0; i < n; i++) {
+        double s = b[i];
+        for (u32 k = 0; k < i; k++) {
+            double product = a[k * stride + i] * z[k];
+            ROUNDED(product);
+            s -= product;
+        }
+        z[i] = s / diagonal[i];
+    }
+    for (u32 i = n; i--;) {
+        double s = z[i];
+        for (u32 k = i + 1; k < n; k++) {
+            double product = a[i * stride + k] * weight[k];
+            ROUNDED(product);
+            s -= product;
+        }
+        weight[i] = s / diagonal[i];
+    }
+}
+
+/* x in units of 1/unit, to the nearest integer within +-limit; -limit if it is NaN. */
+static i32 to_fixed(double x, i32 unit, i32 limit) {
+    x *= unit;
+    if (!(x > -limit)) return -limit;
+    return x < limit ? (i32)(x + (x < 0 ? -0.5 : 0.5)) : limit;
+}
+
 /* ---- contexts: once a byte */
 
 static u64 context_key(u32 number, u64 value) {
@@ -5736,6 +5820,164 @@ static void byte_contexts(struct mixer *m) {
 
     u32 length = m->match_length < 15 ? m->match_length : 15;
     m->context[C_EXPECTED].key = context_key(C_EXPECTED, m->expected << 16 | length << 8 | c1);
+}
+
+/* ---- sound: mu-law samples, predicted on a linear scale */
+
+/* MEGABYTE_CONTENTS_MULAW: three experts predict the next sample from the last 16, 32 and 60 by
+ * least squares, in which what lies 50 and 100 samples back counts little already: voices change
+ * fast. Loud samples count less, since they are off by more; so do distant ones, by a ridge. Each
+ * expert's prediction, with the error it lately had as a scale, is a logistic distribution of the
+ * sample, and so a probability of every decision on the way to its code, which halves the codes
+ * that are left. The mixer has them in place of its last contexts. */
+enum { EXPERTS = 3, MOST_LAGS = 60, SQUARES = 16 * 16 + 32 * 32 + 60 * 60, LOUDEST = 8031 };
+static const struct {
+    u32 lags, every, at; /* solved after every so many samples; the sums' place in `squares` */
+    double keep; /* of the sums, a sample later */
+} expert_shapes[EXPERTS] = {
+    {16, 1, 0, 0.98}, {32, 4, 16 * 16, 0.99}, {60, 8, 16 * 16 + 32 * 32, 0.99}};
+_Static_assert(SQUARES == 16 * 16 + 32 * 32 + MOST_LAGS * MOST_LAGS, "the sums' places");
+
+struct expert {
+    double b[MOST_LAGS], weight[MOST_LAGS];
+    i32 guess; /* in 1/16 */
+    u32 error[2]; /* how far off it was, running means over 16 and 128 samples, in 1/4096 */
+    u32 inverse[2]; /* 2^36 / the distribution's scale, by either */
+    u32 low[2], middle[2], high[2]; /* P(sample < the ends and the middle of what is left), 2^-22 */
+};
+
+struct sound {
+    double sample[MOST_LAGS]; /* newest first */
+    double squares[SQUARES], weighed[MOST_LAGS], diagonal[MOST_LAGS], z[MOST_LAGS];
+    struct expert expert[EXPERTS];
+    u32 loud, apart; /* classes: of the first expert's error, of how much the others differ */
+    u32 samples;
+};
+
+/* Of codes 255 - size (0 and above) and 127 - size (0 and below): the least |sample| that has it;
+ * and the code's own. */
+static i32 mulaw_edge(u32 size) {
+    return size ? (i32)(2 * (size & 15) + 32) * (1 << (size >> 4)) - 33 : 0;
+}
+static i32 mulaw_sample(u32 code) {
+    u32 size = ~code & 127;
+    i32 value = (i32)(2 * (size & 15) + 33) * (1 << (size >> 4)) - 33;
+    return code & 128 ? value : -value;
+}
+
+/* The code of x/16. */
+static u32 mulaw_code(i32 x) {
+    u32 size = (u32)(x < 0 ? -x : x) / 16 + 33;
+    if (size > LOUDEST + 160) size = LOUDEST + 160;
+    u32 exponent = log2_floor(size) - 5;
+    return 255 - ((x < 0 ? 128u : 0) | exponent << 4 | (size >> (exponent + 1) & 15));
+}
+
+/* Two classes an octave, 0 .. 31; x in 1/4096. */
+static u32 loudness_class(u32 x) {
+    u32 octave = log2_floor(x | 1024);
+    return min32(2 * (octave - 10) + (x >> (octave - 1) & 1), 31);
+}
+
+static void expert_learn(struct sound *s, u32 k, i32 sample, double weight) {
+    struct expert *e = &s->expert[k];
+    u32 n = expert_shapes[k].lags, off = (u32)(sample * 16 - e->guess);
+    double *a = s->squares + expert_shapes[k].at;
+    if (off >> 31) off = 0u - off;
+    for (u32 i = 0; i < n; i++) s->weighed[i] = s->sample[i] * weight;
+    add_sample(a, n, e->b, s->sample, s->weighed, n, sample, expert_shapes[k].keep);
+    if (s->samples % expert_shapes[k].every == 0)
+        solve_squares(a, n, e->b, n, 0.25, 1, s->diagonal, s->z, e->weight);
+    for (u32 i = 0, shift = 4; i < 2; i++, shift += 3)
+        e->error[i] += (off << 8 >> shift) - (e->error[i] >> shift);
+}
+
+static void sound_learn(struct sound *s, i32 sample) {
+    double scale = s->expert[0].error[0] / 4096.0 + 1, weight = 1 / (scale * sqrt(scale));
+    s->samples++;
+    for (u32 k = 0; k < EXPERTS; k++) expert_learn(s, k, sample, weight);
+    memmove(s->sample + 1, s->sample, sizeof s->sample - sizeof *s->sample);
+    s->sample[0] = sample;
+}
+
+/* Before a sample's first decision. */
+static void sound_predict(struct sound *s) {
+    for (u32 k = 0; k < EXPERTS; k++) {
+        struct expert *e = &s->expert[k];
+        e->guess = to_fixed(weighted_sum(e->weight, s->sample, expert_shapes[k].lags), 16,
+                            16 * (LOUDEST + 100));
+        for (u32 i = 0; i < 2; i++) {
+            e->inverse[i] = (u32)(((u64)1 << 36) / ((e->error[i] * 9 >> 4) + 1229));
+            e->low[i] = 0;
+            e->high[i] = PROBABILITY_ONE;
+        }
+    }
+    i32 d = s->expert[1].guess - s->expert[2].guess;
+    s->loud = loudness_class(s->expert[0].error[0]);
+    u32 apart = loudness_class((u32)(d < 0 ? -d : d) << 8) + 16;
+    apart = apart > s->loud ? apart - s->loud : 0;
+    s->apart = min32(apart, 31);
+}
+
+/* The decision halves the codes that are left: P(1) by each expert, stretched. */
+static void sound_inputs(struct sound *s, const struct mixer_tables *t, u32 partial, u32 position,
+                         struct mixer_pair *x) {
+    u32 code = (partial << 1 | 1) << (7 - position) & 255; /* the upper half's first */
+    i32 edge = position ? mulaw_edge(128 - (code & 127)) * 16 : 0;
+    int falls = position && code >= 128; /* larger codes are smaller samples */
+    if (position && code < 128) edge = -edge;
+    for (u32 k = 0; k < EXPERTS; k++) {
+        struct expert *e = &s->expert[k];
+        i16 in[2];
+        for (u32 i = 0; i < 2; i++) {
+            i64 at = (i64)(edge - e->guess) * e->inverse[i] / 65536;
+            u32 m = squash(t, at > X_MAX ? X_MAX : at < -X_MAX ? -X_MAX : (i32)at);
+            m = m < e->low[i] ? e->low[i] : min32(m, e->high[i]);
+            u32 ones = falls ? m - e->low[i] : e->high[i] - m, all = e->high[i] - e->low[i];
+            u32 p = (u32)(((u64)(ones + 1) << PROBABILITY_BITS) / (all + 2));
+            e->middle[i] = m;
+            in[i] = (i16)stretch(t, p ? p : 1);
+        }
+        x[k] = (struct mixer_pair){in[0], in[1]};
+    }
+}
+
+static void sound_decided(struct sound *s, u32 partial, u32 position, u32 bit) {
+    u32 first = partial << (8 - position) & 255;
+    u32 upper = position && first >= 128 ? !bit : bit;
+    for (u32 k = 0; k < EXPERTS; k++)
+        for (u32 i = 0; i < 2; i++) {
+            struct expert *e = &s->expert[k];
+            if (upper) e->low[i] = e->middle[i];
+            else e->high[i] = e->middle[i];
+        }
+}
+
+static void sound_contexts(struct mixer *m) {
+    struct sound *s = m->sound;
+    u32 c1 = (u32)m->last8 & 255, c2 = (u32)m->last8 >> 8 & 255, c3 = (u32)m->last8 >> 16 & 255;
+    if (m->position) sound_learn(s, mulaw_sample(c1));
+    sound_predict(s);
+    i32 g[EXPERTS], mean = 0;
+    for (u32 k = 0; k < EXPERTS; k++) mean += (g[k] = s->expert[k].guess);
+    u32 fast = mulaw_code(g[0]), slow = mulaw_code(g[1]), longest = mulaw_code(g[2]),
+        middle = mulaw_code(mean / 3), loud = s->loud;
+    u64 value[N_CONTEXTS] = {middle,
+                             c1 << 8 | loud,
+                             longest << 8 | loud,
+                             c1 << 8 | c2,
+                             fast << 8 | slow,
+                             (c1 >> 2) << 16 | (c2 >> 2) << 8 | c3 >> 3,
+                             middle << 8 | s->apart,
+                             middle << 8 | c1 >> 3,
+                             longest << 8 | fast,
+                             loud << 8 | (c1 >> 4) << 4 | c2 >> 4};
+    for (u32 i = 0; i < N_CONTEXTS; i++) m->context[i].key = context_key(i, value[i]);
+}
+
+static void mixer_contexts(struct mixer *m) {
+    if (m->sound) sound_contexts(m);
+    else byte_contexts(m);
 }
 
 /* Bit histories lie in slots of 16 bytes: a check byte and the 15 nodes of a nibble's bits. A line
@@ -5837,6 +6079,7 @@ static void match_find(struct mixer *m) {
 /* Contexts alone learn fast at first; beside the model, which is good already, slowly. */
 static i32 mixer_rate(const struct mixer *m) {
     i32 n = (i32)(m->position < 65536 ? m->position : 65536);
+    if (m->with_model && m->sound) return 6; /* it has little to learn */
     return 24 + (m->with_model ? -16 : 40) * 64 / (64 + n);
 }
 
@@ -5844,7 +6087,7 @@ static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
 
 /* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
 static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
-                        int with_model) {
+                        int with_model, megabyte_contents contents) {
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
     u8 *at = (u8 *)m + MIXER_STATE, *end = (u8 *)m + mixer_bytes(log2_memory);
     m->history = at;
@@ -5853,6 +6096,10 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     m->match_table = (void *)at;
     m->match_bits = log2_memory - 6;
     at += (size_t)4 << m->match_bits;
+    if (contents == MEGABYTE_CONTENTS_MULAW) {
+        m->sound = (void *)at;
+        at += round_up(sizeof *m->sound, 64);
+    }
     m->lines = at;
     m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
 
@@ -5874,21 +6121,27 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to
      * the model alone in the second row, so that short messages lose nothing). Row 0 hands them
      * on to new rows. */
-    static const i16 start[2][N_INPUTS] = {
+    static const i16 start[4][N_INPUTS] = {
         {/* contexts alone */
          3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982,
          -124, 3330, -327, 2649,  -622, 2901, -705, 2457, -621, 2766, -580,
          3046, -400, 3188, 2,     3003, 1,    0,    0,    0,    471},
         {/* with the model */
          92,  -107, 134, -157, 228, -36, 222, -9, 217, 5,  219, 19, 375,   48,   291,  45,
-         183, -29,  135, -53,  127, -37, 284, 13, 251, 57, 132, 67, 13822, -218, 1561, 57}};
-    memcpy(m->weights[0], start[m->with_model], sizeof start[0]);
+         183, -29,  135, -53,  127, -37, 284, 13, 251, 57, 132, 67, 13822, -218, 1561, 57},
+        {/* sound, contexts alone */
+         300, 0, 300, 0, 300,  0,    300,  0,    300,  0,    300, 0, 300, 0, 300, 0,
+         300, 0, 300, 0, 2700, 2700, 2700, 2700, 2700, 2700, 300, 0, 0,   0, 0,   0},
+        {/* sound, with the model */
+         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,     0, 0,    0,
+         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14800, 0, 1584, 0}};
+    memcpy(m->weights[0], start[m->with_model + (m->sound ? 2 : 0)], sizeof start[0]);
     m->weights_used[0] = 1; /* row 0 */
     for (u32 i = 0; i < 256; i++)
         for (u32 k = 0; k < m->n_sets; k++) m->final_weights[i][k] = (1 << 28) / (i32)m->n_sets;
     m->rate = mixer_rate(m);
     m->partial = m->node = 1;
-    byte_contexts(m);
+    mixer_contexts(m);
     slots_prefetch(m);
 }
 
@@ -5927,11 +6180,18 @@ static void mixer_select(struct mixer *m, u32 from_model) {
     m->before = m->chosen[0];
     m->chosen[0] = SET_HITS + hits * 4 + matching;
     m->chosen[1] = SET_PARTIAL + (partial | (u32)(matching > 1) << 8);
-    m->chosen[2] = SET_MODEL + matching +
-                   (m->with_model ? ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
-                                  : (c1 >> 5) * 32 + (c2 >> 5) * 4);
+    if (m->sound) {
+        c1 = m->bit_position << 5 | m->sound->loud;
+        c2 = m->bit_position << 5 | m->sound->apart;
+    }
+    m->chosen[2] = SET_MODEL +
+                   (m->with_model
+                        ? matching + ((confidence < 7 ? confidence : 7) * 8 + m->bit_position) * 4
+                    : m->sound ? c2
+                               : matching + (c1 >> 5) * 32 + (c2 >> 5) * 4);
     m->chosen[3] = SET_BYTE1 + c1;
     m->chosen[4] = SET_BYTE2 + c2;
+    if (m->sound) c1 &= 31;
     m->apm_row[0] = m->apm[0][partial | matching << 8];
     m->apm_row[1] = m->apm[1][(c1 << 8 | partial) * 0x9e3779b1u >> 22];
 }
@@ -5944,6 +6204,8 @@ static void mixer_mix(struct mixer *m) {
     /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where
      * it is not. */
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) x[i] = t->pair[m->map[m->state[i]][i] >> 20];
+    if (m->sound)
+        sound_inputs(m->sound, t, m->partial, m->bit_position, x + C_RECORD); /* for the last */
     x[I_MATCH] = (struct mixer_pair){0, 0};
     if (m->match_p) {
         struct mixer_pair p = t->pair[*m->match_p >> 20]; /* of the expected bit */
@@ -5981,7 +6243,7 @@ static u32 mixer_finish(struct mixer *m) {
     u32 p = m->p_final = squash(m->tables, m->x_final);
     u32 p0 = interpolate(m->apm_row[0], m->x_final, &m->apm_p[0]);
     u32 p1 = interpolate(m->apm_row[1], m->x_final, &m->apm_p[1]);
-    p = (2 * p + p0 + p1) / 4;
+    if (!m->sound || !m->with_model) p = (2 * p + p0 + p1) / 4; /* a good model of sound is right */
     return p < 32 ? 32 : p > PROBABILITY_ONE - 32 ? PROBABILITY_ONE - 32 : p;
 }
 
@@ -6002,6 +6264,7 @@ static void mixer_update(struct mixer *m, int bit) {
         }
     }
     u32 partial = m->partial;
+    if (m->sound) sound_decided(m->sound, partial, m->bit_position, b);
     m->partial = partial << 1 | b;
     m->node = node << 1 | b;
     m->bit_position = (m->bit_position + 1) & 7;
@@ -6010,7 +6273,7 @@ static void mixer_update(struct mixer *m, int bit) {
         m->last8 = m->last8 << 8 | (m->partial & 255);
         m->partial = 1;
         match_find(m);
-        byte_contexts(m);
+        mixer_contexts(m);
     }
     if ((m->bit_position & 3) == 0) {
         m->node = 1;
@@ -6328,7 +6591,7 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 /* ---- the file's headers; models/FORMAT.md has them byte by byte */
 
 static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
-#define FILE_VERSION 2 /* 1: with a model, 2: without */
+#define FILE_VERSION 3 /* 1: with a model, 2: without, 3: says so, and what the contents are */
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
 #define WHOLE_BYTES 8 /* of everything, in the end mark */
@@ -6351,7 +6614,13 @@ static u32 memory_code(u32 megabytes) {
     return code;
 }
 
-enum { FLAG_SINGLE = 1, FLAG_SIZE = 2, FLAG_DICTIONARY = 4, METHOD_SHIFT = 4 };
+enum {
+    FLAG_SINGLE = 1,
+    FLAG_SIZE = 2,
+    FLAG_DICTIONARY = 4,
+    FLAG_MODEL = 8, /* version 3 */
+    METHOD_SHIFT = 4
+};
 
 /* 7 bits a byte, the lowest first; the top bit says that more follow. */
 static u32 put_varint(u8 *to, u64 v) {
@@ -6415,6 +6684,7 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     to[n++] = (u8)h->format_version;
     to[n++] = (u8)((h->single ? FLAG_SINGLE | h->method << METHOD_SHIFT : 0) |
                    (h->has_dictionary ? FLAG_DICTIONARY : 0) |
+                   (h->contents && h->has_model ? FLAG_MODEL : 0) |
                    (!h->single && h->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
     to[n++] = (u8)h->numerics_version;
     if (h->has_model) {
@@ -6422,6 +6692,7 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
         n += MODEL_ID_BYTES;
     }
     to[n++] = (u8)(h->context_shift | memory_code(h->mixing_memory) << 4);
+    if (h->contents) to[n++] = (u8)h->contents;
     if (!h->single) n += put_varint(to + n, h->block_size);
     if (h->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, h->size);
     if (h->single && !code_is_implied(h->method, (u32)h->size, &coded))
@@ -6454,7 +6725,8 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
                     h->format_version, FILE_VERSION);
     u32 flags = read_byte(&r);
     h->numerics_version = read_byte(&r);
-    h->has_model = h->format_version < 2;
+    h->has_model = h->format_version < 2 || (h->format_version > 2 && flags & FLAG_MODEL);
+    if (h->format_version > 2) flags &= ~(u32)FLAG_MODEL;
     if (h->has_model) read_bytes(&r, h->model_id, MODEL_ID_BYTES);
     u32 shape = read_byte(&r), memory = shape >> 4;
     h->context_shift = shape & 15;
@@ -6464,6 +6736,10 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
     h->size = MEGABYTE_SIZE_UNKNOWN;
     int wrong = h->format_version < 1 || memory > MOST_MEMORY ||
                 (!h->has_model && h->context_shift);
+    if (h->format_version > 2) {
+        h->contents = (int)read_byte(&r);
+        wrong |= h->contents != MEGABYTE_CONTENTS_MULAW || h->has_dictionary || !memory;
+    }
     if (h->single) {
         h->method = (int)(flags >> METHOD_SHIFT);
         h->size = read_varint(&r, MEGABYTE_BLOCK_MAX);
@@ -6592,7 +6868,7 @@ struct megabyte_codec {
     u32 n_head, end_seen;
     enum { IN_HEADER, IN_BLOCK, IN_CODE, IN_CHECK } state;
     u64 files, member, declared; /* files begun; bytes of this one, of all, by the headers */
-    u64 work; /* of `declared`, what the model must predict, and a 128th of the rest */
+    u64 work; /* of `declared`, what the model must predict, and a part of the rest */
 };
 
 /* Levels 1 to 4 are context mixing alone, with 1 to 64 MB; 5 the model alone; 6 to 9 both, with 4
@@ -6634,6 +6910,12 @@ static status check_codec_options(const struct plan *p, megabyte_error *error) {
                     "streams and threads must be up to 256 (%u, %u), block_size %u (%u), "
                     "context_shift 15 (%u)",
                     o->streams, o->threads, MEGABYTE_BLOCK_MAX, o->block_size, o->context_shift);
+    if ((u32)o->contents >= MEGABYTE_CONTENTS_COUNT)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "no such contents: %d", o->contents);
+    if (o->contents && p->mode != MEGABYTE_MODE_DECOMPRESS &&
+        (p->mode == MEGABYTE_MODE_MESSAGES || o->dictionary_size || o->file_type))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "contents go with compressing, without a dictionary or file type");
     if (o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING) {
         if (level_of(o) < 5 && p->mode != MEGABYTE_MODE_DECOMPRESS)
             return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
@@ -6842,6 +7124,7 @@ void megabyte_codec_reset(megabyte_codec *c) {
     /* decompressing: until the header says */
     c->header.context_shift = c->model ? c->options.context_shift : 0;
     c->header.mixing_memory = memory_megabytes(c->memory);
+    c->header.contents = c->options.contents;
     clear_error(&c->error);
     sha256_begin(&c->whole);
 }
@@ -6862,7 +7145,7 @@ static void read_dictionary(megabyte_codec *c, const struct plan *p) {
         if (!c->dictionary_mixer[mixed]) continue;
         struct predictor by = {.stream = mixed ? c->dictionary : NULL,
                                .mixer = c->dictionary_mixer[mixed]};
-        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed);
+        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed, MEGABYTE_CONTENTS_GENERAL);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
             some = min64(n - done, piece_bytes(&by));
@@ -6977,7 +7260,7 @@ static struct predictor start(const megabyte_codec *c, megabyte_method method, m
         mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
         m->tables = c->tables; /* not those of a codec that shares the dictionary */
     } else if (by.mixer) {
-        mixer_reset(m, c->tables, memory, by.stream != NULL);
+        mixer_reset(m, c->tables, memory, by.stream != NULL, c->header.contents);
     }
     return by;
 }
@@ -7222,7 +7505,6 @@ static void emit(megabyte_codec *c, const u8 *at, u64 n) {
 static void begin_file(megabyte_codec *c, const struct block_job *single) {
     megabyte_file_header *h = &c->header;
     h->has_model = c->model != NULL;
-    h->format_version = h->has_model ? 1 : FILE_VERSION;
     h->numerics_version = MEGABYTE_NUMERICS_VERSION;
     if (c->model) memcpy(h->model_id, c->model->id, MODEL_ID_BYTES);
     memcpy(h->dictionary_id, c->dictionary_id, sizeof h->dictionary_id);
@@ -7236,6 +7518,8 @@ static void begin_file(megabyte_codec *c, const struct block_job *single) {
             h->mixing_memory = 0; /* nothing that a small codec could not decode */
         h->coded = single->n_code;
     }
+    if (!h->mixing_memory) h->contents = MEGABYTE_CONTENTS_GENERAL; /* no difference */
+    h->format_version = h->contents ? 3 : h->has_model ? 1 : 2;
     c->n_head = write_file_header(h, c->head);
     emit(c, c->head, c->n_head);
     c->begun = 1;
@@ -7360,7 +7644,7 @@ static void begin_job(megabyte_codec *c, megabyte_method method, u32 n, u32 n_co
         return;
     }
     /* Headers are cheap to forge: 30 bytes can claim hours of work. */
-    c->work += method == MEGABYTE_METHOD_MODEL || method == MEGABYTE_METHOD_MIXED ? n : n / 128;
+    c->work += uses_model(method) ? n : n / (c->header.contents ? 8 : 128);
     if (c->options.max_ratio &&
         c->work > MEGABYTE_RATIO_FREE + c->options.max_ratio * (c->pushed + n_code)) {
         fail(&c->error, MEGABYTE_ERROR_LIMIT, c->pushed,
@@ -8040,7 +8324,7 @@ enum {
 };
 
 struct regression {
-    double a[REGRESSORS][REGRESSORS], b[REGRESSORS]; /* sums of x x^T (its lower half), of x y */
+    double a[REGRESSORS][REGRESSORS], b[REGRESSORS]; /* see add_sample */
     double weight[REGRESSORS], x[REGRESSORS];
     u32 n, count;
 };
@@ -8069,70 +8353,16 @@ struct picture_mixer {
 };
 
 static i32 regression_predict(const struct regression *g) { /* in 1/64 */
-    double sum = 0;
-    for (u32 i = 0; i < g->n; i++) {
-        double product = g->weight[i] * g->x[i];
-        ROUNDED(product);
-        sum += product;
-    }
-    sum *= 64;
-    if (!(sum > -16000)) return -16000; /* NaN, too */
-    return sum < 16000 ? (i32)(sum + (sum < 0 ? -0.5 : 0.5)) : 16000;
-}
-
-/* Solves (a + 64 I) weight = b by Cholesky's decomposition a = l l^T; keeps the weights where a is
- * not positive. */
-static void regression_solve(struct regression *g) {
-    double l[REGRESSORS][REGRESSORS], z[REGRESSORS];
-    u32 n = g->n;
-    for (u32 i = 0; i < n; i++)
-        for (u32 j = 0; j <= i; j++) {
-            double s = g->a[i][j] + (i == j ? 64 : 0);
-            for (u32 k = 0; k < j; k++) {
-                double product = l[i][k] * l[j][k];
-                ROUNDED(product);
-                s -= product;
-            }
-            if (i != j) l[i][j] = s / l[j][j];
-            else if (s > 1e-9) l[i][i] = sqrt(s);
-            else return;
-        }
-    for (u32 i = 0; i < n; i++) {
-        double s = g->b[i];
-        for (u32 k = 0; k < i; k++) {
-            double product = l[i][k] * z[k];
-            ROUNDED(product);
-            s -= product;
-        }
-        z[i] = s / l[i][i];
-    }
-    for (u32 i = n; i--;) {
-        double s = z[i];
-        for (u32 k = i + 1; k < n; k++) {
-            double product = l[k][i] * g->weight[k];
-            ROUNDED(product);
-            s -= product;
-        }
-        g->weight[i] = s / l[i][i];
-    }
+    return to_fixed(weighted_sum(g->weight, g->x, g->n), 64, 16000);
 }
 
 /* What x has become: y. Earlier samples count `keep` times as much as the next; the weights are
  * computed anew every so many samples. */
 static void regression_learn(struct regression *g, double y, double keep, u32 every) {
-    for (u32 i = 0; i < g->n; i++) {
-        for (u32 j = 0; j <= i; j++) {
-            double product = g->x[i] * g->x[j], kept = g->a[i][j] * keep;
-            ROUNDED(product);
-            ROUNDED(kept);
-            g->a[i][j] = kept + product;
-        }
-        double product = g->x[i] * y, kept = g->b[i] * keep;
-        ROUNDED(product);
-        ROUNDED(kept);
-        g->b[i] = kept + product;
-    }
-    if (++g->count % every == 0) regression_solve(g);
+    double diagonal[REGRESSORS], z[REGRESSORS];
+    add_sample(g->a[0], REGRESSORS, g->b, g->x, g->x, g->n, y, keep);
+    if (++g->count % every == 0)
+        solve_squares(g->a[0], REGRESSORS, g->b, g->n, 64, 0, diagonal, z, g->weight);
 }
 
 /* Classes: of a difference, -14 .. 14 or within +-limit; of a sum, two an octave. */

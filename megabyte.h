@@ -571,6 +571,13 @@ typedef enum megabyte_mode {
     MEGABYTE_MODE_MESSAGES = 3
 } megabyte_mode;
 
+/* What the bytes are: context mixing (levels but 5) then looks at them in that way. */
+typedef enum megabyte_contents {
+    MEGABYTE_CONTENTS_GENERAL = 0,
+    MEGABYTE_CONTENTS_MULAW = 1, /* G.711 mu-law samples of one channel */
+    MEGABYTE_CONTENTS_COUNT = 2
+} megabyte_contents;
+
 #define MEGABYTE_BLOCK_MAX 67108864u /* 64 MB */
 /* The largest block that a decompressing codec accepts, and that compressing chooses, by default.
  * */
@@ -594,6 +601,7 @@ typedef enum megabyte_mode {
  *     room               -                     -                         the same on both sides
  *     limit              -                     x                         x
  *     max_ratio          -                     x                         -
+ *     contents           x                     -                         -
  *     verify             x                     -                         -
  *     draft_max, draft_engine: verifying       x                         x
  *     progress           x                     x                         -                       */
@@ -641,13 +649,16 @@ typedef struct megabyte_codec_options {
      * longer (models/FORMAT.md has the rule). 0: the context is as the dictionary left it, at
      * worst full: then every message slides it first, ten times as slow */
     uint32_t room;
+    /* compressing, without a dictionary or file type: what the bytes are; the file keeps it. Wrong
+     * contents cost ratio, nothing else; level 5 makes no difference */
+    megabyte_contents contents;
     /* decompressing: the most bytes to produce in all; 0: no limit. Messages: the longest, to encode
      * (else LIMIT) and to decode (else CORRUPT); 0: MEGABYTE_MESSAGE_MAX */
     uint64_t limit;
     /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
      * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not
-     * need the model are a hundred times faster and count a 128th. 1024 is far above what honest
-     * data reaches and bounds the time that a forged file can ask for */
+     * need the model are a hundred times faster and count a 128th (contents MULAW: an 8th). 1024 is
+     * far above what honest data reaches and bounds the time that a forged file can ask for */
     uint64_t max_ratio;
     int verify; /* compressing: decode each block before it is released */
     uint32_t draft_max; /* decoding: as in megabyte_stream_options */
@@ -773,6 +784,7 @@ typedef struct megabyte_file_header {
     uint8_t model_id[6]; /* the first bytes of megabyte_info.id; zeros without a model */
     uint8_t dictionary_id[4]; /* of the dictionary's SHA-256, if there is one */
     int has_dictionary; /* or a file type */
+    megabyte_contents contents;
     int single; /* one block that needs no block header and no end mark */
     uint64_t size; /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
     uint32_t context_shift; /* of the streams' context */

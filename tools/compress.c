@@ -242,6 +242,7 @@ megabyte_codec_options options_for_compressing(job *j, const session *s) {
     o.level = (int)z->level;
     o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
     o.verify = z->verify;
+    if (z->as || (!z->needs_model && holds_mulaw(j))) o.contents = MEGABYTE_CONTENTS_MULAW;
     j->expected = o.size;
     if (o.verify) {
         o.block_size = megabyte_codec_block_size(&o);
@@ -694,7 +695,7 @@ enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
     zipper z = {.self = self, .suffix = ".mbz", .writes = who != TESTS, .limit = UNLIKELY_ONLY};
-    const char *draft = NULL;
+    const char *draft = NULL, *as = NULL;
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
     z.mode = who == COMPRESSES ? MEGABYTE_MODE_COMPRESS : MEGABYTE_MODE_DECOMPRESS;

@@ -23,12 +23,15 @@ static int find_samples(const job *j, const uint8_t *data, size_t n, uint32_t ra
     return find_sound(s, data, n, why) && s->coding == SOUND_MULAW && s->n;
 }
 
-/* The whole file, if it holds samples. */
-static int read_sound(const job *j, bytes *file) {
+int holds_mulaw(const job *j) {
     sound s;
+    if (j->z->dictionary_file || j->z->file_type) return 0;
     size_t n = look_ahead(j, j->z->input, PIECE);
-    return n && find_samples(j, j->z->input, n, 8000, &s) && read_ahead(j, file);
+    return n && find_samples(j, j->z->input, n, 8000, &s);
 }
+
+/* The whole file, if it holds samples. */
+static int read_sound(const job *j, bytes *file) { return holds_mulaw(j) && read_ahead(j, file); }
 
 /* Takes what the codec has to give. */
 static megabyte_status pull(job *j, megabyte_codec *codec, bytes *out) {
@@ -101,6 +104,7 @@ static int pack_samples(job *j, const session *model, const bytes *file, const s
     char why[256];
     size_t size;
     megabyte_codec_options o = options_for_compressing(j, model);
+    o.contents = MEGABYTE_CONTENTS_MULAW;
     if (megabyte_codec_size(model->model, MEGABYTE_MODE_COMPRESS, &o, &size) ||
         !memory_suffices(model, "", size + 3 * (uint64_t)file->n, why))
         return 1;
