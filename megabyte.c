@@ -5710,6 +5710,13 @@ static void add_sample(double *a, u32 stride, double *b, const double *x, const 
     }
 }
 
+/* x - f y */
+static double less_product(double x, double f, double y) {
+    double product = f * y;
+    ROUNDED(product);
+    return x - product;
+}
+
 /* Solves (a + d) weight = b, d_ii = ridge + growth i^2, by Cholesky's decomposition a + d = l l^T;
  * keeps the weights where that is not positive. l^T is put into a's upper half, its diagonal into
  * `diagonal`; z: room for n. */
@@ -5717,17 +5724,22 @@ static void solve_squares(double *a, u32 stride, const double *b, u32 n, double 
                           double growth, double *diagonal, double *z, double *weight) {
     for (u32 j = 0; j < n; j++) {
         double *row = a + j * stride, d = row[j] + (ridge + growth * j * j);
+        const double *y = a;
+        u32 k = 0;
         for (u32 i = j + 1; i < n; i++) row[i] = a[i * stride + j];
-        for (u32 k = 0; k < j; k++) {
-            const double *above = a + k * stride;
-            double f = above[j], square = f * f;
-            ROUNDED(square);
-            d -= square;
+        for (; k + 4 <= j; k += 4, y += 4 * stride) { /* four at a time, in the same order */
+            const double *y1 = y + stride, *y2 = y1 + stride, *y3 = y2 + stride;
+            double f = y[j], f1 = y1[j], f2 = y2[j], f3 = y3[j];
             for (u32 i = j + 1; i < n; i++) {
-                double product = f * above[i];
-                ROUNDED(product);
-                row[i] -= product;
+                double x = less_product(less_product(row[i], f, y[i]), f1, y1[i]);
+                row[i] = less_product(less_product(x, f2, y2[i]), f3, y3[i]);
             }
+            d = less_product(less_product(d, f, f), f1, f1);
+            d = less_product(less_product(d, f2, f2), f3, f3);
+        }
+        for (; k < j; k++, y += stride) {
+            for (u32 i = j + 1; i < n; i++) row[i] = less_product(row[i], y[j], y[i]);
+            d = less_product(d, y[j], y[j]);
         }
         if (!(d > 1e-9)) return;
         diagonal[j] = sqrt(d);
@@ -5735,20 +5747,12 @@ static void solve_squares(double *a, u32 stride, const double *b, u32 n, double 
     }
     for (u32 i = 0; i < n; i++) {
         double s = b[i];
-        for (u32 k = 0; k < i; k++) {
-            double product = a[k * stride + i] * z[k];
-            ROUNDED(product);
-            s -= product;
-        }
+        for (u32 k = 0; k < i; k++) s = less_product(s, a[k * stride + i], z[k]);
         z[i] = s / diagonal[i];
     }
     for (u32 i = n; i--;) {
         double s = z[i];
-        for (u32 k = i + 1; k < n; k++) {
-            double product = a[i * stride + k] * weight[k];
-            ROUNDED(product);
-            s -= product;
-        }
+        for (u32 k = i + 1; k < n; k++) s = less_product(s, a[i * stride + k], weight[k]);
         weight[i] = s / diagonal[i];
     }
 }
