@@ -5891,7 +5891,7 @@ static void expert_learn(struct sound *s, u32 k, i32 sample, double weight) {
     for (u32 i = 0; i < n; i++) s->weighed[i] = s->sample[i] * weight;
     add_sample(a, n, e->b, s->sample, s->weighed, n, sample, expert_shapes[k].keep);
     if (s->samples % expert_shapes[k].every == 0)
-        solve_squares(a, n, e->b, n, 0.25, 1, s->diagonal, s->z, e->weight);
+        solve_squares(a, n, e->b, n, 0.25, 0.25, s->diagonal, s->z, e->weight);
     for (u32 i = 0, shift = 4; i < 2; i++, shift += 3)
         e->error[i] += (off << 8 >> shift) - (e->error[i] >> shift);
 }

@@ -136,6 +136,18 @@ for level in 1 4; do
         run 0 "$mbrun" test -m "$MEGABYTE_MODEL" $given a.mbz
     done
 done
+for level in 2 7; do # what the bytes are told to be; they may be anything
+    run 0 "$mbrun" compress -f -$level --as mulaw b
+    run 0 "$mbrun" decompress -c b.mbz
+    cmp out b || fail "-$level --as mulaw: other bytes"
+    run 0 "$mbrun" list b.mbz
+    grep -q ' 3\.[0-9]* ' out || fail "list: $(cat out)"
+done
+run 2 "$mbrun" compress --as alaw b
+says 'knows only mulaw'
+run 2 "$mbrun" compress --as mulaw --dictionary text b
+says 'not together'
+run 0 "$mbrun" compress -f -7 b
 alone 1 compress -f text
 says model
 alone 0 compress --against -2 text

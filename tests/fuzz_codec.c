@@ -195,6 +195,7 @@ static void make_files(void) {
                 file[k].original[at] = file[k].original[at - 50];
         }
         if (i % 5 == 0) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
+        else if (i % 2) o.contents = MEGABYTE_CONTENTS_MULAW;
         file[k].by = o.dictionary_size ? (level == 5 ? PRIMED_NETWORK : PRIMED)
                      : level < 5       ? NO_NETWORK
                                        : PLAIN;

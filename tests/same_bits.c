@@ -144,6 +144,9 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     megabyte_codec_options plain = {
         .engine = engine, .mixing_memory = 1, .level = 1, .streams = o.streams, .verify = o.verify};
     compress_file(model, &plain, repeated, REPEATED, chunk, blocks);
+    plain.contents = MEGABYTE_CONTENTS_MULAW;
+    compress_file(model, &plain, repeated, REPEATED, chunk, blocks);
+    plain.contents = MEGABYTE_CONTENTS_GENERAL;
     plain.level = 6, plain.block_size = BLOCK, plain.context_shift = 1, plain.size = SIZE;
     compress_file(model, &plain, bytes, SIZE, chunk, blocks);
     for (int method = 0; method < MEGABYTE_METHOD_COUNT; method++)

@@ -695,7 +695,7 @@ enum { COMPRESSES = 1, DECOMPRESSES = 2, TESTS = 4 };
 /* The three subcommands share most of their options. */
 static int run_zipper(const command *self, int argc, char **argv, int who) {
     zipper z = {.self = self, .suffix = ".mbz", .writes = who != TESTS, .limit = UNLIKELY_ONLY};
-    const char *draft = NULL, *as = NULL;
+    const char *draft = NULL;
     const int all = COMPRESSES | DECOMPRESSES | TESTS;
     const uint32_t cores = count_cores();
     z.mode = who == COMPRESSES ? MEGABYTE_MODE_COMPRESS : MEGABYTE_MODE_DECOMPRESS;
