@@ -9467,6 +9467,8 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
 #define vm_load NAME(vm_load)
 #define vf_finish NAME(finish)
 #define va_finish NAME(va_finish)
+#define half_finish NAME(half_finish)
+#define some_rows NAME(some_rows)
 #define V INLINE TARGETED
 /* of row i; NULL: sums are wanted as they are */
 #define VA_SCALE_OF(i) (x_scale ? x_scale + (i) : NULL)
@@ -10410,6 +10412,32 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
         vst1q_u8(to + 16 * i, veorq_u8(vreinterpretq_u8_s8(all), flip));
     }
 }
+#define OWN_ROWS 1
+/* Half a tile of one row, as va_finish and vf_finish make it. */
+V void half_finish(int32x4_t a, int32x4_t b, const float *x_scale, const float *w_scale, float *to,
+                   const float *bias, int add) {
+    if (!x_scale) {
+        i32 *sums = (i32 *)(void *)to;
+        vst1q_s32(sums, vaddq_s32(vld1q_s32(sums), a));
+        vst1q_s32(sums + 4, vaddq_s32(vld1q_s32(sums + 4), b));
+        return;
+    }
+    float32x4_t x = vdupq_n_f32(*x_scale);
+    float32x4_t ya = vmulq_f32(vcvtq_f32_s32(a), vmulq_f32(x, vld1q_f32(w_scale)));
+    float32x4_t yb = vmulq_f32(vcvtq_f32_s32(b), vmulq_f32(x, vld1q_f32(w_scale + 4)));
+    ROUNDED(ya);
+    ROUNDED(yb);
+    if (bias) ya = vaddq_f32(ya, vld1q_f32(bias)), yb = vaddq_f32(yb, vld1q_f32(bias + 4));
+    if (add) ya = vaddq_f32(vld1q_f32(to), ya), yb = vaddq_f32(vld1q_f32(to + 4), yb);
+    vst1q_f32(to, ya);
+    vst1q_f32(to + 4, yb);
+}
+#define EACH_ROW_3(f, k) f(0, k) f(1, k) f(2, k)
+#define EACH_ROW_4(f, k) EACH_ROW_3(f, k) f(3, k)
+#define EACH_ROW_5(f, k) EACH_ROW_4(f, k) f(4, k)
+#define EACH_ROW_6(f, k) EACH_ROW_5(f, k) f(5, k)
+#define EACH_ROW_7(f, k) EACH_ROW_6(f, k) f(6, k)
+#define EACH_ROW_8(f, k) EACH_ROW_7(f, k) f(7, k)
 #if MEGABYTE_BACKEND == BACKEND_NEON
 /* ---- without dot products: of 8 bit in 16 bit, added pairwise: two partial sums a row */
 typedef struct {
@@ -10492,6 +10520,83 @@ static struct mix_kernels NAME(mix_kernels)(void) {
     return (struct mix_kernels){.dot = NAME(mix_dot), .train = NAME(mix_train)};
 }
 #endif
+/* Half a tile for some rows: of 8 columns the products of two fit into 16 bit, 2 * 128 * 127 at
+ * most, before they are added pairwise. 16 sums, 4 weights and two rows' columns. */
+#define BEGIN(i, k) int32x4_t al##i = vdupq_n_s32(0), ah##i = al##i, bl##i = al##i, bh##i = al##i;
+#define COLUMNS(i, at)       \
+    i32 four##i;             \
+    memcpy(&four##i, at, 4); \
+    int8x16_t x##i = vreinterpretq_s8_s32(vdupq_n_s32(four##i));
+#define WEIGHTS(v, at) int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), flip));
+#define LOW(v, x) vmull_s8(vget_low_s8(v), vget_low_s8(x))
+#define LOW_TOO(s, v, x) vmlal_s8(s, vget_low_s8(v), vget_low_s8(x))
+#define EIGHT(i, k)                                                               \
+    {                                                                             \
+        COLUMNS(0, x + i * ldx + j)                                               \
+        COLUMNS(1, x + i * ldx + j + 4)                                           \
+        al##i = vpadalq_s16(al##i, LOW_TOO(LOW(wa, x0), wc, x1));                 \
+        bl##i = vpadalq_s16(bl##i, LOW_TOO(LOW(wb, x0), wd, x1));                 \
+        ah##i = vpadalq_s16(ah##i, vmlal_high_s8(vmull_high_s8(wa, x0), wc, x1)); \
+        bh##i = vpadalq_s16(bh##i, vmlal_high_s8(vmull_high_s8(wb, x0), wd, x1)); \
+    }
+#define LAST_FOUR(i, k)                                    \
+    {                                                      \
+        COLUMNS(0, x + i * ldx + j)                        \
+        al##i = vpadalq_s16(al##i, LOW(wa, x0));           \
+        bl##i = vpadalq_s16(bl##i, LOW(wb, x0));           \
+        ah##i = vpadalq_s16(ah##i, vmull_high_s8(wa, x0)); \
+        bh##i = vpadalq_s16(bh##i, vmull_high_s8(wb, x0)); \
+    }
+#define END(i, k)                                                                            \
+    half_finish(vpaddq_s32(al##i, ah##i), vpaddq_s32(bl##i, bh##i), VA_SCALE_OF(i), w_scale, \
+                y + i * ldy, bias, add);
+#define HALF_TILES(rows)                                                           \
+    static TARGETED void half_tiles_neon_##rows(                                   \
+        const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, \
+        const float *x_scale, float *y, u64 ldy, const float *bias, int add) {     \
+        const uint8x16_t flip = vdupq_n_u8(128);                                   \
+        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {      \
+            const u8 *p = w;                                                       \
+            u32 j = 0;                                                             \
+            EACH_ROW_##rows(BEGIN, 0) for (; j + 8 <= k4; j += 8, p += 2 * step) { \
+                WEIGHTS(wa, p)                                                     \
+                WEIGHTS(wb, p + 16)                                                \
+                WEIGHTS(wc, p + step)                                              \
+                WEIGHTS(wd, p + step + 16)                                         \
+                EACH_ROW_##rows(EIGHT, 0)                                          \
+            }                                                                      \
+            if (j < k4) {                                                          \
+                WEIGHTS(wa, p)                                                     \
+                WEIGHTS(wb, p + 16)                                                \
+                EACH_ROW_##rows(LAST_FOUR, 0)                                      \
+            }                                                                      \
+            EACH_ROW_##rows(END, 0) if (bias) bias += 8;                           \
+        }                                                                          \
+    }
+/* clang-format off */
+HALF_TILES(3)
+HALF_TILES(4)
+/* clang-format on */
+#undef BEGIN
+#undef COLUMNS
+#undef WEIGHTS
+#undef LOW
+#undef LOW_TOO
+#undef EIGHT
+#undef LAST_FOUR
+#undef END
+#undef HALF_TILES
+
+/* The first rows of m > 2: returns how many. */
+V u32 some_rows(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx,
+                const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                int add) {
+    u32 rows = m == 3 || m == 5 || m == 6 ? 3 : 4;
+    (void)sum;
+    if (rows == 4) half_tiles_neon_4(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    if (rows == 3) half_tiles_neon_3(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    return rows;
+}
 #else
 /* ---- with them: four products a lane */
 typedef vi va;
@@ -10520,6 +10625,76 @@ V va va_dot(va s, const u8 *w, const vq *x) {
 V vi va_total(va s, i32 sum) {
     (void)sum;
     return s;
+}
+/* Half a tile for some rows, 16 columns at a time: a row's are one register, of which a product
+ * takes four columns as a lane. Weights are not loaded before their turn: 16 sums, 8 rows and two
+ * weights leave no room. */
+#define BEGIN(i, k) int32x4_t a##i = vdupq_n_s32(0), b##i = a##i;
+#define SIXTEEN(i, k) int8x16_t x##i = vld1q_s8(x + i * ldx + j);
+#define LANE(to, v, x, k) \
+    __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.4b[" #k "]" : "+w"(to) : "w"(v), "w"(x));
+#define PRODUCT(i, k) LANE(a##i, wa, x##i, k) LANE(b##i, wb, x##i, k)
+#define LAST_FOUR(i, k)                                           \
+    {                                                             \
+        i32 four;                                                 \
+        memcpy(&four, x + i * ldx + j, 4);                        \
+        int8x16_t x##i = vreinterpretq_s8_s32(vdupq_n_s32(four)); \
+        PRODUCT(i, 0)                                             \
+    }
+#define END(i, k) half_finish(a##i, b##i, VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
+#define COLUMNS(rows, k, part)                            \
+    {                                                     \
+        __asm__("" : "+r"(p), "+w"(b0));                  \
+        uint8x16_t wa = veorq_u8(vld1q_u8(p), flip);      \
+        uint8x16_t wb = veorq_u8(vld1q_u8(p + 16), flip); \
+        EACH_ROW_##rows(part, k) p += step;               \
+    }
+#define HALF_TILES(rows)                                                                         \
+    static TARGETED void half_tiles_##rows(const u8 *w, u64 step, const float *w_scale, u32 k4,  \
+                                           const vq *x, u64 ldx, const float *x_scale, float *y, \
+                                           u64 ldy, const float *bias, int add) {                \
+        const uint8x16_t flip = vdupq_n_u8(128);                                                 \
+        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                    \
+            const u8 *p = w;                                                                     \
+            u32 j = 0;                                                                           \
+            EACH_ROW_##rows(BEGIN, 0) for (; j + 16 <= k4; j += 16) {                            \
+                EACH_ROW_##rows(SIXTEEN, 0) COLUMNS(rows, 0, PRODUCT) COLUMNS(rows, 1, PRODUCT)  \
+                    COLUMNS(rows, 2, PRODUCT) COLUMNS(rows, 3, PRODUCT)                          \
+            }                                                                                    \
+            for (; j < k4; j += 4) COLUMNS(rows, 0, LAST_FOUR)                                   \
+            EACH_ROW_##rows(END, 0) if (bias) bias += 8;                                         \
+        }                                                                                        \
+    }
+/* clang-format off */
+HALF_TILES(3)
+HALF_TILES(4)
+HALF_TILES(5)
+HALF_TILES(6)
+HALF_TILES(7)
+HALF_TILES(8)
+/* clang-format on */
+#undef BEGIN
+#undef SIXTEEN
+#undef LANE
+#undef PRODUCT
+#undef LAST_FOUR
+#undef END
+#undef COLUMNS
+#undef HALF_TILES
+
+/* The first rows of m > 2, spread evenly: returns how many. */
+V u32 some_rows(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx,
+                const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
+                int add) {
+    u32 rows = m / ((m + 7) / 8);
+    (void)sum;
+    if (rows == 8) half_tiles_8(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    if (rows == 7) half_tiles_7(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    if (rows == 6) half_tiles_6(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    if (rows == 5) half_tiles_5(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    if (rows == 4) half_tiles_4(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    if (rows == 3) half_tiles_3(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    return rows;
 }
 typedef vi vg;
 V vg vg_start(i32 offset) {
@@ -10550,6 +10725,12 @@ V vi vg_end(vi acc, vg g, vm m) {
     return acc;
 }
 #endif
+#undef EACH_ROW_3
+#undef EACH_ROW_4
+#undef EACH_ROW_5
+#undef EACH_ROW_6
+#undef EACH_ROW_7
+#undef EACH_ROW_8
 
 /* ---- WebAssembly's SIMD128: four registers of 4 lanes; int8 widened to int16, exact in
  * i32x4.dot_i16x8. The relaxed instructions are left alone: they may differ between machines. */
