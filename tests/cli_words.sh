@@ -152,6 +152,11 @@ says OK
 run 0 "$mbrun" -l text.mbz
 tells 'text.mbz'
 run 1 "$mbrun" -t text
+if tar --version 2>/dev/null | grep -q GNU; then
+    PATH=${mbrun%/*}:$PATH tar -I 'mbrun compress -3' -cf text.tar.mbz text some-file
+    PATH=${mbrun%/*}:$PATH tar -I 'mbrun compress -3' -xOf text.tar.mbz text | cmp - text ||
+        fail "tar -I"
+fi
 group "-d, -t, -l"
 
 # ------------------------------------------------------------------------------------------ folders

@@ -351,7 +351,7 @@ static int run_generate(const command *self, int argc, char **argv) {
     megabyte_stream_draft_counts(stream, &steps, &passes);
     double per_pass = passes ? (double)steps / (double)passes : 0;
     if (o.shared.json) print_generated(&s, &prompt, &out, o.seed, ended, seconds, per_pass);
-    else if (w.is_terminal && w.last != '\n') putchar('\n');
+    else if (w.is_terminal && w.last != '\n' && !o.interactive) putchar('\n');
     flush_output();
     if (o.verbose && !o.interactive)
         fprintf(stderr, "%llu bytes in %.2f s: %.0f bytes/s, %.2f bytes a pass\n",
