@@ -156,7 +156,7 @@ int vsnprintf(char *to, size_t size, const char *format, va_list args);
 #endif
 /* Memory that is read all over, again and again: the system may lay it out in large pages. Small
  * scattered ones cost address translations, and lines of the caches where they collide: one stream
- * is slower by a quarter and more without, 64 streams' mixers by a sixth (mbrun bench --map). */
+ * is slower by a quarter and more without, 64 streams' mixers by a sixth (mbrun bench --mmap). */
 #define LARGE_PAGE ((size_t)1 << 21)
 static void advise_large_pages(void *memory, size_t bytes) {
 #if HAVE_POSIX_FILES && defined(MADV_HUGEPAGE)

@@ -333,7 +333,7 @@ typedef struct megabyte_stream_options {
      * results are the same. A stream without is smaller (text.mb: by 0.64 MB, see _stream_size) */
     uint32_t draft_max;
     /* 1: ask the system for large pages. All of the stream's memory may then come at once, not as
-     * it is used; far into its context a stream is faster (mbrun bench, with and without --map) */
+     * it is used; far into its context a stream is faster (mbrun bench, with and without --mmap) */
     int large_pages;
     /* NULL: the guesses come from the stream's own history. Else this writes up to `most` bytes
      * that may follow the n bytes at `before`, the last of which is number position - 1, to
