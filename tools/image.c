@@ -40,11 +40,13 @@ typedef struct picture_job {
 
 /* The whole input. Returns 1, or 0 after a message (or without one after Ctrl-C). */
 static int read_whole(picture_job *d) {
+    static const char too_large[] = "is too large for a picture (more than 1 GB)";
     job *j = &d->j;
+    if (j->size != MEGABYTE_SIZE_UNKNOWN && j->size > FILE_MOST)
+        return complain(j->name, "%s", too_large);
     for (ssize_t n; (n = read_some(j->in, j->z->input, PIECE, j->name)) != 0;) {
         if (n < 0) return 0;
-        if (d->file.n + (size_t)n > FILE_MOST)
-            return complain(j->name, "is too large for a picture (more than 1 GB)");
+        if (d->file.n + (size_t)n > FILE_MOST) return complain(j->name, "%s", too_large);
         append(&d->file, j->z->input, (size_t)n);
     }
     j->bytes_in = d->file.n;

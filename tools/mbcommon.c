@@ -80,9 +80,14 @@ void append(bytes *b, const void *data, size_t n) {
 
 void read_file(const char *path, bytes *out) {
     uint8_t piece[16384];
+    struct stat status;
     int is_stdin = !strcmp(path, "-");
     FILE *in = is_stdin ? stdin : fopen(path, "rb");
     if (!in) die(path, "%s", strerror(errno));
+    if (!fstat(fileno(in), &status) && S_ISREG(status.st_mode) &&
+        ((uint64_t)status.st_size > SIZE_MAX / 4 || (uint64_t)status.st_size > physical_memory()))
+        die(path, "%llu bytes are too many to be held in this machine's memory",
+            (unsigned long long)status.st_size);
     for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) append(out, piece, n);
     if (ferror(in)) die(path, "%s", strerror(errno));
     if (!is_stdin) fclose(in);
