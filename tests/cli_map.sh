@@ -107,6 +107,14 @@ run 1 "$mbrun" score --html page.html text
 says 'already exists'
 run 0 "$mbrun" score --map --strided -f --html page.html text
 ! grep -q "$escape\|^Below" out || fail "--html prints a map, too"
+cp page.html again.html
+run 0 "$mbrun" score --strided --html - text
+cmp out again.html || fail "--html -: another page"
+says '  text$'
+[ ! -e ./- ] || fail "a file called -"
+"$mbrun" score --html - long-name 2>said && fail "a page of a file that is not there"
+"$mbrun" score --html - text 2>said | head -c 5 >out
+[ "$(cat out)" = '<!DOC' ] && [ "$(grep -c ' text$' said)" -le 1 ] || fail "--html - | head"
 run 1 "$mbrun" score -f --html text text
 says 'is the input'
 run 2 "$mbrun" score --html x.html text text

@@ -399,6 +399,10 @@ static double bits_per_byte(const tally *t) { return t->bytes ? t->bits / (doubl
 /* OUT, of --logits or --html, appears when all of it is there. */
 static void open_result(scorer *o, const char *path, const char *input) {
     struct stat there;
+    if (!strcmp(path, "-")) {
+        o->to = (output){.file = dup(STDOUT_FILENO)};
+        return;
+    }
     int is_there = strcmp(input, "-") ? !stat(input, &there) : !fstat(STDIN_FILENO, &there);
     if (!name_output(&o->to, path, o->force, 1, &there, is_there != 0) || !create_output(&o->to))
         die(path, "%s", o->to.why);
@@ -594,8 +598,10 @@ static int show_costs(scorer *o, const tally *t) {
     const page_words words = {
         .name = t->name, .model = slash ? slash + 1 : o->s.path, .bits = t->bits};
     int good = 1;
-    if (o->page_path && !stop_requested() && !write_page(&o->to, &o->costs, &words))
+    if (o->page_path && !stop_requested() && !write_page(&o->to, &o->costs, &words)) {
+        if (!o->to.path && !stop_requested()) output_failed();
         good = stop_requested() ? 0 : complain(o->page_path, "%s", o->to.why);
+    }
     if (o->maps) print_map(stdout, &o->costs, o->has_colours);
     free_costs(&o->costs);
     return good;
@@ -616,7 +622,8 @@ static void print_table_head(FILE *out) {
 
 /* Scores every file and prints its line; returns the exit status. */
 static int score_files(scorer *o, char **paths, int n) {
-    FILE *table = o->logits_file == stdout ? stderr : stdout; /* don't mix them */
+    int is_taken = o->logits_file == stdout || (o->page_path && !o->to.path);
+    FILE *table = is_taken ? stderr : stdout; /* don't mix them */
     tally total = {.name = "total"}, one;
     int good = 1, printed = 0;
     if (o->shared.json) {
@@ -680,7 +687,7 @@ static int run_score(const command *self, int argc, char **argv) {
         {"map", 0, OPTION_FLAG, &o.maps, 0, 0, NULL,
          "print the text, each character coloured by the bits that it cost"},
         {"html", 0, OPTION_TEXT, &o.page_path, 0, 0, "OUT",
-         "write that as a page, with a bar for each line (one FILE only)"},
+         "write that as a page, with a bar for each line (one FILE only; -: standard output)"},
         {"color", 0, OPTION_TEXT, &colour, 0, 0, "WHEN",
          "of --map: always, never, auto: on a terminal, without NO_COLOR (auto)"},
         {"colour", 0, OPTION_TEXT, &colour, 0, 0, NULL, NULL},
@@ -700,6 +707,8 @@ static int run_score(const command *self, int argc, char **argv) {
     if (o.mix && o.window > MEGABYTE_BLOCK_MAX)
         usage_error(self, "--window", "too large for --mix (64M)");
     if (o.logits_path && n_files != 1) usage_error(self, "--logits", "takes exactly one FILE");
+    if (o.page_path && !strcmp(o.page_path, "-") && o.shared.json)
+        usage_error(self, "--html -", "would mix with the output of --json");
     if (o.logits_path && !strcmp(o.logits_path, "-") && o.shared.json)
         usage_error(self, "--logits -", "would mix with the output of --json");
 
