@@ -224,7 +224,8 @@ dist: ## megabyte-VERSION.tar.gz, of the last commit
 	mv $(DIST).tar.gz.new $(DIST).tar.gz
 
 clean: ## remove what was built
-	rm -rf $(TOOLS) $(addsuffix .exe,$(TOOLS)) megabyte.o megabyte.obj libmegabyte.a libmegabyte.so.* megabyte-*.tar.gz tools/generated \
+	rm -rf $(TOOLS) $(addsuffix .exe,$(TOOLS)) megabyte.o megabyte.obj libmegabyte.a \
+	    libmegabyte.so.* megabyte-*.tar.gz tools/generated \
 	    tests/bin tests/tmp
 
 help: ## this list

@@ -8,7 +8,8 @@ folder=large
 trap 'rm -f "$dir"/big* "$dir"/medium.mb' EXIT
 truncate -s 5G big && truncate -s 3G medium.mb || fail "no sparse files here"
 for suffix in .mb .safetensors .mbz; do ln big big$suffix; done
-{ printf 'P5\n70000 70000\n255\n'; cat "$data/text.txt"; } >big.ppm && truncate -s 4900000017 big.ppm
+{ printf 'P5\n70000 70000\n255\n'; cat "$data/text.txt"; } >big.ppm
+truncate -s 4900000017 big.ppm
 refused() { # TEXT COMMAND...
     text=$1
     shift

@@ -3,6 +3,7 @@
 #define TESTS_SOUNDS_H
 
 #include "../tools/common.c"
+#include "../tools/host.c"
 #include "../tools/sound.c"
 
 const char tool_name[] = "test";

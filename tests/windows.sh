@@ -121,11 +121,21 @@ mkdir -p "$long"
 cp small "$long/x"
 run 0 "$mbrun" compress -1 --rm "$PWD/$long/x"
 [ "$(ls "$long")" = x.mbz ] || fail "names of more than 260 characters"
+truncate -s 5G deep
+run 1 "$mbrun" image pack -q deep
+says 'too large for a picture'
+run 0 "$mbrun" score --limit 10 deep
+rm deep
 group "nothing is lost"
 
 # Ctrl-C on a console; a reader that goes away
 head -c 2000000 /dev/urandom >large
-(sleep 4; printf '\003'; sleep 2) | script -qec "$mbrun compress -7 -B 4K large" said >out
+begun() { # once there is a temporary file
+    i=0
+    while [ $((i += 1)) -lt 300 ] && ! ls -A | grep -q '^\.mbrun-'; do sleep 0.2; done
+    sleep 1
+}
+(begun; printf '\003'; sleep 2) | script -qec "$mbrun compress -7 -B 4K large" said >out
 grep -q 'COMMAND_EXIT_CODE="130"' said || fail "Ctrl-C does not end it with 130"
 [ ! -e large.mbz ] || fail "an output after Ctrl-C"
 nothing_else
