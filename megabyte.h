@@ -84,7 +84,7 @@ extern "C" {
 #endif
 
 /* Compile-time options, for megabyte.c (none of them changes this header):
- *   MEGABYTE_NO_THREADS   no pthreads; engines then run on the caller's thread only
+ *   MEGABYTE_NO_THREADS   no threads; engines then run on the caller's thread only
  *   MEGABYTE_NO_FILE      no file access; models are opened from memory
  *   MEGABYTE_NO_SIMD      the plain C kernels only
  *   MEGABYTE_NO_CODEC     no compression: everything from "messages" on is left out
@@ -164,12 +164,14 @@ typedef struct megabyte_stream megabyte_stream; /* one byte history */
  *
  *   model      set on success; free with megabyte_model_close. Must outlive its engines and
  *              streams.
+ *   path       on Windows in UTF-8
  *   allocator  NULL for libc
  *   error      may be NULL
  *
  * Lifetime: the file must not be changed in place or truncated before megabyte_model_close (the
- * system would stop the program); replacing it by renaming another over it is fine. Returns: OK;
- * INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED, CORRUPT, UNSUPPORTED.
+ * system would stop the program); replacing it by renaming another over it is fine (Windows refuses
+ * that). Returns: OK; INVALID_ARGUMENT, OUT_OF_MEMORY, IO, BAD_MAGIC, BAD_VERSION, TRUNCATED,
+ * CORRUPT, UNSUPPORTED.
  */
 MEGABYTE_API megabyte_status megabyte_model_open(megabyte_model **model, const char *path,
                                                  const megabyte_allocator *allocator,
