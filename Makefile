@@ -41,7 +41,7 @@ FUZZED = $(filter-out sizes,$(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
 	tests/packaging.sh tests/examples.sh
 
-.PHONY: all lib shared docs demo test check fuzz has_fuzzer bench format install uninstall dist \
+.PHONY: all lib shared web docs demo test check fuzz has_fuzzer bench format install uninstall dist \
 	clean help
 
 # ---------------------------------------------------------------------------------------- building
@@ -79,6 +79,18 @@ MBCONVERT = tools/mbconvert.c tools/json.c tools/checkpoint.c tools/safetensors.
 	tools/config.c tools/families.c tools/names.c $(SHARED)
 tools/mbconvert$(EXE): $(MBCONVERT) $(HEADERS) megabyte.c # library.h includes megabyte.c
 	$(COMPILE) $(MBCONVERT) -o $@ $(LINK)
+
+# The module and the page: needs clang, lld and wasi-libc with clang's run-time library for wasm32.
+WEB = tools/web/dist
+WASM = clang --target=wasm32-wasi -mexec-model=reactor -std=c11 -Wall -Wextra -O3 \
+	-DMEGABYTE_NO_FILE -Wl,-z,stack-size=262144,--stack-first,--strip-all
+web: ## tools/web/dist: an npm module and a static page (tools/web/README.md)
+	@mkdir -p $(WEB)
+	$(WASM) -msimd128 tools/web/glue.c megabyte.c -o $(WEB)/megabyte.wasm
+	$(WASM) -DMEGABYTE_NO_SIMD tools/web/glue.c megabyte.c -o $(WEB)/megabyte-plain.wasm
+	cp $(addprefix tools/web/,$(WEB_FILES)) models/text-small.mb $(WEB)
+WEB_FILES = megabyte.mjs megabyte.d.ts package.json README.md index.html page.css page.mjs \
+	worker.mjs
 
 # ------------------------------------------------------------------------------------------- using
 demo: tools/mbrun ## write 400 bytes with the shipped model
@@ -225,7 +237,7 @@ dist: ## megabyte-VERSION.tar.gz, of the last commit
 
 clean: ## remove what was built
 	rm -rf $(TOOLS) $(addsuffix .exe,$(TOOLS)) megabyte.o megabyte.obj libmegabyte.a \
-	    libmegabyte.so.* megabyte-*.tar.gz tools/generated \
+	    libmegabyte.so.* megabyte-*.tar.gz tools/generated $(WEB) \
 	    tests/bin tests/tmp
 
 help: ## this list
