@@ -7315,13 +7315,43 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
     return 1;
 }
 
-/* Chooses the method and makes the code. Context mixing alone is tried on the block's beginning:
- * where the model gains less than half a percent there, it is not worth its time. What was coded of
- * the beginning is not kept: to go on from it would take a second mixer's memory (up to 64 MB) and
- * save what context mixing alone takes there, a hundredth of the model's time. 0 if cancelled. */
+/* Does a block, coded by contexts now, begin with what tells little of the rest (silence before
+ * speech, zeros before text)? late: bits of the trial's second half. Not where the rest is as dense
+ * as noise, or the whole not worth the model's time. */
+static int is_trial_misleading(const struct block_job *l, u32 trial, double late) {
+    const double bits = l->by.ideal, n = l->n;
+    return bits > n && bits * trial > 4 * late * n && bits < 7.5 * (n - trial);
+}
+
+/* Makes the code by contexts and the model, or by contexts alone. These are tried on the block's
+ * beginning: where the model gains less than half a percent there, it is not worth its time. What
+ * was coded of the beginning is not kept: to go on from it would take a second mixer's memory (up
+ * to 64 MB) and save what context mixing alone takes there, a hundredth of the model's time. 0 if
+ * cancelled. */
+static int encode_mixed(megabyte_codec *c, struct block_job *l, u64 before) {
+    const u32 trial = min32(l->n, TRIAL);
+    double contexts = 0, mixed = 0, most = INFINITY, ignored;
+    if (!encode_block(c, l, MEGABYTE_METHOD_CONTEXT_MIXING, trial, before, &contexts, INFINITY))
+        return 0;
+    u64 whole = l->coder.n;
+    if (trial < l->n) most = contexts * 0.995;
+    if (!encode_block(c, l, MEGABYTE_METHOD_MIXED, l->n, before, &mixed, most)) return 0;
+    /* beyond the capacity it may not have got as far as the trial's end */
+    if (l->coder.n <= l->coder.capacity && (trial < l->n ? mixed <= most : l->coder.n < whole))
+        return 1;
+    if (!encode_block(c, l, MEGABYTE_METHOD_CONTEXT_MIXING, l->n, before, &ignored, INFINITY))
+        return 0;
+    whole = l->coder.n;
+    if (trial == l->n || !is_trial_misleading(l, trial, contexts)) return 1;
+    if (!encode_block(c, l, MEGABYTE_METHOD_MIXED, l->n, before, &ignored, INFINITY)) return 0;
+    if (l->coder.n < whole) return 1;
+    return encode_block(c, l, MEGABYTE_METHOD_CONTEXT_MIXING, l->n, before, &ignored, INFINITY);
+}
+
+/* Chooses the method and makes the code. 0 if cancelled. */
 static int encode_job(megabyte_codec *c, struct block_job *l, u64 before) {
-    u32 same = 1, trial = min32(l->n, TRIAL);
-    double contexts = 0, mixed = 0;
+    u32 same = 1;
+    double ignored;
     while (same < l->n && l->bytes[same] == l->bytes[0]) same++;
     l->method = MEGABYTE_METHOD_STORED;
     l->n_code = l->n;
@@ -7331,20 +7361,11 @@ static int encode_job(megabyte_codec *c, struct block_job *l, u64 before) {
         l->code[0] = l->bytes[0];
     } else if (l->n) {
         megabyte_method method = best_method(c);
-        if (method == MEGABYTE_METHOD_MIXED) {
-            if (!encode_block(c, l, MEGABYTE_METHOD_CONTEXT_MIXING, trial, before, &contexts,
-                              INFINITY))
-                return 0;
-            u64 whole = l->coder.n;
-            if (!encode_block(c, l, method, l->n, before, &mixed,
-                              trial < l->n ? contexts * 0.995 : INFINITY))
-                return 0;
-            if (l->coder.n > l->coder.capacity /* it may not have got as far as the trial's end */
-                || (trial < l->n ? mixed > contexts * 0.995 : whole <= l->coder.n))
-                method = MEGABYTE_METHOD_CONTEXT_MIXING;
-        }
-        if (l->method != method && !encode_block(c, l, method, l->n, before, &contexts, INFINITY))
+        if (!(method == MEGABYTE_METHOD_MIXED
+                  ? encode_mixed(c, l, before)
+                  : encode_block(c, l, method, l->n, before, &ignored, INFINITY)))
             return 0;
+        method = l->method;
         l->method = MEGABYTE_METHOD_STORED;
         if (l->coder.n <= l->coder.capacity) {
             l->method = method;

@@ -81,10 +81,30 @@ static void mixed(void) {
     CHECK(n[0] <= alone + alone / 50, "%zu bytes mixed, %zu by the model alone", n[0], alone);
 }
 
+/* Silence at a block's beginning, where the model gains nothing, and speech then. */
+static void silence_first(void) {
+    enum { SILENCE = 17000, SPEECH = 6000, ALL = SILENCE + SPEECH };
+    static uint8_t bytes[ALL], coded[ALL + 100];
+    megabyte_file_header header;
+    size_t n, size;
+    uint8_t *wav = read_file("models/audio-1.wav", &size);
+    memset(bytes, 255, SILENCE);
+    CHECK(size > 58 + SPEECH);
+    memcpy(bytes + SILENCE, wav + 58, SPEECH);
+    free(wav);
+    OK(megabyte_compress(model, NULL, bytes, ALL, coded, sizeof coded, &n, NULL, NULL));
+    OK(megabyte_file_header_read(coded, n, &header, NULL));
+    CHECK(header.single && header.method == MEGABYTE_METHOD_MIXED, "method %d", header.method);
+    CHECK(n < SPEECH * 5 / 8, "%zu bytes", n);
+}
+
 int main(int argc, char **argv) {
     GROUP(set_up);
     GROUP(pinned);
-    if (argc < 2 || strcmp(argv[1], "pinned")) GROUP(mixed);
+    if (argc < 2 || strcmp(argv[1], "pinned")) {
+        GROUP(mixed);
+        GROUP(silence_first);
+    }
     megabyte_model_close(model);
     return 0;
 }
