@@ -6741,7 +6741,7 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
     int wrong = h->format_version < 1 || memory > MOST_MEMORY ||
                 (!h->has_model && h->context_shift);
     if (h->format_version > 2) {
-        h->contents = (int)read_byte(&r);
+        h->contents = (megabyte_contents)read_byte(&r);
         wrong |= h->contents != MEGABYTE_CONTENTS_MULAW || h->has_dictionary || !memory;
     }
     if (h->single) {

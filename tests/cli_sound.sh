@@ -133,6 +133,16 @@ zip 2 compress --as alaw call.ul
 zip 2 compress --as mulaw --type wav call.ul
 zip 0 compress --as mulaw -m audio -c call.raw
 zip 0 compress --as mulaw -3 -c call.raw
+for f in call.ul call.wav call.au; do # without a model: contexts made for it
+    zip 0 compress -3 -f $f -o three.mbz
+    zip 0 list three.mbz
+    grep -q ' 3\.[0-9]* *none ' out || fail "$f, -3: $(cat out)"
+    zip 0 decompress -c three.mbz
+    cmp out $f || fail "$f, -3: other bytes"
+    cp $f other.raw
+    zip 0 compress -3 -c other.raw
+    [ "$(wc -c <three.mbz)" -lt "$(wc -c <out)" ] || fail "$f, -3: not smaller than as any bytes"
+done
 cat call.ul | "$mbrun" compress --as mulaw >out 2>said && fail "--as of a pipe"
 says 'a regular file'
 "$mbrun" compress --as mulaw <call.raw 2>said | cmp - call.ul.mbz || fail "--as of a file, by <"
