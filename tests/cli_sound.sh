@@ -135,7 +135,7 @@ zip 0 compress --as mulaw -m audio -c call.raw
 zip 0 compress --as mulaw -3 -c call.raw
 for f in call.ul call.wav call.au; do # without a model: contexts made for it
     zip 0 compress -3 -f $f -o three.mbz
-    zip 0 list three.mbz
+    run 0 "$mbrun" list three.mbz
     grep -q ' 3\.[0-9]* *none ' out || fail "$f, -3: $(cat out)"
     zip 0 decompress -c three.mbz
     cmp out $f || fail "$f, -3: other bytes"
