@@ -8,7 +8,7 @@
 
 #include "random_model.h"
 
-enum { BLOCK = 256, LARGEST = 4096, STREAMS = 3, PRIME = 20 };
+enum { BLOCK = 256, LARGEST = 4096, STREAMS = 3, PRIME = 20, TALKERS = 8 };
 
 static megabyte_model *model;
 static megabyte_engine *engine;
@@ -17,7 +17,7 @@ static megabyte_engine *engine;
 enum { PLAIN, PRIMED, PRIMED_NETWORK, NO_NETWORK, DECODERS };
 static megabyte_codec_options accepts[DECODERS];
 static megabyte_codec *decoder[DECODERS],
-    *talker[4]; /* talkers: messages at levels 1 and 7, primed too */
+    *talker[TALKERS]; /* messages at levels 1 and 7; primed, too; by others' dictionaries, too */
 static megabyte_stream *stream[3];
 static const char priming[PRIME + 1] = "It was a dark and st";
 
@@ -40,10 +40,12 @@ static void set_up(void) {
                                    MEGABYTE_MODE_DECOMPRESS, &o, NULL, &error) == MEGABYTE_OK);
         accepts[i] = o;
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < TALKERS; i++) {
         megabyte_codec_options how = {
             .engine = engine, .mixing_memory = 1, .level = i & 1 ? 7 : 1, .block_size = 300};
-        if (i & 2) how.dictionary = priming, how.dictionary_size = PRIME;
+        if ((i & 6) == 2 || (i & 6) == 4) how.dictionary = priming, how.dictionary_size = PRIME;
+        if ((i & 6) == 4) how.room = 24;
+        if ((i & 6) == 6) how.dictionary_of = talker[i - 4];
         MUST(!megabyte_codec_create(&talker[i], model, MEGABYTE_MODE_MESSAGES, &how, NULL, &error));
     }
     megabyte_stream_options with = {.engine = engine};
@@ -104,7 +106,7 @@ static void message(const u8 *in, size_t n, int way) {
     status claim = megabyte_message_length(in, n, 0, &length);
     MUST(claim ? claim == MEGABYTE_ERROR_CORRUPT && !length : length <= MEGABYTE_MESSAGE_MAX);
     if (way % 3) { /* by contexts */
-        megabyte_codec *c = talker[way % 4];
+        megabyte_codec *c = talker[way % TALKERS];
         status r = megabyte_codec_decode(c, in, n, out, sizeof out, &got);
         MUST(r == MEGABYTE_OK || r == MEGABYTE_ERROR_CORRUPT || r == MEGABYTE_ERROR_CAPACITY);
         MUST(r == MEGABYTE_ERROR_CORRUPT ? !got : !claim && got == length);
@@ -126,6 +128,32 @@ static void message(const u8 *in, size_t n, int way) {
     MUST(n_again != n || !memcmp(again, in, n) || n > got); /* a longer one is a stored message */
 }
 
+/* In pieces, flushed now and then; returns the compressed bytes. */
+static size_t in_pieces(const megabyte_codec_options *o, const u8 *in, size_t n, size_t piece,
+                        u8 *out, size_t room) {
+    megabyte_codec *c;
+    megabyte_statistics so_far;
+    size_t n_out = 0, taken, given;
+    MUST(!megabyte_codec_create(&c, model, MEGABYTE_MODE_COMPRESS, o, NULL, NULL));
+    for (size_t at = 0, ended = 0; !ended;) {
+        size_t some = n - at < piece ? n - at : piece;
+        MUST(!megabyte_codec_push(c, in + at, some, &taken) && taken <= some);
+        at += taken;
+        ended = at == n;
+        if (ended) MUST(!megabyte_codec_finish(c));
+        else if (at % 7 == 0) MUST(!megabyte_codec_flush(c));
+        do {
+            MUST(!megabyte_codec_pull(c, out + n_out, room - n_out < 90 ? room - n_out : 90,
+                                      &given));
+            n_out += given;
+        } while (given);
+    }
+    megabyte_codec_statistics(c, &so_far);
+    MUST(so_far.original == n && so_far.compressed <= n_out);
+    megabyte_codec_free(c);
+    return n_out;
+}
+
 /* Options from the first bytes, the rest is compressed: both ways must give it back. */
 static void round_trip(const u8 *in, size_t n) {
     u8 how[6] = {0}, packed[10 * LARGEST], out[LARGEST];
@@ -144,7 +172,8 @@ static void round_trip(const u8 *in, size_t n) {
     else if (n > 3u * o.block_size)
         n = 3u * o.block_size; /* emptying contexts for each takes time */
     if (how[3] & 2) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
-    MUST(!megabyte_compress(model, &o, in, n, packed, sizeof packed, &n_out, NULL, &error));
+    if (how[4] % 4 == 3) n_out = in_pieces(&o, in, n, how[4], packed, sizeof packed);
+    else MUST(!megabyte_compress(model, &o, in, n, packed, sizeof packed, &n_out, NULL, &error));
     MUST(!decompress(!o.dictionary_size ? PLAIN
                      : o.level == 5     ? PRIMED_NETWORK
                                         : PRIMED,
@@ -158,7 +187,7 @@ static void round_trip(const u8 *in, size_t n) {
     MUST(!megabyte_stream_encode(stream[0], in, n, packed, sizeof packed, &n_out));
     MUST(!megabyte_stream_decode(stream[1], packed, n_out, out, sizeof out, &got) && got == n &&
          !memcmp(in, out, n));
-    megabyte_codec *c = talker[how[5] % 4];
+    megabyte_codec *c = talker[how[5] % TALKERS];
     MUST(!megabyte_codec_encode(c, in, n, packed, sizeof packed, &n_out) && n_out <= n + 5);
     MUST(!megabyte_codec_decode(c, packed, n_out, out, sizeof out, &got) && got == n &&
          !memcmp(in, out, n));
@@ -298,18 +327,19 @@ static void make_seeds(void) {
             seed[2] = (u8)k;
             add_seed(seed, 42);
         } else {
+            for (int i = 0; i < 6; i++) seed[2 + i] = (u8)(k * 13 + i * i * 29);
             memcpy(seed + 8, file[k].original, file[k].n);
             add_seed(seed, 8 + file[k].n);
         }
     }
-    for (int way = 0; way < 12; way++) { /* messages */
+    for (int way = 0; way < 24; way++) { /* messages */
         static const char text[] = "It was a dark and stormy night";
         size_t n, capacity = sizeof seed - 2;
         seed[0] = 2, seed[1] = (u8)way;
         megabyte_stream_reset(stream[0]);
-        status r = way % 3
-                       ? megabyte_codec_encode(talker[way % 4], text, 30, seed + 2, capacity, &n)
-                       : megabyte_stream_encode(stream[0], text, 30, seed + 2, capacity, &n);
+        status r = way % 3 ? megabyte_codec_encode(talker[way % TALKERS], text, 30, seed + 2,
+                                                   capacity, &n)
+                           : megabyte_stream_encode(stream[0], text, 30, seed + 2, capacity, &n);
         MUST(!r);
         add_seed(seed, 2 + n);
     }
