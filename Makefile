@@ -142,7 +142,9 @@ run-packaging.sh run-examples.sh: lib shared docs
 # tests/fuzz.h tells how the programs are linked and run. fuzz_sizes.c is one of another kind.
 FUZZ_S ?= 60
 FUZZ_CC ?= clang
-FUZZ = $(FUZZ_CC) -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+# linked so that the programs run on machines without clang, too
+FUZZ = $(FUZZ_CC) -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	-static-libstdc++ -static-libgcc
 COVER = $(FUZZ_CC) -std=c11 -O1 -DSTANDALONE -fprofile-instr-generate -fcoverage-mapping
 fuzz: $(addprefix tests/bin/fuzz_,$(FUZZED)) $(addprefix tests/bin/cover_,$(FUZZED)) \
 	$(addprefix tests/bin/replay_,$(FUZZED)) ## libFuzzer, FUZZ_S=60 seconds for each program (clang)

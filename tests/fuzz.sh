@@ -4,7 +4,7 @@
 # that replay_NAME makes, those in tests/data/fuzz/NAME, what earlier runs left in
 # tests/tmp/fuzz/NAME/corpus. Then cover_NAME, if it is there, reads all of them, and the lines that
 # were reached are counted (llvm-profdata, llvm-cov). With `replay` for SECONDS only replay_NAME is
-# run, over the seeds: the part of `make test`.
+# run, over the seeds: the part of `make test`. FUZZ_JOBS=N runs N processes of each.
 set -u
 seconds=$1
 shift
@@ -78,12 +78,13 @@ for name; do
     mkdir -p "$at/corpus" "$at/seeds" "$at/crashes"
     tests/bin/replay_$name 0 1 "$at/seeds" >"$at/seeds.log" 2>&1 ||
         { cat "$at/seeds.log"; fail "replay_$name, its own seeds"; }
-    tests/bin/fuzz_$name -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4000 \
+    tests/bin/fuzz_$name -fork="${FUZZ_JOBS:-0}" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4000 \
         -artifact_prefix="$at/crashes/" "$at/corpus" "$at/seeds" $data >"$at/log" 2>&1 ||
         { grep -v '^#[0-9]*.*\(NEW\|REDUCE\|pulse\)' "$at/log" | tail -n 60
             fail "fuzz_$name; its input is in $at/crashes"; }
-    runs=$(sed -n 's/^Done \([0-9]*\) runs in \([0-9]*\).*/\1 \2/p' "$at/log")
-    echo "fuzz_$name: ${runs% *} executions in ${runs#* } s," \
+    # the last number of executions: "#N DONE", or "#N: cov ..." of many processes
+    runs=$(sed -n 's/^#\([0-9]*\)[: ].*/\1/p; s/^#\([0-9]*\)\t.*/\1/p' "$at/log" | tail -n 1)
+    echo "fuzz_$name: $runs executions in $seconds s," \
         "$(ls "$at/corpus" | wc -l) inputs kept"
     [ -x tests/bin/cover_$name ] || continue
     lines=$(cover "$name" "$at/corpus" "$at/seeds" $data) || fail "cover_$name: $lines"
