@@ -8,18 +8,18 @@ folder=faults
 root=$PWD
 . tests/cli.sh
 : "${CC:=cc}"
-$CC -shared -fPIC -O1 "$root/tests/faults.c" -o ../faults.so -ldl 2>said &&
-    echo 'int main(void) { return 0; }' | $CC -x c - -o ../nothing &&
-    [ "$(LD_PRELOAD=$dir/../faults.so ../nothing 2>&1)" = '' ] || {
+$CC -shared -fPIC -O1 "$root/tests/faults.c" -o faults.so -ldl 2>said &&
+    echo 'int main(void) { return 0; }' | $CC -x c - -o nothing &&
+    [ "$(LD_PRELOAD=$dir/faults.so ./nothing 2>&1)" = '' ] || {
         echo "mbrun and faults ... skipped: no glibc"
         exit 0
     }
-$CC -O1 "$root/tests/powerloss.c" -o ../powerloss || fail "powerloss.c"
-shim=$dir/../faults.so powerloss=$dir/../powerloss
+$CC -O1 "$root/tests/powerloss.c" -o powerloss || fail "powerloss.c"
+shim=$dir/faults.so powerloss=$dir/powerloss
 mkdir work kept
 cd work || exit 1
 files=$dir/kept
-said=$dir/said
+fail() { echo "FAILED: $*"; [ ! -f "$dir/said" ] || sed 's/^/    /' "$dir/said"; exit 1; }
 
 # recorded COMMAND...: in an empty folder with what `prepare` puts there
 recorded() {
@@ -181,5 +181,5 @@ FAULTS_SHORT=1 LD_PRELOAD=$shim "$convert" model.safetensors -q -f -o model.mb 2
 cmp model.mb "$files/model.mb" || fail "mbconvert: short writes change the model"
 group "short reads and writes, interrupted calls"
 
-cd "$root" && rm -rf "$dir" "$dir/../faults.so" "$dir/../powerloss" "$dir/../nothing"
+cd "$root" && rm -rf "$dir"
 echo "the tools and faults ... ok"
