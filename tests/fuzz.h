@@ -10,7 +10,7 @@
  *     replay_X COUNT SEED [FOLDER]      COUNT inputs, seeds that are spoilt at random; FOLDER
  *                                       receives the seeds that the program makes itself
  *
- * What crashes is left in ./crash-input. `make fuzz` runs all of them: tests/fuzz.sh. */
+ * What crashes is left in tests/tmp/crash-input. `make fuzz` runs all of them: tests/fuzz.sh. */
 #ifndef FUZZ_H
 #define FUZZ_H
 
@@ -167,7 +167,9 @@ static const uint8_t *volatile running;
 static volatile size_t running_size;
 
 static void leave_input(int number) {
-    FILE *f = fopen("crash-input", "wb"); /* not for handlers, but the program ends here anyway */
+    /* nothing for handlers, but the program ends here anyway */
+    FILE *f = fopen("tests/tmp/crash-input", "wb");
+    if (!f) f = fopen("crash-input", "wb");
     if (f && running) fwrite((const void *)running, 1, running_size, f);
     if (f) fclose(f);
     signal(number, SIG_DFL);
