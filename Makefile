@@ -159,7 +159,7 @@ tests/bin/fuzz_%: tests/fuzz_%.c $(TEST_PARTS) | tests/bin has_fuzzer
 	$(FUZZ) $< -o $@ $(LINK)
 
 # Tracing comparisons would take most of the time where there is much arithmetic.
-$(addprefix tests/bin/fuzz_,codec image model sound stream): \
+$(addprefix tests/bin/fuzz_,codec image model stream): \
 	FUZZ += -fno-sanitize-coverage=trace-cmp
 
 tests/bin/cover_%: tests/fuzz_%.c $(TEST_PARTS) | tests/bin has_fuzzer
