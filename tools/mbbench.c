@@ -855,8 +855,8 @@ int run_bench(const command *self, int argc, char **argv) {
     for (int i = 0; i < n; i++) choose_workload(b, self, argv[i]);
     for (size_t i = 0; i < sizeof usual && !n; i++) b->chosen[usual[i]] = 1;
     if (n && b->parts) usage_error(self, argv[0], "--parts has a workload of its own");
-    if (!b->seconds && !n) b->limit = 50;
-    if (!b->seconds) b->seconds = 0.5;
+    if (b->seconds <= 0 && !n) b->limit = 50;
+    if (b->seconds <= 0) b->seconds = 0.5;
     open_model(&b->s, &b->shared);
     b->open_seconds = time_opening(b->s.path);
     uint32_t all = count_cores(), given = (uint32_t)b->shared.threads;
