@@ -27,6 +27,7 @@ all_help_of() {
 }
 
 # One record a line, its fields separated by tabs:
+#   B sub what it does, in a few words
 #   U sub usage    T sub text (before the options)    E sub text (after)
 #   O sub letter name argument help
 records() {
@@ -37,6 +38,7 @@ records() {
         BEGIN { n = split(known, list); for (i = 1; i <= n; i++) is[list[i]] = 1 }
         $1 == name && is[$2] { print $2; is[$2] = 0 }')
     [ -n "$subs" ] || subs=-
+    printf '%s\n' "$main" | sed -n "s/^  $name \([a-z]*\)  *\([a-z].*\)/B	\1	\2/p"
     for sub in $subs; do
         if [ "$sub" = - ]; then help_of; else all_help_of "$sub"; fi |
             awk -v sub_="$sub" -v name="$name" '
@@ -210,6 +212,7 @@ zsh_() {
         gsub(/:/, "\\\\&", text)
         return quoted("[" text "]")
     }
+    $1 == "B" { brief[$2] = $3 }
     $1 == "U" { subs[++n_subs] = $2 }
     $1 == "O" {
         value = $5 == "" ? "" : ":" quoted($5) ":" (is_file($5) ? "_files" : " ")
@@ -225,9 +228,12 @@ zsh_() {
         print "# Made from " name " --help by tools/packaging/help.sh."
         print "_" name "() {"
         if (subs[1] != "-") {
-            for (i = 1; i <= n_subs; i++) all = all " " subs[i]
+            for (i = 1; i <= n_subs; i++)
+                all = all " \\\n            " "\x27" quoted(subs[i] ":" brief[subs[i]]) "\x27"
             print "    if (( CURRENT == 2 )); then"
-            print "        compadd --" all " help --help --version\n        return\n    fi"
+            print "        local -a subs=(" all ")"
+            print "        _describe subcommand subs"
+            print "        compadd -- help --help --version\n        return\n    fi"
             print "    local sub=$words[2]\n    shift words\n    (( CURRENT-- ))"
         } else print "    local sub=-"
         print "    case $sub in"
@@ -245,8 +251,9 @@ fish_() {
     awk -F '\t' -v name="$name" "$is_file"'
     function quoted(text) { gsub(/[\\\x27]/, "\\\\&", text); return "\x27" text "\x27" }
     BEGIN { print "# Of " name " --help, made by tools/packaging/help.sh." }
+    $1 == "B" { brief[$2] = $3 }
     $1 == "U" && $2 != "-" {
-        print "complete -c " name " -n __fish_use_subcommand -f -a " $2 " -d " quoted(name " " $2)
+        print "complete -c " name " -n __fish_use_subcommand -f -a " $2 " -d " quoted(brief[$2])
     }
     $1 == "O" {
         when = $2 == "-" ? "" : " -n \x27__fish_seen_subcommand_from " $2 "\x27"
