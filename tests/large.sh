@@ -19,7 +19,7 @@ refused() { # TEXT COMMAND...
 }
 
 for model in big.mb medium.mb; do
-    for how in "generate -n 4" "generate --map -n 4" info "compress -7 -o new"; do
+    for how in "generate -n 4" "generate --mmap -n 4" info "compress -7 -o new"; do
         refused "$model: [35][0-9]* bytes cannot be a megabyte model" "$mbrun" $how -m $model
     done
 done

@@ -41,14 +41,20 @@ cat "$data/text.txt" odd "$data/text.txt" >"$name"
 run 0 "$mbrun" generate -p 'größe 日本' -n 40 --seed 3 -T 2
 mv out was
 "$native/mbrun" generate -p 'größe 日本' -n 40 --seed 3 | cmp - was || fail "generate"
-run 0 "$mbrun" generate -f "$name" -n 9
-"$native/mbrun" generate -f "$name" -n 9 | cmp - out || fail "generate -f"
+run 0 "$mbrun" generate -f "$name" -n 9 --seed 1
+"$native/mbrun" generate -f "$name" -n 9 --seed 1 | cmp - out || fail "generate -f"
 head -c 500 "$name" >small
 run 0 "$mbrun" score "$name" --limit 500 small -T 2
 mv out was
 "$native/mbrun" score "$name" --limit 500 small | cmp - was || fail "score"
 run 0 "$mbrun" score small --logits here
 "$native/mbrun" score small --logits there >out && cmp here there || fail "score --logits"
+run 0 "$mbrun" score small --html sub/page.html
+"$native/mbrun" score small --html there.html >out && cmp sub/page.html there.html ||
+    fail "score --html"
+printf 'It was\n\nThen\n' | "$mbrun" generate -i -n 20 --seed 1 >was 2>said || fail "generate -i"
+printf 'It was\n\nThen\n' | "$native/mbrun" generate -i -n 20 --seed 1 2>said | cmp - was ||
+    fail "generate -i"
 group "generate, score"
 
 run 0 "$mbrun" compress -2 "$name"
@@ -67,6 +73,12 @@ run 0 "$mbrun" test piped.mbz "$name.mbz"
 cp "$name.mbz" sub/1.mbz
 run 0 "$mbrun" list 'sub/*.mbz' "$name.mbz" # no shell there expands names
 grep -q 'sub.1\.mbz' out && grep -q "$name.mbz" out || fail "list"
+mkdir tree tree/größer
+cp small tree/größer/x
+cp odd tree/y
+run 0 "$mbrun" compress -1 -r --rm tree
+[ "$(cd tree && find . -type f | sort | tr '\n' ' ')" = './größer/x.mbz ./y.mbz ' ] || fail "-r"
+"$native/mbrun" decompress -c tree/größer/x.mbz | cmp - small || fail "-r: other bytes"
 cd "$root" && "$wine" tests/tmp/test_codec_format.exe golden >"$dir/said" 2>&1 ||
     fail "golden files: $(cat "$dir/said")"
 cd "$dir" || exit 1
@@ -84,7 +96,7 @@ for quant in f32 q4; do
         --config "$data/lucid-2stage-rope.json" --force && cmp 'modèle.mb' there.mb ||
         fail "mbconvert --quant $quant"
 done
-run 0 "$mbrun" generate -m 'modèle.mb' -p a -n 5 --map
+run 0 "$mbrun" generate -m 'modèle.mb' -p a -n 5 --mmap
 group "image, mbconvert"
 
 # ---------------------------------------------------------------------------------- nothing is lost

@@ -196,12 +196,9 @@ int read_config(struct config *c, const char *path) {
 }
 
 char *config_beside(const char *path) {
-    size_t n = strlen(path), stem = n;
-    for (size_t i = n; i-- && path[i] != '/';)
-        if (path[i] == '.' && i && path[i - 1] != '/') {
-            stem = i;
-            break;
-        }
+    const char *slash = last_slash(path), *name = slash ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    size_t stem = dot && dot > name ? (size_t)(dot - path) : strlen(path);
     char *to = allocate((u64)stem + 6, 1);
     memcpy(to, path, stem);
     memcpy(to + stem, ".json", 6);

@@ -6,7 +6,6 @@
 #define _FILE_OFFSET_BITS 64
 #include "compress.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +24,7 @@ static int compare_paths(const void *a, const void *b) {
 /* What stands in a folder, in order, each with the folder's path before it. */
 static int read_folder(const char *folder, path_list *list) {
     size_t n = strlen(folder);
-    const char *slash = n && folder[n - 1] == '/' ? "" : "/";
+    const char *last = last_slash(folder), *slash = last && !last[1] ? "" : "/";
     DIR *directory = opendir(folder);
     if (!directory) return complain(folder, "%s", strerror(errno));
     for (struct dirent *entry; (entry = readdir(directory));) {

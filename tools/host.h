@@ -27,6 +27,7 @@
 #else
 
 #include <io.h>
+#include <process.h>
 #include <stdlib.h>
 
 #define STDIN_FILENO 0
@@ -68,6 +69,7 @@ int host_fstat(int file, struct host_stat *out);
 #define read(file, out, n) host_read(file, out, n)
 #define write(file, data, n) host_write(file, data, n)
 #define pread(file, out, n, at) host_pread(file, out, n, at)
+#define getpid() _getpid()
 #define lseek(file, at, from) _lseeki64(file, at, from)
 #define isatty(file) host_isatty(file)
 #define mkstemp(name) host_mkstemp(name)

@@ -594,7 +594,7 @@ static void print_tally(const tally *t, FILE *out) {
 
 /* What --map and --html show of a file. Returns 1, or 0 after a message. */
 static int show_costs(scorer *o, const tally *t) {
-    const char *slash = strrchr(o->s.path, '/');
+    const char *slash = last_slash(o->s.path);
     const page_words words = {
         .name = t->name, .model = slash ? slash + 1 : o->s.path, .bits = t->bits};
     int good = 1;

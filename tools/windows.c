@@ -213,7 +213,8 @@ int host_lstat(const char *path, struct host_stat *out) {
     if (h == INVALID_HANDLE_VALUE) return -1;
     int is_link = GetFileInformationByHandleEx(h, FileAttributeTagInfo, &tag, sizeof tag) &&
                   tag.FileAttributes & FILE_ATTRIBUTE_REPARSE_POINT &&
-                  tag.ReparseTag == IO_REPARSE_TAG_SYMLINK;
+                  (tag.ReparseTag == IO_REPARSE_TAG_SYMLINK ||
+                   tag.ReparseTag == IO_REPARSE_TAG_MOUNT_POINT);
     int result = is_link ? describe(h, out) : 0;
     CloseHandle(h);
     if (!is_link) return host_stat(path, out); /* other such points are the files they stand for */
