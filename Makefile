@@ -41,8 +41,8 @@ FUZZED = $(filter-out sizes,$(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.
 SCRIPTS = tests/same_bits.sh tests/exports.sh tests/synopsis.sh tests/sections.sh tests/readme.sh \
 	tests/packaging.sh tests/examples.sh
 
-.PHONY: all lib shared web docs demo test check fuzz has_fuzzer bench format install uninstall dist \
-	clean help
+.PHONY: all lib shared docs demo test check fuzz has_fuzzer bench format install uninstall dist \
+	clean help web
 
 # ---------------------------------------------------------------------------------------- building
 all: $(TOOLS) ## the tools (the default)

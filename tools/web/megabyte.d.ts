@@ -3,6 +3,9 @@
 /** Strings are encoded as UTF-8. */
 export type Data = string | Uint8Array | ArrayBuffer | ArrayBufferView;
 
+/** Called now and then with the number of bytes done. */
+export type Progress = (bytes: number) => void;
+
 /** What the library says went wrong. */
 export class MegabyteError extends Error {
   /** A megabyte_status of megabyte.h: -1 invalid argument, -7 corrupt, -9 wrong model ... */
@@ -42,11 +45,11 @@ export interface Megabyte {
   /** What follows the prompt. Throws MegabyteError, as all others. */
   generate(prompt: Data, options?: GenerateOptions): Uint8Array;
   /** The code length of each byte in bits. */
-  score(data: Data, options?: { onProgress?: (bytes: number) => void }): Float32Array;
+  score(data: Data, options?: { onProgress?: Progress }): Float32Array;
   /** A whole .mbz file. level: 1 to 4 need no model; default 7, or 1 without a model. */
-  encode(data: Data, options?: { level?: number; onProgress?: (bytes: number) => void }): Uint8Array;
+  encode(data: Data, options?: { level?: number; onProgress?: Progress }): Uint8Array;
   /** What a .mbz file holds. limit: the most bytes accepted; default 0, no limit. */
-  decode(data: Data, options?: { limit?: number; onProgress?: (bytes: number) => void }): Uint8Array;
+  decode(data: Data, options?: { limit?: number; onProgress?: Progress }): Uint8Array;
   /** Lets go of the memory. */
   close(): void;
 }

@@ -150,8 +150,9 @@ $('score').onclick = () => run('Reading', async progress => {
   const sum = bits.reduce((a, b) => a + b, 0);
   let worst = 0;
   for (let i = 0; i < bits.length; i++) if (bits[i] > bits[worst]) worst = i;
-  say('summary', `${count(bytes.length, 'byte')} at ${(sum / bytes.length).toFixed(3)} bits a byte;` +
-    ` the costliest is byte ${(worst + 1).toLocaleString('en')}, ${bits[worst].toFixed(1)} bits.` +
+  const mean = (sum / bytes.length).toFixed(3), most = bits[worst].toFixed(1);
+  say('summary', `${count(bytes.length, 'byte')} at ${mean} bits a byte;` +
+    ` the costliest is byte ${(worst + 1).toLocaleString('en')}, ${most} bits.` +
     (bytes.length > SHOWN ? ` The first ${count(SHOWN, 'byte')} are shown.` : ''));
   say('status', 'Compressing');
   const coded = await ask('encode', bytes, {}, n => progress(.5 + n / bytes.length / 2));
