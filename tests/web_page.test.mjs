@@ -148,7 +148,7 @@ test('the page', async t => {
     await b.evaluate('bytes.value = 60');
     await click('generate');
     assert.equal(await value('written'), native(['generate', '-m', 'text-small', '-p', text, '-n',
-      '60']).toString());
+      '60', '--seed', '1']).toString());
   });
   await t.test('pictures, without scrolling sideways', async () => {
     await b.picture('desktop', 1280, 900, false);

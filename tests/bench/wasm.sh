@@ -12,7 +12,7 @@ flags='-std=c11 -O3 tests/bench/wasm.c megabyte.c'
     clang --target=wasm32-wasi -msimd128 $flags -o $dir/bench-simd.wasm -lm
 }
 node="node tests/wasi.mjs"
-for round in 1 2 3; do
+for round in $(seq ${ROUNDS-3}); do
     $dir/bench-native auto $model "$text" | sed 's/ /|native, as it is|/'
     $dir/bench-native plain $model "$text" | sed 's/ /|native, plain C|/'
     $node $dir/bench-simd.wasm simd128 $model "$text" | sed 's/ /|wasm, SIMD128|/'
