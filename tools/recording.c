@@ -91,6 +91,7 @@ static void report(const recording *r, const session *s, double seconds) {
         json_field("rate", r->rate);
         json_field("given", (double)r->given);
         json_field("samples", made);
+        json_field("seed", (double)r->o->how.seed);
         json_field("seconds", seconds);
         json_field("samples_per_second", made / seconds);
         puts("}");
