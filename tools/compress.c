@@ -242,7 +242,7 @@ megabyte_codec_options options_for_compressing(job *j, const session *s) {
     o.level = (int)z->level;
     o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
     o.verify = z->verify;
-    if (z->as || (!z->needs_model && holds_mulaw(j))) o.contents = MEGABYTE_CONTENTS_MULAW;
+    if (z->as || (!z->needs_model && is_mulaw(j))) o.contents = MEGABYTE_CONTENTS_MULAW;
     j->expected = o.size;
     if (o.verify) {
         o.block_size = megabyte_codec_block_size(&o);

@@ -179,7 +179,7 @@ int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, con
 /* Packs the file by the model of sound if it holds mu-law samples and that is smaller: *is_done. Else
  * nothing has changed. */
 int pack_sound(job *j, int *is_done);
-int holds_mulaw(const job *j); /* a regular file of mu-law samples, to be compressed as such */
+int is_mulaw(const job *j); /* a regular file that is mostly mu-law samples */
 
 /* ---- list.c, against.c */
 

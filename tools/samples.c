@@ -23,15 +23,19 @@ static int find_samples(const job *j, const uint8_t *data, size_t n, uint32_t ra
     return find_sound(s, data, n, why) && s->coding == SOUND_MULAW && s->n;
 }
 
-int holds_mulaw(const job *j) {
+int is_mulaw(const job *j) {
     sound s;
     if (j->z->dictionary_file || j->z->file_type) return 0;
     size_t n = look_ahead(j, j->z->input, PIECE);
-    return n && find_samples(j, j->z->input, n, 8000, &s);
+    return n && find_samples(j, j->z->input, n, 8000, &s) && s.n >= n - n / 8;
 }
 
 /* The whole file, if it holds samples. */
-static int read_sound(const job *j, bytes *file) { return holds_mulaw(j) && read_ahead(j, file); }
+static int read_sound(const job *j, bytes *file) {
+    sound s;
+    size_t n = look_ahead(j, j->z->input, PIECE);
+    return n && find_samples(j, j->z->input, n, 8000, &s) && read_ahead(j, file);
+}
 
 /* Takes what the codec has to give. */
 static megabyte_status pull(job *j, megabyte_codec *codec, bytes *out) {
