@@ -6917,7 +6917,8 @@ static status check_codec_options(const struct plan *p, megabyte_error *error) {
     if ((u32)o->contents >= MEGABYTE_CONTENTS_COUNT)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "no such contents: %d", o->contents);
     if (o->contents && p->mode != MEGABYTE_MODE_DECOMPRESS &&
-        (p->mode == MEGABYTE_MODE_MESSAGES || o->dictionary_size || o->file_type))
+        (p->mode == MEGABYTE_MODE_MESSAGES || o->dictionary_size || o->file_type ||
+         o->dictionary_of))
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "contents go with compressing, without a dictionary or file type");
     if (o->mixing_memory == MEGABYTE_NO_CONTEXT_MIXING) {

@@ -541,9 +541,10 @@ MEGABYTE_API megabyte_status megabyte_stream_decode(megabyte_stream *stream, con
 /* ----------------------------------------------------------------------------- compressed files */
 
 /* The file format .mbz, described byte by byte in models/FORMAT.md: a header that names the model
- * if there is one, independent blocks with checksums, an end mark with the checksum of everything. Files may be
- * concatenated. Blocks are decoded side by side, one stream each, the weights read once for all:
- * that is what makes decompression fast, so long data is cut into blocks, which costs some ratio.
+ * if there is one, independent blocks with checksums, an end mark with the checksum of everything.
+ * Files may be concatenated. Blocks are decoded side by side, one stream each, the weights read
+ * once for all: that is what makes decompression fast, so long data is cut into blocks, which costs
+ * some ratio.
  *
  * A codec compresses or decompresses one sequence of bytes, pushed in and pulled out in pieces of
  * any size:
@@ -634,16 +635,19 @@ typedef struct megabyte_codec_options {
      * Decompressing: the most that a file may need; default 16. Messages: default 1. A file made
      * with a dictionary needs exactly the mixing_memory and context_shift that it was made with */
     uint32_t mixing_memory;
-    /* [dictionary_size] read before every block, at creation only; both sides need the same */
+    /* [dictionary_size] read before every block, at creation only; both sides need the same. A
+     * model reads some 10 KB a second and gains little past 4 KB, of which it sees what its context
+     * holds; contexts read a megabyte a second and still gain from 64 KB of logs
+     * (tests/bench/README.md, Records) */
     const void *dictionary;
     size_t dictionary_size;
     /* as in megabyte_stream_options; both sides need the same; NULL without a model */
     const char *file_type;
     /* NULL, or a codec whose dictionary (and file type, and room) this one uses as well, instead of
      * reading one: that takes neither time nor memory. It must have the same model, level,
-     * mixing_memory and context_shift, both or neither must be for messages (else INVALID_ARGUMENT),
-     * and it must outlive this one. What is shared never changes: any number of threads may each
-     * use such a codec, and that codec itself, at once */
+     * mixing_memory and context_shift, and both or neither must be for messages (else
+     * INVALID_ARGUMENT); it must outlive this one. What is shared never changes: any number of
+     * threads may each use such a codec, and that codec itself, at once */
     const struct megabyte_codec *dictionary_of;
     /* messages with a dictionary, and a model: bytes that each message finds free in the context,
      * up to half of it. Give the length of the longest usual message, 512 say. The model begins
@@ -654,8 +658,8 @@ typedef struct megabyte_codec_options {
     /* compressing, without a dictionary or file type: what the bytes are; the file keeps it. Wrong
      * contents cost ratio, nothing else; level 5 makes no difference */
     megabyte_contents contents;
-    /* decompressing: the most bytes to produce in all; 0: no limit. Messages: the longest, to encode
-     * (else LIMIT) and to decode (else CORRUPT); 0: MEGABYTE_MESSAGE_MAX */
+    /* decompressing: the most bytes to produce in all; 0: no limit. Messages: the longest, to
+     * encode (else LIMIT) and to decode (else CORRUPT); 0: MEGABYTE_MESSAGE_MAX */
     uint64_t limit;
     /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
      * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not

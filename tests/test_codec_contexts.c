@@ -72,6 +72,11 @@ static void threads(void) {
     compress_once(NULL, &o, bytes, SIZE, &first);
     check_decoded(NULL, o, &first);
     o.engine = NULL;
+    size_t one, three;
+    OK(megabyte_codec_size(NULL, MEGABYTE_MODE_DECOMPRESS, &o, &one));
+    o.threads = 3;
+    OK(megabyte_codec_size(NULL, MEGABYTE_MODE_DECOMPRESS, &o, &three));
+    CHECK(three > one, "no memory for threads");
     for (int isa = MEGABYTE_ISA_AUTO; isa <= MEGABYTE_ISA_SIMD128; isa++) {
         megabyte_codec *c;
         megabyte_error error;

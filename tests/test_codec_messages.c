@@ -866,6 +866,10 @@ static void share_for_files(int level) {
     out.options.streams = 3;
     OK(run_codec(tiny->model, MEGABYTE_MODE_DECOMPRESS, &out, first.bytes, first.n, &got));
     CHECK(same(got.bytes, got.n, tiny->pool + 650, 700));
+    megabyte_codec *none; /* files that say what they contain have no dictionary */
+    in.options.contents = MEGABYTE_CONTENTS_MULAW;
+    REFUSED(
+        megabyte_codec_create(&none, tiny->model, MEGABYTE_MODE_COMPRESS, &in.options, NULL, NULL));
     OK(drive(decoder, &own, first.bytes, first.n, &got));
     CHECK(same(got.bytes, got.n, tiny->pool + 650, 700));
     megabyte_codec_free(decoder);
