@@ -1,15 +1,14 @@
 #!/bin/sh
-# Single records (log lines, CSV rows, JSON objects), each compressed for itself after the first 4
-# KB of its file.
+# Single records (log lines, CSV rows, JSON objects), each compressed for itself after the first
+# bytes of its file, which are the dictionary.
 # Run from the repository's root:    sh tests/bench/records.sh FILE[=BEGIN] ...
 # BEGIN is what a record begins with; lines if it is missing. Prints a Markdown table of mean
-# sizes in bytes.
-# MODEL (models/text.mb) and RECORDS (100) may be set. zstd gets a dictionary trained on the
-# records in the same
-# 4 KB, or the 4 KB themselves where that is too little to train on or comes out smaller; brotli
-# has none.
+# sizes in bytes, and of the milliseconds to encode one.
+# MODEL (models/text.mb), RECORDS (100) and DICTIONARIES (4096 8192 65536, the most) may be set.
+# zstd gets a dictionary trained on the records in the same bytes, or these themselves where that is
+# too little to train on or comes out smaller; brotli has none.
 set -eu
-model=${MODEL-models/text.mb} records=${RECORDS-100}
+model=${MODEL-models/text.mb} records=${RECORDS-100} dictionaries=${DICTIONARIES-4096 8192 65536}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ${CC-cc} -O2 -pthread tests/bench/records.c megabyte.c -o "$work/records" -lm
@@ -20,29 +19,36 @@ sizes() { # what prints one record's code
     echo "$total"
 }
 
-echo \
-    '| file | mean bytes of a record | model | dictionary | dictionary, mixed |' \
-    'zstd -19, dictionary | zstd -19 | brotli -q 11 |'
-echo '|---|--:|--:|--:|--:|--:|--:|--:|'
-for argument; do
-    file=${argument%%=*} begin=
-    case $argument in *=*) begin=${argument#*=} ;; esac
+row() { # FILE BEGIN DICTIONARY
+    file=$1 most=$3
     rm -rf "$work"/record-* "$work"/sample*
     # shellcheck disable=SC2046
-    set -- $("$work/records" "$model" "$file" "$begin" "$records" "$work")
+    set -- $("$work/records" "$model" "$file" "$2" "$records" "$work" "$most")
     best=$(sizes zstd -19 --no-check -q -c -D "$work/sample")
     mkdir -p "$work/samples"
     rm -f "$work"/samples/*
-    split -l 1 "$work/sample" "$work/samples/"
-    if zstd --train -q "$work"/samples/* --maxdict=4096 -o "$work/sample.dict" 2>"$work/log"; then
+    split -a 4 -l 1 "$work/sample" "$work/samples/"
+    if zstd --train -q -r "$work/samples" --maxdict="$most" -o "$work/sample.dict" \
+        2>"$work/log"; then
         trained=$(sizes zstd -19 --no-check -q -c -D "$work/sample.dict")
         if [ "$trained" -lt "$best" ]; then best=$trained; fi
     fi
     plain=$(sizes zstd -19 --no-check -q -c)
     brotli=0
     if command -v brotli >/dev/null; then brotli=$(sizes brotli -q 11 -c); fi
-    awk -v name="$(basename "$file")" -v n="$1" -v t="$2" -v a="$3" -v b="$4" -v c="$5" \
-        -v z="$best" -v p="$plain" -v k="$brotli" \
-            'BEGIN { printf "| %s | %.1f | %.1f | %.1f | **%.1f** | %.1f | %.1f | %s |\n",
-        name, t / n, a / n, b / n, c / n, z / n, p / n, k ? sprintf("%.1f", k / n) : "-" }'
+    echo "$*" | awk -v name="$(basename "$file")" -v d="$most" -v z="$best" -v p="$plain" \
+        -v k="$brotli" '{
+        printf "| %s | %.1f | %d KB | %.1f | %.1f | %.1f | %.1f | ",
+            name, $2 / $1, d / 1024, $3 / $1, $5 / $1, $7 / $1, $9 / $1
+        printf "%.1f | %.1f | %s | %.2f | %.1f |\n",
+            z / $1, p / $1, k ? sprintf("%.1f", k / $1) : "-", $8, $10 }'
+}
+
+echo '| file | a record | dict. | model, no dict. | model | contexts | both |' \
+    'zstd, dict. | zstd | brotli | ms, contexts | ms, both |'
+echo '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|'
+for argument; do
+    begin=
+    case $argument in *=*) begin=${argument#*=} ;; esac
+    for n in $dictionaries; do row "${argument%%=*}" "$begin" "$n"; done
 done
