@@ -44,7 +44,7 @@ row() { # FILE BEGIN DICTIONARY
             z / $1, p / $1, k ? sprintf("%.1f", k / $1) : "-", $8, $10 }'
 }
 
-echo '| file | a record | dict. | model, no dict. | model | contexts | both |' \
+echo '| file | a record | dict. | no dict. | model | contexts | both |' \
     'zstd, dict. | zstd | brotli | ms, contexts | ms, both |'
 echo '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|'
 for argument; do
