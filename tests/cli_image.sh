@@ -259,7 +259,9 @@ end
 zip() { # STATUS COMMAND ARGUMENTS
     expected=$1 verb=$2
     shift 2
-    run "$expected" "$mbrun" $verb -T 1 "$@"
+    [ "$verb" = list ] && threads= || threads="-T 1"
+    # shellcheck disable=SC2086
+    run "$expected" "$mbrun" $verb $threads "$@"
 }
 for f in smooth.ppm smooth.bmp; do
     zip 0 compress -v $f
