@@ -34,7 +34,8 @@ grep -qF "$(sed -n 5p text)" lines || fail "line 5 is not there"
 n=$(grep -c "$escape" out)
 [ "$n" -gt 20 ] || fail "only $n lines have colours"
 # a character of several bytes is one: no escape sequence within it
-LC_ALL=C grep -q "[$(printf '\302')-$(printf '\364')]$escape" out && fail "a colour within a character"
+LC_ALL=C grep -q "[$(printf '\302')-$(printf '\364')]$escape" out &&
+    fail "a colour within a character"
 
 run 0 "$mbrun" score --map hostile # no terminal
 ! grep -q "$escape" out || fail "colours without a terminal"

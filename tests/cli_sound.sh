@@ -1,6 +1,6 @@
 #!/bin/sh
-# mbrun generate with an audio model: sound made, recordings of every kind continued, refusals; mbrun
-# compress of mu-law samples. Run from the repository's root, with tools/mbrun and models/audio.mb
+# mbrun generate with an audio model: sound made, recordings of every kind continued, refusals;
+# mbrun compress of mu-law samples. Run from the repository's root, with tools/mbrun and models/audio.mb
 # there.
 set -u
 folder=sound
@@ -27,7 +27,8 @@ says '0.01 s of sound in .* samples/s'
 [ "$(wc -c <a.wav)" = 138 ] || fail "a.wav has $(wc -c <a.wav) bytes"
 make 0 -n 0.01 -o a.au -T 2
 make 0 -n 0.01 -o a.ul --json
-grep -q '"output": "a.ul", "rate": 8000, "given": 0, "samples": 80, "seed": 1, ' out || fail "$(cat out)"
+grep -q '"output": "a.ul", "rate": 8000, "given": 0, "samples": 80, "seed": 1, ' out ||
+    fail "$(cat out)"
 tail -c 80 a.wav | cmp - a.ul || fail "WAV and raw differ"
 tail -c 80 a.au | cmp - a.ul || fail "AU and raw differ"
 make 0 -n 0.01 -o other.ul --seed 2

@@ -1,5 +1,5 @@
-/* test_sound.c - WAV and AU files of every kind, mu-law and 16-bit PCM: where the samples lie, there
- * and back, cut short, and what must be refused. */
+/* test_sound.c - WAV and AU files of every kind, mu-law and 16-bit PCM: where the samples lie,
+ * there and back, cut short, and what must be refused. */
 #define _GNU_SOURCE
 #include "test.h"
 #include "sounds.h"

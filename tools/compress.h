@@ -161,7 +161,7 @@ int may_have_payload(const zipper *z); /* 0: options speak against it */
 /* The model of this name, beside that of text; NULL: none is shipped, or -m names another. */
 const session *model_beside(zipper *z, const char *name);
 void close_model_beside(zipper *z);
-/* Up to n bytes of a regular file's beginning; its place stays. 0: it is none, or cannot be read. */
+/* Up to n bytes of a regular file's beginning; its place stays. 0: none, or it cannot be read. */
 size_t look_ahead(const job *j, uint8_t *head, size_t n);
 int read_ahead(const job *j, bytes *file); /* the same with all of it; 1, or 0 */
 /* Bytes that compressing data[n] comes to; UINT64_MAX if it fails. level 0: as asked for. */
@@ -176,8 +176,8 @@ int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, con
 
 /* ---- samples.c */
 
-/* Packs the file by the model of sound if it holds mu-law samples and that is smaller: *is_done. Else
- * nothing has changed. */
+/* Packs the file by the model of sound if it holds mu-law samples and that is smaller: *is_done.
+ * Else nothing has changed. */
 int pack_sound(job *j, int *is_done);
 int is_mulaw(const job *j); /* a regular file that is mostly mu-law samples */
 

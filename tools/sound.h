@@ -1,4 +1,4 @@
-/* sound.h - sound as G.711 mu-law samples: WAV and Sun AU files, read from memory and written to it.
+/* sound.h - sound as G.711 mu-law samples: WAV and Sun AU files, read from memory and written.
  * SPDX-License-Identifier: MIT
  *
  * Functions that return int return 1, or 0 with the reason in `why`; the input may come from

@@ -1,6 +1,6 @@
 /* How many instructions does a matrix product of int8 take? One of 384 x 384 for ROWS rows:
  *
- *     instructions ISA ROWS        counts them, step by step (Linux, where ptrace knows the machine)
+ *     instructions ISA ROWS        counts them, step by step (x86-64 Linux)
  *     instructions ISA ROWS TIMES  multiplies so many times, for an emulator that counts
  *
  * instructions.py asks for all. */
