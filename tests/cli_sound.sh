@@ -1,7 +1,7 @@
 #!/bin/sh
 # mbrun generate with an audio model: sound made, recordings of every kind continued, refusals;
-# mbrun compress of mu-law samples. Run from the repository's root, with tools/mbrun and models/audio.mb
-# there.
+# mbrun compress of mu-law samples. Run from the repository's root, with tools/mbrun and
+# models/audio.mb there.
 set -u
 folder=sound
 . tests/cli.sh

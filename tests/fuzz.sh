@@ -79,7 +79,8 @@ for name; do
     tests/bin/replay_$name 0 1 "$at/seeds" >"$at/seeds.log" 2>&1 ||
         { cat "$at/seeds.log"; fail "replay_$name, its own seeds"; }
     tests/bin/fuzz_$name -fork="${FUZZ_JOBS:-0}" -max_total_time="$seconds" -timeout=20 \
-        -rss_limit_mb=4000 -artifact_prefix="$at/crashes/" "$at/corpus" "$at/seeds" $data >"$at/log" 2>&1 ||
+        -rss_limit_mb=4000 -artifact_prefix="$at/crashes/" "$at/corpus" "$at/seeds" $data \
+        >"$at/log" 2>&1 ||
         { grep -v '^#[0-9]*.*\(NEW\|REDUCE\|pulse\)' "$at/log" | tail -n 60
             fail "fuzz_$name; its input is in $at/crashes"; }
     # the last number of executions: "#N DONE", or "#N: cov ..." of many processes

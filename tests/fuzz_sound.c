@@ -1,6 +1,6 @@
 /* fuzz_sound.c - any bytes as a WAV or AU file. What is found must lie in the file, and what is
- * read must come back the same from each kind of file. No crash, no hang, no memory beyond the file's
- * size. See fuzz.h. */
+ * read must come back the same from each kind of file. No crash, no hang, no memory beyond the
+ * file's size. See fuzz.h. */
 #define _GNU_SOURCE
 #include "test.h"
 

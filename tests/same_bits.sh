@@ -12,25 +12,25 @@
 # the format, too.
 set -u
 expected='8084ec20ddb57686 tests/tmp/bits-rope-q8.mb
-f10ae3fc05fc3a83 tests/tmp/bits-rope-q8.mb compressed
+b50fa0ba64a74299 tests/tmp/bits-rope-q8.mb compressed
 1468a2f6a9283c76 tests/tmp/bits-rope-f32.mb
-cc028bab5f6a40b4 tests/tmp/bits-rope-f32.mb compressed
+7e820e156db836c2 tests/tmp/bits-rope-f32.mb compressed
 56e67ebd5bc61310 tests/tmp/bits-three-q8.mb
-47ecd3e02336c63b tests/tmp/bits-three-q8.mb compressed
+864193a3a923d644 tests/tmp/bits-three-q8.mb compressed
 fb1073c0a1516960 tests/tmp/bits-three-f32.mb
-983d022ca0150105 tests/tmp/bits-three-f32.mb compressed
+0f77c766eac249f8 tests/tmp/bits-three-f32.mb compressed
 9f851c5a96349a30 tests/tmp/bits-mblm-q8.mb
-0132a582e1f6cc65 tests/tmp/bits-mblm-q8.mb compressed
+a6697292bb9b03e1 tests/tmp/bits-mblm-q8.mb compressed
 54e4a6126069ab05 tests/tmp/bits-spacebyte-q8.mb
-8c41229b3c48617e tests/tmp/bits-spacebyte-q8.mb compressed
+c92215c42c7a51e4 tests/tmp/bits-spacebyte-q8.mb compressed
 77221e9f20bf5755 tests/tmp/bits-bgpt-q8.mb
-bf651c9d1e27caee tests/tmp/bits-bgpt-q8.mb compressed
+02375a7211e527d2 tests/tmp/bits-bgpt-q8.mb compressed
 917e6aac26569107 tests/tmp/bits-paper-q8.mb
-36a003e833b9c4f1 tests/tmp/bits-paper-q8.mb compressed
+36f44bd98a9e69af tests/tmp/bits-paper-q8.mb compressed
 bf087d4f703259a6 tests/tmp/bits-three-q4.mb
-db791b3ab6bba665 tests/tmp/bits-three-q4.mb compressed
+9c3df9fe050f2a51 tests/tmp/bits-three-q4.mb compressed
 fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
-32855292be842dd0 tests/tmp/bits-paper-q4.mb compressed'
+1f22c17b616fbbf1 tests/tmp/bits-paper-q4.mb compressed'
 [ -z "${MODELS-}" ] || expected="$expected
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}
