@@ -380,14 +380,14 @@ static void single_blocks(void) {
     megabyte_file_header c;
     OK(megabyte_file_header_read(coded, n, &c, NULL));
     CHECK(c.single && c.method == MEGABYTE_METHOD_CONTEXT_MIXING && c.size == sizeof bytes);
-    uint8_t *size = coded + 14; /* a varint of two bytes, then that of the code's size, then two */
+    uint8_t *size = coded + 8; /* a varint of two bytes, then that of the code's size, then two */
     CHECK((size[0] & 127) + 128 * size[1] == 2000 && size[2] >= 128 && !(size[3] & 128));
     for (uint32_t claim = 1998; claim < 2003; claim++) {
         uint8_t digest[32];
         name_case("%u bytes of code", claim);
         size[2] = (uint8_t)(128 | claim % 128), size[3] = (uint8_t)(claim / 128);
-        sha256(coded, 18, NULL, 0, digest);
-        memcpy(coded + 18, digest, 2);
+        sha256(coded, 12, NULL, 0, digest);
+        memcpy(coded + 12, digest, 2);
         CHECK_STATUS(megabyte_file_header_read(coded, n, &c, NULL),
                      claim < 2000 ? MEGABYTE_OK : MEGABYTE_ERROR_CORRUPT);
     }
