@@ -2177,6 +2177,18 @@ static u32 arithmetic_fingerprint(const struct kernels *k) {
 }
 #define ARITHMETIC_FINGERPRINT 0x4c71d348u
 
+static status check_arithmetic(const struct kernels *k, megabyte_error *error) {
+    fp_state fp;
+    fp_enter(&fp);
+    u32 fingerprint = arithmetic_fingerprint(k);
+    fp_leave(&fp);
+    if (fingerprint == ARITHMETIC_FINGERPRINT) return MEGABYTE_OK;
+    return fail(error, MEGABYTE_ERROR_ARITHMETIC, 0,
+                "this build's floating point is not IEEE single precision (fingerprint %08x "
+                "on %s); compile megabyte.c without fast-math or unusual FP flags",
+                fingerprint, megabyte_isa_name(k->isa));
+}
+
 /* ================================================================================ 8 threads */
 
 /* A pool runs one function on all its threads at once. The function is a sequence of phases, the
@@ -4194,14 +4206,7 @@ megabyte_status megabyte_engine_create(megabyte_engine **engine, const megabyte_
     if (r) return r;
     struct kernels kernels;
     if ((r = choose_kernels(o.isa, &kernels, error))) return r;
-    fp_enter(&fp);
-    u32 fingerprint = arithmetic_fingerprint(&kernels);
-    fp_leave(&fp);
-    if (fingerprint != ARITHMETIC_FINGERPRINT)
-        return fail(error, MEGABYTE_ERROR_ARITHMETIC, 0,
-                    "this build's floating point is not IEEE single precision (fingerprint %08x "
-                    "on %s); compile megabyte.c without fast-math or unusual FP flags",
-                    fingerprint, megabyte_isa_name(kernels.isa));
+    if ((r = check_arithmetic(&kernels, error))) return r;
     r = megabyte_engine_size(model, &o, &bytes);
     if ((r = new_object(&memory, &with, r, bytes, "an engine", error))) return r;
     a.base = memory;
@@ -7174,6 +7179,7 @@ static status make_parts(megabyte_codec *c, struct plan *p, const megabyte_alloc
         c->owns_engine = !r;
     } else if (!c->engine) {
         r = choose_kernels(own.isa, &kernels, error);
+        if (!r) r = check_arithmetic(&kernels, error); /* contents have regressions */
         if (!r) r = start_threads(&c->own_pool, error);
     }
     if (r) return r;

@@ -62,7 +62,7 @@ M = [  # name, fragment, replacement, tests
     # -- threads
     ("threads-refused", "if (pool_start(p)) return MEGABYTE_OK;",
      "if (pool_start(p) <= 1) return MEGABYTE_OK;", "gaps"),
-    ("arithmetic", "if (fingerprint != ARITHMETIC_FINGERPRINT)", "if (0)", "gaps"),
+    ("arithmetic", "if (fingerprint == ARITHMETIC_FINGERPRINT) return", "return", "gaps"),
     ("engine-threads", "p->quit, 1, __ATOMIC_SEQ_CST);\n    pool_wake(p);",
      "p->quit, 1, __ATOMIC_SEQ_CST);", "gaps"),
     # -- stages and hierarchy
