@@ -12,9 +12,9 @@ import collections, os, re, subprocess, sys, tempfile
 SIZE, ROWS = 384, (1, 4, 16, 64)
 SETS = [  # name, multiply-accumulates of an instruction, what the least is made of, emulated CPU
     ('avx512-vnni', 64, '`vpdpbusd`', None),
-    ('avx2', 16, '`vpmaddwd`, 16 of 16 bits', None),
+    ('avx2', 16, '`vpmaddwd`', None),
     ('neon-dot', 16, '`sdot`', 'max'),
-    ('neon', 16 / 3, '`smull`, `smlal2`, `sadalp`: 16 by 3', 'cortex-a53'),
+    ('neon', 16 / 3, '3 for 16', 'cortex-a53'),
 ]
 
 def emulated(program, cpu, *words):
