@@ -46,7 +46,8 @@ run 0 "$mbrun" score --map text # as many figures as characters
 head -n 40 out | grep -q . || fail "nothing is shown"
 [ "$(sed -n '/^Below/q; p' out | awk 'NR % 2 == 0' | tr -d '.+0-9 \n' | wc -c)" = 0 ] ||
     fail "every second line should have figures only: $(cat out)"
-if command -v script >/dev/null && script --version 2>/dev/null | grep -q util-linux; then
+# util-linux's, with a terminal to be had
+if script -qec true /dev/null >/dev/null 2>&1; then
     TERM=xterm script -qec "'$mbrun' score --map text" /dev/null >out 2>&1 </dev/null
     tells "$escape\[0;38;5"
     TERM=dumb script -qec "'$mbrun' score --map text" /dev/null >out 2>&1 </dev/null
