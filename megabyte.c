@@ -2398,7 +2398,7 @@ static int claim(struct phase *f) {
 
 static void pool_stop(struct pool *p) {
 #if HAVE_THREADS
-    if (p->threads < 2) return;
+    if (p->threads < 2 || !p->started) return;
     __atomic_store_n(&p->quit, 1, __ATOMIC_SEQ_CST);
     pool_wake(p);
     for (u32 i = 1; i < p->started; i++) join_thread(p->handle[i]);
@@ -2409,7 +2409,7 @@ static void pool_stop(struct pool *p) {
 
 /* A pool's share of the object that it is part of; phases: the most of a run. */
 static void pool_layout(struct pool *p, struct arena *a, u32 threads, u32 phases) {
-    p->threads = threads;
+    p->threads = threads ? threads : 1;
 #if HAVE_THREADS
     if (threads < 2) return;
     p->phases = phases;
@@ -7677,8 +7677,8 @@ static void begin_job(megabyte_codec *c, megabyte_method method, u32 n, u32 n_co
     }
     /* Headers are cheap to forge: 30 bytes can claim hours of work. */
     c->work += uses_model(method) ? n : n / (c->header.contents ? 8 : 128);
-    if (c->options.max_ratio &&
-        c->work > MEGABYTE_RATIO_FREE + c->options.max_ratio * (c->pushed + n_code)) {
+    if (c->options.max_ratio && c->work > MEGABYTE_RATIO_FREE && /* a product could wrap */
+        (c->work - MEGABYTE_RATIO_FREE - 1) / c->options.max_ratio >= c->pushed + n_code) {
         fail(&c->error, MEGABYTE_ERROR_LIMIT, c->pushed,
              "%llu compressed bytes claim to be %llu or more, over the limit on ratio",
              (unsigned long long)(c->pushed + n_code), (unsigned long long)c->declared);

@@ -85,7 +85,7 @@ static void arithmetic_that_is_wrong(void) {
           error.text);
     CHECK_STATUS(megabyte_self_test(MEGABYTE_ISA_PLAIN), MEGABYTE_ERROR_ARITHMETIC);
     megabyte_codec *codec; /* without a model, and without an engine then */
-    const megabyte_codec_options level = {.level = 1, .isa = MEGABYTE_ISA_PLAIN};
+    const megabyte_codec_options level = {.level = 1, .threads = 3, .isa = MEGABYTE_ISA_PLAIN};
     status = megabyte_codec_create(&codec, NULL, MEGABYTE_MODE_COMPRESS, &level, NULL, &error);
     CHECK(status == MEGABYTE_ERROR_ARITHMETIC && !codec && strstr(error.text, "IEEE"), "%s",
           error.text);
