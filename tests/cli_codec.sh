@@ -149,7 +149,7 @@ run 2 "$mbrun" compress --as mulaw --dictionary text b
 says 'not together'
 run 0 "$mbrun" compress -f -7 b
 alone 1 compress -f text
-says model
+says 'levels -1 to -4 need none'
 alone 0 compress --against -2 text
 grep -q 'model: none' out || fail "--against: $(cat out)"
 alone 1 test b.mbz

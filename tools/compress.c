@@ -803,6 +803,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         usage_error(self, "--against", "not together with -o, -c, --rm or --json");
     if (z.against && !n) usage_error(self, "FILE", "none given");
     z.needs_model = !z.level || z.level >= 5;
+    if (who == COMPRESSES) z.shared.otherwise = "levels -1 to -4 need none";
     if (z.file_type && !z.needs_model)
         usage_error(self, "--type", "not at levels 1 to 4, which use no model");
     if (z.as && strcmp(z.as, "mulaw")) usage_error(self, "--as", "knows only mulaw");

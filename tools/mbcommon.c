@@ -292,7 +292,8 @@ void open_model(session *s, const shared_options *shared) {
     char why[8448];
     begin_session(s, shared);
     if (!find_model(shared->model, shared->usual, s->path, sizeof s->path, &name, why, sizeof why))
-        die(name ? name : "model", "%s", why);
+        die(name ? name : "model", "%s%s%s", why, shared->otherwise ? "; " : "",
+            shared->otherwise ? shared->otherwise : "");
     struct stat file;
     int map = shared->map || stat(s->path, &file) || (uint64_t)file.st_size > s->memory / 4;
     s->large_pages = !map;

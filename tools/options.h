@@ -37,6 +37,7 @@ typedef struct command {
 typedef struct shared_options {
     const char *model, *isa_name;
     const char *usual; /* the model without -m; NULL: $MEGABYTE_MODEL, or text */
+    const char *otherwise; /* what goes without a model, said where there is none; or NULL */
     uint64_t threads;
     uint64_t memory; /* the most that may be asked for; 0: what this machine has */
     int map; /* the model stays in its file */
