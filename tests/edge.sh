@@ -13,13 +13,13 @@ if command -v objcopy >/dev/null && readelf -h megabyte.o >/dev/null 2>&1; then
     cat >$dir/linked.c <<'END'
 #include "megabyte.h"
 #include <stdio.h>
-extern const unsigned char _binary_text_small_mb_start[], _binary_text_small_mb_end[];
+extern const unsigned char _binary_models_text_small_mb_start[], _binary_models_text_small_mb_end[];
 int main(void) {
-    const unsigned char *at = _binary_text_small_mb_start;
+    const unsigned char *at = _binary_models_text_small_mb_start;
     megabyte_model *model;
     megabyte_error error;
     megabyte_status bad;
-    if (megabyte_model_open_memory(&model, at, (size_t)(_binary_text_small_mb_end - at), NULL,
+    if (megabyte_model_open_memory(&model, at, (size_t)(_binary_models_text_small_mb_end - at), NULL,
                                    &error))
         return puts(error.text), error.status == MEGABYTE_ERROR_INVALID_ARGUMENT ? 3 : 4;
     bad = megabyte_model_verify(model, NULL);
@@ -27,7 +27,7 @@ int main(void) {
     return bad != MEGABYTE_OK;
 }
 END
-    (cd $dir && ln -s "$here/models/text-small.mb" text-small.mb
+    (cd $dir && ln -s "$here/models" models
     sed -n 's/^    \(ld -r\|objcopy\|    --rename\)/\1/p' "$here/$edge/README.md" >lines
     echo ".data; .byte 1" | $cc -x assembler -c - -o byte.o # what else may be there
     $cc -std=c11 -I"$here" -c linked.c -o linked.o

@@ -71,7 +71,8 @@ if command -v pkg-config >/dev/null; then
     # shellcheck disable=SC2046
     $cc -std=c11 $dir/app.c $(pkg-config --cflags --libs megabyte) -o $dir/shared
     writes_it "shared library" $dir/shared
-    ! $dir/shared "$model" >/dev/null 2>&1 || fail "not linked with the shared library"
+    readelf -d $dir/shared | grep -q 'NEEDED.*\[libmegabyte.so.0\]' ||
+        fail "not linked with the shared library"
     mv "$lib/libmegabyte.so" "$lib/aside"
     # shellcheck disable=SC2046
     $cc -std=c11 $dir/app.c $(pkg-config --static --cflags --libs megabyte) -o $dir/static
@@ -137,10 +138,16 @@ END
         fi
     done
 done
+if command -v bash >/dev/null; then # a subcommand's own commands
+    [ "$(bash -c ". $share/bash-completion/completions/mbrun
+        COMP_WORDS=(mbrun image u) COMP_CWORD=2; _mbrun; echo \${COMPREPLY[*]}")" = unpack ] ||
+        fail "bash does not complete mbrun image"
+fi
 if command -v fish >/dev/null; then
     HOME=$PWD/$dir fish --no-config -c "source $share/fish/vendor_completions.d/mbrun.fish
-        complete -C 'mbrun generate --pr'" >$dir/completed
-    grep -q -- '^--prompt' $dir/completed || fail "fish completes nothing"
+        complete -C 'mbrun generate --pr'; complete -C 'mbrun image unp'" >$dir/completed
+    grep -q -- '^--prompt' $dir/completed && grep -q '^unpack' $dir/completed ||
+        fail "fish completes nothing"
 fi
 for f in $functions; do
     grep -q "$f(" "$share/man/man3/megabyte.3" || fail "megabyte(3) lacks $f"

@@ -13,12 +13,17 @@ esac
 help_of() { "./$tool" "$@" --help; } # mbrun [SUBCOMMAND] --help
 [ -z "$run" ] || help_of() { $run "./$tool" "$@" --help; }
 
-# The help of a subcommand; where that has commands of its own, with all their options.
-all_help_of() {
+# The commands that a subcommand has of its own, instead of options.
+nested_of() {
     text=$(help_of "$1")
-    printf '%s\n' "$text"
     if printf '%s\n' "$text" | grep -q '^  \(-[^ ,]*, \|    \)--'; then return; fi
-    for nested in $(printf '%s\n' "$text" | sed -n "s/^  $name $1 \([a-z]*\) .*/\1/p"); do
+    printf '%s\n' "$text" | sed -n "s/^  $name $1 \([a-z]*\) .*/\1/p"
+}
+
+# The help of a subcommand, and the options of its own commands.
+all_help_of() {
+    help_of "$1"
+    for nested in $(nested_of "$1"); do
         help_of "$1" "$nested"
     done | awk '/^  (-[^ ,]+, |    )--[a-z]/ { match($0, /--[^ ]+/)
                     shown = !seen[substr($0, RSTART, RLENGTH)]++ }
@@ -29,7 +34,7 @@ all_help_of() {
 # One record a line, its fields separated by tabs:
 #   B sub what it does, in a few words
 #   U sub usage    T sub text (before the options)    E sub text (after)
-#   O sub letter name argument help
+#   O sub letter name argument help    N sub command of its own
 records() {
     main=$(help_of)
     subs=$(printf '%s\n' "$main" | sed -n "s/^  $name \([a-z]*\).*/\1/p" | sort -u)
@@ -40,6 +45,7 @@ records() {
     [ -n "$subs" ] || subs=-
     printf '%s\n' "$main" | sed -n "s/^  $name \([a-z]*\)  *\([a-z].*\)/B	\1	\2/p"
     for sub in $subs; do
+        [ "$sub" = - ] || nested_of "$sub" | sed "s/^/N	$sub	/"
         if [ "$sub" = - ]; then help_of; else all_help_of "$sub"; fi |
             awk -v sub_="$sub" -v name="$name" '
         function put() {
@@ -155,7 +161,8 @@ man() {
 }
 
 # What the argument of an option is completed with: files, or nothing.
-is_file='function is_file(a) { return a ~ /FILE|OUT|MODEL|PATH/ }
+is_file='$1 == "N" { nested[$2] = nested[$2] " " $3 }
+    function is_file(a) { return a ~ /FILE|OUT|MODEL|PATH/ }
     function letters(l, n, a, i) { if (l == "1..9") { for (i = 1; i <= 9; i++) a[i] = i; return 9 }
         if (l == "") return 0; a[1] = l; return 1 }'
 
@@ -190,6 +197,12 @@ bash_() {
             s = subs[i]
             print "    " (s == "-" ? "*" : s) ")"
             print "        words=\"" substr(words[s], 2) "\""
+            if (nested[s] != "") {
+                print "        if [ \"$COMP_CWORD\" = 2 ] && [ \"${word#-}\" = \"$word\" ]; then"
+                print "            COMPREPLY=($(compgen -W \"" substr(nested[s], 2) \
+                    "\" -- \"$word\"))"
+                print "            return\n        fi"
+            }
             print "        case $before in"
             if (other[s] != "") print "        " substr(other[s], 2) ") return ;;"
             if (files[s] != "") print "        " substr(files[s], 2) ") words= ;;"
@@ -240,7 +253,11 @@ zsh_() {
         for (i = 1; i <= n_subs; i++) {
             s = subs[i]
             if (specs[s] == "") continue
-            print "    " s ")\n        _arguments -s" specs[s] " \\"
+            print "    " s ")"
+            if (nested[s] != "")
+                print "        if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then\n" \
+                    "            compadd --" nested[s] "\n            return\n        fi"
+            print "        _arguments -s" specs[s] " \\"
             print "            \x27*:file:_files\x27 ;;"
         }
         print "    esac\n}\n_" name " \"$@\""
@@ -254,6 +271,12 @@ fish_() {
     $1 == "B" { brief[$2] = $3 }
     $1 == "U" && $2 != "-" {
         print "complete -c " name " -n __fish_use_subcommand -f -a " $2 " -d " quoted(brief[$2])
+    }
+    END {
+        for (s in nested)
+            print "complete -c " name " -n \x27__fish_seen_subcommand_from " s \
+                "; and not __fish_seen_subcommand_from" nested[s] "\x27 -f -a \x27" \
+                substr(nested[s], 2) "\x27"
     }
     $1 == "O" {
         when = $2 == "-" ? "" : " -n \x27__fish_seen_subcommand_from " $2 "\x27"
