@@ -22,7 +22,7 @@ static void close_model(void *model) { megabyte_model_close(model); }
 /* The codec with a dictionary. SQLite keeps it while a statement runs, if the name is constant. */
 static megabyte_codec *find_codec(sqlite3_context *context, sqlite3_value *name) {
     megabyte_codec *codec = sqlite3_get_auxdata(context, 0);
-    megabyte_codec_options options = {.level = 7};
+    megabyte_codec_options options = {.level = 7, .room = 512, .limit = LONGEST};
     megabyte_error error = {.text = "megabyte_dictionary has no such name"};
     sqlite3_stmt *query = NULL;
     if (codec) return codec;
@@ -52,7 +52,7 @@ static void convert(sqlite3_context *context, sqlite3_value **values, int decode
     if (!out) return sqlite3_result_error_toobig(context);
     megabyte_status status = (decode ? megabyte_codec_decode
                                      : megabyte_codec_encode)(codec, in, n, out, capacity, &n_out);
-    if (status) sqlite3_result_error(context, megabyte_status_string(status), -1);
+    if (status) sqlite3_result_error(context, megabyte_codec_error(codec)->text, -1);
     else if (decode) sqlite3_result_text(context, out, (int)n_out, SQLITE_TRANSIENT);
     else sqlite3_result_blob(context, out, (int)n_out, SQLITE_TRANSIENT);
     free(out);
