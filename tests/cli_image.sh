@@ -224,6 +224,12 @@ make 1 -f half.ppm -o whole.ppm
 says 'already exists'
 make 1 -f half.ppm -o half.ppm --force
 says 'is the input'
+make 1 -o nowhere/x.png # at once
+says 'nowhere/x.png: No such file'
+if [ -c /dev/full ]; then
+    make 1 -n 1 -o /dev/full
+    says '/dev/full: No space left'
+fi
 make 1 -f "$data/text.txt" -o x.png
 make 2
 says 'OUT.png is needed'

@@ -70,10 +70,22 @@ make 1 -o a.wav
 says 'already exists'
 make 1 -f begin.ul -o begin.ul --force
 says 'is the input'
+make 1 -o nowhere/x.wav # at once
+says 'nowhere/x.wav: No such file'
+if [ -c /dev/full ]; then
+    make 1 -n 0.001 -o /dev/full
+    says '/dev/full: No space left'
+fi
 for wrong in "" "-o x.wav -p text" "-o x.wav -n 0" "-o x.wav -n 3601" "-o x.wav -n ten" \
     "-o - --json" "-o x.wav --type wav"; do
     make 2 $wrong
 done
+"$mbrun" generate -m audio -T 1 -n 3600 -o x.wav 2>said &
+pid=$!
+sleep 1
+kill -TERM $pid
+wait $pid
+[ $? = 143 ] || fail "generate: interrupted"
 [ ! -e x.wav ] || fail "x.wav is there"
 "$mbrun" generate -m audio --seed 1 -n 0.01 -o - 2>said | cmp - a.wav || fail "-o -"
 nothing_else

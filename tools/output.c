@@ -87,7 +87,7 @@ static int take_final_name(output *o) {
 }
 
 int finish_output(output *o, int good, const struct stat *like) {
-    *o->why = 0;
+    if (good) *o->why = 0; /* else it tells already what failed */
     if (o->temporary) {
         if (good) copy_attributes(o->file, like);
         if (good && sync_file(o->file)) good = failed(o, strerror(errno));

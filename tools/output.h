@@ -26,8 +26,8 @@ int name_output(output *o, const char *path, int may_replace, int follow, const 
 int create_output(output *o); /* the temporary file; removed if the program is killed */
 int write_output(output *o, const void *data, size_t n); /* 0 with *why == 0: interrupted */
 
-/* Keeps the output if `good`, else removes it. Owner, mode and times are taken from `like`, if that
- * is a regular file; NULL: as any new file. */
+/* Keeps the output if `good`, else removes it and leaves `why` as it is. Owner, mode and times are
+ * taken from `like`, if that is a regular file; NULL: as any new file. */
 int finish_output(output *o, int good, const struct stat *like);
 void free_output(output *o);
 

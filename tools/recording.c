@@ -74,11 +74,12 @@ static int write_recording(const recording *r, output *to) {
     if (!write_mulaw(format ? format : SOUND_WAV, r->rate, r->samples.data + begin,
                      r->samples.n - begin, &out, &n, why))
         return complain(path, "%s", why);
-    int good = create_output(to) && write_output(to, out, n);
+    int good = write_output(to, out, n);
     free(out);
     if (to->file == STDOUT_FILENO) return good || (output_failed(), 0);
     good = finish_output(to, good, NULL);
-    return good || complain(to->path, "%s", to->why);
+    if (good || (!*to->why && stop_requested())) return good;
+    return complain(to->path, "%s", to->why);
 }
 
 static void report(const recording *r, const session *s, double seconds) {
@@ -107,7 +108,8 @@ int generate_recording(const session *s, const recording_options *o) {
     struct stat given;
     int n_inputs = o->given && !stat(o->given, &given);
     if (strcmp(o->output, "-") &&
-        !name_output(&to, o->output, o->force, 1, &given, (size_t)n_inputs))
+        (!name_output(&to, o->output, o->force, 1, &given, (size_t)n_inputs) ||
+         !create_output(&to)))
         die(o->output, "%s", to.why);
     append(&r.samples, NULL, 0);
     if (o->given) read_given(&r, o->given);
@@ -124,6 +126,7 @@ int generate_recording(const session *s, const recording_options *o) {
     end_progress(&r.bar);
     double seconds = now() - r.bar.start;
     int good = !stop_requested() && write_recording(&r, &to);
+    if (to.temporary) finish_output(&to, 0, NULL); /* it was not come to */
     if (good) report(&r, s, seconds);
     megabyte_stream_free(stream);
     free_output(&to);

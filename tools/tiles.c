@@ -245,11 +245,12 @@ static int write_sheet(const sheet *g, output *to) {
     int good = write_picture(&canvas, format ? format : PICTURE_PNG, &out, &n, why);
     free_picture(&canvas);
     if (!good) return complain(g->o->output, "%s", why);
-    good = create_output(to) && write_output(to, out, n);
+    good = write_output(to, out, n);
     free(out);
     if (to->file == STDOUT_FILENO) return good || (output_failed(), 0);
     good = finish_output(to, good, NULL);
-    return good || complain(to->path, "%s", to->why);
+    if (good || (!*to->why && stop_requested())) return good;
+    return complain(to->path, "%s", to->why);
 }
 
 static void report(const sheet *g, double seconds) {
@@ -280,12 +281,14 @@ int generate_tiles(const session *s, const tile_options *o) {
     if (megabyte_image_describe(s->model, &g.f, NULL)) die(s->path, "is not an image model");
     int n_inputs = o->given && !stat(o->given, &given);
     if (strcmp(o->output, "-") &&
-        !name_output(&to, o->output, o->force, 1, &given, (size_t)n_inputs))
+        (!name_output(&to, o->output, o->force, 1, &given, (size_t)n_inputs) ||
+         !create_output(&to)))
         die(o->output, "%s", to.why);
     plan_sheet(&g);
     make_tiles(&g);
     double seconds = now() - g.bar.start;
     int good = !stop_requested() && write_sheet(&g, &to);
+    if (to.temporary) finish_output(&to, 0, NULL); /* it was not come to */
     if (good) report(&g, seconds);
     free_output(&to);
     free_picture(&g.given);
