@@ -202,9 +202,18 @@ for command in "list" "test -v" "score" "compress --against" "test -v missing"; 
     "$mbrun" $command "$name" "$name.mbz" >out 2>said </dev/null
     cat out said >>all
 done
+cp "$MEGABYTE_MODEL" "$name.mb"
+head -c 500 in >some
+for command in "compress -f -o in.mbz" "compress --against"; do
+    "$mbrun" $command -m "$name.mb" some >out 2>said </dev/null
+    cat out said >>all
+done
+"$mbrun" list -m "$name.mb" in.mbz >>all 2>&1
+"$mbrun" score --isa "$name" some >>all 2>&1
+"$mbrun" compress --against -3 --dictionary "$name" some >>all 2>&1
 grep -q 'a?\[31mb?c?d?e' all || fail "the name is not there: $(cat -v all)"
 LC_ALL=C grep -q "$(printf '[\033\233\377]')" all && fail "escape sequences reach the terminal"
-rm -f "$name" "$name.mbz"
+rm -f "$name" "$name.mbz" "$name.mb" some
 nothing_else
 group "signals, names with escape sequences"
 

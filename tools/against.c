@@ -6,6 +6,7 @@
 #define _FILE_OFFSET_BITS 64
 #include "compress.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,15 +104,25 @@ static void print_head(const comparison *c) {
     const zipper *z = c->z;
     int n_missing = 0;
     printf("Compressed sizes in bytes; mbrun's model: ");
-    if (z->is_open)
-        printf("%.*s, %llu bytes", (int)name_length(z->s.path), base_name(z->s.path),
-               (unsigned long long)z->s.info.file_bytes);
-    else printf("none");
+    if (z->is_open) {
+        char name[256];
+        snprintf(name, sizeof name, "%.*s", (int)name_length(z->s.path), base_name(z->s.path));
+        print_harmless(stdout, name);
+        printf(", %llu bytes", (unsigned long long)z->s.info.file_bytes);
+    } else {
+        printf("none");
+    }
     if (z->streams) printf(", -S %llu", (unsigned long long)z->streams);
     if (z->level) printf(", -%llu", (unsigned long long)z->level);
     if (z->block_size) printf(", -B %llu", (unsigned long long)z->block_size);
-    if (z->dictionary_file) printf(", --dictionary %s", base_name(z->dictionary_file));
-    if (z->file_type) printf(", --type %s", z->file_type);
+    if (z->dictionary_file) {
+        printf(", --dictionary ");
+        print_harmless(stdout, base_name(z->dictionary_file));
+    }
+    if (z->file_type) {
+        printf(", --type ");
+        print_harmless(stdout, z->file_type);
+    }
     for (size_t i = 0; i < COUNT_OF(rivals); i++)
         if (!c->program[i])
             printf("%s%s", n_missing++ ? ", " : ". Not on this machine: ", rivals[i].programs[0]);
@@ -141,8 +152,11 @@ int compare_all(zipper *z, char **paths, int n) {
     for (int i = 0; i < n && !stop_requested(); i++) {
         uint64_t sizes[COUNT_OF(rivals)] = {0}, original;
         struct stat status;
-        if (stat(paths[i], &status) || !S_ISREG(status.st_mode)) {
-            good = complain(paths[i], "not a file that can be read again and again");
+        int is_there = !stat(paths[i], &status);
+        if (!is_there || !S_ISREG(status.st_mode)) {
+            good = complain(paths[i], "%s",
+                            is_there ? "not a file that can be read again and again"
+                                     : strerror(errno));
             continue;
         }
         uint64_t ours = size_by_us(&c, paths[i], &original);

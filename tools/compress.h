@@ -184,6 +184,7 @@ int is_mulaw(const job *j); /* a regular file that is mostly mu-law samples */
 /* ---- list.c, against.c */
 
 size_t name_length(const char *path);
+void print_column(const char *text, int width); /* harmlessly, then spaces */
 int compare_all(zipper *z, char **paths, int n);
 
 #endif

@@ -268,8 +268,13 @@ static void print_listed(zipper *z, const megabyte_image_header *h, const char *
                             : "mixed",
            h->tiles, h->format_version, h->numerics_version);
     print_id(stdout, h->model_id, sizeof h->model_id);
-    printf(" %-10.*s  ", known ? (int)name_length(known->path) : 0,
-           known ? base_name(known->path) : "");
+    char model[64] = "";
+    if (known)
+        snprintf(model, sizeof model, "%.*s", (int)name_length(known->path),
+                 base_name(known->path));
+    putchar(' ');
+    print_column(model, 10);
+    printf("  ");
     print_harmless(stdout, name);
     putchar('\n');
 }

@@ -8,6 +8,12 @@
 
 #include <string.h>
 
+void print_column(const char *text, int width) {
+    int n = (int)strlen(text);
+    print_harmless(stdout, text);
+    printf("%*s", n < width ? width - n : 0, "");
+}
+
 #define METHOD_WIDTH(i) (strlen(method_names[i]) > 8 ? (int)strlen(method_names[i]) : 8)
 static void print_line(const survey *v, const char *version, const char *model, const char *name) {
     printf("%12llu  %12llu  %7.3f  %9.5f ", (unsigned long long)v->original,
@@ -16,7 +22,9 @@ static void print_line(const survey *v, const char *version, const char *model, 
            or_zero(quotient(8 * (double)v->compressed, (double)v->original)));
     for (int i = 0; i < MEGABYTE_METHOD_COUNT; i++)
         printf(" %*llu", METHOD_WIDTH(i), (unsigned long long)v->by_method[i]);
-    printf("  %7s  %-23s  ", version, model);
+    printf("  %7s  ", version);
+    print_column(model, 23);
+    printf("  ");
     print_harmless(stdout, name);
     putchar('\n');
 }

@@ -649,11 +649,11 @@ static void print_ratios(const bench *b) {
 
 static void print_report(const bench *b) {
     const megabyte_info *info = &b->s.info;
-    printf("%s: %.1f M parameters, %s, %.2f M multiply-accumulates and %.2f MB of weights a byte; "
+    print_harmless(stdout, b->s.path);
+    printf(": %.1f M parameters, %s, %.2f M multiply-accumulates and %.2f MB of weights a byte; "
            "%s\n",
-           b->s.path, 1e-6 * (double)info->parameters, info->quantization,
-           1e-6 * info->macs_per_byte, 1e-6 * info->weight_bytes_per_byte,
-           megabyte_isa_name(b->s.isa));
+           1e-6 * (double)info->parameters, info->quantization, 1e-6 * info->macs_per_byte,
+           1e-6 * info->weight_bytes_per_byte, megabyte_isa_name(b->s.isa));
     printf("Mapped in %.2f ms.\n", 1e3 * b->open_seconds);
     printf("First column: 90th percentile, second: median; bandwidth: of a buffer of the file's "
            "%.1f MB.\n"

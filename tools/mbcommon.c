@@ -375,7 +375,9 @@ megabyte_isa chosen_isa(const shared_options *shared) {
             die(name, "this CPU or build lacks that instruction set");
         return (megabyte_isa)isa;
     }
-    fprintf(stderr, "mbrun: --isa: '%s' is none of auto", name);
+    fputs("mbrun: --isa: '", stderr);
+    print_harmless(stderr, name);
+    fputs("' is none of auto", stderr);
     for (int isa = 1; isa_exists(isa); isa++)
         fprintf(stderr, ", %s", megabyte_isa_name((megabyte_isa)isa));
     fputc('\n', stderr);

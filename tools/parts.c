@@ -236,7 +236,8 @@ static void print_all(const parts_setup *p, const place_time *places, size_t n) 
         puts("]}");
         return;
     }
-    printf("%s: one stream, in microseconds a byte, and of the sum of all parts\n", p->s->path);
+    print_harmless(stdout, p->s->path);
+    puts(": one stream, in microseconds a byte, and of the sum of all parts");
     for (size_t i = 0; i < n; i++) print_place(p->s, &places[i]);
 }
 
