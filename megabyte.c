@@ -242,17 +242,22 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #define TARGET(isa)
 #endif
 
-/* gcc's and clang's spelling of the dot-product extension; gcc's vdotq_s32 cannot be inlined into
- * code for a lesser -march, so the instruction is given to the assembler. */
+/* gcc's and clang's spelling of the extensions for products of int8; gcc's vdotq_s32 and
+ * vusmmlaq_s32 cannot be inlined into code for a lesser -march, so the instructions are given to the
+ * assembler. */
 #if defined(__clang__)
 #define TARGET_DOTPROD "dotprod"
+#define TARGET_I8MM "dotprod,i8mm"
 #else
 #define TARGET_DOTPROD "+dotprod"
+#define TARGET_I8MM "+dotprod+i8mm"
 #endif
 #if defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_SVE)
 #define SDOT_ARCH
+#define I8MM_ARCH
 #else
 #define SDOT_ARCH ".arch armv8.2-a+dotprod\n\t"
+#define I8MM_ARCH ".arch armv8.2-a+dotprod+i8mm\n\t"
 #endif
 
 typedef uint8_t u8;
@@ -1997,10 +2002,12 @@ struct mix_kernels {
 #define BACKEND_NEON 4
 #define BACKEND_NEON_DOT 5
 #define BACKEND_SIMD128 6
+#define BACKEND_NEON_I8MM 7
 _Static_assert(BACKEND_PLAIN == MEGABYTE_ISA_PLAIN && BACKEND_AVX2 == MEGABYTE_ISA_AVX2 &&
                    BACKEND_AVX512_VNNI == MEGABYTE_ISA_AVX512_VNNI &&
                    BACKEND_NEON == MEGABYTE_ISA_NEON && BACKEND_NEON_DOT == MEGABYTE_ISA_NEON_DOT &&
-                   BACKEND_SIMD128 == MEGABYTE_ISA_SIMD128,
+                   BACKEND_SIMD128 == MEGABYTE_ISA_SIMD128 &&
+                   BACKEND_NEON_I8MM == MEGABYTE_ISA_NEON_I8MM,
                "passes are named by megabyte_isa");
 
 /* Sections 21 and 22, at the end of this file, once per instruction set. MEGABYTE_SELF is this
@@ -2020,6 +2027,8 @@ _Static_assert(BACKEND_PLAIN == MEGABYTE_ISA_PLAIN && BACKEND_AVX2 == MEGABYTE_I
 #define MEGABYTE_BACKEND BACKEND_NEON
 #include MEGABYTE_SELF
 #define MEGABYTE_BACKEND BACKEND_NEON_DOT
+#include MEGABYTE_SELF
+#define MEGABYTE_BACKEND BACKEND_NEON_I8MM
 #include MEGABYTE_SELF
 #endif
 #if HAVE_SIMD128
@@ -2051,15 +2060,35 @@ static u32 x86_features(void) {
 }
 #endif
 #if HAVE_NEON
+#if defined(__APPLE__)
+static int apple_has(const char *feature) {
+    int has = 0;
+    size_t size = sizeof has;
+    return !sysctlbyname(feature, &has, &size, NULL, 0) && has;
+}
+#endif
 static int neon_has_dot(void) {
 #if defined(__ARM_FEATURE_DOTPROD)
     return 1;
 #elif defined(__linux__)
     return (int)(getauxval(AT_HWCAP) >> 20 & 1); /* HWCAP_ASIMDDP */
 #elif defined(__APPLE__)
-    int has = 0;
-    size_t size = sizeof has;
-    return !sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, NULL, 0) && has;
+    return apple_has("hw.optional.arm.FEAT_DotProd");
+#elif defined(_WIN32) && defined(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE)
+    return IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE) != 0;
+#else
+    return 0;
+#endif
+}
+static int neon_has_i8mm(void) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    return 1;
+#elif defined(__linux__)
+    return neon_has_dot() && getauxval(26) >> 13 & 1; /* AT_HWCAP2, HWCAP2_I8MM */
+#elif defined(__APPLE__)
+    return neon_has_dot() && apple_has("hw.optional.arm.FEAT_I8MM");
+#elif defined(_WIN32) && defined(PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE)
+    return neon_has_dot() && IsProcessorFeaturePresent(PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE);
 #else
     return 0;
 #endif
@@ -2080,6 +2109,10 @@ static int find_kernels(megabyte_isa isa, struct kernels *k) {
     }
 #endif
 #if HAVE_NEON
+    if ((isa == MEGABYTE_ISA_NEON_I8MM || isa == MEGABYTE_ISA_AUTO) && neon_has_i8mm()) {
+        *k = kernels_neon_i8mm();
+        return 1;
+    }
     if ((isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_AUTO) && neon_has_dot()) {
         *k = kernels_neon_dot();
         return 1;
@@ -2114,8 +2147,8 @@ int megabyte_isa_available(megabyte_isa isa) {
 }
 
 const char *megabyte_isa_name(megabyte_isa isa) {
-    static const char names[][12] = {"auto", "plain",    "avx2",   "avx512-vnni",
-                                     "neon", "neon-dot", "simd128"};
+    static const char names[][12] = {"auto", "plain",    "avx2",    "avx512-vnni",
+                                     "neon", "neon-dot", "simd128", "neon-i8mm"};
     return (unsigned)isa < sizeof names / sizeof *names ? names[isa] : "?";
 }
 
@@ -5508,7 +5541,8 @@ static struct mix_kernels find_mix_kernels(megabyte_isa isa) {
     if (isa == MEGABYTE_ISA_AVX2 || isa == MEGABYTE_ISA_AVX512_VNNI) return mix_kernels_avx2();
 #endif
 #if HAVE_NEON
-    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_NEON_DOT) return mix_kernels_neon();
+    if (isa == MEGABYTE_ISA_NEON || isa == MEGABYTE_ISA_NEON_DOT || isa == MEGABYTE_ISA_NEON_I8MM)
+        return mix_kernels_neon();
 #endif
 #if HAVE_SIMD128
     if (isa == MEGABYTE_ISA_SIMD128) return mix_kernels_simd128();
@@ -10760,6 +10794,154 @@ V vi vg_end(vi acc, vg g, vm m) {
 #undef EACH_ROW_7
 #undef EACH_ROW_8
 
+/* ---- NEON with matrix products (i8mm): two rows of weights by two of activations, 8 columns of
+ * each, in one instruction. The rest is neon-dot's. */
+#elif MEGABYTE_BACKEND == BACKEND_NEON_I8MM
+#define NAME(x) x##_neon_dot
+#define TARGETED TARGET(TARGET_I8MM)
+#define PAIRS 6 /* of rows of activations: 24 sums, 4 weights and what they are made of */
+#define PACKED_BYTES 16384u
+
+/* Rows of x two by two, [k4 / 8][pairs][2][8], zeros beyond k4. The last one may be alone: then it
+ * is its own partner, whose products go nowhere. */
+static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) {
+    u32 pairs = (rows + 1) / 2;
+    for (u32 i = 0; i < pairs; i++, to += 16) {
+        const i8 *a = x + 2 * i * ldx, *b = 2 * i + 1 < rows ? a + ldx : a;
+        u32 j = 0;
+        i8 *at = to;
+        for (; j + 16 <= k4; j += 16, at += 32 * pairs) {
+            int64x2_t qa = vreinterpretq_s64_s8(vld1q_s8(a + j));
+            int64x2_t qb = vreinterpretq_s64_s8(vld1q_s8(b + j));
+            vst1q_s8(at, vreinterpretq_s8_s64(vzip1q_s64(qa, qb)));
+            vst1q_s8(at + 16 * pairs, vreinterpretq_s8_s64(vzip2q_s64(qa, qb)));
+        }
+        for (u32 n; j < k4; j += n, at += 16 * pairs) {
+            n = min32(k4 - j, 8);
+            memset(at, 0, 16);
+            memcpy(at, a + j, n);
+            memcpy(at + 8, b + j, n);
+        }
+    }
+}
+
+/* Half a tile for some pairs, 8 columns at a time. Rows of weights lie in fours of 4 columns each,
+ * and are zipped into twos of 8. The correction for weight + 128 comes first. */
+#define EACH_PAIR_1(f) f(0)
+#define EACH_PAIR_2(f) EACH_PAIR_1(f) f(1)
+#define EACH_PAIR_3(f) EACH_PAIR_2(f) f(2)
+#define EACH_PAIR_4(f) EACH_PAIR_3(f) f(3)
+#define EACH_PAIR_5(f) EACH_PAIR_4(f) f(4)
+#define EACH_PAIR_6(f) EACH_PAIR_5(f) f(5)
+#define BEGIN(i) int32x4_t a##i = vld1q_s32(start + 4 * i), b##i = a##i, c##i = a##i, d##i = a##i;
+#define MMLA(to, v, x) \
+    __asm__(I8MM_ARCH "usmmla %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(x));
+#define PRODUCT(i)                    \
+    {                                 \
+        int8x16_t v = vld1q_s8(x);    \
+        x += 16;                      \
+        MMLA(a##i, wa, v)             \
+        MMLA(b##i, wb, v)             \
+        MMLA(c##i, wc, v)             \
+        MMLA(d##i, wd, v)             \
+    }
+#define ROW(i, j, uzp)                                                                     \
+    half_finish(uzp(a##i, b##i), uzp(c##i, d##i), VA_SCALE_OF(2 * i + j), w_scale,         \
+                y + (2 * i + j) * ldy, bias, add);
+#define END(i) ROW(i, 0, vuzp1q_s32) if (2 * i + 1 < rows) ROW(i, 1, vuzp2q_s32)
+#define EIGHT(pairs, second)                                                                  \
+    {                                                                                         \
+        uint32x4_t p0 = vld1q_u32(p), p1 = vld1q_u32(p + 4), q0 = second(p + step),           \
+                   q1 = second(p + step + 4);                                                 \
+        uint32x4_t wa = vzip1q_u32(p0, q0), wb = vzip2q_u32(p0, q0);                          \
+        uint32x4_t wc = vzip1q_u32(p1, q1), wd = vzip2q_u32(p1, q1);                          \
+        EACH_PAIR_##pairs(PRODUCT)                                                            \
+    }
+#define NO_WEIGHTS(at) vdupq_n_u32(0)
+#define HALF_TILES(pairs)                                                                       \
+    static TARGETED void half_tiles_i8mm_##pairs(                                               \
+        const u8 *w, u64 step_bytes, const float *w_scale, u32 k4, const i8 *packed,            \
+        const i32 *start, const float *x_scale, u32 rows, float *y, u64 ldy, const float *bias, \
+        int add) {                                                                              \
+        u64 step = step_bytes / 4;                                                              \
+        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                   \
+            const u32 *p = (const u32 *)(const void *)w;                                        \
+            const i8 *x = packed, *end = x + (u64)(k4 / 8) * 16 * pairs;                        \
+            EACH_PAIR_##pairs(BEGIN) for (; x < end; p += 2 * step) EIGHT(pairs, vld1q_u32)     \
+            if (k4 % 8) EIGHT(pairs, NO_WEIGHTS)                                                \
+            EACH_PAIR_##pairs(END) if (bias) bias += 8;                                         \
+        }                                                                                       \
+    }
+/* clang-format off */
+HALF_TILES(1)
+HALF_TILES(2)
+HALF_TILES(3)
+HALF_TILES(4)
+HALF_TILES(5)
+HALF_TILES(6)
+/* clang-format on */
+#define TILES(n)    \
+    if (pairs == n) \
+        half_tiles_i8mm_##n(p, step, ws, k4, packed, start, VA_SCALE_OF(i), rows, yi, ldy, b, add);
+/* Blocks of tiles, which stay in the second-level cache, for some rows at a time. */
+static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const float *w_scale,
+                                       u32 tiles, u32 k4, const void *x, u64 ldx, const i32 *sum,
+                                       const float *x_scale, u32 m, float *y, u64 ldy,
+                                       const float *bias, int add) {
+    u32 k8 = (u32)round_up(k4, 8), most = min32(PAIRS, PACKED_BYTES / 2 / k8);
+    u32 block = (1u << 18) / (16 * k8) + 1;
+    if (m == 1 || !most) {
+        gemm_q8_neon_dot(w, stride, step, w_scale, tiles, k4, x, ldx, sum, x_scale, m, y, ldy, bias,
+                         add);
+        return;
+    }
+    for (u32 from = 0; from < tiles; from += block)
+        for (u32 i = 0, rows; i < m; i += rows) {
+            i8 packed[PACKED_BYTES];
+            i32 start[4 * PAIRS];
+            u32 left = (m - i + 1) / 2, pairs = left / ((left + most - 1) / most);
+            rows = min32(2 * pairs, m - i);
+            pack_pairs((const i8 *)x + i * ldx, ldx, rows, k4, packed);
+            for (u32 r = 0; r < 2 * pairs; r++)
+                start[2 * r - r % 2] = start[2 * r - r % 2 + 2] = -128 * sum[i + min32(r, rows - 1)];
+            for (u32 t = from; t < tiles && t < from + block; t++) {
+                const u8 *p = w + t * stride;
+                const float *ws = w_scale + 16 * t, *b = bias ? bias + 16 * t : NULL;
+                float *yi = y + 16 * t + i * ldy;
+                TILES(1)
+                TILES(2)
+                TILES(3)
+                TILES(4)
+                TILES(5)
+                TILES(6)
+            }
+        }
+}
+#undef EACH_PAIR_1
+#undef EACH_PAIR_2
+#undef EACH_PAIR_3
+#undef EACH_PAIR_4
+#undef EACH_PAIR_5
+#undef EACH_PAIR_6
+#undef BEGIN
+#undef MMLA
+#undef PRODUCT
+#undef ROW
+#undef END
+#undef EIGHT
+#undef NO_WEIGHTS
+#undef HALF_TILES
+#undef TILES
+#undef PAIRS
+#undef PACKED_BYTES
+
+static struct kernels kernels_neon_i8mm(void) {
+    struct kernels k = kernels_neon_dot();
+    k.isa = MEGABYTE_ISA_NEON_I8MM;
+    k.gemm_q8 = gemm_q8_neon_i8mm;
+    return k;
+}
+
 /* ---- WebAssembly's SIMD128: four registers of 4 lanes; int8 widened to int16, exact in
  * i32x4.dot_i16x8. The relaxed instructions are left alone: they may differ between machines. */
 #elif MEGABYTE_BACKEND == BACKEND_SIMD128
@@ -11035,6 +11217,7 @@ static struct mix_kernels NAME(mix_kernels)(void) {
 /* =================================================================================== 22 kernels */
 
 /* What section 6 declares, once for all instruction sets: no intrinsics from here on. */
+#if MEGABYTE_BACKEND != BACKEND_NEON_I8MM /* it has neon-dot's */
 
 /* The last, partial block of a row: zeros beyond n < 16. */
 V vf vf_part(const float *p, u32 n) {
@@ -11620,6 +11803,7 @@ static struct kernels NAME(kernels)(void) {
                             .add = NAME(add),
                             .softmax = NAME(softmax)};
 }
+#endif
 
 #undef MEGABYTE_BACKEND
 #undef NAME

@@ -260,7 +260,8 @@ typedef enum megabyte_isa {
     MEGABYTE_ISA_AVX512_VNNI = 3,
     MEGABYTE_ISA_NEON = 4,
     MEGABYTE_ISA_NEON_DOT = 5,
-    MEGABYTE_ISA_SIMD128 = 6 /* WebAssembly; built with -msimd128 */
+    MEGABYTE_ISA_SIMD128 = 6, /* WebAssembly; built with -msimd128 */
+    MEGABYTE_ISA_NEON_I8MM = 7
 } megabyte_isa;
 
 MEGABYTE_API int megabyte_isa_available(megabyte_isa isa); /* 1 if this build and CPU have it */

@@ -171,7 +171,7 @@ static void run_case(void) {
     if (codec.level == 5) codec.mixing_memory = MEGABYTE_NO_CONTEXT_MIXING;
     n_packed = 0;
     if (compresses && codec.block_size >= 16) compress(plain, codec);
-    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_SIMD128; isa++) {
+    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_NEON_I8MM; isa++) {
         if (!megabyte_isa_available((megabyte_isa)isa)) continue;
         megabyte_engine *engine[2];
         for (u32 i = 0; i < 2; i++) {

@@ -35,7 +35,7 @@ fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}
 levels=${LEVELS--O0;-O2;-O3 -march=native;-Ofast}
-isas=${ISAS-plain avx2 avx512-vnni neon neon-dot simd128}
+isas=${ISAS-plain avx2 avx512-vnni neon neon-dot neon-i8mm simd128}
 mkdir -p tests/tmp
 failed=0
 

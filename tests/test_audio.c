@@ -63,7 +63,7 @@ static void mixed(void) {
     size_t n[2], n_back, alone;
     const megabyte_codec_options o5 = {.level = 5};
     OK(megabyte_compress(model, &o5, samples, N, coded[0], sizeof coded[0], &alone, NULL, NULL));
-    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_NEON_DOT; isa++) {
+    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_NEON_I8MM; isa++) {
         megabyte_engine *engine;
         int is_first = isa == MEGABYTE_ISA_PLAIN;
         if (!megabyte_isa_available((megabyte_isa)isa)) continue;
