@@ -5572,6 +5572,7 @@ struct mixer {
     _Alignas(64) struct mixer_pair input[N_INPUTS / 2];
     u8 state[N_CONTEXTS]; /* the contexts' histories */
     u32 chosen[N_SETS], before; /* rows of weights; the first one of the bit before */
+    u32 final_row;
     i32 from_model, stretched; /* the model's P(1), and that stretched */
     i32 x_set[N_SETS], x_final;
     u32 p_set[N_SETS], p_final;
@@ -5591,6 +5592,7 @@ struct mixer {
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
     struct sound *sound; /* MEGABYTE_CONTENTS_MULAW; else NULL */
+    struct pcm *pcm; /* MEGABYTE_CONTENTS_PCM8 ...; else NULL */
     struct mixer_context context[N_CONTEXTS];
     u32 weights_used[(N_WEIGHTS + 31) / 32]; /* a bit each */
 
@@ -6018,8 +6020,285 @@ static void sound_contexts(struct mixer *m) {
     for (u32 i = 0; i < N_CONTEXTS; i++) m->context[i].key = context_key(i, value[i]);
 }
 
+/* ---- sound: linear samples of several channels */
+
+/* MEGABYTE_CONTENTS_PCM8 ...: a sample's decisions come with the most significant first, so that
+ * each halves the range in which the sample lies. Three experts predict it by least squares from
+ * the last 12, 24 and 48 samples, a third of them those of the channel before (of the same time,
+ * too: that channel comes first); what the third is off by, a cascade of three adaptive filters
+ * predicts from what it was off by before (normalized least mean squares). As with mu-law, each
+ * prediction, with the error it lately had, is a logistic distribution and so a probability of
+ * every decision; the mixer has them in place of four contexts and the model. */
+enum {
+    PCM_SHAPES = 3,
+    PCM_LAGS = 48, /* the most */
+    PCM_SQUARES = 12 * 12 + 24 * 24 + 48 * 48,
+    PCM_STAGES = 3,
+    PCM_TAPS = 256 + 32 + 16,
+    PCM_EXPERTS = 5, /* least squares; the third and the cascade; the mean of that and the second */
+    PCM_CASCADE = 3,
+    PCM_SCALES = 2
+};
+static const struct {
+    u32 lags, every, at; /* solved after every so many samples; the sums' place in `squares` */
+    double keep; /* of the sums, a sample later */
+} pcm_shapes[PCM_SHAPES] = {
+    {12, 2, 0, 0.98}, {24, 4, 12 * 12, 0.997}, {48, 16, 12 * 12 + 24 * 24, 0.9993}};
+static const struct {
+    u32 taps, at;
+    double rate;
+} pcm_stages[PCM_STAGES] = {{256, 0, 0.0005}, {32, 256, 0.002}, {16, 256 + 32, 0.004}};
+
+static const struct pcm_format {
+    u32 bytes; /* of a sample; 0: other contents */
+    u32 is_signed, is_big;
+} pcm_formats[MEGABYTE_CONTENTS_COUNT] = {[MEGABYTE_CONTENTS_PCM8] = {1, 0, 0},
+                                          [MEGABYTE_CONTENTS_PCM16] = {2, 1, 0},
+                                          [MEGABYTE_CONTENTS_PCM24] = {3, 1, 0},
+                                          [MEGABYTE_CONTENTS_PCM16_BIG] = {2, 1, 1},
+                                          [MEGABYTE_CONTENTS_PCM24_BIG] = {3, 1, 1}};
+
+static struct pcm_format pcm_format_of(megabyte_contents contents) {
+    return pcm_formats[(u32)contents < MEGABYTE_CONTENTS_COUNT ? contents : 0];
+}
+static int is_pcm(megabyte_contents contents) { return pcm_format_of(contents).bytes != 0; }
+
+/* The i-th byte to be coded of a block of n bytes: where it lies in the block, and the bit to be
+ * turned around in it, so that larger bytes are larger samples. What is left of a sample at the
+ * block's end stays as it is. */
+static u32 pcm_place(const struct pcm_format *f, u32 n, u32 i) {
+    u32 last = f->bytes > 1 ? f->bytes - 1 : 0, in = last ? i % f->bytes : 0;
+    return !last || f->is_big || n - (i - in) < f->bytes ? i : i - in + (last - in);
+}
+static u8 pcm_flip(const struct pcm_format *f, u32 i) {
+    return f->is_signed && i % f->bytes == 0 ? 128 : 0;
+}
+
+/* A prediction on the way from a sample's first decision to its last. */
+struct pcm_expert {
+    i32 guess; /* in 1/16 */
+    u32 inverse[PCM_SCALES]; /* 2^44 / the distribution's scale, by either error */
+    u32 low[PCM_SCALES], middle[PCM_SCALES], high[PCM_SCALES]; /* as in struct expert */
+};
+
+struct pcm_channel {
+    double sample[PCM_LAGS]; /* newest first */
+    double squares[PCM_SQUARES], b[PCM_SHAPES][PCM_LAGS], weight[PCM_SHAPES][PCM_LAGS];
+    /* of the cascade's stages: [taps], and twice as many to move about in */
+    double tap_weight[PCM_TAPS], taps[2 * PCM_TAPS], power[PCM_STAGES];
+    u32 newest[PCM_STAGES]; /* in `taps` */
+    /* how far off the experts were, running means over 16 and 128 samples, in 2^-20 */
+    u64 error[PCM_EXPERTS][PCM_SCALES];
+    i32 off; /* the last sample's, of the cascade, in 1/16 */
+    u32 samples;
+};
+
+struct pcm {
+    struct pcm_format format;
+    u32 channels, channel; /* whose sample is next or begun, */
+    u32 bits, value; /* how many of its bits are known, and they */
+    /* classes: of the cascade's error; of how far it is from the first expert; of the bits that
+     * are left, against that error */
+    u32 octave, apart, relative;
+    struct mixer_pair input[PCM_EXPERTS];
+    struct pcm_expert expert[PCM_EXPERTS];
+    double x[PCM_SHAPES][PCM_LAGS], guess[PCM_SHAPES + PCM_STAGES]; /* what predicts, and what */
+    double diagonal[PCM_LAGS], z[PCM_LAGS];
+    struct pcm_channel of[MEGABYTE_CHANNELS_MAX]; /* as many as there are have memory */
+};
+
+static size_t pcm_bytes(u32 channels) {
+    return round_up(offsetof(struct pcm, of) + channels * sizeof(struct pcm_channel), 64);
+}
+
+/* A mixer of 1 MB has room for as many channels as there may be. */
+_Static_assert(MIXER_STATE + (1 << 17) + (4 << 14) + sizeof(struct pcm) <= 1040000, "too large");
+
+static void pcm_reset(struct pcm *p, megabyte_contents contents, u32 channels) {
+    p->format = pcm_format_of(contents);
+    p->channels = channels;
+    for (u32 c = 0; c < channels; c++)
+        for (u32 k = 0; k < PCM_STAGES; k++) p->of[c].newest[k] = pcm_stages[k].taps;
+}
+
+/* weighted_sum in four parts, for n a multiple of four */
+static double tap_sum(const double *w, const double *x, u32 n) {
+    double sum[4] = {0, 0, 0, 0};
+    for (u32 i = 0; i < n; i += 4)
+        for (u32 k = 0; k < 4; k++) {
+            double product = w[i + k] * x[i + k];
+            ROUNDED(product);
+            sum[k] += product;
+        }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/* Each stage predicts what is left from what was left to it before. left: by least squares */
+static void taps_learn(struct pcm_channel *c, const double *guess, double left) {
+    for (u32 k = 0; k < PCM_STAGES; k++) {
+        u32 n = pcm_stages[k].taps;
+        double *w = c->tap_weight + pcm_stages[k].at, *all = c->taps + 2 * pcm_stages[k].at,
+               *x = all + c->newest[k];
+        double error = left - guess[k], step = pcm_stages[k].rate * error / (c->power[k] / n + 1);
+        for (u32 i = 0; i < n; i++) {
+            double product = step * x[i];
+            ROUNDED(product);
+            w[i] += product;
+        }
+        double in = left * left, out = x[n - 1] * x[n - 1];
+        ROUNDED(in);
+        ROUNDED(out);
+        double power = c->power[k] + (in - out);
+        c->power[k] = power > 0 ? power : 0;
+        if (!c->newest[k]) {
+            memcpy(all + n, all, n * sizeof *all);
+            c->newest[k] = n;
+        }
+        all[--c->newest[k]] = left;
+        left = error;
+    }
+}
+
+/* Sums that have faded away become 0: arithmetic is slow among the smallest numbers there are. */
+static void forget(double *sum, u32 n) {
+    for (u32 i = 0; i < n; i++)
+        if (sum[i] < 1e-30 && sum[i] > -1e-30) sum[i] = 0;
+}
+
+static void pcm_learn(struct pcm *p, i32 sample) {
+    struct pcm_channel *c = &p->of[p->channel];
+    c->samples++;
+    for (u32 k = 0; k < PCM_EXPERTS; k++) {
+        i32 d = sample * 16 - p->expert[k].guess;
+        u64 off = (u64)(d < 0 ? -d : d) << 16;
+        if (k == PCM_CASCADE) c->off = d;
+        for (u32 i = 0, shift = 4; i < PCM_SCALES; i++, shift += 3)
+            c->error[k][i] += (off >> shift) - (c->error[k][i] >> shift);
+    }
+    for (u32 k = 0; k < PCM_SHAPES; k++) {
+        u32 n = pcm_shapes[k].lags;
+        double *a = c->squares + pcm_shapes[k].at;
+        add_sample(a, n, c->b[k], p->x[k], p->x[k], n, sample, pcm_shapes[k].keep);
+        if (c->samples % pcm_shapes[k].every) continue;
+        solve_squares(a, n, c->b[k], n, 1, 0, p->diagonal, p->z, c->weight[k]);
+        if (c->samples % 4096) continue;
+        forget(a, n * n);
+        forget(c->b[k], n);
+    }
+    taps_learn(c, p->guess + PCM_SHAPES, sample - p->guess[PCM_SHAPES - 1]);
+    memmove(c->sample + 1, c->sample, sizeof c->sample - sizeof *c->sample);
+    c->sample[0] = sample;
+}
+
+/* 0 .. 24, for errors of 1/16 and less, of up to 1/8 ... */
+static u32 octave_of(u64 error) {
+    u32 e = (u32)(error >> 16);
+    return e ? min32(log2_floor(e) + 1, 24) : 0;
+}
+
+/* Before a sample's first decision. */
+static void pcm_predict(struct pcm *p) {
+    struct pcm_channel *c = &p->of[p->channel];
+    const double *other = p->of[p->channel ? p->channel - 1 : p->channels > 1].sample;
+    double *g = p->guess, guess[PCM_EXPERTS];
+    for (u32 k = 0; k < PCM_SHAPES; k++) {
+        u32 n = pcm_shapes[k].lags, own = p->channels > 1 ? n - n / 3 : n;
+        memcpy(p->x[k], c->sample, own * sizeof *other);
+        memcpy(p->x[k] + own, other, (n - own) * sizeof *other);
+        guess[k] = g[k] = weighted_sum(c->weight[k], p->x[k], n);
+    }
+    guess[PCM_CASCADE] = g[PCM_SHAPES - 1];
+    for (u32 k = 0; k < PCM_STAGES; k++) {
+        const double *x = c->taps + 2 * pcm_stages[k].at + c->newest[k];
+        g[PCM_SHAPES + k] = tap_sum(c->tap_weight + pcm_stages[k].at, x, pcm_stages[k].taps);
+        guess[PCM_CASCADE] += g[PCM_SHAPES + k];
+    }
+    guess[PCM_CASCADE + 1] = (guess[PCM_CASCADE] + guess[1]) / 2;
+    for (u32 k = 0; k < PCM_EXPERTS; k++) {
+        struct pcm_expert *e = &p->expert[k];
+        e->guess = to_fixed(guess[k], 16, 16 << (8 * p->format.bytes - 1));
+        for (u32 i = 0; i < PCM_SCALES; i++) {
+            e->inverse[i] = (u32)(((u64)1 << 44) / ((c->error[k][i] * 9 >> 4) + 314573));
+            e->low[i] = 0;
+            e->high[i] = PROBABILITY_ONE;
+        }
+    }
+    i32 d = p->expert[1].guess - p->expert[PCM_CASCADE].guess;
+    p->octave = octave_of(c->error[PCM_CASCADE][0]);
+    u32 apart = octave_of((u64)(d < 0 ? -d : d) << 16) + 4;
+    p->apart = apart > p->octave ? min32(apart - p->octave, 7) : 0;
+}
+
+/* The decision halves the samples that are left: P(1) by each expert, stretched. */
+static void pcm_inputs(struct pcm *p, const struct mixer_tables *t) {
+    u32 width = 8 * p->format.bytes, left = width - p->bits;
+    i32 upper = (i32)((p->value << 1 | 1) << (left - 1)) - (1 << (width - 1)); /* half's least */
+    for (u32 k = 0; k < PCM_EXPERTS; k++) {
+        struct pcm_expert *e = &p->expert[k];
+        i16 in[PCM_SCALES];
+        for (u32 i = 0; i < PCM_SCALES; i++) {
+            i64 at = (i64)(upper * 16 - 8 - e->guess) * e->inverse[i] / 65536;
+            u32 m = squash(t, at > X_MAX ? X_MAX : at < -X_MAX ? -X_MAX : (i32)at);
+            m = m < e->low[i] ? e->low[i] : min32(m, e->high[i]);
+            e->middle[i] = m;
+            i32 odds = log2_fixed(t, e->high[i] - m + 1) - log2_fixed(t, m - e->low[i] + 1);
+            in[i] = (i16)((odds * 1420 + 32768) >> 16); /* as in `stretch` */
+        }
+        p->input[k] = (struct mixer_pair){in[0], in[1]};
+    }
+    u32 relative = left + 8 > p->octave ? left + 8 - p->octave : 0;
+    p->relative = min32(relative, 15);
+}
+
+static void pcm_decided(struct pcm *p, u32 bit) {
+    for (u32 k = 0; k < PCM_EXPERTS; k++)
+        for (u32 i = 0; i < PCM_SCALES; i++) {
+            struct pcm_expert *e = &p->expert[k];
+            if (bit) e->low[i] = e->middle[i];
+            else e->high[i] = e->middle[i];
+        }
+    p->value = p->value << 1 | bit;
+    p->bits++;
+}
+
+/* What the contexts are: the bits that are known (a histogram: many files do not have all values),
+ * where the experts guess the sample to be from there on, and what the last samples were. */
+static void pcm_contexts(struct mixer *m) {
+    struct pcm *p = m->pcm;
+    u32 width = 8 * p->format.bytes;
+    if (p->bits == width) {
+        pcm_learn(p, (i32)p->value - (1 << (width - 1)));
+        p->channel = p->channel + 1 < p->channels ? p->channel + 1 : 0;
+        p->bits = p->value = 0;
+    }
+    if (p->bits == 0) pcm_predict(p);
+    const struct pcm_channel *c = &p->of[p->channel];
+    u32 left = width - p->bits, fine = p->octave < 9 ? 0 : min32(p->octave - 9, 5);
+    i32 base = (i32)(p->value << left) - (1 << (width - 1));
+    u64 g[PCM_CASCADE + 1], v = p->value; /* guesses in steps that go with the error */
+    for (u32 k = 0; k <= PCM_CASCADE; k++) {
+        i32 d = (p->expert[k].guess >> 4) - base;
+        d = left == 8 ? clamp(d - 128, 1023) : d >> (left - 12);
+        g[k] = (u32)(d >> fine) + (1u << 31);
+    }
+    u64 last = (u64)(i64)c->sample[0] & 0xffffff, before = (u64)(i64)c->sample[1] & 0xffff;
+    u32 off = (u32)(clamp(c->off >> (p->octave ? p->octave - 1 : 0), 31) + 32) >> 1;
+    u64 value[N_CONTEXTS] = {v,
+                             g[3],
+                             g[3] >> 2 << 8 | p->octave,
+                             v << 24 | last,
+                             g[3] >> 1 << 32 | g[1] >> 1,
+                             v << 32 | (last & 0xffff) << 16 | before,
+                             g[3] >> 1 << 8 | p->apart,
+                             g[3] >> 2 << 32 | off,
+                             g[1] << 8 | p->octave};
+    for (u32 i = 0; i < N_CONTEXTS; i++)
+        m->context[i].key = context_key(i, (value[i] * 4 + p->bits / 8) * 8 + p->channel);
+}
+
 static void mixer_contexts(struct mixer *m) {
-    if (m->sound) sound_contexts(m);
+    if (m->pcm) pcm_contexts(m);
+    else if (m->sound) sound_contexts(m);
     else byte_contexts(m);
 }
 
@@ -6123,6 +6402,7 @@ static void match_find(struct mixer *m) {
 static i32 mixer_rate(const struct mixer *m) {
     i32 n = (i32)(m->position < 65536 ? m->position : 65536);
     if (m->with_model && m->sound) return 6; /* it has little to learn */
+    if (m->pcm) return 12 + 40 * 64 / (64 + n); /* most decisions are noise */
     return 24 + (m->with_model ? -16 : 40) * 64 / (64 + n);
 }
 
@@ -6130,7 +6410,7 @@ static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
 
 /* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
 static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
-                        int with_model, megabyte_contents contents) {
+                        int with_model, megabyte_contents contents, u32 channels) {
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
     u8 *at = (u8 *)m + MIXER_STATE, *end = (u8 *)m + mixer_bytes(log2_memory);
     m->history = at;
@@ -6142,6 +6422,11 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     if (contents == MEGABYTE_CONTENTS_MULAW) {
         m->sound = (void *)at;
         at += round_up(sizeof *m->sound, 64);
+    }
+    if (is_pcm(contents)) {
+        m->pcm = (void *)at;
+        pcm_reset(m->pcm, contents, channels);
+        at += pcm_bytes(channels);
     }
     m->lines = at;
     m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
@@ -6160,11 +6445,11 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
         memcpy(m->apm[i / 1024][i % 1024], m->apm[0][0], sizeof m->apm[0][0]);
     for (u32 i = 1; i < N_STATES; i++) memcpy(m->sse[i], m->sse[0], sizeof m->sse[0]);
     m->with_model = with_model != 0;
-    m->n_sets = with_model ? N_SETS : N_SETS - 1;
+    m->n_sets = with_model || m->pcm ? N_SETS : N_SETS - 1;
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to
      * the model alone in the second row, so that short messages lose nothing). Row 0 hands them
      * on to new rows. */
-    static const i16 start[4][N_INPUTS] = {
+    static const i16 start[5][N_INPUTS] = {
         {/* contexts alone */
          3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982,
          -124, 3330, -327, 2649,  -622, 2901, -705, 2457, -621, 2766, -580,
@@ -6177,8 +6462,11 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
          300, 0, 300, 0, 2700, 2700, 2700, 2700, 2700, 2700, 300, 0, 0,   0, 0,   0},
         {/* sound, with the model */
          0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,     0, 0,    0,
-         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14800, 0, 1584, 0}};
-    memcpy(m->weights[0], start[m->with_model + (m->sound ? 2 : 0)], sizeof start[0]);
+         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14800, 0, 1584, 0},
+        {/* linear samples */
+         300, 0, 300,  0,    300,  0,    300,  0,    300,  0,    300, 0, 300,  0,    300, 0,
+         300, 0, 1600, 1600, 1600, 1600, 1600, 1600, 1600, 1600, 300, 0, 1600, 1600, 0,   0}};
+    memcpy(m->weights[0], start[m->pcm ? 4 : m->with_model + (m->sound ? 2 : 0)], sizeof start[0]);
     m->weights_used[0] = 1; /* row 0 */
     for (u32 i = 0; i < 256; i++)
         for (u32 k = 0; k < m->n_sets; k++) m->final_weights[i][k] = (1 << 28) / (i32)m->n_sets;
@@ -6199,6 +6487,33 @@ static u32 interpolate(u32 *row, i32 x, u32 **nearest) {
     *nearest = a + (f >> 11);
     u32 p = ((a[0] >> 12) * (4096 - f) + (a[1] >> 12) * f) >> 10;
     return p ? p : 1;
+}
+
+/* Of linear samples: which decision it is, against the error that is to be expected; what the
+ * cascade says; the channel. */
+static void pcm_select(struct mixer *m) {
+    struct pcm *p = m->pcm;
+    pcm_inputs(p, m->tables);
+    const struct mixer_pair *cascade = &p->input[PCM_CASCADE];
+    u32 bit = p->bits, relative = p->relative;
+    i32 sum = (cascade->stretched + cascade->plain) / 2;
+    m->stretched = clamp(sum, 1900);
+    m->chosen[1] = SET_PARTIAL + bit * 16 + relative;
+    m->chosen[2] = SET_MODEL + bit * 8 + p->apart;
+    m->chosen[3] = SET_BYTE1 + ((u32)(clamp(sum, 255) + 256) >> 5) * 16 + relative;
+    m->chosen[4] = SET_BYTE2 + bit * MEGABYTE_CHANNELS_MAX + p->channel;
+    m->apm_row[0] = m->apm[0][bit * 16 + relative];
+    m->apm_row[1] = m->apm[1][relative * 32 + p->octave];
+}
+
+static void pcm_mix(struct mixer *m) {
+    const struct mixer_tables *t = m->tables;
+    const struct pcm *p = m->pcm;
+    memcpy(m->input + C_SPARSE, p->input, (PCM_EXPERTS - 1) * sizeof *p->input);
+    m->input[I_MODEL] = p->input[PCM_EXPERTS - 1];
+    u32 row = p->relative * 16 + min32(p->octave, 15);
+    u32 refined = interpolate(m->sse[row], m->stretched * 32, &m->sse_p);
+    m->input[I_SSE].stretched = (i16)stretch(t, refined);
 }
 
 /* The next bit, first step: what takes part in it. from_model: the model's P(1) */
@@ -6223,6 +6538,10 @@ static void mixer_select(struct mixer *m, u32 from_model) {
     m->before = m->chosen[0];
     m->chosen[0] = SET_HITS + hits * 4 + matching;
     m->chosen[1] = SET_PARTIAL + (partial | (u32)(matching > 1) << 8);
+    if (m->pcm) {
+        pcm_select(m);
+        return;
+    }
     if (m->sound) {
         c1 = m->bit_position << 5 | m->sound->loud;
         c2 = m->bit_position << 5 | m->sound->apart;
@@ -6249,6 +6568,7 @@ static void mixer_mix(struct mixer *m) {
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) x[i] = t->pair[m->map[m->state[i]][i] >> 20];
     if (m->sound)
         sound_inputs(m->sound, t, m->partial, m->bit_position, x + C_RECORD); /* for the last */
+    if (m->pcm) pcm_mix(m);
     x[I_MATCH] = (struct mixer_pair){0, 0};
     if (m->match_p) {
         struct mixer_pair p = t->pair[*m->match_p >> 20]; /* of the expected bit */
@@ -6265,7 +6585,8 @@ static void mixer_mix(struct mixer *m) {
     }
     x[I_SSE].plain = 64; /* the bias */
 
-    i32 sum = 0, *final = m->final_weights[m->partial];
+    m->final_row = m->pcm ? m->pcm->bits : m->partial;
+    i32 sum = 0, *final = m->final_weights[m->final_row];
     for (u32 k = 0; k < m->n_sets; k++) {
         u32 row = m->chosen[k], *used = &m->weights_used[row / 32];
         i16 *w = m->weights[row];
@@ -6308,6 +6629,7 @@ static void mixer_update(struct mixer *m, int bit) {
     }
     u32 partial = m->partial;
     if (m->sound) sound_decided(m->sound, partial, m->bit_position, b);
+    if (m->pcm) pcm_decided(m->pcm, b);
     m->partial = partial << 1 | b;
     m->node = node << 1 | b;
     m->bit_position = (m->bit_position + 1) & 7;
@@ -6329,13 +6651,13 @@ static void mixer_update(struct mixer *m, int bit) {
     UNROLLED for (u32 i = 0; i < 16; i++)
         m->map[0][i] = NOTHING; /* a context never seen keeps silent */
     i32 target = bit << PROBABILITY_BITS, error = (target - (i32)m->p_final) >> 10,
-        *final = m->final_weights[partial];
+        *final = m->final_weights[m->final_row];
     for (u32 k = 0; k < m->n_sets; k++) {
         i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
         t->kernels.train((const void *)m->input, m->weights[m->chosen[k]], (i16)e);
         final[k] = clamp(final[k] + m->x_set[k] * error, 1 << 30);
     }
-    if (m->with_model) adapt(m, m->sse_p, b, 255);
+    if (m->with_model || m->pcm) adapt(m, m->sse_p, b, 255);
     adapt(m, m->apm_p[0], b, 127);
     adapt(m, m->apm_p[1], b, 127);
     if (m->bit_position == 0) m->rate = mixer_rate(m);
@@ -6398,8 +6720,9 @@ struct predictor {
 };
 
 /* The most bytes to be coded at a time. */
+#define PIECE 4096
 static u64 piece_bytes(const struct predictor *by) {
-    return by->stream ? by->stream->engine->kept_bytes : 4096;
+    return by->stream ? by->stream->engine->kept_bytes : PIECE;
 }
 
 /* Codes bytes, 1 to piece_bytes at a time; the stream's and the mixer's histories then
@@ -6634,7 +6957,8 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 /* ---- the file's headers; models/FORMAT.md has them byte by byte */
 
 static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
-#define FILE_VERSION 3 /* 1: with a model, 2: without, 3: says so, and what the contents are */
+/* 1: with a model, 2: without, 3: says so, and what the contents are, 4: linear samples */
+#define FILE_VERSION 4
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
 #define WHOLE_BYTES 8 /* of everything, in the end mark */
@@ -6736,6 +7060,7 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     }
     to[n++] = (u8)(h->context_shift | memory_code(h->mixing_memory) << 4);
     if (h->contents) to[n++] = (u8)h->contents;
+    if (h->format_version > 3) to[n++] = (u8)h->channels;
     if (!h->single) n += put_varint(to + n, h->block_size);
     if (h->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, h->size);
     if (h->single && !code_is_implied(h->method, (u32)h->size, &coded))
@@ -6781,7 +7106,13 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
                 (!h->has_model && h->context_shift);
     if (h->format_version > 2) {
         h->contents = (megabyte_contents)read_byte(&r);
-        wrong |= h->contents != MEGABYTE_CONTENTS_MULAW || h->has_dictionary || !memory;
+        wrong |= h->has_dictionary || !memory ||
+                 (h->format_version > 3 ? !is_pcm(h->contents) || h->has_model
+                                        : h->contents != MEGABYTE_CONTENTS_MULAW);
+    }
+    if (h->format_version > 3) {
+        h->channels = read_byte(&r);
+        wrong |= h->channels < 1 || h->channels > MEGABYTE_CHANNELS_MAX;
     }
     if (h->single) {
         h->method = (int)(flags >> METHOD_SHIFT);
@@ -6920,7 +7251,13 @@ struct megabyte_codec {
 static u32 level_of(const megabyte_codec_options *o) { return o && o->level ? (u32)o->level : 7; }
 static const u8 level_memory[10] = {0, 1, 2, 3, 4, 0, 2, 3, 4, 4};
 
-u32 megabyte_codec_block_size(const megabyte_codec_options *o) {
+/* Levels 1 to 4; and a model knows nothing of linear samples. */
+static int does_without(const megabyte_codec_options *o) {
+    return level_of(o) < 5 || (level_of(o) > 5 && is_pcm(o->contents) &&
+                               o->mixing_memory != MEGABYTE_NO_CONTEXT_MIXING);
+}
+
+static u32 usual_block_size(const megabyte_codec_options *o) {
     u64 size = o && o->size != MEGABYTE_SIZE_UNKNOWN ? o->size : 0, n = o ? o->streams : 0;
     if (o && o->block_size) return o->block_size;
     if (!size) return 1u << 18;
@@ -6928,6 +7265,13 @@ u32 megabyte_codec_block_size(const megabyte_codec_options *o) {
     u64 block = n ? size / n + (size % n != 0) : size;
     if (block < 1u << 14) block = min64(size, 1u << 14); /* headers take their share */
     return (u32)min64(block, MEGABYTE_BLOCK_DEFAULT);
+}
+
+/* Blocks of linear samples end where all channels do. */
+u32 megabyte_codec_block_size(const megabyte_codec_options *o) {
+    u32 size = usual_block_size(o), channels = o && o->channels ? o->channels : 1;
+    u64 all = o ? (u64)channels * pcm_format_of(o->contents).bytes : 0;
+    return all && size > all ? (u32)(size - size % all) : size;
 }
 
 /* What a codec is made for. */
@@ -6953,8 +7297,10 @@ static status check_codec_options(const struct plan *p, megabyte_error *error) {
                     "streams and threads must be up to 256 (%u, %u), block_size %u (%u), "
                     "context_shift 15 (%u)",
                     o->streams, o->threads, MEGABYTE_BLOCK_MAX, o->block_size, o->context_shift);
-    if ((u32)o->contents >= MEGABYTE_CONTENTS_COUNT)
-        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "no such contents: %d", o->contents);
+    if ((u32)o->contents >= MEGABYTE_CONTENTS_COUNT || o->channels > MEGABYTE_CHANNELS_MAX)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "no such contents (%d), or more than %d channels (%u)", o->contents,
+                    MEGABYTE_CHANNELS_MAX, o->channels);
     if (o->contents && p->mode != MEGABYTE_MODE_DECOMPRESS &&
         (p->mode == MEGABYTE_MODE_MESSAGES || o->dictionary_size || o->file_type ||
          o->dictionary_of))
@@ -6975,13 +7321,13 @@ static status check_codec_options(const struct plan *p, megabyte_error *error) {
 static status plan_streams(struct plan *p, const megabyte_model *model, megabyte_error *error) {
     const megabyte_codec_options *o = &p->options;
     int coding = p->mode != MEGABYTE_MODE_DECOMPRESS;
-    if (!model && coding && level_of(o) >= 5)
+    if (!model && coding && !does_without(o))
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "level %u needs a model: only levels 1 to 4 do without", level_of(o));
     if (model && o->engine && o->engine->model != model)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "the engine belongs to another model");
-    p->model = coding && level_of(o) < 5 ? NULL : model;
+    p->model = coding && does_without(o) ? NULL : model;
     if (!p->model && o->file_type)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "a file type is for models: levels 1 to 4 use none");
@@ -7049,6 +7395,7 @@ static status make_plan(struct plan *p, const megabyte_model *model, megabyte_mo
     status r = check_codec_options(p, error);
     if (!r) r = plan_streams(p, model, error);
     if (r) return r;
+    o->channels = !is_pcm(o->contents) ? 0 : o->channels ? o->channels : 1;
     p->has_dictionary = o->dictionary_size || o->file_type || o->dictionary_of;
     p->block_size = mode == MEGABYTE_MODE_COMPRESS   ? megabyte_codec_block_size(o)
                     : mode == MEGABYTE_MODE_MESSAGES ? 1
@@ -7169,6 +7516,7 @@ void megabyte_codec_reset(megabyte_codec *c) {
     c->header.context_shift = c->model ? c->options.context_shift : 0;
     c->header.mixing_memory = memory_megabytes(c->memory);
     c->header.contents = c->options.contents;
+    c->header.channels = c->options.channels;
     clear_error(&c->error);
     sha256_begin(&c->whole);
 }
@@ -7189,7 +7537,8 @@ static void read_dictionary(megabyte_codec *c, const struct plan *p) {
         if (!c->dictionary_mixer[mixed]) continue;
         struct predictor by = {.stream = mixed ? c->dictionary : NULL,
                                .mixer = c->dictionary_mixer[mixed]};
-        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed, MEGABYTE_CONTENTS_GENERAL);
+        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed, MEGABYTE_CONTENTS_GENERAL,
+                    0);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
             some = min64(n - done, piece_bytes(&by));
@@ -7305,15 +7654,16 @@ static struct predictor start(const megabyte_codec *c, megabyte_method method, m
         mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
         m->tables = c->tables; /* not those of a codec that shares the dictionary */
     } else if (by.mixer) {
-        mixer_reset(m, c->tables, memory, by.stream != NULL, c->header.contents);
+        mixer_reset(m, c->tables, memory, by.stream != NULL, c->header.contents,
+                    c->header.channels);
     }
     return by;
 }
 
 static int best_method(const megabyte_codec *c) {
-    return level_of(&c->options) < 5 ? MEGABYTE_METHOD_CONTEXT_MIXING
-           : c->memory               ? MEGABYTE_METHOD_MIXED
-                                     : MEGABYTE_METHOD_MODEL;
+    return !c->model   ? MEGABYTE_METHOD_CONTEXT_MIXING
+           : c->memory ? MEGABYTE_METHOD_MIXED
+                       : MEGABYTE_METHOD_MODEL;
 }
 
 /* Tells the caller how far the work is; 1 if it is to stop. */
@@ -7334,6 +7684,12 @@ static void add_check(megabyte_codec *c, const struct block_job *l, u8 check[CHE
     sha256_add(&c->whole, l->bytes, l->n);
 }
 
+/* How the bytes of a block that has begun are ordered. */
+static struct pcm_format order_of(const struct block_job *l) {
+    const struct pcm_format as_they_are = {0};
+    return l->by.mixer && l->by.mixer->pcm ? l->by.mixer->pcm->format : as_they_are;
+}
+
 /* Codes the block's first n bytes; `before`: bytes of the jobs before it. *late is what their
  * second half comes to, in bits; the block is given up if that is more than `most`. 0 if
  * cancelled. */
@@ -7342,6 +7698,8 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
     u32 half = min32(n, TRIAL) / 2, trial = 2 * half;
     l->method = method;
     l->by = start(c, method, c->jobs[0].stream, c->jobs[0].mixer);
+    const struct pcm_format format = order_of(l);
+    u8 samples[PIECE];
     begin_encoding(&l->coder, l->code, l->n - 1);
     for (u32 done = 0, some; done < n && l->coder.n <= l->coder.capacity; done += some) {
         if (done == half) *late = -l->by.ideal;
@@ -7349,7 +7707,9 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
         if (cancelled(c, before + done)) return 0;
         u32 next = done < half ? half : done < trial ? trial : n;
         some = (u32)min64(next - done, piece_bytes(&l->by));
-        encode_bytes(&l->by, &l->coder, l->bytes + done, some);
+        for (u32 i = 0; format.bytes && i < some; i++)
+            samples[i] = l->bytes[pcm_place(&format, l->n, done + i)] ^ pcm_flip(&format, done + i);
+        encode_bytes(&l->by, &l->coder, format.bytes ? samples : l->bytes + done, some);
     }
     if (n == trial) *late += l->by.ideal;
     end_encoding(&l->coder);
@@ -7428,8 +7788,11 @@ static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
     decode_bytes(by, coders, n, bytes);
     for (u32 i = 0; i < n; i++) {
         struct block_job *l = jobs[i];
-        if (!c->verifying) l->bytes[l->done] = bytes[i];
-        l->bad = l->bytes[l->done] != bytes[i] || beyond_end(&l->coder);
+        const struct pcm_format format = order_of(l);
+        u8 *to = l->bytes + pcm_place(&format, l->n, l->done);
+        bytes[i] ^= pcm_flip(&format, l->done);
+        if (!c->verifying) *to = bytes[i];
+        l->bad = *to != bytes[i] || beyond_end(&l->coder);
         l->done += !l->bad;
         l->stepped = l->bad || l->done == l->n || !l->by.stream ||
                      take_drafted(l->by.stream, bytes[i]);
@@ -7585,7 +7948,8 @@ static void begin_file(megabyte_codec *c, const struct block_job *single) {
         h->coded = single->n_code;
     }
     if (!h->mixing_memory) h->contents = MEGABYTE_CONTENTS_GENERAL; /* no difference */
-    h->format_version = h->contents ? 3 : h->has_model ? 1 : 2;
+    if (!h->contents) h->channels = 0;
+    h->format_version = h->channels ? 4 : h->contents ? 3 : h->has_model ? 1 : 2;
     c->n_head = write_file_header(h, c->head);
     emit(c, c->head, c->n_head);
     c->begun = 1;

@@ -579,9 +579,16 @@ typedef enum megabyte_mode {
 typedef enum megabyte_contents {
     MEGABYTE_CONTENTS_GENERAL = 0,
     MEGABYTE_CONTENTS_MULAW = 1, /* G.711 mu-law samples of one channel */
-    MEGABYTE_CONTENTS_COUNT = 2
+    /* linear samples (PCM) of several channels that take turns, as in WAV files: */
+    MEGABYTE_CONTENTS_PCM8 = 2, /* 8 bits without a sign, */
+    MEGABYTE_CONTENTS_PCM16 = 3, /* 16 and 24 bits with a sign, the lowest byte first */
+    MEGABYTE_CONTENTS_PCM24 = 4,
+    MEGABYTE_CONTENTS_PCM16_BIG = 5, /* the highest byte first, as in AU and AIFF files */
+    MEGABYTE_CONTENTS_PCM24_BIG = 6,
+    MEGABYTE_CONTENTS_COUNT = 7
 } megabyte_contents;
 
+#define MEGABYTE_CHANNELS_MAX 8
 #define MEGABYTE_BLOCK_MAX 67108864u /* 64 MB */
 /* The largest block that a decompressing codec accepts, and that compressing chooses, by default.
  * */
@@ -605,7 +612,7 @@ typedef enum megabyte_contents {
  *     room               -                     -                         the same on both sides
  *     limit              -                     x                         x
  *     max_ratio          -                     x                         -
- *     contents           x                     -                         -
+ *     contents, channels: x                    -                         -
  *     verify             x                     -                         -
  *     draft_max, draft_engine: verifying       x                         x
  *     progress           x                     x                         -                       */
@@ -657,14 +664,18 @@ typedef struct megabyte_codec_options {
      * worst full: then every message slides it first, ten times as slow */
     uint32_t room;
     /* compressing, without a dictionary or file type: what the bytes are; the file keeps it. Wrong
-     * contents cost ratio, nothing else; level 5 makes no difference */
+     * contents cost ratio, nothing else; level 5 makes no difference. Of PCM, levels 6 to 9 are
+     * context mixing alone, too, as 2, 3, 4 and 4: they take a model, but do not use it */
     megabyte_contents contents;
+    /* contents PCM: 1..MEGABYTE_CHANNELS_MAX; default 1. Every block begins with the first one's
+     * sample: flush only behind the last one's */
+    uint32_t channels;
     /* decompressing: the most bytes to produce in all; 0: no limit. Messages: the longest, to
      * encode (else LIMIT) and to decode (else CORRUPT); 0: MEGABYTE_MESSAGE_MAX */
     uint64_t limit;
     /* decompressing: up to 2^32; 0: no limit. Refuses (LIMIT) a block up to which the headers claim
      * more than MEGABYTE_RATIO_FREE + max_ratio * (compressed bytes so far). Blocks that do not
-     * need the model are a hundred times faster and count a 128th (contents MULAW: an 8th). 1024 is
+     * need the model are a hundred times faster and count a 128th (other contents: an 8th). 1024 is
      * far above what honest data reaches and bounds the time that a forged file can ask for */
     uint64_t max_ratio;
     int verify; /* compressing: decode each block before it is released */
@@ -792,6 +803,7 @@ typedef struct megabyte_file_header {
     uint8_t dictionary_id[4]; /* of the dictionary's SHA-256, if there is one */
     int has_dictionary; /* or a file type */
     megabyte_contents contents;
+    uint32_t channels; /* of contents PCM; else 0 */
     int single; /* one block that needs no block header and no end mark */
     uint64_t size; /* original bytes, or MEGABYTE_SIZE_UNKNOWN */
     uint32_t context_shift; /* of the streams' context */

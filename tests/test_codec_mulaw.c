@@ -129,7 +129,7 @@ static void headers(void) {
                {3, 0, 0x00, 1, MEGABYTE_ERROR_CORRUPT}, /* no context mixing */
                {2, 8, 0x10, 1, MEGABYTE_ERROR_CORRUPT},
                {1, 8, 0x10, 1, MEGABYTE_ERROR_CORRUPT},
-               {4, 0, 0x10, 1, MEGABYTE_ERROR_BAD_VERSION}};
+               {5, 0, 0x10, 1, MEGABYTE_ERROR_BAD_VERSION}};
     for (size_t i = 0; i < COUNT_OF(row); i++) {
         uint8_t h[32] = {0xb5, 'm', 'b', 'z', row[i].version, row[i].flags, 2};
         size_t n = 7;
