@@ -242,7 +242,9 @@ megabyte_codec_options options_for_compressing(job *j, const session *s) {
     o.level = (int)z->level;
     o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
     o.verify = z->verify;
-    if (z->as || (!z->needs_model && is_mulaw(j))) o.contents = MEGABYTE_CONTENTS_MULAW;
+    o.contents = z->contents;
+    o.channels = z->channels;
+    if (!z->as && !z->needs_model && is_mulaw(j)) o.contents = MEGABYTE_CONTENTS_MULAW;
     j->expected = o.size;
     if (o.verify) {
         o.block_size = megabyte_codec_block_size(&o);
@@ -507,6 +509,7 @@ static void print_report(const job *j) {
         fprintf(stderr, "; of these %llu picture%s", (unsigned long long)j->pictures,
                 j->pictures > 1 ? "s" : "");
     if (j->sounds) fputs("; by the model of sound", stderr);
+    if (j->linear) fputs("; as linear samples", stderr);
     if (j->counts.passes)
         fprintf(stderr, "; %.2f bytes a pass",
                 quotient((double)j->counts.steps, (double)j->counts.passes));
@@ -528,6 +531,7 @@ static void print_report_json(const job *j, const char *to) {
     json_field("pictures", (double)j->pictures);
     if (j->z->mode == MEGABYTE_MODE_COMPRESS) {
         json_field("sounds", (double)j->sounds);
+        json_field("linear", (double)j->linear);
         json_field("coded_bytes", (double)(j->counts.coded_bits / 8));
         json_field("ideal_bytes", j->counts.ideal_bits / 8);
         json_field("model_bytes", j->counts.model_bits / 8);
@@ -553,6 +557,7 @@ static void add_up(job *total, const job *j) {
     total->seconds += j->seconds;
     total->pictures += j->pictures;
     total->sounds += j->sounds;
+    total->linear += j->linear;
     add_counts(&total->counts, &j->counts);
 }
 
@@ -756,8 +761,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {DECOMPRESSES | TESTS,
          {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", "the EXT given to compress --type"}},
         {COMPRESSES,
-         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND",
-          "mulaw: FILE is raw sound, whatever its name (.ul is taken for it)"}},
+         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND", "FILE is raw sound: " CONTENTS_HELP}},
         {COMPRESSES,
          {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
           "write no files: print a table of sizes beside other compressors"}},
@@ -806,7 +810,9 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (who == COMPRESSES) z.shared.otherwise = "levels -1 to -4 need none";
     if (z.file_type && !z.needs_model)
         usage_error(self, "--type", "not at levels 1 to 4, which use no model");
-    if (z.as && strcmp(z.as, "mulaw")) usage_error(self, "--as", "knows only mulaw");
+    if (z.as && !contents_named(z.as, &z.contents, &z.channels))
+        usage_error(self, "--as", "knows only " CONTENTS_HELP);
+    if (z.channels && z.level != 5) z.needs_model = 0; /* a model knows nothing of these */
     if (z.as && (z.dictionary_file || z.file_type))
         usage_error(self, "--as", "not together with --dictionary or --type");
     if (z.remove_input) z.verify = 1;

@@ -26,7 +26,9 @@ typedef struct zipper {
     const char *suffix; /* of compressed files: ".mbz" */
     int gives_pictures; /* not any files: .mbi */
     const char *output, *dictionary_file, *file_type;
-    const char *as; /* what the files are: "mulaw"; NULL: as they say */
+    const char *as; /* what the files are: "mulaw" ...; NULL: as they say */
+    megabyte_contents contents; /* the same, and how many channels */
+    uint32_t channels;
     uint64_t streams, block_size, limit, level;
     drafts drafts;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
@@ -71,7 +73,8 @@ typedef struct job {
     size_t rest_at; /* from here on */
     int goes_on; /* the codec stopped at a member that is not its own */
     uint64_t switches, pictures; /* how often; members that are pictures */
-    uint64_t sounds; /* files of which an audio model packed the samples */
+    uint64_t sounds; /* files of which an audio model packed the samples, */
+    uint64_t linear; /* or contexts for linear samples */
 } job;
 
 /* ---- input.c */
@@ -176,10 +179,15 @@ int verify_picture(job *j, const session *s, const uint8_t *coded, size_t n, con
 
 /* ---- samples.c */
 
-/* Packs the file by the model of sound if it holds mu-law samples and that is smaller: *is_done.
- * Else nothing has changed. */
+/* Packs the file by the model of sound if it holds mu-law samples, by contexts for them if it holds
+ * linear samples, and that is smaller: *is_done. Else nothing has changed. */
 int pack_sound(job *j, int *is_done);
 int is_mulaw(const job *j); /* a regular file that is mostly mu-law samples */
+/* "s16le:2" ...: returns 1, or 0: there is no such. */
+int contents_named(const char *text, megabyte_contents *contents, uint32_t *channels);
+/* The name in text; NULL: general. */
+const char *name_contents(const megabyte_file_header *h, char text[16]);
+#define CONTENTS_HELP "mulaw, u8, s16le, s16be, s24le or s24be, for several channels s16le:2 ..."
 
 /* ---- list.c, against.c */
 

@@ -50,12 +50,14 @@ size_t name_length(const char *path) {
 }
 
 static void list_as_text(zipper *z, const survey *v, const char *name) {
-    char model[64], version[32];
+    char model[64], version[32], contents_text[16];
     const known_model *known = model_of(z, v);
     int n = 0;
     for (size_t i = 0; i < sizeof v->model_id; i++)
         n += snprintf(model + n, sizeof model - (size_t)n, "%02x", v->model_id[i]);
-    if (!v->has_model) snprintf(model, sizeof model, "none");
+    const char *contents = v->first.channels ? name_contents(&v->first, contents_text) : NULL;
+    if (!v->has_model)
+        snprintf(model, sizeof model, "none%s%s", contents ? ", " : "", contents ? contents : "");
     else if (v->has_several_models) snprintf(model, sizeof model, "several");
     else if (known)
         snprintf(model + n, sizeof model - (size_t)n, " %.*s", (int)name_length(known->path),
@@ -67,6 +69,7 @@ static void list_as_text(zipper *z, const survey *v, const char *name) {
 
 static void list_as_json(zipper *z, const survey *v, const char *name) {
     const known_model *known = model_of(z, v);
+    char contents_text[16];
     printf("{\"name\": ");
     json_text(stdout, name, strlen(name));
     printf(", ");
@@ -74,6 +77,9 @@ static void list_as_json(zipper *z, const survey *v, const char *name) {
     json_field("block_bytes", v->block_size);
     json_field("context_shift", v->context_shift);
     json_field("format_version", v->format_version);
+    const char *contents = name_contents(&v->first, contents_text);
+    if (contents) printf(", \"contents\": \"%s\"", contents);
+    else printf(", \"contents\": null");
     json_field("numerics_version", v->first.numerics_version);
     printf(", \"dictionary\": %s, \"several_models\": %s, \"model_id\": ",
            v->first.has_dictionary ? "true" : "false", v->has_several_models ? "true" : "false");
