@@ -582,9 +582,9 @@ static double ratio_of(const bench *b, const trial *t, const struct ratio *r) {
     if (t->rate[a].high <= 0) return 0;
     if (r->b == OF_PEAK) return of_peak(b, t, a);
     if (r->b == OF_BANDWIDTH) return of_bandwidth(b, t, a);
-    if (r->b == OF_FIRST_TRIAL)
-        return t > b->trials ? t->rate[a].high / b->trials->rate[a].high : 0;
-    return t->rate[r->b].high > 0 ? t->rate[a].high / t->rate[r->b].high : 0;
+    if (r->b == OF_FIRST_TRIAL && t == b->trials) return 0;
+    double other = r->b == OF_FIRST_TRIAL ? b->trials->rate[a].high : t->rate[r->b].high;
+    return other > 0 ? t->rate[a].high / other : 0; /* either may have been left out */
 }
 
 static void print_workload(const bench *b, const trial *t, size_t i, double fastest) {
