@@ -2,7 +2,7 @@
 // repository's root, after make and make web: node --test tests/web.test.mjs
 import assert from 'node:assert/strict';
 import {execFileSync} from 'node:child_process';
-import {readFileSync, writeFileSync, mkdirSync} from 'node:fs';
+import {copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import test from 'node:test';
 import {open, MegabyteError} from '../tools/web/dist/megabyte.mjs';
 
@@ -80,12 +80,42 @@ test('without a model', async () => {
   assert.throws(() => m.encode(text, {level: 7}), fails(-1, /model/));
 });
 
+test('limits; callbacks that throw, or call again', async () => {
+  const m = await open(null), some = new Uint8Array(200000).map((_, i) => i * i >> 6);
+  const zeros = m.encode(new Uint8Array(3e6));
+  assert.throws(() => m.decode(zeros, {limit: 1e6}), fails(-12, /limit/));
+  for (const limit of [0, 3e6, undefined]) assert.equal(m.decode(zeros, {limit}).length, 3e6);
+  const reason = new Error('enough');
+  for (let i = 0; i < 700; i++) // more than the instance's stack would bear
+    assert.throws(() => m.encode(some, {onProgress: () => { throw reason; }}), e => e === reason);
+  for (const again of [() => m.encode('a'), () => m.decode(zeros), () => m.close()])
+    assert.throws(() => m.encode(some, {onProgress: again}), fails(-1, /another call/));
+  same(m.decode(m.encode(some)), some, 'another answer after failures');
+  const model = await open(file);
+  assert.throws(() => model.generate('It was', {onBytes: () => model.score('a')}),
+    fails(-1, /another call/));
+  model.close();
+  model.close();
+});
+
 test('models that are none', async () => {
   await assert.rejects(open(new Uint8Array(100)), fails(-4, /\w/));
   await assert.rejects(open(file.subarray(0, 5000)), fails(-6, /\w/));
   const spoilt = Uint8Array.from(file);
   spoilt[file.length - 100] ^= 1;
   await assert.rejects(open(spoilt), fails(-7, /\w/));
+});
+
+test('a module that could not be loaded is tried again', async () => {
+  const folder = 'tests/tmp/web-module';
+  rmSync(folder, {recursive: true, force: true});
+  mkdirSync(folder);
+  const copy = name => copyFileSync(`tools/web/dist/${name}`, `${folder}/${name}`);
+  copy('megabyte.mjs');
+  const {open} = await import('./tmp/web-module/megabyte.mjs');
+  await assert.rejects(open(null, {simd: false}), /no such file/);
+  copy('megabyte-plain.wasm');
+  (await open(null, {simd: false})).close();
 });
 
 test('the types name everything that is exported', async () => {

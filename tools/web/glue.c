@@ -9,8 +9,8 @@
 #define EXPORT(name) __attribute__((export_name(#name))) name
 #define IMPORT(name) __attribute__((import_module("page"), import_name(#name))) name
 
-/* the page's: `bytes` are done */
-extern void IMPORT(progress)(double bytes);
+/* the page's: `bytes` are done; 1: stop */
+extern int IMPORT(progress)(double bytes);
 
 static megabyte_error error;
 static megabyte_model *model;
@@ -80,8 +80,7 @@ int EXPORT(web_generate)(uint8_t *out, size_t n) {
 
 static int tell(void *context, uint64_t bytes) {
     (void)context;
-    progress((double)bytes);
-    return 0;
+    return progress((double)bytes);
 }
 
 static int begin(megabyte_mode mode, megabyte_codec_options options) {
@@ -95,10 +94,12 @@ int EXPORT(web_encode)(double size, int level) {
     return begin(MEGABYTE_MODE_COMPRESS,
                  (megabyte_codec_options){.size = (uint64_t)size, .level = level});
 }
-/* file[n]: its beginning, which says how much memory it takes. */
+/* file[n]: its beginning, which says how much memory it takes. limit: bytes, 0: any; below 0: as
+ * many as honest files of this size are likely to have (max_ratio). */
 int EXPORT(web_decode)(const void *file, size_t n, double limit) {
     megabyte_file_header h;
-    megabyte_codec_options options = {.limit = (uint64_t)limit, .max_ratio = 1024};
+    megabyte_codec_options options = {.limit = limit < 0 ? 0 : (uint64_t)limit,
+                                      .max_ratio = limit < 0 ? 1024 : 0};
     if (megabyte_file_header_read(file, n, &h, &error)) return error.status;
     if (h.mixing_memory > 16) options.mixing_memory = h.mixing_memory;
     if (h.block_size > MEGABYTE_BLOCK_DEFAULT) options.block_size = h.block_size;

@@ -3,7 +3,7 @@
 /** Strings are encoded as UTF-8. */
 export type Data = string | Uint8Array | ArrayBuffer | ArrayBufferView;
 
-/** Called now and then with the number of bytes done. */
+/** Called now and then with the number of bytes done. What it throws ends the call. */
 export type Progress = (bytes: number) => void;
 
 /** What the library says went wrong. */
@@ -48,7 +48,11 @@ export interface Megabyte {
   score(data: Data, options?: { onProgress?: Progress }): Float32Array;
   /** A whole .mbz file. level: 1 to 4 need no model; default 7, or 1 without a model. */
   encode(data: Data, options?: { level?: number; onProgress?: Progress }): Uint8Array;
-  /** What a .mbz file holds. limit: the most bytes accepted; default 0, no limit. */
+  /**
+   * What a .mbz file holds. limit: the most bytes accepted, 0: any number. Without one, a file that
+   * claims more than 1 MB and 1024 times its own size is refused (what needs no model counts a
+   * 128th): headers are easily forged.
+   */
   decode(data: Data, options?: { limit?: number; onProgress?: Progress }): Uint8Array;
   /** Lets go of the memory. */
   close(): void;

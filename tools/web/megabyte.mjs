@@ -26,7 +26,10 @@ const SIMD = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 
 const compiled = {};
 function compile(simd) {
   compiled[simd] ??= bytesOf(new URL(simd ? 'megabyte.wasm' : 'megabyte-plain.wasm',
-    import.meta.url)).then(bytes => WebAssembly.compile(bytes));
+    import.meta.url)).then(bytes => WebAssembly.compile(bytes)).catch(e => {
+    delete compiled[simd]; // the next call tries again
+    throw e;
+  });
   return compiled[simd];
 }
 
@@ -50,13 +53,15 @@ class Megabyte {
   #piece; // PIECE bytes in its memory
   #floats; // and room for as many floats
   #progress = null;
+  #thrown = null; // what it threw, in an array
+  #busy = false;
 
   static async create(file, simd) {
     const m = new Megabyte();
     const module = await compile(simd);
     const none = () => 8; // files: libc's streams, which nobody uses
     m.#c = (await WebAssembly.instantiate(module, {
-      page: {progress: bytes => m.#progress?.(bytes)},
+      page: {progress: bytes => m.#tell(bytes)},
       wasi_snapshot_preview1: {fd_close: none, fd_seek: none, fd_write: none},
     })).exports;
     m.#c._initialize();
@@ -81,14 +86,36 @@ class Megabyte {
     const all = new Uint8Array(this.#c.memory.buffer, at);
     return new TextDecoder().decode(all.slice(0, all.indexOf(0)));
   }
+  // Nothing may be thrown through the instance's functions: they would leave their stack behind.
+  #tell(bytes) {
+    try {
+      this.#progress?.(bytes);
+    } catch (e) {
+      this.#thrown = [e];
+    }
+    return this.#thrown ? 1 : 0;
+  }
   #check(status) {
+    if (this.#thrown) {
+      const [reason] = this.#thrown;
+      this.#thrown = null;
+      throw reason;
+    }
     if (status < 0) throw new MegabyteError(this.#text(this.#c.web_error()), status);
     return status;
   }
   #put(bytes) { this.#memory(this.#piece, bytes.length).set(bytes); }
-  #needs() {
+  // One call at a time: they share the stream, the codec and the buffers.
+  #alone(needsModel, work) {
     if (!this.#c) throw new MegabyteError('the model is closed', -1);
-    if (!this.info) throw new MegabyteError('open a model first', -1);
+    if (needsModel && !this.info) throw new MegabyteError('open a model first', -1);
+    if (this.#busy) throw new MegabyteError('another call is at work, which called this one', -1);
+    this.#busy = true;
+    try {
+      return work();
+    } finally {
+      this.#busy = false;
+    }
   }
   #describe() {
     const number = which => this.#c.web_info(which);
@@ -111,7 +138,9 @@ class Megabyte {
   }
 
   generate(prompt, options = {}) {
-    this.#needs();
+    return this.#alone(true, () => this.#generate(prompt, options));
+  }
+  #generate(prompt, options) {
     const {bytes = 200, temperature = 0, topK = 0, topP = 0, minP = 0, repetitionPenalty = 0,
       seed = 0, onBytes} = options;
     if (!(Number.isInteger(bytes) && bytes >= 0))
@@ -132,8 +161,8 @@ class Megabyte {
     return concatenate(parts, total);
   }
 
-  score(data, {onProgress} = {}) {
-    this.#needs();
+  score(data, options = {}) { return this.#alone(true, () => this.#score(data, options)); }
+  #score(data, {onProgress}) {
     const bytes = asBytes(data), bits = new Float32Array(bytes.length);
     this.#c.web_reset();
     for (let at = 0; at < bytes.length; at += 1024) {
@@ -176,21 +205,25 @@ class Megabyte {
   }
 
   encode(data, {level = this.info ? 7 : 1, onProgress} = {}) {
-    if (!this.#c) this.#needs();
     const bytes = asBytes(data);
-    this.#check(this.#c.web_encode(bytes.length, level));
-    return this.#run(bytes, onProgress);
+    return this.#alone(false, () => {
+      this.#check(this.#c.web_encode(bytes.length, level));
+      return this.#run(bytes, onProgress);
+    });
   }
 
-  decode(data, {limit = 0, onProgress} = {}) {
-    if (!this.#c) this.#needs();
+  decode(data, {limit = -1, onProgress} = {}) {
     const bytes = asBytes(data), head = bytes.subarray(0, 64);
-    this.#put(head);
-    this.#check(this.#c.web_decode(this.#piece, head.length, limit));
-    return this.#run(bytes, onProgress);
+    return this.#alone(false, () => {
+      this.#put(head);
+      this.#check(this.#c.web_decode(this.#piece, head.length, limit));
+      return this.#run(bytes, onProgress);
+    });
   }
 
-  close() { this.#c = null; } // all memory is the instance's
+  close() { // all memory is the instance's
+    if (this.#c) this.#alone(false, () => { this.#c = null; });
+  }
 }
 
 /**

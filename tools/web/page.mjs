@@ -2,6 +2,7 @@
 const $ = id => document.getElementById(id);
 const SHOWN = 20000; // bytes that are shown in colours
 const READ = 4 << 20; // the largest file that is taken: the model reads some KB/s
+const MOST = 256 << 20; // bytes that it may decompress to
 
 let worker = null, file = null, model = null, busy = false, waiting = new Map(), last = 0;
 
@@ -47,7 +48,7 @@ async function openModel() {
   const info = await ask('open', model);
   say('model', `${info.name}: ${(info.parameters / 1e6).toFixed(1)} million parameters` +
     `${info.simd ? ', SIMD' : ''}. Ready.`);
-  idle();
+  if (!busy) idle(); // after Stop another action may have begun
 }
 
 const BUTTONS = ['score', 'compress', 'decompress', 'generate'];
@@ -183,7 +184,7 @@ $('decompress').onclick = () => run('Decompressing', async progress => {
   if (!file) throw new Error('Choose or drop a .mbz file first.');
   const bytes = await input();
   let seen = 0;
-  const plain = await ask('decode', bytes, {}, n => {
+  const plain = await ask('decode', bytes, {limit: MOST}, n => {
     seen = n;
     progress(1 - 1 / (1 + seen / (bytes.length * 4)));
     say('status', `Decompressing: ${count(seen, 'byte')}`);
