@@ -11056,38 +11056,41 @@ V vi va_total(va s, i32 sum) {
  * takes four columns as a lane. Weights are not loaded before their turn: 16 sums, 8 rows and two
  * weights leave no room. */
 #define BEGIN(i, k) int32x4_t a##i = vdupq_n_s32(0), b##i = a##i;
-#define SIXTEEN(i, k) int8x16_t x##i = vld1q_s8(x + i * ldx + j);
+#define SIXTEEN(i, k) int8x16_t x##i = vld1q_s8(at + l##i);
 #define LANE(to, v, x, k) \
     __asm__(SDOT_ARCH "sdot %0.4s, %1.16b, %2.4b[" #k "]" : "+w"(to) : "w"(v), "w"(x));
 #define PRODUCT(i, k) LANE(a##i, wa, x##i, k) LANE(b##i, wb, x##i, k)
 #define LAST_FOUR(i, k)                                           \
     {                                                             \
         i32 four;                                                 \
-        memcpy(&four, x + i * ldx + j, 4);                        \
+        memcpy(&four, at + l##i, 4);                        \
         int8x16_t x##i = vreinterpretq_s8_s32(vdupq_n_s32(four)); \
         PRODUCT(i, 0)                                             \
     }
 #define END(i, k) half_finish(a##i, b##i, VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
-#define COLUMNS(rows, k, part)                            \
-    {                                                     \
-        __asm__("" : "+r"(p), "+w"(b0));                  \
-        uint8x16_t wa = veorq_u8(vld1q_u8(p), flip);      \
-        uint8x16_t wb = veorq_u8(vld1q_u8(p + 16), flip); \
-        EACH_ROW_##rows(part, k) p += step;               \
-    }
+#define COLUMNS(rows, k, part)                                                          \
+    __asm__("ld1 {v30.16b, v31.16b}, [%0], %4\n\t"                                      \
+            "eor v30.16b, v30.16b, %5.16b\n\teor v31.16b, v31.16b, %5.16b"              \
+            : "+r"(p), "=w"(wa), "=w"(wb), "+w"(b0)                                     \
+            : "r"(step), "w"(flip), "m"(*(const struct { u8 v[32]; } *)(const void *)p)); \
+    EACH_ROW_##rows(part, k)
+#define FROM(i, k)            \
+    u64 l##i = (i) * ldx;     \
+    __asm__("" : "+r"(l##i));
 #define HALF_TILES(rows)                                                                         \
     static TARGETED void half_tiles_##rows(const u8 *w, u64 step, const float *w_scale, u32 k4,  \
                                            const vq *x, u64 ldx, const float *x_scale, float *y, \
                                            u64 ldy, const float *bias, int add) {                \
         const uint8x16_t flip = vdupq_n_u8(128);                                                 \
-        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                    \
+        register uint8x16_t wa __asm__("v30"), wb __asm__("v31");\
+        EACH_ROW_##rows(FROM, 0) for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                    \
             const u8 *p = w;                                                                     \
-            u32 j = 0;                                                                           \
-            EACH_ROW_##rows(BEGIN, 0) for (; j + 16 <= k4; j += 16) {                            \
+            const vq *at = x, *end = x + k4 / 16 * 16;                                                                           \
+            EACH_ROW_##rows(BEGIN, 0) for (; at < end; at += 16) {                            \
                 EACH_ROW_##rows(SIXTEEN, 0) COLUMNS(rows, 0, PRODUCT) COLUMNS(rows, 1, PRODUCT)  \
                     COLUMNS(rows, 2, PRODUCT) COLUMNS(rows, 3, PRODUCT)                          \
             }                                                                                    \
-            for (; j < k4; j += 4) COLUMNS(rows, 0, LAST_FOUR)                                   \
+            for (; at < x + k4; at += 4) { COLUMNS(rows, 0, LAST_FOUR) }                                   \
             EACH_ROW_##rows(END, 0) if (bias) bias += 8;                                         \
         }                                                                                        \
     }
@@ -11200,39 +11203,66 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
 #define BEGIN(i) int32x4_t a##i = vld1q_s32(start + 4 * i), b##i = a##i, c##i = a##i, d##i = a##i;
 #define MMLA(to, v, x) \
     __asm__(I8MM_ARCH "usmmla %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(x));
-#define PRODUCT(i)                    \
-    {                                 \
-        int8x16_t v = vld1q_s8(x);    \
-        x += 16;                      \
-        MMLA(a##i, wa, v)             \
-        MMLA(b##i, wb, v)             \
-        MMLA(c##i, wc, v)             \
-        MMLA(d##i, wd, v)             \
+#define PRODUCT(i, v)   \
+    MMLA(a##i, wa, v) \
+    MMLA(b##i, wb, v) \
+    MMLA(c##i, wc, v) \
+    MMLA(d##i, wd, v)
+#define LOAD(list, registers, n)                                   \
+    __asm__("ld1 {" list "}, [%0], #" #n : "+r"(x), registers      \
+            : "m"(*(const struct { i8 v[n]; } *)(const void *)x));
+#define NEXT_1(i)                       \
+    {                                   \
+        LOAD("v29.16b", "=w"(xa), 16)   \
+        PRODUCT(i, xa)                  \
     }
+#define NEXT_2(i, j)                                          \
+    {                                                         \
+        LOAD("v29.16b, v30.16b", "=w"(xa) COMMA "=w"(xb), 32) \
+        PRODUCT(i, xa)                                        \
+        PRODUCT(j, xb)                                        \
+    }
+#define NEXT_3(i, j, k)                                                                 \
+    {                                                                                   \
+        LOAD("v29.16b, v30.16b, v31.16b", "=w"(xa) COMMA "=w"(xb) COMMA "=w"(xc), 48) \
+        PRODUCT(i, xa)                                                                  \
+        PRODUCT(j, xb)                                                                  \
+        PRODUCT(k, xc)                                                                  \
+    }
+#define COMMA ,
+#define ALL_1 NEXT_1(0)
+#define ALL_2 NEXT_2(0, 1)
+#define ALL_3 NEXT_3(0, 1, 2)
+#define ALL_4 NEXT_2(0, 1) NEXT_2(2, 3)
+#define ALL_5 NEXT_3(0, 1, 2) NEXT_2(3, 4)
+#define ALL_6 NEXT_3(0, 1, 2) NEXT_3(3, 4, 5)
 #define ROW(i, j, uzp)                                                                     \
     half_finish(uzp(a##i, b##i), uzp(c##i, d##i), VA_SCALE_OF(2 * i + j), w_scale,         \
                 y + (2 * i + j) * ldy, bias, add);
 #define END(i) ROW(i, 0, vuzp1q_s32) if (2 * i + 1 < rows) ROW(i, 1, vuzp2q_s32)
-#define EIGHT(pairs, second)                                                                  \
-    {                                                                                         \
-        uint32x4_t p0 = vld1q_u32(p), p1 = vld1q_u32(p + 4), q0 = second(p + step),           \
-                   q1 = second(p + step + 4);                                                 \
-        uint32x4_t wa = vzip1q_u32(p0, q0), wb = vzip2q_u32(p0, q0);                          \
-        uint32x4_t wc = vzip1q_u32(p1, q1), wd = vzip2q_u32(p1, q1);                          \
-        EACH_PAIR_##pairs(PRODUCT)                                                            \
-    }
-#define NO_WEIGHTS(at) vdupq_n_u32(0)
+#define ZIP                                                              \
+    "zip1 v28.4s, v24.4s, v26.4s\n\tzip2 v24.4s, v24.4s, v26.4s\n\t" \
+    "zip1 v26.4s, v25.4s, v27.4s\n\tzip2 v25.4s, v25.4s, v27.4s"
+#define EIGHT(pairs)                                                                    \
+    __asm__("ld1 {v24.4s, v25.4s}, [%0], %6\n\tld1 {v26.4s, v27.4s}, [%0], %6\n\t" ZIP  \
+            : "+r"(p), "=w"(wa), "=w"(wb), "=w"(wc), "=w"(wd), "+w"(a0)                          \
+            : "r"(step)                                                                 \
+            : "v27", "memory");                                                       \
+    ALL_##pairs
 #define HALF_TILES(pairs)                                                                       \
     static TARGETED void half_tiles_i8mm_##pairs(                                               \
-        const u8 *w, u64 step_bytes, const float *w_scale, u32 k4, const i8 *packed,            \
+        const u8 *w, u64 step, const float *w_scale, u32 k4, const i8 *packed,            \
         const i32 *start, const float *x_scale, u32 rows, float *y, u64 ldy, const float *bias, \
         int add) {                                                                              \
-        u64 step = step_bytes / 4;                                                              \
+        register int8x16_t wa __asm__("v28"), wb __asm__("v24"), wc __asm__("v26"), wd __asm__("v25");\
+        register int8x16_t xa __asm__("v29"), xb __asm__("v30"), xc __asm__("v31");\
+        (void)xb, (void)xc;\
         for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                   \
-            const u32 *p = (const u32 *)(const void *)w;                                        \
+            const u8 *p = w;                                        \
             const i8 *x = packed, *end = x + (u64)(k4 / 8) * 16 * pairs;                        \
-            EACH_PAIR_##pairs(BEGIN) for (; x < end; p += 2 * step) EIGHT(pairs, vld1q_u32)     \
-            if (k4 % 8) EIGHT(pairs, NO_WEIGHTS)                                                \
+            EACH_PAIR_##pairs(BEGIN) while (x < end) {EIGHT(pairs)}     \
+            if (k4 % 8) {    \
+            __asm__("ld1 {v24.4s, v25.4s}, [%0]\n\tmovi v26.4s, #0\n\tmovi v27.4s, #0\n\t" ZIP : "+r"(p), "=w"(wa), "=w"(wb), "=w"(wc), "=w"(wd) : : "v27", "memory"); ALL_##pairs } \
             EACH_PAIR_##pairs(END) if (bias) bias += 8;                                         \
         }                                                                                       \
     }
@@ -11293,7 +11323,6 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
 #undef ROW
 #undef END
 #undef EIGHT
-#undef NO_WEIGHTS
 #undef HALF_TILES
 #undef TILES
 #undef PAIRS

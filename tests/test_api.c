@@ -7,7 +7,7 @@
 #endif
 
 #define LONGEST 420 /* bytes of a history here: five contexts and more */
-#define N_ISAS 6
+#define N_ISAS 8
 
 typedef struct fixture {
     synthetic y;

@@ -77,7 +77,7 @@ static void threads(void) {
     o.threads = 3;
     OK(megabyte_codec_size(NULL, MEGABYTE_MODE_DECOMPRESS, &o, &three));
     CHECK(three > one, "no memory for threads");
-    for (int isa = MEGABYTE_ISA_AUTO; isa <= MEGABYTE_ISA_SIMD128; isa++) {
+    for (int isa = MEGABYTE_ISA_AUTO; isa <= MEGABYTE_ISA_NEON_I8MM; isa++) {
         megabyte_codec *c;
         megabyte_error error;
         o.threads = 1 + (uint32_t)isa % 4;

@@ -86,7 +86,7 @@ static void tails(uint64_t position, uint64_t *print) {
     megabyte_stream_free(copy);
     end_runner(first);
 
-    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_SIMD128; isa++)
+    for (int isa = MEGABYTE_ISA_PLAIN; isa <= MEGABYTE_ISA_NEON_I8MM; isa++)
         for (uint32_t threads = 1; threads <= 1 + HAVE_THREADS; threads++) {
             if (!megabyte_isa_available((megabyte_isa)isa)) continue;
             struct runner r = new_runner((megabyte_isa)isa, threads, threads == 1 ? 0 : 3);

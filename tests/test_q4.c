@@ -204,7 +204,7 @@ static void check_unpacked(const struct kernels *k, const struct matrix *w, u32 
  * largest sums. */
 static void kernels(void) {
     static const u32 widths[] = {1, 4, 15, 16, 17, 31, 32, 33, 48, 64, 65, 96, 100, 256, MOST_K};
-    for (int isa = 1; isa <= MEGABYTE_ISA_SIMD128; isa++) {
+    for (int isa = 1; isa <= MEGABYTE_ISA_NEON_I8MM; isa++) {
         struct kernels k;
         if (!find_kernels((megabyte_isa)isa, &k)) continue;
         for (u64 seed = 1; seed <= 400; seed++) {
@@ -252,7 +252,7 @@ static void widest(void) {
                        .cols = WIDE,
                        .tiles = 1,
                        .type = TYPE_Q4_TILED};
-    for (int isa = 1; isa <= MEGABYTE_ISA_SIMD128; isa++) {
+    for (int isa = 1; isa <= MEGABYTE_ISA_NEON_I8MM; isa++) {
         struct kernels k;
         if (!find_kernels((megabyte_isa)isa, &k)) continue;
         for (int sign = -1; sign < 2; sign += 2)
@@ -320,7 +320,7 @@ static void as_expanded(size_t i) {
     seed_random(i);
     random_bytes(text, BYTES, v);
     float *expected = score_rows(q8, NULL, 0, text, BYTES);
-    for (int isa = 1; isa <= MEGABYTE_ISA_SIMD128; isa++) {
+    for (int isa = 1; isa <= MEGABYTE_ISA_NEON_I8MM; isa++) {
         if (!megabyte_isa_available((megabyte_isa)isa)) continue;
         static const u32 batches[] = {1, 2, 3, 5, 8, 9, 13, 128};
         for (size_t b = 0; b < COUNT_OF(batches); b++) {
