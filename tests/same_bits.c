@@ -7,7 +7,8 @@
  * --chunk: bytes per call; --beside: other streams stepped in the same batch; --ftz, --round: the
  * caller's floating-point environment. Prints "HASH MODEL" for each, and "HASH MODEL compressed" of
  * what messages and files compress to, by the network, by contexts and mixed, which must decode
- * again; exits with 3 if this build or CPU lacks the instruction set. */
+ * again. Linear samples, which need no model, are compared with their own number. Exits with 3 if
+ * this build or CPU lacks the instruction set. */
 #include "test.h"
 
 #include <fenv.h>
@@ -168,6 +169,35 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     megabyte_codec_free(receiver);
 }
 
+/* Linear samples, for which no model is needed: two voices that ring, silence, full scale. */
+static void linear_samples(megabyte_isa isa, size_t chunk) {
+    enum { SAMPLES = 3000 };
+    const uint64_t right = 0x0178ead5542aaf54;
+    uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0}, outer = hash;
+    uint8_t bytes[2 * SAMPLES];
+    int32_t x = 9000, y = 0;
+    for (uint32_t i = 0; i < SAMPLES; i++) {
+        x -= y / (4 + (int32_t)i % 2), y += x / (4 + (int32_t)i % 2);
+        if (i % 300 == 0) x = 9000, y /= 2;
+        int32_t s = x + (int32_t)((i * i + 7) * 2654435761u >> 26);
+        if (i % 900 > 800) s = i % 4 < 2 ? 0 : i % 900 > 850 ? 32767 : 0;
+        bytes[2 * i] = (uint8_t)s;
+        bytes[2 * i + 1] = (uint8_t)((uint32_t)s >> 8);
+    }
+    megabyte_codec_options o = {.isa = isa,
+                                .level = 1,
+                                .mixing_memory = 1,
+                                .block_size = 5000,
+                                .contents = MEGABYTE_CONTENTS_PCM16,
+                                .channels = 2};
+    hash = 0xcbf29ce484222325u;
+    compress_file(NULL, &o, bytes, sizeof bytes, chunk, blocks);
+    o.contents = MEGABYTE_CONTENTS_PCM24_BIG, o.channels = 1;
+    compress_file(NULL, &o, bytes, 2000, chunk, blocks);
+    CHECK(hash == right, "linear samples: 0x%016llx", (unsigned long long)hash);
+    hash = outer;
+}
+
 int main(int argc, char **argv) {
     const char *isa_name = NULL, *text_path = NULL;
     size_t threads = 1, batch = 0, chunk = SCORED, beside = 0, size;
@@ -197,6 +227,7 @@ int main(int argc, char **argv) {
     CHECK(size >= SCORED + STEPPED + SLID + MAX_BESIDE, "%s is too short", text_path);
     set_environment(ftz, round);
     OK(megabyte_self_test(isa));
+    linear_samples(isa, chunk);
     for (; at < argc; at++) {
         megabyte_model *model = open_model(argv[at]);
         megabyte_info info = describe(model);
