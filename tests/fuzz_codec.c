@@ -172,6 +172,9 @@ static void round_trip(const u8 *in, size_t n) {
     else if (n > 3u * o.block_size)
         n = 3u * o.block_size; /* emptying contexts for each takes time */
     if (how[3] & 2) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
+    else if (how[4] & 64)
+        o.contents = (megabyte_contents)(how[2] / 5 % MEGABYTE_CONTENTS_COUNT),
+        o.channels = how[1] % (MEGABYTE_CHANNELS_MAX + 1);
     if (how[4] % 4 == 3) n_out = in_pieces(&o, in, n, how[4], packed, sizeof packed);
     else MUST(!megabyte_compress(model, &o, in, n, packed, sizeof packed, &n_out, NULL, &error));
     MUST(!decompress(!o.dictionary_size ? PLAIN
@@ -224,7 +227,9 @@ static void make_files(void) {
                 file[k].original[at] = file[k].original[at - 50];
         }
         if (i % 5 == 0) o.dictionary = priming, o.dictionary_size = PRIME, o.context_shift = 0;
-        else if (i % 2) o.contents = MEGABYTE_CONTENTS_MULAW;
+        else if (i % 2)
+            o.contents = (megabyte_contents)(1 + i / 2 % (MEGABYTE_CONTENTS_COUNT - 1)),
+            o.channels = (u32)k % (MEGABYTE_CHANNELS_MAX + 1);
         file[k].by = o.dictionary_size ? (level == 5 ? PRIMED_NETWORK : PRIMED)
                      : level < 5       ? NO_NETWORK
                                        : PLAIN;

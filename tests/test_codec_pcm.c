@@ -316,6 +316,46 @@ static void flushed(void) {
     CHECK(n[0] < n[2] && n[2] < n[1], "%zu, %zu, %zu bytes", n[0], n[1], n[2]);
 }
 
+/* What hardly changes behind a sound costs hardly anything. */
+static void silence(void) {
+    enum { LONG = 150000 };
+    uint8_t *bytes = need(LONG, 1);
+    buffer packed = {0};
+    megabyte_codec_options o = {
+        .level = 1, .block_size = LONG, .contents = MEGABYTE_CONTENTS_PCM16, .channels = 2};
+    make_samples(bytes, 8000, 1, 2);
+    for (size_t i = 8000; i < LONG; i += 2) bytes[i] = i % 4 ? 0 : i / 4 % 3 == 0;
+    compress_once(NULL, &o, bytes, LONG, &packed);
+    CHECK(packed.n < 6000, "%zu bytes", packed.n);
+    free(bytes);
+    free(packed.bytes);
+}
+
+/* Headers of 30 bytes cannot ask for much work. */
+static void ratio(void) {
+    enum { CLAIMED = 12 << 20 };
+    static const struct {
+        uint64_t max_ratio;
+        int status;
+    } row[] = {{1, MEGABYTE_ERROR_LIMIT}, {1 << 20, MEGABYTE_ERROR_CORRUPT}};
+    for (size_t i = 0; i < COUNT_OF(row); i++) {
+        uint8_t h[64] = {0xb5, 'm', 'b', 'z', 4, 1 | 3 << 4, 2, 0x10, MEGABYTE_CONTENTS_PCM16, 2};
+        size_t n = 10;
+        const megabyte_codec_options o = {
+            .block_size = CLAIMED, .mixing_memory = 1, .max_ratio = row[i].max_ratio};
+        buffer back = {0};
+        megabyte_error error;
+        for (uint32_t v = CLAIMED; v; v >>= 7) h[n++] = (uint8_t)((v & 127) | (v > 127 ? 128 : 0));
+        h[n++] = 8; /* bytes of code */
+        ref_sign_header(h, n += 2);
+        for (int k = 0; k < 12; k++) h[n++] = (uint8_t)(77 * k + 3);
+        name_case("max_ratio %d", (int)row[i].max_ratio);
+        CHECK_STATUS(decompress_once(NULL, &o, h, n, CLAIMED, &back, &error),
+                     (megabyte_status)row[i].status);
+        free(back.bytes);
+    }
+}
+
 int main(int argc, char **argv) {
     set_up("pcm", 1, argc > 1 ? argv[1] : NULL);
     RUN(levels);
@@ -327,6 +367,8 @@ int main(int argc, char **argv) {
     RUN(damage);
     RUN(any_bytes);
     RUN(flushed);
+    RUN(silence);
+    RUN(ratio);
     tear_down();
     return 0;
 }
