@@ -6151,7 +6151,7 @@ static void taps_learn(struct pcm_channel *c, const double *guess, double left) 
         double power = c->power[k] + (in - out);
         c->power[k] = power > 0 ? power : 0;
         if (!c->newest[k]) {
-            memcpy(all + n, all, n * sizeof *all);
+            memcpy(all + n, all, (n - 1) * sizeof *all);
             c->newest[k] = n;
         }
         all[--c->newest[k]] = left;

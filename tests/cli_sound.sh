@@ -185,5 +185,87 @@ zip 0 decompress -c gone.mbz
 nothing_else
 group "compress: mu-law samples in files"
 
+# ------------------------------------------------------------------------- compress: linear samples
+# A recording's mu-law codes as samples of 16 bits, 150 times their distance from silence, and some
+# noise: they ring as sound does.
+tail -c +60 "$models/audio-1.wav" | head -c 3000 | od -An -v -tu1 -w1 |
+    awk '{ v = $1 > 127 ? (255 - $1) * 150 : ($1 - 127) * 150; v += NR * 7919 % 64
+           if (v < 0) v += 65536
+           printf "\\%03o\\%03o\n", v % 256, v / 256 }' >codes
+while read -r code; do printf "$code"; done <codes >little.raw
+sed 's/\(.*\)\(\\[0-7]*\)$/\2\1/' codes >swapped
+while read -r code; do printf "$code"; done <swapped >big.raw
+[ "$(wc -c <little.raw) $(wc -c <big.raw)" = "6000 6000" ] || fail "$(wc -c little.raw big.raw)"
+pcm() { # CHANNELS SIZE-OF-DATA FILE-OF-SAMPLES: with a text behind them
+    printf 'RIFF\0\0\0\0WAVEfmt '; number 16; printf "\\1\\0$(octal $1)\\0"; number 44100
+    number $((88200 * $1)); printf "$(octal $((2 * $1)))\\0\\20\\0data"; number "$2"
+    cat $3; printf 'LIST'; number 90; head -c 90 "$data/text.txt"
+}
+pcm 1 6000 little.raw >mono.wav
+pcm 2 6000 little.raw >stereo.wav
+pcm 2 4294967295 little.raw >endless.wav
+head -c 4001 little.raw >odd.raw
+pcm 2 4001 odd.raw >odd.wav
+{ printf '.snd\0\0\0\30\377\377\377\377\0\0\0\3\0\0\254\104\0\0\0\1'; cat big.raw; } >mono.au
+for f in mono.wav stereo.wav endless.wav odd.wav mono.au; do
+    case $f in mono.wav) kind=s16le ;; mono.au) kind=s16be ;; *) kind=s16le:2 ;; esac
+    for level in 1 4 7; do
+        zip 0 compress -v -f -$level $f
+        says 'as linear samples'
+        cat $f | "$mbrun" compress -m "$MEGABYTE_MODEL" -$level >out 2>said || fail "$f, a pipe"
+        [ "$(wc -c <$f.mbz)" -lt "$(wc -c <out)" ] || fail "$f: larger than by a pipe, at -$level"
+        run 0 "$mbrun" list $f.mbz
+        grep -q " 4\.[0-9]* *none, $kind  *$f.mbz" out || fail "list: $(cat out)"
+        zip 0 test $f.mbz
+        zip 0 decompress -c $f.mbz
+        cmp out $f || fail "$f, -$level: other bytes"
+    done
+done
+run 0 "$mbrun" list --json stereo.wav.mbz
+grep -q '"format_version": 4, .*"contents": "s16le:2"' out || fail "list --json: $(cat out)"
+zip 0 compress --json -f -3 --verify -B 1001 mono.wav
+grep -q '"linear": 1' out || fail "--json: $(cat out)"
+alone/mbrun decompress -c mono.wav.mbz 2>said | cmp - mono.wav || fail "without models"
+zip 0 compress -5 -v -f mono.wav
+grep -q linear said && fail "-5 is the network alone"
+# a text as samples: not larger than as any bytes
+head -c 3000 "$data/text.txt" >text.raw
+pcm 1 3000 text.raw >text.wav
+for level in 2 6; do
+    zip 0 compress -v -f -$level text.wav
+    { printf r; tail -c +2 text.wav; } >no.wav
+    zip 0 compress -m "$MEGABYTE_MODEL" -$level -c no.wav
+    [ "$(wc -c <text.wav.mbz)" -le $(($(wc -c <out) + 2)) ] || fail "text.wav: larger, -$level"
+    zip 0 decompress -c text.wav.mbz
+    cmp out text.wav || fail "text.wav, -$level: other bytes"
+done
+# raw samples: of files, of pipes, at every level without a model
+cp little.raw little
+for level in 1 7; do
+    zip 0 compress --as s16le -f -$level little
+    cat little | alone/mbrun compress --as s16le -$level >pipe.mbz 2>said ||
+        fail "--as s16le of a pipe"
+    zip 0 decompress -c pipe.mbz
+    cmp out little || fail "--as s16le of a pipe: other bytes"
+    zip 0 compress --as s16be -c -$level big.raw
+    [ $(wc -c <out) = $(wc -c <little.mbz) ] || fail "big-endian samples cost other bytes"
+    zip 0 decompress -c little.mbz
+    cmp out little || fail "--as s16le: other bytes"
+done
+for kind in u8 s24le:8 s24be:3 s16be:7; do
+    zip 0 compress --as $kind -2 -f odd.raw
+    run 0 "$mbrun" list odd.raw.mbz
+    grep -q "none, $kind " out || fail "list: $(cat out)"
+    zip 0 decompress -c odd.raw.mbz
+    cmp out odd.raw || fail "--as $kind: other bytes"
+done
+for wrong in s16 s16le: s16le:0 s16le:9 s16le:22 s16le,2 mulaw:1 S16LE; do
+    zip 2 compress --as $wrong -c little
+    says 'knows only mulaw'
+done
+zip 2 compress --as s16le --dictionary little -c little
+nothing_else
+group "compress: linear samples"
+
 cd "$OLDPWD" && rm -rf "$dir"
 echo "mbrun sound ... ok"

@@ -67,7 +67,7 @@ static int find_linear(const uint8_t *data, size_t n, sound *s) {
 
 /* ------------------------------------------------------------------------------------- packing */
 
-/* The mu-law samples of a file, or of its beginning. Returns 1, or 0: it holds none that are mu-law. */
+/* The mu-law samples of a file, or of its beginning. Returns 1, or 0: it holds none. */
 static int find_samples(const job *j, const uint8_t *data, size_t n, uint32_t rate, sound *s) {
     char why[256];
     if (!sound_format_of(data, n) || j->z->as) {
@@ -131,8 +131,9 @@ static int is_promising(job *j, const session *model, const uint8_t *trial, size
     return size_without(j, model, trial, n, 0) < size_by_contexts(j, trial, n);
 }
 
-/* Is it smaller so? Levels 1 to 4 have nothing but contexts. Otherwise contexts alone take a second for some hundred kilobytes and tell in most cases;
- * what the text model adds to them is told by a trial, or found out. */
+/* Is it smaller so? Levels 1 to 4 have nothing but contexts. At others contexts alone take a second
+ * for some hundred kilobytes and tell in most cases; what the text model adds to them is told by a
+ * trial, or found out. */
 static int is_gain(job *j, const bytes *file, const uint8_t *trial, size_t n_trial,
                    uint64_t packed) {
     const session *s = &j->z->s;
