@@ -761,7 +761,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
         {DECOMPRESSES | TESTS,
          {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", "the EXT given to compress --type"}},
         {COMPRESSES,
-         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND", "FILE is raw sound: " CONTENTS_HELP}},
+         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND", "raw sound: " CONTENTS_HELP}},
         {COMPRESSES,
          {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
           "write no files: print a table of sizes beside other compressors"}},

@@ -187,7 +187,7 @@ int is_mulaw(const job *j); /* a regular file that is mostly mu-law samples */
 int contents_named(const char *text, megabyte_contents *contents, uint32_t *channels);
 /* The name in text; NULL: general. */
 const char *name_contents(const megabyte_file_header *h, char text[16]);
-#define CONTENTS_HELP "mulaw, u8, s16le, s16be, s24le or s24be, for several channels s16le:2 ..."
+#define CONTENTS_HELP "mulaw, u8, s16le (:2 stereo), s16be, s24le, s24be"
 
 /* ---- list.c, against.c */
 
