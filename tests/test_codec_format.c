@@ -209,6 +209,23 @@ static const struct golden {
      .dictionary_size = 1500,
      .options = {.block_size = 4096, .level = 1}},
     {.name = "no-model-single", .from = 100, .text = 900, .options = {.level = 4}},
+    {.name = "mulaw",
+     .from = 3000,
+     .text = 1500,
+     .zeros = 700,
+     .options = {.level = 3, .contents = MEGABYTE_CONTENTS_MULAW}},
+    {.name = "linear",
+     .from = 3000,
+     .text = 1500,
+     .zeros = 803,
+     .noise = 300,
+     .options =
+         {.block_size = 1003, .level = 1, .contents = MEGABYTE_CONTENTS_PCM16, .channels = 2}},
+    {.name = "linear-single",
+     .from = 7000,
+     .text = 2000,
+     .noise = 100,
+     .options = {.level = 4, .contents = MEGABYTE_CONTENTS_PCM24_BIG, .channels = 3}},
 };
 
 static uint8_t *golden_bytes(const struct golden *g, size_t n) {
