@@ -33,7 +33,7 @@ MODELS = $(wildcard models/*.mb)
 # Tests that #include a .c file to see inside; all others are linked with megabyte.o.
 WHOLE = tests/bin/test_reference tests/bin/test_hostile tests/bin/test_convert tests/bin/test_long \
 	tests/bin/test_gaps tests/bin/test_q4 tests/bin/test_picture tests/bin/test_image \
-	tests/bin/test_sound
+	tests/bin/test_sound tests/bin/test_hosts
 LINKED = $(filter-out $(WHOLE),$(patsubst tests/%.c,tests/bin/%,$(wildcard tests/test_*.c)))
 TEST_PARTS = $(wildcard tests/*.h) megabyte.c megabyte.h $(MBCONVERT) $(PICTURES) \
 	tools/sound.c $(HEADERS)

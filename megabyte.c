@@ -177,6 +177,10 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
+#if defined(__linux__) && (defined(_DEFAULT_SOURCE) || defined(_GNU_SOURCE))
+#include <sys/syscall.h> /* sched_getaffinity's types want _GNU_SOURCE */
+#endif
 #endif
 #else
 #define HAVE_THREADS 0
@@ -360,6 +364,13 @@ static void join_thread(thread_handle t) {
     WaitForSingleObject(t, INFINITE);
     CloseHandle(t);
 }
+static i64 process_number(void) { return 0; } /* nothing forks */
+static u32 allowed_cores(void) { /* 0: unknown */
+    DWORD_PTR own, all;
+    return GetProcessAffinityMask(GetCurrentProcess(), &own, &all)
+               ? (u32)__builtin_popcountll((u64)own)
+               : 0;
+}
 #elif HAVE_THREADS
 typedef pthread_t thread_handle;
 typedef pthread_mutex_t thread_lock;
@@ -380,17 +391,49 @@ static void end_waiting(thread_signal *s, thread_lock *l) {
     pthread_cond_destroy(s);
     pthread_mutex_destroy(l);
 }
-/* Of the threads, the first one is the caller's own. Returns how many there are then. */
+/* Of the threads, the first one is the caller's own. Returns how many there are then. Their stacks
+ * are the system's usual ones, but never so small (`ulimit -s 64`, musl) that an unoptimised build,
+ * whose kernels take 70 KB, would not fit. */
+#define LEAST_STACK ((size_t)256 << 10)
 static u32 launch_threads(thread_handle *t, u32 n, void *(*run)(void *), void *context) {
     sigset_t all, own; /* signals are for the program's own threads */
+    pthread_attr_t how;
+    size_t stack;
     u32 i = 1;
+    if (pthread_attr_init(&how)) return i;
+    if (!pthread_attr_getstacksize(&how, &stack) && stack < LEAST_STACK)
+        pthread_attr_setstacksize(&how, LEAST_STACK);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &own);
-    while (i < n && !pthread_create(&t[i], NULL, run, context)) i++;
+    while (i < n && !pthread_create(&t[i], &how, run, context)) i++;
     pthread_sigmask(SIG_SETMASK, &own, NULL);
+    pthread_attr_destroy(&how);
     return i;
 }
 static void join_thread(thread_handle t) { pthread_join(t, NULL); }
+static i64 process_number(void) { return (i64)getpid(); }
+static u32 allowed_cores(void) { /* 0: unknown */
+#if defined(SYS_sched_getaffinity)
+    unsigned long mask[128];
+    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    u32 n = 0;
+    for (long i = 0; i < bytes / (long)sizeof *mask; i++) n += (u32)__builtin_popcountl(mask[i]);
+    if (n) return n;
+#endif
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (u32)online : 0;
+}
+#endif
+
+#if HAVE_THREADS
+/* Threads without a core only keep the others waiting: 8 on 2 cores wrote a third slower than 2. */
+#ifndef MEGABYTE_ALL_THREADS
+#define MEGABYTE_ALL_THREADS 0
+#endif
+static u32 useful_threads(u32 threads) {
+    u32 cores = MEGABYTE_ALL_THREADS ? 0 : allowed_cores();
+    return cores && cores < threads ? cores : threads;
+}
 #endif
 
 /* Files: POSIX's, Windows', or libc's, which cannot be mapped. file_open gives 1, 0 (cannot be
@@ -2239,7 +2282,9 @@ static status check_arithmetic(const struct kernels *k, megabyte_error *error) {
  * another busy program, two threads stepped one stream 12 times faster than with fixed shares and
  * barriers. Waiting spins first, for a futex costs as much as half a step, then yields; between
  * runs workers finally sleep. The caller's thread leads: it alone keeps time, if there is a
- * clock. */
+ * clock.
+ *
+ * A forked child has no workers: there the caller's thread does all of it. */
 struct pool {
     u32 threads;
     u64 (*clock)(void *context); /* the caller's, or NULL */
@@ -2247,6 +2292,7 @@ struct pool {
     u64 waited; /* by the leading thread for others */
 #if HAVE_THREADS
     u32 started, quit;
+    i64 process; /* that has the threads */
     u32 generation; /* of runs: workers wait for it to move */
     u32 open; /* a run may be joined */
     u32 inside; /* workers that have joined, or are looking */
@@ -2333,12 +2379,14 @@ static void pool_wake(struct pool *p) {
         unlock(&p->mutex);
     }
 }
+
+static int has_workers(const struct pool *p) { return p->process == process_number(); }
 #endif
 
 static void pool_run(struct pool *p, void (*work)(void *, int), void *context) {
 #if HAVE_THREADS
-    if (p->threads > 1) {
-        memset(p->progress, 0, p->phases * sizeof *p->progress);
+    if (p->threads > 1) memset(p->progress, 0, p->phases * sizeof *p->progress);
+    if (p->threads > 1 && has_workers(p)) {
         p->work = work;
         p->context = context;
         __atomic_store_n(&p->open, 1, __ATOMIC_SEQ_CST);
@@ -2431,7 +2479,7 @@ static int claim(struct phase *f) {
 
 static void pool_stop(struct pool *p) {
 #if HAVE_THREADS
-    if (p->threads < 2 || !p->started) return;
+    if (p->threads < 2 || !p->started || !has_workers(p)) return;
     __atomic_store_n(&p->quit, 1, __ATOMIC_SEQ_CST);
     pool_wake(p);
     for (u32 i = 1; i < p->started; i++) join_thread(p->handle[i]);
@@ -2456,11 +2504,13 @@ static void pool_layout(struct pool *p, struct arena *a, u32 threads, u32 phases
 /* It is laid out, all else is zero. */
 static int pool_start(struct pool *p) {
 #if HAVE_THREADS
+    p->threads = useful_threads(p->threads);
     if (p->threads < 2) return 1;
     if (!prepare_waiting(&p->wake, &p->mutex)) {
         p->threads = 1;
         return 0;
     }
+    p->process = process_number();
     p->started = launch_threads(p->handle, p->threads, pool_thread, p);
     if (p->started == p->threads) return 1;
     pool_stop(p);

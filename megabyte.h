@@ -68,10 +68,23 @@
  *                  there. Feeding, stepping, sampling, saving and loading allocate nothing. The
  *                  size queries report the bytes beforehand.
  *     Threads      A model never changes after opening: any number of threads may use it. An engine
- *                  with its streams is used by one thread at a time. No global state.
+ *                  with its streams, a codec, is used by one thread at a time. No global state: two
+ *                  copies of the library in one program do not meet.
  *     Input        Model files, saved streams and all bytes may come from strangers: they are
  *                  checked before use and never crash the caller. A hostile model can predict
  *                  nonsense, nothing worse.
+ *     Hosts        The caller's rounding mode, flush-to-zero flags and floating-point traps do not
+ *                  matter, are found again after each call, and hold in its callbacks. Stack: 64 KB
+ *                  are enough for every call (compiled with optimization; without 128 KB), also in
+ *                  a signal handler's way. Threads of the library's own block all signals; calls go
+ *                  on after a signal. Nothing here may be called from a signal handler.
+ *     Stopping     Compressing, pictures and generating ask a callback whether to stop; what can
+ *                  take long and has none (feeding, scoring) may be cut into calls. The callback
+ *                  may read a flag that another thread sets.
+ *     Forking      A child may go on with what it inherits, if no call was under way in another
+ *                  thread: an engine or codec that had threads works there with one, the same bits.
+ *                  Those that the child creates have threads again. What both use is copied by the
+ *                  system, page by page.
  */
 #ifndef MEGABYTE_H
 #define MEGABYTE_H
@@ -92,7 +105,8 @@ extern "C" {
  *   MEGABYTE_SELF         the file's name if it is not "megabyte.c", which includes itself
  * And for debugging and tests that include megabyte.c:
  *   MEGABYTE_TRACE        a macro that sees every layer's activations (section 1 of megabyte.c)
- *   MEGABYTE_KEEP_OPTIONS do not restore the compiler's floating-point options at the end */
+ *   MEGABYTE_KEEP_OPTIONS do not restore the compiler's floating-point options at the end
+ *   MEGABYTE_ALL_THREADS  start as many threads as asked for, even if there are fewer cores */
 #ifndef MEGABYTE_API
 #define MEGABYTE_API
 #endif
@@ -270,7 +284,9 @@ MEGABYTE_API const char *megabyte_isa_name(
 
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_engine_options {
-    uint32_t threads; /* 1..256, the caller's included; default 1 */
+    /* 1..256, the caller's included; default 1. No more are started than the thread that creates the
+     * engine may use cores: the others would only be in the way */
+    uint32_t threads;
     uint32_t batch; /* tokens computed together, 1..4096; default 128; no effect on results */
     megabyte_isa isa; /* default AUTO */
     /* NULL, or a clock: the engine looks at it between the parts of its work, some hundred times a
