@@ -9,6 +9,7 @@
  *     FAULTS_FAIL="NAME N ERRNO"    the Nth call of NAME fails so: open, mkstemp, read, write,
  *                                   fsync, close, rename, link, unlink, memory; the file of
  *                                   FAULTS_REACHED is made when it does
+ *     FAULTS_SIGNAL="N NUMBER"      after the Nth call of all but memory the signal comes; the same
  *     FAULTS_SHORT=1                reads and writes do a part of what was asked for, every third
  *                                   fails with EINTR
  *
@@ -21,6 +22,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,22 +32,37 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int log_file = -1, is_short, fail_at, turn;
+static int log_file = -1, is_short, fail_at, turn, signal_at, signal_number;
 static char fail_name[20], folder[4096];
 static int fail_with, failed_calls;
 static uint64_t folder_inode;
 
 /* ---- faults */
 
+static void tell_reached(void) {
+    const char *reached = getenv("FAULTS_REACHED");
+    if (reached)
+        syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, reached, O_CREAT | O_WRONLY, 0666));
+}
+
 /* 1 if this call is to fail; errno says how. */
 static int fails(const char *name) {
     if (!fail_at || strcmp(name, fail_name) || __atomic_add_fetch(&failed_calls, 1, 5) != fail_at)
         return 0;
-    const char *reached = getenv("FAULTS_REACHED");
-    if (reached)
-        syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, reached, O_CREAT | O_WRONLY, 0666));
+    tell_reached();
     errno = fail_with;
     return 1;
+}
+
+/* A call is over; its result. The signal may come now. */
+static long over(long result) {
+    static int calls;
+    int number = signal_number, saved = errno;
+    if (!signal_at || __atomic_add_fetch(&calls, 1, 5) != signal_at) return result;
+    tell_reached();
+    raise(number);
+    errno = saved;
+    return result;
 }
 
 /* How much of n is done; 0: interrupted. */
@@ -125,6 +142,8 @@ __attribute__((constructor)) static void begin(void) {
         syscall(SYS_close, f);
         record_folder();
     }
+    const char *strike = getenv("FAULTS_SIGNAL");
+    if (strike && sscanf(strike, "%d %d", &signal_at, &signal_number) != 2) _exit(99);
     if (fail && sscanf(fail, "%19s %d %d", fail_name, &fail_at, &fail_with) != 3) _exit(99);
 }
 
@@ -146,25 +165,25 @@ static int open_any(const char *path, int flags, int mode) {
     int was_there = !faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW);
     return opened((int)syscall(SYS_openat, AT_FDCWD, path, flags, mode), path, was_there, flags);
 }
-#define OPEN(name)                               \
-    int name(const char *path, int flags, ...) { \
-        va_list args;                            \
-        va_start(args, flags);                   \
-        int mode = va_arg(args, int);            \
-        va_end(args);                            \
-        return open_any(path, flags, mode);      \
+#define OPEN(name)                                     \
+    int name(const char *path, int flags, ...) {       \
+        va_list args;                                  \
+        va_start(args, flags);                         \
+        int mode = va_arg(args, int);                  \
+        va_end(args);                                  \
+        return (int)over(open_any(path, flags, mode)); \
     }
 OPEN(open)
 OPEN(open64)
 
-#define MKSTEMP(name)                       \
-    int name(char *path) {                  \
-        if (fails("mkstemp")) return -1;    \
-        int saved = fail_at;                \
-        fail_at = 0; /* not its own open */ \
-        int file = (NEXT(name))(path);      \
-        fail_at = saved;                    \
-        return opened(file, path, 0, 0);    \
+#define MKSTEMP(name)                               \
+    int name(char *path) {                          \
+        if (fails("mkstemp")) return -1;            \
+        int saved = fail_at;                        \
+        fail_at = 0; /* not its own open */         \
+        int file = (NEXT(name))(path);              \
+        fail_at = saved;                            \
+        return (int)over(opened(file, path, 0, 0)); \
     }
 MKSTEMP(mkstemp)
 MKSTEMP(mkstemp64)
@@ -172,7 +191,7 @@ MKSTEMP(mkstemp64)
 ssize_t read(int file, void *to, size_t n) {
     if (fails("read")) return -1;
     size_t some = n ? part_of(n) : 0;
-    return n && !some ? -1 : syscall(SYS_read, file, to, some);
+    return over(n && !some ? -1 : syscall(SYS_read, file, to, some));
 }
 
 ssize_t write(int file, const void *from, size_t n) {
@@ -183,7 +202,7 @@ ssize_t write(int file, const void *from, size_t n) {
     off_t at = inode ? lseek(file, 0, SEEK_CUR) : 0;
     ssize_t done = syscall(SYS_write, file, from, some);
     if (inode && done > 0) record('W', inode, (uint64_t)at, NULL, from, (uint64_t)done);
-    return done;
+    return over(done);
 }
 
 static int truncated(int result, int file, off_t size) {
@@ -207,13 +226,13 @@ static int synced(int file) {
     else if (s.st_ino == folder_inode) record('D', 0, 0, NULL, NULL, 0);
     return 0; /* the disk itself may rest */
 }
-int fsync(int file) { return synced(file); }
-int fdatasync(int file) { return synced(file); }
+int fsync(int file) { return (int)over(synced(file)); }
+int fdatasync(int file) { return (int)over(synced(file)); }
 void sync(void) { record('A', 0, 0, NULL, NULL, 0); }
 
 int close(int file) {
     int result = (int)syscall(SYS_close, file);
-    return fails("close") ? -1 : result;
+    return (int)over(fails("close") ? -1 : result);
 }
 
 int rename(const char *from, const char *to) {
@@ -224,7 +243,7 @@ int rename(const char *from, const char *to) {
     if (name) snprintf(old, sizeof old, "%s", name);
     int result = (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
     if (!result && name && (name = name_of(to))) record('R', s.st_ino, 0, old, name, strlen(name));
-    return result;
+    return (int)over(result);
 }
 
 int link(const char *from, const char *to) {
@@ -233,7 +252,7 @@ int link(const char *from, const char *to) {
     int result = (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
     const char *name = result ? NULL : name_of(to);
     if (name && !lstat(to, &s)) record('L', s.st_ino, 0, name, NULL, 0);
-    return result;
+    return (int)over(result);
 }
 
 int unlink(const char *path) {
@@ -241,7 +260,7 @@ int unlink(const char *path) {
     int result = (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     const char *name = result ? NULL : name_of(path);
     if (name) record('U', 0, 0, name, NULL, 0);
-    return result;
+    return (int)over(result);
 }
 
 /* Memory: glibc's own names for what it does. */

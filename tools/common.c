@@ -131,7 +131,27 @@ static void on_kill(int number) {
     end_by_signal(number);
 }
 
-void catch_interrupt(void) { call_on_signals(on_interrupt); }
-void end_on_signals(void) { call_on_signals(on_kill); }
+static void (*handle)(int number);
+static volatile sig_atomic_t is_held, held_back;
+static void on_signal(int number) {
+    if (is_held) held_back = number;
+    else handle(number);
+}
+
+void hold_signals(void) { is_held = 1; }
+void release_signals(void) {
+    int number = held_back;
+    is_held = held_back = 0;
+    if (number) handle(number);
+}
+
+void catch_interrupt(void) {
+    handle = on_interrupt;
+    call_on_signals(on_signal);
+}
+void end_on_signals(void) {
+    handle = on_kill;
+    call_on_signals(on_signal);
+}
 int stop_requested(void) { return interrupted ? 128 + interrupted : 0; }
 void forget_interrupt(void) { interrupted = 0; }

@@ -53,6 +53,9 @@ void catch_interrupt(void);
 void end_on_signals(void);
 int stop_requested(void); /* after the first signal: the exit status, 128 + its number; else 0 */
 void forget_interrupt(void); /* goes on after the first signal */
+/* Between these two a signal waits: what is made there is not left behind without a name. */
+void hold_signals(void);
+void release_signals(void);
 void remove_if_killed(const char *path); /* NULL: nothing. The text must stay */
 void remove_unfinished(void); /* that file, now */
 

@@ -51,14 +51,13 @@ int create_output(output *o) {
     size_t room = n + 1 + strlen(tool_name) + sizeof suffix;
     char *name = allocate(room, 1);
     snprintf(name, room, "%.*s.%s%s", (int)n, o->path, tool_name, suffix);
+    hold_signals();
     o->file = mkstemp(name);
-    if (o->file < 0) {
-        free(name);
-        return failed(o, strerror(errno));
-    }
-    o->temporary = name;
-    remove_if_killed(name);
-    return 1;
+    if (o->file >= 0) remove_if_killed(o->temporary = name);
+    else failed(o, strerror(errno));
+    release_signals();
+    if (o->file < 0) free(name);
+    return o->file >= 0;
 }
 
 int write_output(output *o, const void *data, size_t n) {
