@@ -63,7 +63,8 @@ shared: libmegabyte.so.$(VERSION) ## the shared library, libmegabyte.so.VERSION
 libmegabyte.so.$(VERSION): megabyte.c megabyte.h tools/packaging/libmegabyte.map
 	$(COMPILE) -fPIC -fvisibility=hidden \
 	    '-DMEGABYTE_API=__attribute__((visibility("default")))' -shared megabyte.c -o $@ \
-	    -Wl,-soname,$(SONAME) -Wl,--version-script=tools/packaging/libmegabyte.map $(LINK)
+	    -Wl,-soname,$(SONAME) -Wl,--version-script=tools/packaging/libmegabyte.map \
+	    -Wl,-Bsymbolic-functions $(LINK) # a program's functions of these names are others
 
 HEADERS = megabyte.h $(wildcard tools/*.h)
 SHARED = tools/common.c tools/options.c tools/output.c tools/host.c tools/windows.c
@@ -111,7 +112,7 @@ $(LINKED): tests/bin/%: tests/%.c $(TEST_PARTS) $(OBJECT) | tests/bin
 	$(COMPILE) $< $(OBJECT) -o $@ $(LINK)
 
 # Tests run side by side if make does (-j2); the command-line tests follow, one by one.
-test: all $(WHOLE) $(LINKED) ## build everything and run the tests; faster with -j
+test: all shared $(WHOLE) $(LINKED) ## build everything and run the tests; faster with -j
 	@$(MAKE) -s --no-print-directory $(addprefix run-,$(notdir $(LINKED) $(WHOLE) $(SCRIPTS)) \
 	    $(addprefix fuzz_,$(FUZZED)))
 	@for script in tests/cli_*.sh; do \

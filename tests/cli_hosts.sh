@@ -130,3 +130,76 @@ if $CC -shared -fPIC -O1 "$root/tests/faults.c" -o "$shim" -ldl 2>../said &&
 else
     group "signals after each call: skipped, no glibc"
 fi
+
+# ---------------------------------------------------------------------- signals in the middle of it
+# stopped FILE... -- COMMAND...: SIGTERM while it is at work; what is there then is FILE... alone
+stopped() {
+    left=
+    while [ "$1" != -- ]; do left="$left$1 "; shift; done
+    shift
+    "$@" >../out 2>../said </dev/null &
+    pid=$!
+    (seconds=0; while [ $seconds -lt 60 ]; do sleep 1; seconds=$((seconds + 1)); done
+        kill -9 $pid) >/dev/null 2>&1 &
+    guard=$!
+    sleep 0.4
+    kill -0 $pid 2>/dev/null || fail "$* was too fast for this test"
+    kill -TERM $pid
+    wait $pid
+    status=$?
+    { kill $guard; wait $guard; } 2>/dev/null
+    [ $status = 143 ] || fail "$*: SIGTERM, exit status $status"
+    [ "$(ls -A | tr '\n' ' ')" = "$left" ] || fail "$*: SIGTERM leaves $(ls -A)"
+}
+rm -rf ./* ./.[!.]*
+{ printf 'P6\n128 128\n255\n'; head -c 49152 /dev/urandom; } >noise.ppm
+for i in 1 2 3 4 5 6 7 8; do cat "$data/text.txt"; done >long
+"$mbrun" image pack -q --model-alone noise.ppm 2>../said || fail "image pack"
+head -c 40000 "$data/text.txt" | "$mbrun" compress -5 >long.mbz 2>../said || fail "compress -5"
+all="long long.mbz noise.ppm noise.ppm.mbi"
+stopped $all -- "$mbrun" generate -n 100000000
+stopped $all -- "$mbrun" generate -n 0
+stopped $all -- "$mbrun" generate -m audio -n 3000 -o a.wav
+stopped $all -- "$mbrun" generate -m image -n 50 -o a.png
+for how in "" --strided "--window 512" --mix --map "--logits logits" "--html page"; do
+    stopped $all -- "$mbrun" score $how long
+done
+for how in "-f -5" "-f -7" "-f --rm -9" "--verify -6 -o other"; do
+    stopped $all -- "$mbrun" compress -T 1 $how long
+done
+for how in "decompress -T 1 -o other long.mbz" "test -T 1 long.mbz" \
+    "image pack -f noise.ppm" "image map -o map.png noise.ppm" "bench --seconds 3"; do
+    stopped $all -- "$mbrun" $how
+done
+group "SIGTERM in the middle of the work"
+
+# ------------------------------------------------------------------------------------ small stacks
+# The main thread's own, and those of the library's threads, which the system makes as large.
+cp "$files"/* .
+for command in "compress -q -f -T 3 -5 -o out.mbz in" "decompress -q -f -T 3 -o back in5.mbz" \
+    "image unpack -q -f -o back.ppm p.mbi" "score in" "generate -n 20 --seed 1" \
+    "compress -q -f -1 in"; do
+    (ulimit -s 256 && exec "$mbrun" $command) >../out 2>../said || fail "$command: stack of 256 KB"
+done
+cmp out.mbz "$files/in5.mbz" && cmp back in && cmp back.ppm p.ppm || fail "small stacks: other bytes"
+(ulimit -s 256 && exec "$convert" model.safetensors -q -f -o other.mb) 2>../said ||
+    fail "mbconvert: stack of 256 KB"
+cmp other.mb model.mb || fail "mbconvert: small stack: another model"
+group "stacks of 256 KB"
+
+# -------------------------------------------------------------------------------------- two copies
+cd .. || exit 1
+if [ -s "$library" ] && $CC -O1 -pthread -rdynamic "$root/tests/copies.c" "$root/megabyte.o" \
+    -o copies -lm -ldl 2>said; then
+    run 0 ./copies "$library" "$models/text-small.mb" "$models/audio.mb"
+    cat out
+    $CC -O1 -pthread -rdynamic -DFOREIGN "$root/tests/copies.c" -o foreign -lm -ldl 2>said ||
+        fail "copies.c -DFOREIGN"
+    run 0 ./foreign "$library" "$models/text-small.mb" "$models/audio.mb"
+    group "two copies in one program"
+else
+    group "two copies in one program: skipped, no shared library"
+fi
+
+cd "$root" && rm -rf "$dir"
+echo "the tools and hosts ... ok"

@@ -68,7 +68,9 @@ group "compile-time options"
 
 code() { size -A "$1" | awk '/^\.(text|rodata)/ { n += $2 } END { print n }'; }
 $cc -std=c11 -O2 -pthread -DMEGABYTE_NO_CODEC -c megabyte.c -o $dir/option.o
-$cc -std=c11 -O2 -pthread -c megabyte.c -o $dir/whole.o
+# and no function takes more than 12 KB of stack: tests/test_hosts.c calls all on 64 KB
+$cc -std=c11 -O2 -pthread -Wframe-larger-than=12288 -Werror -c megabyte.c -o $dir/whole.o ||
+    fail "a frame of more than 12 KB"
 $cc -std=c11 -O2 tests/test_golden.c $dir/option.o -o $dir/no_codec -lm -pthread
 $dir/no_codec >$dir/no_codec.txt || fail "without the codec: $(tail -n 1 $dir/no_codec.txt)"
 whole=$(code $dir/whole.o) rest=$(code $dir/option.o)

@@ -869,7 +869,7 @@ int run_bench(const command *self, int argc, char **argv) {
     catch_interrupt();
     if (b->parts) bench_parts(b);
     else bench_all(b);
-    int status = stop_requested() ? 130 : 0;
+    int status = stop_requested();
     for (size_t i = 0; i < N_WORKLOADS; i++) free(b->code[i]);
     free_pages(b->memory);
     close_session(&b->s);

@@ -361,7 +361,8 @@ static int run_generate(const command *self, int argc, char **argv) {
     free(prompt.data);
     free(out.data);
     if (o.interactive) return status;
-    return o.n ? stop_requested() : 0; /* endless output can only end this way */
+    /* endless output can only end with Ctrl-C */
+    return o.n || stop_requested() != 128 + SIGINT ? stop_requested() : 0;
 }
 
 /* ====================================================================================== 2 score */
