@@ -8,12 +8,12 @@ folder=faults
 root=$PWD
 . tests/cli.sh
 : "${CC:=cc}"
-$CC -shared -fPIC -O1 "$root/tests/faults.c" -o faults.so -ldl 2>said &&
-    echo 'int main(void) { return 0; }' | $CC -x c - -o nothing &&
-    [ "$(LD_PRELOAD=$dir/faults.so ./nothing 2>&1)" = '' ] || {
-        echo "mbrun and faults ... skipped: no glibc"
-        exit 0
-    }
+skip() { echo "mbrun and faults ... skipped: no glibc"; exit 0; }
+printf '#include <features.h>\n#ifndef __GLIBC__\n#error none\n#endif\n' |
+    $CC -E -x c - >/dev/null 2>&1 || skip
+$CC -shared -fPIC -O1 "$root/tests/faults.c" -o faults.so -ldl 2>said || fail "faults.c"
+echo 'int main(void) { return 0; }' | $CC -x c - -o nothing &&
+    [ "$(LD_PRELOAD=$dir/faults.so ./nothing 2>&1)" = '' ] || skip
 $CC -O1 "$root/tests/powerloss.c" -o powerloss || fail "powerloss.c"
 shim=$dir/faults.so powerloss=$dir/powerloss
 mkdir work kept
@@ -149,6 +149,8 @@ prepare() { cp "$files/in.mbz" .; cp "$files/old" in; }
 each_call in.mbz="$files/in.mbz" in="$files/in" -- "$mbrun" decompress -f --rm in.mbz
 prepare() { cp "$files/in" .; }
 failing memory 12 in="$files/in" in.mbz="$files/in5.mbz" -- "$mbrun" compress --rm -5 in
+prepare() { mkdir d && cp "$files/in" d; }
+failing readdir 5 d/in="$files/in" d/in.mbz="$files/in.mbz" -- "$mbrun" compress -r -1 d
 prepare() { cp "$files"/model.safetensors "$files"/model.json .; cp "$files/old" model.mb; }
 each_call model.mb="$files/old" model.mb="$files/model.mb" -- \
     "$convert" model.safetensors -q -f -o model.mb

@@ -7,7 +7,7 @@
  *
  *     FAULTS_FORGET=fsync|folder    such calls are not recorded: as if the program had made none
  *     FAULTS_FAIL="NAME N ERRNO"    the Nth call of NAME fails so: open, mkstemp, read, write,
- *                                   fsync, close, rename, link, unlink, memory; the file of
+ *                                   fsync, close, rename, link, unlink, readdir, memory; the file of
  *                                   FAULTS_REACHED is made when it does
  *     FAULTS_SIGNAL="N NUMBER"      after the Nth call of all but memory the signal comes; the same
  *     FAULTS_SHORT=1                reads and writes do a part of what was asked for, every third
@@ -261,6 +261,15 @@ int unlink(const char *path) {
     const char *name = result ? NULL : name_of(path);
     if (name) record('U', 0, 0, name, NULL, 0);
     return (int)over(result);
+}
+
+struct dirent *readdir(DIR *d) {
+    if (fails("readdir")) return NULL;
+    return (NEXT(readdir))(d);
+}
+struct dirent64 *readdir64(DIR *d) {
+    if (fails("readdir")) return NULL;
+    return (NEXT(readdir64))(d);
 }
 
 /* Memory: glibc's own names for what it does. */

@@ -27,16 +27,17 @@ static int read_folder(const char *folder, path_list *list) {
     const char *last = last_slash(folder), *slash = last && !last[1] ? "" : "/";
     DIR *directory = opendir(folder);
     if (!directory) return complain(folder, "%s", strerror(errno));
-    for (struct dirent *entry; (entry = readdir(directory));) {
+    for (struct dirent *entry; errno = 0, (entry = readdir(directory));) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         size_t room = n + strlen(entry->d_name) + 2;
         char *path = allocate(room, 1);
         snprintf(path, room, "%s%s%s", folder, slash, entry->d_name);
         add_path(list, path);
     }
+    int why = errno;
     closedir(directory);
     if (list->n) qsort(list->path, list->n, sizeof *list->path, compare_paths);
-    return 1;
+    return !why || complain(folder, "%s", strerror(why));
 }
 
 /* Files that the subcommand has work for: compressed ones, or others. Links are not followed. */

@@ -312,7 +312,10 @@ DIR *opendir(const char *path) {
 }
 
 struct dirent *readdir(DIR *folder) {
-    if (!folder->is_new && !FindNextFileW(folder->find, &folder->found)) return NULL;
+    if (!folder->is_new && !FindNextFileW(folder->find, &folder->found)) {
+        if (GetLastError() != ERROR_NO_MORE_FILES) failed();
+        return NULL;
+    }
     folder->is_new = 0;
     char *name = to_utf8(folder->found.cFileName);
     snprintf(folder->entry.d_name, sizeof folder->entry.d_name, "%s", name);
