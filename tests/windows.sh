@@ -167,6 +167,8 @@ int main(void) {
 }
 END
 "$compiler" gzip.c -o gzip.exe || fail "gzip.c"
+run 0 "$mbrun" compress --against -1 "$name"
+grep -q 'Not on this machine: gzip,' out || fail "a program of the current folder is run"
 WINEPATH=$(echo "Z:$dir" | tr / '\\') run 0 "$mbrun" compress --against -1 "$name"
 grep -q "| $(wc -c <"$name") |\$" out || fail "--against: $(cat out)"
 group "Ctrl-C, pipes, other programs"

@@ -435,12 +435,19 @@ size_t program_path(const char *name, char *out, size_t size) {
     return length > 0 && (size_t)length < size ? (size_t)length : 0;
 }
 
-int is_on_path(const char *name) {
-    wchar_t *wide = to_wide(name), found[MAX_PATH];
-    int is_there = wide && SearchPathW(NULL, wide, L".exe", MAX_PATH, found, NULL);
+/* Along PATH alone: the system itself would begin with the current folder, where a stranger's file
+ * may have the name. NULL: there is none. */
+static const wchar_t *find_program(const char *name) {
+    static wchar_t found[32768];
+    const wchar_t *path = _wgetenv(L"PATH");
+    wchar_t *wide = to_wide(name);
+    DWORD n = path && *path && wide ? SearchPathW(path, wide, L".exe", COUNT_OF(found), found, NULL)
+                                    : 0;
     free(wide);
-    return is_there;
+    return n && n < COUNT_OF(found) ? found : NULL;
 }
+
+int is_on_path(const char *name) { return find_program(name) != NULL; }
 
 /* Arguments with spaces are put in quotes; none here ends in a backslash or holds a quote. */
 static wchar_t *join_arguments(char *const *arguments) {
@@ -465,16 +472,17 @@ uint64_t run_program(char *const *arguments, const char *path) {
     HANDLE from = NULL;
     DWORD got, status = 1;
     uint64_t n = 0;
+    const wchar_t *program = find_program(arguments[0]);
     wchar_t *line = join_arguments(arguments), *name = to_name(path);
     start.hStdInput = name ? CreateFileW(name, GENERIC_READ, FILE_SHARE_READ, &inherited,
                                          OPEN_EXISTING, 0, NULL)
                            : INVALID_HANDLE_VALUE;
     start.hStdError = CreateFileW(L"NUL", GENERIC_WRITE, FILE_SHARE_WRITE, &inherited,
                                   OPEN_EXISTING, 0, NULL);
-    int is_running = line && start.hStdInput != INVALID_HANDLE_VALUE &&
+    int is_running = line && program && start.hStdInput != INVALID_HANDLE_VALUE &&
                      CreatePipe(&from, &start.hStdOutput, &inherited, 0) &&
                      SetHandleInformation(from, HANDLE_FLAG_INHERIT, 0) &&
-                     CreateProcessW(NULL, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, &child);
+                     CreateProcessW(program, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, &child);
     if (start.hStdInput != INVALID_HANDLE_VALUE) CloseHandle(start.hStdInput);
     if (start.hStdError != INVALID_HANDLE_VALUE) CloseHandle(start.hStdError);
     if (from) CloseHandle(start.hStdOutput);
