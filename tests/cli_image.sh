@@ -288,6 +288,12 @@ for f in smooth.ppm smooth.bmp; do
     zip 0 list --json $f.mbz
     grep -q "\"original\": $size," out || fail "list: $(cat out)"
 done
+cp smooth.ppm.mbz inner.mbi # as a picture: the comment would be lost
+zip 1 "image unpack" --rm inner.mbi -o inner.ppm
+says 'only the pixels'
+zip 0 "image unpack" inner.mbi -o inner.ppm
+says 'only its pixels'
+[ -e inner.mbi ] || fail "image unpack --rm removes what was not unpacked"
 zip 0 compress --verify -5 smooth.ppm -o five.mbz
 zip 0 decompress -c five.mbz
 cmp out smooth.ppm || fail "-5"

@@ -195,6 +195,18 @@ static int write_unpacked(picture_job *d) {
     return good;
 }
 
+/* A member of a .mbz file holds what lies around the pixels, too. */
+static int may_unpack(const picture_job *d, const megabyte_image_header *h) {
+    const zipper *z = d->j.z;
+    if (!h->layout_bytes) return 1;
+    if (z->remove_input && !z->force)
+        return complain(d->j.name, "holds a whole file, of which only the pixels are unpacked; "
+                                   "skipped with --rm (not with -f): see mbrun decompress");
+    if (!z->quiet && z->writes)
+        note(d->j.name, "only its pixels are unpacked; mbrun decompress gives the whole file");
+    return 1;
+}
+
 static int unpack(picture_job *d) {
     zipper *z = &d->p->z;
     picture *p = &d->picture;
@@ -204,6 +216,7 @@ static int unpack(picture_job *d) {
     if (!read_whole(d)) return 0;
     megabyte_status status = megabyte_image_header_read(d->file.data, d->file.n, &h, &error);
     if (status) return packing_failed(&d->j, status, &error);
+    if (!may_unpack(d, &h)) return 0;
     if (!use_model_of(z, &d->j, h.model_id, sizeof h.model_id)) return 0;
     megabyte_image_options o = image_options(d);
     o.tiles = h.tiles;
