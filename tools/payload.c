@@ -261,6 +261,11 @@ int pack_payload(job *j, int *is_done) {
 /* ------------------------------------------------------------------------------------ unpacking */
 
 int gather(job *j, uint64_t n) {
+    if (j->rest_at > j->rest.n / 2) { /* what was taken is let go */
+        j->rest.n -= j->rest_at;
+        memmove(j->rest.data, j->rest.data + j->rest_at, j->rest.n);
+        j->rest_at = 0;
+    }
     while (j->rest.n - j->rest_at < n) {
         ssize_t got = read_some(j->in, j->z->input, PIECE, j->name);
         if (got < 0) return 0;
