@@ -118,6 +118,11 @@ try:
     assert False
 except megabyte.Error as e:
     assert "model_open" in str(e), e
+try:
+    stream.feed("a str")
+    assert False
+except TypeError:
+    assert stream.position() == len(prompt) + len(text)
 END
     MEGABYTE_LIBRARY=$here/$so PYTHONPATH=$here/tests/examples \
         PYTHONDONTWRITEBYTECODE=1 python3 try.py "$model" >out
@@ -131,6 +136,17 @@ if command -v sqlite3 >/dev/null && echo '#include <sqlite3ext.h>' | $cc -E - >/
         "$here/tests/examples/sqlite.c" "$here/$so" -Wl,-rpath,"$PWD" -o megabyte_sqlite.so
     [ "$(nm -D --defined-only megabyte_sqlite.so | awk '{ print $3 }')" = \
         sqlite3_megabytesqlite_init ] || fail "megabyte_sqlite.so exports more than its entry"
+    sed 's/LONGEST = 1 << 20/LONGEST = 300/' "$here/tests/examples/sqlite.c" >short.c
+    $cc -std=c11 -O1 -I"$here" -shared -fPIC -fvisibility=hidden short.c "$here/$so" \
+        -Wl,-rpath,"$PWD" -o megabyte_sqlite_short.so
+    MEGABYTE_MODEL=$model sqlite3 >out <<'END'
+.load ./megabyte_sqlite_short sqlite3_megabytesqlite_init
+CREATE TABLE megabyte_dictionary(name TEXT PRIMARY KEY, bytes);
+INSERT INTO megabyte_dictionary VALUES('none', x'');
+CREATE TABLE noise AS SELECT randomblob(300) AS bytes;
+SELECT CAST(mb_decode('none', mb_encode('none', bytes)) AS BLOB) IS bytes FROM noise;
+END
+    [ "$(cat out)" = 1 ] || fail "SQLite: the longest value does not come back"
     rm -f log.db
     MEGABYTE_MODEL=$model sqlite3 log.db >out <<'END'
 .load ./megabyte_sqlite

@@ -16,6 +16,8 @@ class Sampling(c.Structure):  # megabyte_sampling
                 ("repetition_window", c.c_uint32), ("seed", c.c_uint64)]
 
 def _call(name, *args):
+    if any(isinstance(a, str) for a in args):  # ctypes would hand on its characters of 4 bytes
+        raise TypeError(f"{name}: bytes are wanted, not str")
     status = getattr(_lib, "megabyte_" + name)(*args)
     if status < 0: raise Error(f"{name}: {_lib.megabyte_status_string(status).decode()}")
 

@@ -48,7 +48,7 @@ static void convert(sqlite3_context *context, sqlite3_value **values, int decode
     const void *in = sqlite3_value_blob(values[1]);
     size_t n = (size_t)sqlite3_value_bytes(values[1]), n_out = 0;
     size_t capacity = decode ? LONGEST : megabyte_message_bound(n);
-    void *out = n <= LONGEST ? malloc(capacity) : NULL;
+    void *out = n <= (decode ? megabyte_message_bound(LONGEST) : LONGEST) ? malloc(capacity) : NULL;
     if (!out) return sqlite3_result_error_toobig(context);
     megabyte_status status = (decode ? megabyte_codec_decode
                                      : megabyte_codec_encode)(codec, in, n, out, capacity, &n_out);
