@@ -101,6 +101,7 @@ for file in one/*.mbz; do cmp "$file" "slurm/${file#one/}"; done
 rm slurm/???
 slurm decompress slurm ''
 for file in one/???; do cmp "$file" "slurm/${file#one/}"; done
+! slurm compress nowhere '' 2>said || fail "slurm.sh takes a folder that is not there"
 group "Slurm's tasks"
 
 mkdir spark module # a pyspark with what the job needs: pipe runs its command with a line an element

@@ -61,6 +61,8 @@ esac
 { cat new; echo '2026-11-28 08:59:59 PANIC kernel stack smashed, halting'; cat new; } |
     ./ranking "$model" "$(cat typical)" per-byte | tail -n 1 | grep -q PANIC ||
     fail "ranking: PANIC is not the oddest line"
+seq 1001 | ./ranking "$model" "1, 2, 3, " >out 2>said
+[ "$(wc -l <out)" = 1000 ] && grep -q 'first 1000' said || fail "ranking: silent: $(cat said)"
 group "ranking: completion, odd lines"
 
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do echo "Chapter $i, of the "; done >in

@@ -46,6 +46,8 @@ int main(int argc, char **argv) {
             return fprintf(stderr, "the text is longer than the model's context\n"), 1;
         list[n++].cost = per_byte ? bits / (double)length : bits;
     }
+    if (n == MOST && getchar() != EOF)
+        fprintf(stderr, "only the first %d lines are ranked\n", (int)MOST);
     qsort(list, n, sizeof *list, cheaper_first);
     for (size_t i = 0; i < n; i++) printf("%7.2f  %s", list[i].cost, list[i].text);
     megabyte_stream_free(stream);

@@ -8,5 +8,7 @@
 set -eu
 verb=$1 folder=$2 each=tests/examples/cluster/shard.sh
 export MBRUN="${MBRUN-tools/mbrun}" MEGABYTE_MODEL="${MEGABYTE_MODEL-models/text.mb}"
-sh $each list "$verb" "$folder" | sed -n "$((SLURM_ARRAY_TASK_ID + 1))~${SLURM_ARRAY_TASK_COUNT}p" |
+names=$(sh $each list "$verb" "$folder") # a failure of its own would be lost in the pipe
+[ -n "$names" ] || { echo "slurm.sh: $folder has no shards" >&2; exit 1; }
+printf '%s\n' "$names" | sed -n "$((SLURM_ARRAY_TASK_ID + 1))~${SLURM_ARRAY_TASK_COUNT}p" |
     while read -r file; do sh $each "$verb" "$folder/$file"; done
