@@ -13,7 +13,8 @@ printf 'Gr\303\274\303\237e \342\200\224 \346\235\261\344\272\254 e\314\201\n\tt
 # titles, colours and a C1 control; no UTF-8, a surrogate, overlong, beyond Unicode; bidirectional
 # overrides, a tag, a byte order mark; HTML; half a character at the end
 printf '\033]0;title\007\033[31m\2331m\302\233[H\377\355\240\200\300\257\364\220\200\200' >>hostile
-printf '\342\200\256\342\201\246\363\240\200\201\357\273\277\177\000\010\n' >>hostile
+printf '\342\200\256\342\201\246\363\240\200\201\357\273\277' >>hostile
+printf '\343\205\244\315\217\177\000\010\n' >>hostile # a filler, a joiner: not seen
 printf '<script>alert("&amp;")</script>\047 </pre></title>\n\346\235' >>hostile
 
 # ------------------------------------------------------------------------------------- a terminal
@@ -22,7 +23,7 @@ sed "s/$escape\[0m//g; s/$escape\[0;38;5;[0-9]*;48;5;[0-9]*m//g" out >bare
 LC_ALL=C tr -d '\n\t\040-\176\200-\377' <bare >rest
 [ ! -s rest ] || fail "control characters are left: $(od -c rest | head -n 5)"
 for shown in '^[]0;title^G^[[31m<9b>1m<U+009B>[H<ff><ed><a0><80><c0><af><f4><90><80><80>' \
-    '<U+202E><U+2066><U+E0001><U+FEFF>^?^@^H' '<e6><9d>' \
+    '<U+202E><U+2066><U+E0001><U+FEFF><U+3164><U+034F>^?^@^H' '<e6><9d>' \
     "$(printf 'Gr\303\274\303\237e \342\200\224 \346\235\261\344\272\254 e\314\201')"; do
     LC_ALL=C grep -qF -- "$shown" bare || fail "no $shown in $(cat bare)"
 done
