@@ -82,11 +82,11 @@ says 'is the input'
 image 1 pack plain.mbi
 says 'already has the suffix .mbi'
 image 1 unpack colour.ppm
-says 'has not the suffix .mbi'
+says 'does not end in .mbi'
 image 1 unpack -o x.png colour.ppm
 [ ! -e x.png ] || fail "an output of what is no .mbi"
 image 1 pack "$data/text.txt" -o x.mbi
-says 'no PNG, PNM'
+says 'not a PNG, PNM'
 image 1 pack missing.png colour.ppm -q
 says missing.png
 [ -f colour.ppm.mbi ] || fail "a missing file stops the others"
@@ -342,7 +342,7 @@ i=0
 : >bad.mbz
 while [ $i -lt 20 ]; do cat plain.mbi >>bad.mbz; i=$((i + 1)); done
 run 1 "$mbrun" test bad.mbz # pictures, but no files
-says 'is a packed picture, but no compressed file'
+says 'is a packed picture, not a compressed file'
 run 1 "$mbrun" list plain.mbi
 says 'mbrun image'
 mkdir alone

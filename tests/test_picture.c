@@ -295,7 +295,7 @@ static void pnm(void) {
     READS("P3 1 1 255 1 2 3\n", "\1\2\3", "");
     REFUSES("P5 2 1 256\nabcd", "0 to 255");
     REFUSES("P5 2 1 1\nab", "0 to 255");
-    REFUSES("P4 8 1\na", "no PNG");
+    REFUSES("P4 8 1\na", "not a PNG");
     REFUSES("P5 2 1 255", "early");
     REFUSES("P5 2 1 255\na", "early");
     REFUSES("P5 2 1 255\nabc", "more than one");
@@ -310,8 +310,8 @@ static void pnm(void) {
     REFUSES("P2 2 1 255\n97 98 99", "more than one");
     REFUSES("P2 2147483647 2147483647 255\n1 2", "early");
     REFUSES("P3 1 1 255 1 2", "early");
-    REFUSES("P5", "no PNG");
-    REFUSES("", "no PNG");
+    REFUSES("P5", "not a PNG");
+    REFUSES("", "not a PNG");
 }
 
 /* A BMP of 2x2 pixels; every field that matters. */
@@ -438,9 +438,9 @@ static void layouts(void) {
     splits(data, n + LAYOUT_MOST - 60, NULL);
     splits(data, n + LAYOUT_MOST - 59, "too much");
     n = make_bmp(data, 40, 2, 32, 0, 0);
-    splits(data, n, "no samples");
+    splits(data, n, "not samples");
     n = make_bmp(data, 40, 2, 8, 0, 4);
-    splits(data, n, "no samples");
+    splits(data, n, "not samples");
     n = make_bmp(data, 40, 2, 8, 0, 256);
     splits(data, n, NULL);
 }
@@ -459,7 +459,7 @@ static void damage(void) {
         p.piece = 50;
         make_png(&p, &made);
         name_case("kind %u", kind);
-        for (size_t n = 0; n < made.n; n++) refuses(made.data, n, n < 8 ? "no PNG" : "early");
+        for (size_t n = 0; n < made.n; n++) refuses(made.data, n, n < 8 ? "not a PNG" : "early");
         for (size_t i = 0; i < made.n; i++) {
             uint8_t was = made.data[i];
             made.data[i] ^= (uint8_t)(1u << random_below(8));

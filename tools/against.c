@@ -155,7 +155,7 @@ int compare_all(zipper *z, char **paths, int n) {
         int is_there = !stat(paths[i], &status);
         if (!is_there || !S_ISREG(status.st_mode)) {
             good = complain(paths[i], "%s",
-                            is_there ? "not a file that can be read again and again"
+                            is_there ? "not a regular file, which is read several times"
                                      : strerror(errno));
             continue;
         }

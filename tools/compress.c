@@ -61,7 +61,7 @@ static char *name_beside(const job *j) {
     }
     snprintf(why, sizeof why,
              packs ? "already has the suffix %s; skipped (not with -f)"
-                   : "has not the suffix %s; skipped (name the output with -o)",
+                   : "does not end in %s; skipped (name the output with -o)",
              z->suffix);
     free(path);
     skip(z, j->name, why);
@@ -78,8 +78,8 @@ int choose_output(job *j) {
     } else if (z->output) {
         struct stat there;
         if (z->remove_input && !stat(z->output, &there) && !S_ISREG(there.st_mode))
-            return complain(z->output, "is no regular file, so nobody knows where the data goes: "
-                                       "not together with --rm");
+            return complain(z->output, "is not a regular file, so the data may get lost: not "
+                                       "together with --rm");
         path = copy_text(z->output);
     } else {
         path = name_beside(j);
@@ -798,7 +798,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (z.recursive && !n) usage_error(self, "-r", "name a folder");
     if (z.keep && z.remove_input) usage_error(self, "-k and --rm", "give only one of them");
     if (z.to_stdout && z.remove_input)
-        usage_error(self, "--rm", "not together with -c: nobody knows where that goes");
+        usage_error(self, "--rm", "not together with -c: what is written there may get lost");
     if (z.to_stdout && z.shared.json)
         usage_error(self, "--json", "would mix with the output of -c");
     if (!n && !z.output && z.writes && z.shared.json)

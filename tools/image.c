@@ -415,7 +415,7 @@ static void check_options(const command *self, packer *p, int n) {
         usage_error(self, "map", "takes one FILE and -o OUT.png");
     if (z->keep && z->remove_input) usage_error(self, "-k and --rm", "give only one of them");
     if (z->to_stdout && z->remove_input)
-        usage_error(self, "--rm", "not together with -c: nobody knows where that goes");
+        usage_error(self, "--rm", "not together with -c: what is written there may get lost");
     if (z->to_stdout && z->shared.json)
         usage_error(self, "--json", "would mix with the output of -c");
     if (p->format && strcmp(p->format, "png") && strcmp(p->format, "pnm") &&
@@ -540,7 +540,7 @@ static const command verbs[] = {
      run_test_pictures, "checks .mbi files"},
     {"image list", "[--json] FILE...",
      "Prints what the headers of .mbi files say, without unpacking anything (test does).\n"
-     "Exit status: 0 done, 1 if a FILE is no .mbi file or ends too early, 2 wrong usage.",
+     "Exit status: 0 done, 1 if a FILE is not a .mbi file or ends too early, 2 wrong usage.",
      run_list_pictures, "tells what is in .mbi files"},
     {"image map", "[-m MODEL] -o OUT [-f] [options] FILE",
      "Draws what packing a picture costs: the picture, beside it the bits of each pixel as "

@@ -222,7 +222,7 @@ static const char *inflate_coded(inflater *f) {
 const char *inflate_zlib(uint8_t *out, size_t size, const uint8_t *in, size_t n) {
     if (n < 6) return too_short;
     if ((in[0] & 15) != 8 || in[0] >> 4 > 7 || (in[0] << 8 | in[1]) % 31 || in[1] & 32)
-        return "its data is no zlib stream";
+        return "its data is not a zlib stream";
     inflater f = {.in = {.data = in, .n = n - 4, .at = 2}, .out = out, .size = size};
     for (unsigned is_last = 0; !is_last;) {
         const char *why = NULL;

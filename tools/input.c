@@ -184,7 +184,7 @@ static megabyte_status survey_picture(reader *r, uint64_t *offset, survey *v,
     uint64_t size = joined_size(h.width, h.height, h.channels, data + h.layout_at, h.layout_bytes);
     if (!size) {
         snprintf(error->text, sizeof error->text,
-                 "this is a packed picture, but no compressed file: see mbrun image");
+                 "this is a packed picture, not a compressed file: use mbrun image");
         return error->status = MEGABYTE_ERROR_BAD_MAGIC;
     }
     if (!v->members++) v->first.numerics_version = h.numerics_version;

@@ -1067,7 +1067,7 @@ static const command commands[] = {
      "model, by context mixing, by both mixed), the version of the format and of the numerics (d: "
      "made\n"
      "with --dictionary or --type), the id of the model and its name if it is found.\n"
-     "Exit status: 0 done, 1 if a FILE is no .mbz file or ends too early, 2 wrong usage.",
+     "Exit status: 0 done, 1 if a FILE is not a .mbz file or ends too early, 2 wrong usage.",
      run_list, "tells what is in .mbz files"},
     {"image", "pack|unpack|test|list|map [options] FILE...",
      "Packs pictures without loss, and shows what their pixels cost.", run_image,

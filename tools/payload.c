@@ -282,9 +282,8 @@ static uint64_t accept_member(const job *j, const megabyte_image_header *h, cons
     uint64_t samples = (uint64_t)h->width * h->height * h->channels;
     uint64_t n = joined_size(h->width, h->height, h->channels, layout, h->layout_bytes);
     if (!h->layout_bytes || !n)
-        return (uint64_t)complain(j->name,
-                                  "is a packed picture, but no compressed file: mbrun image "
-                                  "unpack takes it");
+        return (uint64_t)complain(j->name, "is a packed picture, not a compressed file: use mbrun "
+                                           "image unpack");
     uint64_t most = MEGABYTE_RATIO_FREE + LIKELY_RATIO * h->file_bytes;
     int by_ratio = z->limit == UNLIKELY_ONLY;
     if (by_ratio ? samples > most : z->limit && j->bytes_out + n > z->limit)

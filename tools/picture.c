@@ -313,7 +313,7 @@ int split_picture_file(picture *p, uint8_t layout[LAYOUT_MOST], size_t *n_layout
     size_t row = (size_t)r.width * r.channels, gap = r.row_bytes - (size_t)r.width * r.pixel_bytes;
     size_t end = r.offset + r.row_bytes * r.height, after = n - end;
     if (r.pixel_bytes != r.channels || r.palette || gap > 3)
-        return refuse(why, "its pixels are no samples of grey or RGB");
+        return refuse(why, "its pixels are not samples of grey or RGB");
     if (r.offset > LAYOUT_MOST - LAYOUT_HEAD || after > LAYOUT_MOST - LAYOUT_HEAD - r.offset)
         return refuse(why, "holds too much beside its pixels");
     for (uint32_t y = 0; y < r.height; y++)
@@ -395,7 +395,7 @@ int read_picture(picture *p, const uint8_t *data, size_t n, uint64_t most, char 
     else if (p->format == PICTURE_PNM && (data[1] == '2' || data[1] == '3'))
         good = read_plain_pnm(p, data, n, most, why);
     else if (p->format != PICTURE_UNKNOWN) good = read_raster(p, data, n, most, why);
-    else good = refuse(why, "is no PNG, PNM (P2, P3, P5, P6) or BMP");
+    else good = refuse(why, "is not a PNG, PNM (P2, P3, P5, P6) or BMP");
     if (!good) free_picture(p);
     return good;
 }

@@ -290,7 +290,7 @@ int read_png(picture *p, const uint8_t *data, size_t n, uint64_t most, char why[
     png g = {.dropped = p->dropped};
     memset(g.alpha, 255, sizeof g.alpha);
     if (n < sizeof signature || memcmp(data, signature, sizeof signature))
-        return refuse(why, "is no PNG");
+        return refuse(why, "is not a PNG");
     g.coded = malloc(n);
     if (!g.coded) return refuse(why, "not enough memory");
     int good = read_chunks(&g, data, n, why) && decode_pixels(&g, p, most, why);

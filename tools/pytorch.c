@@ -340,7 +340,7 @@ static void extend(struct pickle *p, u32 kind, u32 from, u32 below) {
     if (from < below + 1) pickle_die(p, "the stack is empty; damaged?");
     struct value to = p->stack[from - below - 1];
     if (to.kind != kind && to.kind != IS_OPAQUE)
-        pickle_die(p, "items for what is no %s", kind == IS_DICT ? "dict" : "list");
+        pickle_die(p, "items for something other than a %s", kind == IS_DICT ? "dict" : "list");
     if (kind == IS_DICT && (p->depth - from) % 2) pickle_die(p, "a key without a value; damaged?");
     for (u32 i = from; i < p->depth && to.kind == kind; i++) add_item(p, to.at, p->stack[i]);
     p->depth = from - below;
@@ -352,7 +352,7 @@ static int text_is(const struct pickle *p, struct value v, const char *text) {
 
 /* For messages: "os.system", or what kind of value it is instead. */
 static const char *show_global(const struct pickle *p, struct value v, char out[200]) {
-    if (v.kind != IS_GLOBAL) return "what is no class or function";
+    if (v.kind != IS_GLOBAL) return "something that is not a class or function";
     struct value module = item(p, v, 0), name = item(p, v, 1);
     snprintf(out, 200, "%.*s.%.*s", (int)(u32)smaller(module.count, 90),
              (const char *)p->bytes + module.at, (int)(u32)smaller(name.count, 90),
@@ -363,7 +363,7 @@ static const char *show_global(const struct pickle *p, struct value v, char out[
 static void push_global(struct pickle *p, struct value module, struct value name) {
     u32 node = new_node(p), known = 0;
     if (module.kind != IS_TEXT || name.kind != IS_TEXT)
-        pickle_die(p, "a global whose name is no text; damaged?");
+        pickle_die(p, "a global whose name is not text; damaged?");
     add_item(p, node, module);
     add_item(p, node, name);
     while (known < N_GLOBALS &&
@@ -381,7 +381,8 @@ static struct value take_line(struct pickle *p) {
 static void call(struct pickle *p, struct value what, struct value arguments) {
     char name[200];
     u32 known = what.kind == IS_GLOBAL ? what.count : N_GLOBALS;
-    if (arguments.kind != IS_TUPLE) pickle_die(p, "a call whose arguments are no tuple; damaged?");
+    if (arguments.kind != IS_TUPLE)
+        pickle_die(p, "a call whose arguments are not a tuple; damaged?");
     if (known == N_GLOBALS || globals[known].use == STORAGE_TYPE)
         die(p->path,
             "the pickle calls %s (opcode %s at %llu): refused; save the weights alone: "
@@ -452,7 +453,7 @@ static void build(struct pickle *p) {
     pop(p);
     struct value to = pop(p);
     if (to.kind != IS_DICT && to.kind != IS_TENSOR && to.kind != IS_OPAQUE)
-        pickle_die(p, "opcode BUILD on what is no object of a state dict: refused");
+        pickle_die(p, "opcode BUILD on an object that is not part of a state dict: refused");
     push(p, to.kind, to.count, to.at);
 }
 
@@ -669,8 +670,7 @@ static const struct zip_entry *find_member(const struct archive *a, const char *
 static u64 whole(const struct checkpoint *in, const struct source *t, struct value v,
                  const char *what) {
     if (v.kind != IS_NUMBER || v.at > INT64_MAX)
-        die(in->path, "tensor %.200s: its %s is no whole number that is not negative", t->name,
-            what);
+        die(in->path, "tensor %.200s: its %s is not a non-negative whole number", t->name, what);
     return v.at;
 }
 
@@ -775,7 +775,7 @@ static void find_objects(const struct checkpoint *in, struct archive *a) {
             a->objects = e;
     }
     if (!a->objects || a->objects->name_bytes > 400)
-        die(in->path, "a zip archive, but none of torch.save: there is no data.pkl in it");
+        die(in->path, "a zip archive, but not from torch.save: it has no data.pkl");
 }
 
 /* Returns the pickle's bytes, in which the tensors' names will stay. */

@@ -126,7 +126,7 @@ int generate_recording(const session *s, const recording_options *o) {
     end_progress(&r.bar);
     double seconds = now() - r.bar.start;
     int good = !stop_requested() && write_recording(&r, &to);
-    if (to.temporary) finish_output(&to, 0, NULL); /* it was not come to */
+    if (to.temporary) finish_output(&to, 0, NULL); /* nothing was written */
     if (good) report(&r, s, seconds);
     megabyte_stream_free(stream);
     free_output(&to);

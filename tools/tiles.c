@@ -288,7 +288,7 @@ int generate_tiles(const session *s, const tile_options *o) {
     make_tiles(&g);
     double seconds = now() - g.bar.start;
     int good = !stop_requested() && write_sheet(&g, &to);
-    if (to.temporary) finish_output(&to, 0, NULL); /* it was not come to */
+    if (to.temporary) finish_output(&to, 0, NULL); /* nothing was written */
     if (good) report(&g, seconds);
     free_output(&to);
     free_picture(&g.given);
