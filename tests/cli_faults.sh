@@ -50,6 +50,11 @@ cp "$data/small-paper.safetensors" "$files/model.safetensors"
 cp "$data/small-paper.json" "$files/model.json"
 "$convert" "$files/model.safetensors" -q -o "$files/model.mb"
 echo old >"$files/old"
+if [ -s "$root/models/image.mb" ] && [ -s "$root/models/audio.mb" ]; then
+    { printf 'P6\n9 7\n255\n'; head -c 189 "$data/text.txt"; } >"$files/p.ppm"
+    "$mbrun" image pack -q -o "$files/p.mbi" "$files/p.ppm"
+    "$mbrun" generate -m audio -n 0.002 --seed 1 -o "$files/a.wav"
+fi
 
 # --------------------------------------------------------------------------------- the power goes
 moments=0
@@ -160,6 +165,35 @@ for command in "generate -n 2" "score in" "list in5.mbz" "test in5.mbz" info; do
         failing $call in="$files/in" -- "$mbrun" $command
     done
 done
+prepare() { cp "$files/in" .; }
+for command in "score --mix in" "score --json --strided in" "score --html page in"; do
+    failing memory 12 in="$files/in" -- "$mbrun" $command
+done
+failing thread 11 in="$files/in" in.mbz="$files/in5.mbz" -- "$mbrun" compress --rm -T 2 -5 in
+failing thread 11 in="$files/in" in.mbz="$files/in.mbz" -- "$mbrun" compress --rm -T 2 -1 in
+failing read 0 in="$files/in" in.mbz="$files/in5.mbz" -- "$mbrun" compress --rm -5 in # cut off
+prepare() { cp "$files/in5.mbz" .; }
+failing read 0 in5.mbz="$files/in5.mbz" in5="$files/in" -- "$mbrun" decompress --rm in5.mbz
+prepare() { cp "$files"/model.safetensors "$files"/model.json .; cp "$files/old" model.mb; }
+failing read 0 model.mb="$files/old" model.mb="$files/model.mb" -- \
+    "$convert" model.safetensors -q -f -o model.mb
+if [ -s "$root/models/image.mb" ] && [ -s "$root/models/audio.mb" ]; then
+    prepare() { cp "$files/p.ppm" .; }
+    for call in "memory 12" "write 28" "close 28" "read 0" "thread 11"; do
+        failing $call p.ppm="$files/p.ppm" p.ppm.mbi="$files/p.mbi" -- \
+            "$mbrun" image pack --rm -T 2 p.ppm
+    done
+    prepare() { cp "$files/p.mbi" .; }
+    for call in "memory 12" "write 28" "close 28" "read 0"; do
+        failing $call p.mbi="$files/p.mbi" p.ppm="$files/p.ppm" -- \
+            "$mbrun" image unpack --rm -o p.ppm p.mbi
+    done
+    prepare() { cp "$files/in" .; }
+    for call in "memory 12" "write 28" "close 28"; do
+        failing $call in="$files/in" a.wav="$files/a.wav" -- \
+            "$mbrun" generate -m audio -n 0.002 --seed 1 -o a.wav
+    done
+fi
 group "a call fails at $points points"
 
 # ----------------------------------------------------------------------------- less than asked for
@@ -171,6 +205,16 @@ for command in "$mbrun compress -q -f -1 in" "$mbrun compress -q -f -1 -o in.mbz
     case $command in *-c*) cmp ../out "$files/in.mbz" ;; *) cmp in.mbz "$files/in.mbz" ;; esac ||
         fail "$command: short reads and writes change the output"
 done
+if [ -s a.wav ]; then
+    FAULTS_SHORT=1 LD_PRELOAD=$shim "$mbrun" image pack -f -o short.mbi p.ppm 2>../said &&
+        cmp short.mbi p.mbi || fail "image pack: short"
+    FAULTS_SHORT=1 LD_PRELOAD=$shim "$mbrun" image unpack -f -o short.ppm p.mbi 2>../said &&
+        cmp short.ppm p.ppm || fail "image unpack: short"
+    FAULTS_SHORT=1 LD_PRELOAD=$shim "$mbrun" generate -m audio -n 0.002 --seed 1 -o short.wav \
+        2>../said && cmp short.wav a.wav || fail "generate: short"
+fi
+FAULTS_SHORT=1 LD_PRELOAD=$shim "$mbrun" score in >../out 2>../said || fail "score: short"
+"$mbrun" score in 2>../said | cmp - ../out || fail "score: short reads change the figures"
 for command in "$mbrun decompress -q -f -o in in.mbz" "$mbrun decompress -q -c in.mbz" \
     "$mbrun decompress -q -c -" "$mbrun test -q in.mbz"; do
     cp "$files/in" in

@@ -7,7 +7,8 @@
  *
  *     FAULTS_FORGET=fsync|folder    such calls are not recorded: as if the program had made none
  *     FAULTS_FAIL="NAME N ERRNO"    the Nth call of NAME fails so: open, mkstemp, read, write,
- *                                   fsync, close, rename, link, unlink, readdir, memory; the file of
+ *                                   fsync, close, rename, link, unlink, readdir, memory, thread;
+ *                                   read with ERRNO 0: the file ends there; the file of
  *                                   FAULTS_REACHED is made when it does
  *     FAULTS_SIGNAL="N NUMBER"      after the Nth call of all but memory the signal comes; the same
  *     FAULTS_SHORT=1                reads and writes do a part of what was asked for, every third
@@ -22,6 +23,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -189,7 +191,7 @@ MKSTEMP(mkstemp)
 MKSTEMP(mkstemp64)
 
 ssize_t read(int file, void *to, size_t n) {
-    if (fails("read")) return -1;
+    if (fails("read")) return fail_with ? -1 : 0;
     size_t some = n ? part_of(n) : 0;
     return over(n && !some ? -1 : syscall(SYS_read, file, to, some));
 }
@@ -270,6 +272,10 @@ struct dirent *readdir(DIR *d) {
 struct dirent64 *readdir64(DIR *d) {
     if (fails("readdir")) return NULL;
     return (NEXT(readdir64))(d);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *with) {
+    return fails("thread") ? fail_with : (NEXT(pthread_create))(thread, how, run, with);
 }
 
 /* Memory: glibc's own names for what it does. */
