@@ -4,7 +4,17 @@
  * work that calls every public function must come to the same number. */
 #define _GNU_SOURCE
 #define MEGABYTE_KEEP_OPTIONS
+#include <pthread.h>
+static int threads_left = -1; /* that the system gives; -1: any number */
+static int create_thread(pthread_t *t, const pthread_attr_t *how, void *(*run)(void *),
+                         void *with) {
+    if (!threads_left) return 11; /* EAGAIN */
+    threads_left -= threads_left > 0;
+    return pthread_create(t, how, run, with);
+}
+#define pthread_create create_thread
 #include "../megabyte.c"
+#undef pthread_create
 #include "random_model.h"
 #include "test.h"
 
@@ -823,6 +833,34 @@ static void more_threads_than_cores(void) {
 static void more_threads_than_cores(void) {}
 #endif
 
+/* The k-th thread cannot be had: a refusal, nothing is left of the others. */
+static void threads_that_fail(void) {
+    megabyte_model *m = open_model(text_file);
+    megabyte_engine_options how = {.threads = 8};
+    megabyte_codec_options alone = {.level = 2, .threads = 8};
+    megabyte_error error;
+    for (int made = 0, done = 0; !done; made++) {
+        counter c = {0};
+        megabyte_allocator a = counting(&c);
+        megabyte_engine *engine = NULL;
+        megabyte_codec *codec = NULL;
+        threads_left = made;
+        megabyte_status e = megabyte_engine_create(&engine, m, &how, &a, &error);
+        CHECK(e == error.status && !e == !error.text[0]);
+        threads_left = made;
+        megabyte_status r = megabyte_codec_create(&codec, NULL, MEGABYTE_MODE_COMPRESS, &alone, &a,
+                                                  &error);
+        CHECK(e == r && (!e || e == MEGABYTE_ERROR_UNSUPPORTED), "%d threads: %d, %d", made, e, r);
+        done = !e;
+        megabyte_engine_free(engine);
+        megabyte_codec_free(codec);
+        CHECK(!c.live, "%d threads: memory is left", made);
+        CHECK(made < 8);
+    }
+    threads_left = -1;
+    megabyte_model_close(m);
+}
+
 int main(void) {
     make_tmp();
     write_models();
@@ -835,5 +873,6 @@ int main(void) {
     GROUP(truncated_files);
     GROUP(cancelling);
     GROUP(more_threads_than_cores);
+    GROUP(threads_that_fail);
     return 0;
 }
