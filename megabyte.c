@@ -7571,11 +7571,22 @@ void megabyte_codec_reset(megabyte_codec *c) {
     sha256_begin(&c->whole);
 }
 
+/* Tells the caller how far the work is; 1 if it is to stop. */
+static int cancelled(megabyte_codec *c, u64 done) {
+    if (!c->options.progress) return 0;
+    if (c->counts.original + done > c->reported) c->reported = c->counts.original + done;
+    fp_leave(&c->caller); /* the callback is the caller's */
+    int stop = c->options.progress(c->options.progress_context, c->reported);
+    fp_enter(&c->caller);
+    if (stop) fail(&c->error, MEGABYTE_ERROR_CANCELLED, c->counts.compressed, "cancelled");
+    return stop != 0;
+}
+
 /* What every block or message begins with: a stream and mixers that have read the file type and
  * the dictionary. Mixing learns from the model's predictions of all of it, whatever is then in
  * view: a stream that ends so near its context's end that a message would make it slide again,
- * each time, reads the dictionary's end once more. */
-static void read_dictionary(megabyte_codec *c, const struct plan *p) {
+ * each time, reads the dictionary's end once more. 0 if cancelled. */
+static int read_dictionary(megabyte_codec *c, const struct plan *p) {
     u8 digest[32];
     struct coder nowhere;
     const char *file_type = p->options.file_type;
@@ -7592,12 +7603,14 @@ static void read_dictionary(megabyte_codec *c, const struct plan *p) {
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
             some = min64(n - done, piece_bytes(&by));
+            if (cancelled(c, 0)) return 0;
             encode_bytes(&by, &nowhere, bytes + done, some);
         }
     }
-    if (!c->dictionary || (c->memory && seen == n)) return; /* it has read all */
+    if (!c->dictionary || (c->memory && seen == n)) return 1; /* it has read all */
     megabyte_stream_reset(c->dictionary);
     megabyte_stream_feed(c->dictionary, seen ? bytes + (n - seen) : NULL, (size_t)seen);
+    return 1;
 }
 
 /* What does not lie in the codec's own memory, and threads. */
@@ -7636,7 +7649,6 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     megabyte_codec *c, sizes;
     struct arena a = {.base = NULL};
     void *object = NULL;
-    fp_state fp;
     clear_error(error);
     if (codec) *codec = NULL;
     if (!codec) return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0, "codec must not be NULL");
@@ -7662,15 +7674,17 @@ megabyte_status megabyte_codec_create(megabyte_codec **codec, const megabyte_mod
     c->options.dictionary = NULL; /* they need not live on */
     c->options.file_type = NULL;
     c->has_dictionary = p.has_dictionary;
-    if ((r = make_parts(c, &p, allocator, error))) {
+    r = make_parts(c, &p, allocator, error);
+    fp_enter(&c->caller);
+    if (p.options.dictionary_of)
+        memcpy(c->dictionary_id, p.options.dictionary_of->dictionary_id, sizeof c->dictionary_id);
+    else if (!r && c->has_dictionary && !read_dictionary(c, &p))
+        r = fail(error, MEGABYTE_ERROR_CANCELLED, 0, "cancelled while the dictionary was read");
+    fp_leave(&c->caller);
+    if (r) {
         megabyte_codec_free(c);
         return r;
     }
-    fp_enter(&fp);
-    if (p.options.dictionary_of)
-        memcpy(c->dictionary_id, p.options.dictionary_of->dictionary_id, sizeof c->dictionary_id);
-    else if (c->has_dictionary) read_dictionary(c, &p);
-    fp_leave(&fp);
     megabyte_codec_reset(c);
     *codec = c;
     return MEGABYTE_OK;
@@ -7714,17 +7728,6 @@ static int best_method(const megabyte_codec *c) {
     return !c->model   ? MEGABYTE_METHOD_CONTEXT_MIXING
            : c->memory ? MEGABYTE_METHOD_MIXED
                        : MEGABYTE_METHOD_MODEL;
-}
-
-/* Tells the caller how far the work is; 1 if it is to stop. */
-static int cancelled(megabyte_codec *c, u64 done) {
-    if (!c->options.progress) return 0;
-    if (c->counts.original + done > c->reported) c->reported = c->counts.original + done;
-    fp_leave(&c->caller); /* the callback is the caller's */
-    int stop = c->options.progress(c->options.progress_context, c->reported);
-    fp_enter(&c->caller);
-    if (stop) fail(&c->error, MEGABYTE_ERROR_CANCELLED, c->counts.compressed, "cancelled");
-    return stop != 0;
 }
 
 static void add_check(megabyte_codec *c, const struct block_job *l, u8 check[CHECK_BYTES]) {

@@ -631,7 +631,7 @@ typedef enum megabyte_contents {
  *     contents, channels: x                    -                         -
  *     verify             x                     -                         -
  *     draft_max, draft_engine: verifying       x                         x
- *     progress           x                     x                         -                       */
+ *     progress           x                     x                         while it is created     */
 typedef struct megabyte_codec_options {
     /* computes; NULL: the codec makes its own, or does without where there is no model. A codec
      * without a model takes any engine, for its threads alone */
@@ -697,8 +697,9 @@ typedef struct megabyte_codec_options {
     int verify; /* compressing: decode each block before it is released */
     uint32_t draft_max; /* decoding: as in megabyte_stream_options */
     megabyte_engine *draft_engine; /* the same; one for all blocks */
-    /* called now and then with the number of original bytes done since creation or reset; nonzero
-     * cancels */
+    /* called with the number of original bytes done since creation or reset, after 4 KB that the
+     * model codes at most, 64 KB of context mixing alone; as often while the dictionary is read;
+     * nonzero cancels */
     int (*progress)(void *context, uint64_t bytes);
     void *progress_context;
 } megabyte_codec_options;
@@ -707,7 +708,7 @@ typedef struct megabyte_codec_options {
  *             instead of a model's, for files and messages; to decompress, NULL takes what these
  *             levels have made (WRONG_MODEL for other files), and any model takes it, too
  *   Returns:  OK; INVALID_ARGUMENT, OUT_OF_MEMORY, UNSUPPORTED (a vocabulary below 256, ...),
- *             ARITHMETIC.
+ *             ARITHMETIC, CANCELLED.
  *   Memory:   allocated here: megabyte_codec_size says how much (the codec's own engine, streams
  *             and block buffers included; level 1 for messages: 1.1 MB, with a dictionary 2.1).
  *             Nothing later. */

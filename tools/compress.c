@@ -352,6 +352,7 @@ static int make_codec(job *j, const megabyte_codec_options *o) {
                                                    &error);
     if (!status) return 1;
     z->codec = NULL;
+    if (status == MEGABYTE_ERROR_CANCELLED && stop_requested()) return 0;
     return complain(j->name, "%s", error.text[0] ? error.text : megabyte_status_string(status));
 }
 
