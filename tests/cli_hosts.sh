@@ -167,7 +167,8 @@ done
 for how in "-f -5" "-f -7" "-f --rm -9" "--verify -6 -o other"; do
     stopped $all -- "$mbrun" compress -T 1 $how long
 done
-for how in "decompress -T 1 -o other long.mbz" "test -T 1 long.mbz" \
+for how in "compress -T 1 -6 --dictionary long -o other noise.ppm" "compress --against long" \
+    "decompress -T 1 -o other long.mbz" "test -T 1 long.mbz" \
     "image pack -f noise.ppm" "image map -o map.png noise.ppm" "bench --seconds 3"; do
     stopped $all -- "$mbrun" $how
 done
