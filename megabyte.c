@@ -396,7 +396,10 @@ static void end_waiting(thread_signal *s, thread_lock *l) {
  * whose kernels take 70 KB, would not fit. */
 #define LEAST_STACK ((size_t)256 << 10)
 static u32 launch_threads(thread_handle *t, u32 n, void *(*run)(void *), void *context) {
-    sigset_t all, own; /* signals are for the program's own threads */
+    /* Signals are for the program's own threads, but for those that tell of a thread's own faults: a
+     * mapped file that was cut off, say. */
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t all, own;
     pthread_attr_t how;
     size_t stack;
     u32 i = 1;
@@ -404,6 +407,7 @@ static u32 launch_threads(thread_handle *t, u32 n, void *(*run)(void *), void *c
     if (!pthread_attr_getstacksize(&how, &stack) && stack < LEAST_STACK)
         pthread_attr_setstacksize(&how, LEAST_STACK);
     sigfillset(&all);
+    for (size_t k = 0; k < sizeof faults / sizeof *faults; k++) sigdelset(&all, faults[k]);
     pthread_sigmask(SIG_SETMASK, &all, &own);
     while (i < n && !pthread_create(&t[i], &how, run, context)) i++;
     pthread_sigmask(SIG_SETMASK, &own, NULL);

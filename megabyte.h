@@ -76,8 +76,9 @@
  *     Hosts        The caller's rounding mode, flush-to-zero flags and floating-point traps do not
  *                  matter, are found again after each call, and hold in its callbacks. Stack: 64 KB
  *                  are enough for every call (compiled with optimization; without 128 KB), also in
- *                  a signal handler's way. Threads of the library's own block all signals; calls go
- *                  on after a signal. Nothing here may be called from a signal handler.
+ *                  a signal handler's way. Threads of the library's own block all signals but those
+ *                  of faults (SIGBUS ...); calls go on after a signal. Nothing here may be called
+ *                  from a signal handler.
  *     Stopping     Compressing, pictures and generating ask a callback whether to stop; what can
  *                  take long and has none (feeding, scoring) may be cut into calls. The callback
  *                  may read a flag that another thread sets.

@@ -174,6 +174,31 @@ for how in "compress -T 1 -6 --dictionary long -o other noise.ppm" "compress --a
 done
 group "SIGTERM in the middle of the work"
 
+# ------------------------------------------------------------- a file cut off while it is mapped
+cut() { # STATUS COMMAND...: its model is cut off meanwhile
+    expected=$1
+    shift
+    cp "$MEGABYTE_MODEL" model.mb
+    "$@" >../out 2>../said </dev/null &
+    pid=$!
+    sleep 0.4
+    : >model.mb
+    [ $expected != 143 ] || { sleep 0.3; kill -TERM $pid; }
+    wait $pid
+    status=$?
+    rm model.mb
+    [ $status = $expected ] || fail "$*: the model is cut off, exit status $status"
+    [ "$(ls -A | tr '\n' ' ')" = "$all " ] || fail "$*: the model is cut off: $(ls -A)"
+}
+bus=135
+[ "$(kill -l 7)" = BUS ] || bus=138
+for how in "score long" "compress -T 2 -5 -o other long" "generate -T 1 -n 100000000"; do
+    cut $bus "$mbrun" $how -m ./model.mb --mmap
+    grep -q 'was cut off while it was mapped' ../said || fail "$how: no word of it"
+    cut 143 "$mbrun" $how -m ./model.mb
+done
+group "a model's file cut off, mapped and read"
+
 # ------------------------------------------------------------------------------------ small stacks
 # The main thread's own, and those of the library's threads, which the system makes as large.
 cp "$files"/* .

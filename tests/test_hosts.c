@@ -579,6 +579,16 @@ static u64 model_hash(const megabyte_model *model) {
 }
 static void score_it(void *model) { model_hash(model); }
 
+/* A program's own handler hears of it, whichever thread it was that read. */
+static void hear_it(int number) { _exit(number == SIGBUS ? 77 : 78); }
+static void score_with_threads(void *model) {
+    megabyte_engine *engine = new_engine(model, 2, 0, MEGABYTE_ISA_AUTO);
+    megabyte_stream *s = new_stream(model, engine, 0);
+    u8 bytes[N] = {0};
+    signal(SIGBUS, hear_it);
+    megabyte_stream_feed(s, bytes, N);
+}
+
 /* A model that was read does not need its file; one that was mapped needs what is in it. */
 static void truncated_files(void) {
     size_t size;
@@ -606,6 +616,11 @@ static void truncated_files(void) {
     int ended = in_child(score_it, mapped);
     CHECK(WIFSIGNALED(ended) && WTERMSIG(ended) == SIGBUS, "a mapping cut off: %x, not SIGBUS",
           (unsigned)ended);
+    for (int turn = 0; turn < 20; turn++) {
+        ended = in_child(score_with_threads, mapped);
+        CHECK(WIFEXITED(ended) && WEXITSTATUS(ended) == 77, "a handler of SIGBUS: %x",
+              (unsigned)ended);
+    }
     megabyte_model_close(mapped); /* touches nothing of it */
     CHECK(!remove(cut_file));
     CHECK(model_hash(loaded) == usual);

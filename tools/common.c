@@ -145,6 +145,16 @@ void release_signals(void) {
     if (number) handle(number);
 }
 
+static void on_lost_pages(int number) {
+    static const char text[] = ": the model's file was cut off while it was mapped\n";
+    remove_unfinished();
+    if (write(STDERR_FILENO, tool_name, strlen(tool_name)) < 0 ||
+        write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        _exit(1); /* nobody hears */
+    end_by_signal(number);
+}
+void end_on_lost_pages(void) { call_on_lost_pages(on_lost_pages); }
+
 void catch_interrupt(void) {
     handle = on_interrupt;
     call_on_signals(on_signal);

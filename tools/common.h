@@ -51,6 +51,7 @@ uint64_t read64(const uint8_t *p);
  * can be finished or undone, or the program dies of it at once. The temporary file is removed. */
 void catch_interrupt(void);
 void end_on_signals(void);
+void end_on_lost_pages(void); /* SIGBUS: with a word about the model's file */
 int stop_requested(void); /* after the first signal: the exit status, 128 + its number; else 0 */
 void forget_interrupt(void); /* goes on after the first signal */
 /* Between these two a signal waits: what is made there is not left behind without a name. */

@@ -141,6 +141,8 @@ void call_on_signals(void (*handler)(int number)) {
     }
 }
 
+void call_on_lost_pages(void (*handler)(int number)) { signal(SIGBUS, handler); }
+
 _Noreturn void end_by_signal(int number) {
     sigset_t one; /* a handler's own signal is blocked */
     signal(number, SIG_DFL);

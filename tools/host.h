@@ -143,6 +143,8 @@ const char *temporary_folder(void);
  * ignored when the program began (nohup, a shell's background job). On Windows Ctrl-C, Ctrl-Break
  * (SIGTERM), a closed console and a shutdown (SIGHUP) call it, in a thread of its own. */
 void call_on_signals(void (*handler)(int number));
+/* The same for what a mapped file's missing pages cause. Windows lets nobody cut such a file. */
+void call_on_lost_pages(void (*handler)(int number));
 _Noreturn void end_by_signal(int number); /* so that the parent sees why we ended */
 /* Writing to a pipe that nobody reads then fails: is_closed_pipe(errno). Returns 1 if it did so
  * already. */

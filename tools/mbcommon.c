@@ -284,6 +284,7 @@ int memory_suffices(const session *s, const char *what, uint64_t n, char why[256
 void begin_session(session *s, const shared_options *shared) {
     memset(s, 0, sizeof *s);
     s->memory = shared->memory ? shared->memory : physical_memory();
+    end_on_lost_pages();
 }
 
 void open_model(session *s, const shared_options *shared) {

@@ -552,6 +552,8 @@ void call_on_signals(void (*handler)(int number)) {
     SetConsoleCtrlHandler(on_event, TRUE);
 }
 
+void call_on_lost_pages(void (*handler)(int number)) { (void)handler; }
+
 _Noreturn void end_by_signal(int number) { _exit(128 + number); }
 
 int ignore_closed_pipes(void) { return 0; } /* there is no signal */
