@@ -396,8 +396,8 @@ static void end_waiting(thread_signal *s, thread_lock *l) {
  * whose kernels take 70 KB, would not fit. */
 #define LEAST_STACK ((size_t)256 << 10)
 static u32 launch_threads(thread_handle *t, u32 n, void *(*run)(void *), void *context) {
-    /* Signals are for the program's own threads, but for those that tell of a thread's own faults: a
-     * mapped file that was cut off, say. */
+    /* Signals are for the program's own threads, but for those that tell of a thread's own faults:
+     * a mapped file that was cut off, say. */
     static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     sigset_t all, own;
     pthread_attr_t how;

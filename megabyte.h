@@ -285,8 +285,8 @@ MEGABYTE_API const char *megabyte_isa_name(
 
 /* Zero means default in every field; start from { 0 }. */
 typedef struct megabyte_engine_options {
-    /* 1..256, the caller's included; default 1. No more are started than the thread that creates the
-     * engine may use cores: the others would only be in the way */
+    /* 1..256, the caller's included; default 1. No more are started than the thread that creates
+     * the engine may use cores: the others would only be in the way */
     uint32_t threads;
     uint32_t batch; /* tokens computed together, 1..4096; default 128; no effect on results */
     megabyte_isa isa; /* default AUTO */

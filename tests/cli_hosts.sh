@@ -1,7 +1,7 @@
 #!/bin/sh
 # The tools under SIGTERM, SIGINT and SIGKILL, after every call that they make to the system and in
-# the middle of their work; with small stacks; and two copies of the library in one program. Run from
-# the repository's root, with the tools, libmegabyte.so and models/ there.
+# the middle of their work; with small stacks; and two copies of the library in one program. Run
+# from the repository's root, with the tools, libmegabyte.so and models/ there.
 set -u
 folder=hosts
 root=$PWD
@@ -50,8 +50,8 @@ check_files() { # WHEN NAME=FILE...
     done
     [ -n "$found" ] || fail "$when: nothing is left: $(ls -A)"
 }
-# struck SIGNAL NAME=FILE... -- COMMAND...: the signal comes after the Nth call, for every N. The last
-# file is what the command makes.
+# struck SIGNAL NAME=FILE... -- COMMAND...: the signal comes after the Nth call, for every N. The
+# last file is what the command makes.
 struck() {
     signal=$1 pairs= n=0 first=${2%%=*}
     shift
@@ -207,7 +207,8 @@ for command in "compress -q -f -T 3 -5 -o out.mbz in" "decompress -q -f -T 3 -o 
     "compress -q -f -1 in"; do
     (ulimit -s 256 && exec "$mbrun" $command) >../out 2>../said || fail "$command: stack of 256 KB"
 done
-cmp out.mbz "$files/in5.mbz" && cmp back in && cmp back.ppm p.ppm || fail "small stacks: other bytes"
+cmp out.mbz "$files/in5.mbz" && cmp back in && cmp back.ppm p.ppm ||
+    fail "small stacks: other bytes"
 (ulimit -s 256 && exec "$convert" model.safetensors -q -f -o other.mb) 2>../said ||
     fail "mbconvert: stack of 256 KB"
 cmp other.mb model.mb || fail "mbconvert: small stack: another model"

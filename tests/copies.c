@@ -1,11 +1,11 @@
 /* copies.c - two copies of the library in one program: one linked into it, its names exported, the
- * other in a shared library that is opened when it runs. Threads of both work on two models at once;
- * the bits are the same. Built and run by cli_hosts.sh:
+ * other in a shared library that is opened when it runs. Threads of both work on two models at
+ * once; the bits are the same. Built and run by cli_hosts.sh:
  *
  *     copies LIBRARY MODEL MODEL
  *
- * With -DFOREIGN the program has functions of the library's names that are something else: the shared
- * library must not call them. */
+ * With -DFOREIGN the program has functions of the library's names that are something else: the
+ * shared library must not call them. */
 #define _GNU_SOURCE
 #include "../megabyte.h"
 
