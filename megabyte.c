@@ -6771,6 +6771,10 @@ struct predictor {
     megabyte_stream *stream; /* or NULL */
     struct mixer *mixer; /* or NULL */
     double ideal, alone; /* encoding: -log2 of the coded, of the model's probabilities, summed up */
+    /* messages of codecs: NULL, or what the stream comes to when it slides but for the message's
+     * bytes, after `free` of which it does */
+    const megabyte_stream *slid;
+    u64 free;
 };
 
 /* The most bytes to be coded at a time. */
@@ -6870,6 +6874,16 @@ static void encode_stored(struct coder *c, u8 *to, u64 capacity, const u8 *bytes
     end_encoding(c);
 }
 
+/* The message's first bytes have filled the context: the stream becomes what it would as it slid
+ * with the next one, without reading again what it keeps of the dictionary. */
+static void slide_at_once(const struct predictor *by, const u8 *bytes) {
+    float next[256]; /* what the full context predicts: of bytes, more is not asked for */
+    memcpy(next, by->stream->logits, sizeof next);
+    megabyte_stream_copy(by->stream, by->slid);
+    megabyte_stream_feed(by->stream, bytes, (size_t)by->free);
+    memcpy(by->stream->logits, next, sizeof next);
+}
+
 /* The code of one message; capacity is n + 16 or more. */
 static u64 encode_message(struct predictor *by, const u8 *bytes, u64 n, u8 *to) {
     struct coder c, stored;
@@ -6877,6 +6891,8 @@ static u64 encode_message(struct predictor *by, const u8 *bytes, u64 n, u8 *to) 
     begin_message(&c, n, 0);
     for (u64 done = 0, some; done < n; done += some) {
         some = min64(n - done, piece_bytes(by));
+        if (by->slid && done < by->free) some = min64(some, by->free - done);
+        if (by->slid && done == by->free) slide_at_once(by, bytes);
         encode_bytes(by, &c, bytes + done, some);
     }
     end_encoding(&c);
@@ -6948,6 +6964,7 @@ static status decode_message(struct predictor *by, struct claim *m, u8 *bytes, s
     u64 length = m->length;
     u32 stored = m->stored;
     for (u64 i = 0; i < length && !beyond_end(c); i++) {
+        if (by->slid && i == by->free && !stored) slide_at_once(by, bytes);
         if (stored) bytes[i] = (u8)decode_plain(c, 8);
         else decode_bytes(&predictor, &c, 1, &bytes[i]);
         if (stored || !by->stream || take_drafted(by->stream, bytes[i])) continue;
@@ -6955,7 +6972,7 @@ static status decode_message(struct predictor *by, struct claim *m, u8 *bytes, s
         step_drafting(&by->stream, &bytes[i], &more, 1);
     }
     if (by->stream) end_draft(by->stream);
-    if (stored && by->stream && !beyond_end(c))
+    if (stored && by->stream && !by->slid && !beyond_end(c))
         megabyte_stream_feed(by->stream, bytes, (size_t)length);
     if (ends_decoding(c)) return MEGABYTE_OK;
     *n = 0;
@@ -7273,7 +7290,8 @@ struct megabyte_codec {
     int has_dictionary; /* or a file type */
     megabyte_stream *dictionary; /* what every block then begins with; NULL without a model */
     struct mixer *dictionary_mixer[2]; /* for context mixing alone, mixed; NULL if not in use */
-    /* (all three are another codec's if options.dictionary_of is set: they never change) */
+    megabyte_stream *slid; /* NULL, or what a slide keeps of the dictionary's: slide_at_once */
+    /* (all four are another codec's if options.dictionary_of is set: they never change) */
     u8 dictionary_id[4];
 
     struct span *out; /* [2 n_jobs + 2] output that has not been pulled yet */
@@ -7335,6 +7353,7 @@ struct plan {
     const megabyte_model *model; /* NULL: none is used */
     megabyte_stream_options stream; /* of the model */
     u64 seen; /* messages: bytes of the dictionary, its last, that are in view as one begins */
+    u64 kept; /* messages: of these, those that are after a slide, if most messages slide; else 0 */
     u32 jobs, block_size, memory;
     int has_dictionary;
 };
@@ -7371,6 +7390,16 @@ static status check_codec_options(const struct plan *p, megabyte_error *error) {
     return MEGABYTE_OK;
 }
 
+/* What a dictionary of n bytes leaves of itself in the window, and a slide then of that. Where less
+ * than an eighth of the window is free, a codec prepares for messages that slide. */
+static void plan_sliding(struct plan *p) {
+    u64 patch = p->model->stage[0].bytes, patches = p->stream.context / patch;
+    u64 window = patches * patch - ahead(p->model), drop = (patches - patches / 2) * patch;
+    u64 n = p->options.dictionary_size;
+    if (n > window) n -= (n - window + drop - 1) / drop * drop;
+    if (window - n < window / 8 && n > drop) p->kept = n - drop;
+}
+
 /* Is the model used, and what for? */
 static status plan_streams(struct plan *p, const megabyte_model *model, megabyte_error *error) {
     const megabyte_codec_options *o = &p->options;
@@ -7405,6 +7434,7 @@ static status plan_streams(struct plan *p, const megabyte_model *model, megabyte
                         (unsigned long long)window / 2, o->room);
         p->seen = window - o->room;
     }
+    if (p->mode == MEGABYTE_MODE_MESSAGES && !o->room) plan_sliding(p);
     p->stream.draft_max = p->mode == MEGABYTE_MODE_COMPRESS && !o->verify ? MEGABYTE_NO_DRAFT
                                                                           : o->draft_max;
     return MEGABYTE_OK;
@@ -7538,7 +7568,7 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode m
     if (!r) r = parts_bytes(&p, &engine, &stream);
     if (r) return r;
     codec_layout(&c, &a, &p);
-    u64 streams = (u64)p.jobs + (p.has_dictionary && !p.options.dictionary_of),
+    u64 streams = (u64)p.jobs + (p.has_dictionary && !p.options.dictionary_of) + (p.kept > 0),
         sum = a.used + engine;
     if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
         return MEGABYTE_ERROR_OUT_OF_MEMORY;
@@ -7551,6 +7581,7 @@ void megabyte_codec_free(megabyte_codec *c) {
     megabyte_allocator a = c->allocator;
     for (u32 i = 0; i < c->n_jobs; i++) megabyte_stream_free(c->jobs[i].stream);
     if (!c->options.dictionary_of) megabyte_stream_free(c->dictionary);
+    if (!c->options.dictionary_of) megabyte_stream_free(c->slid);
     pool_stop(&c->own_pool);
     if (c->owns_engine) megabyte_engine_free(c->engine);
     a.free(a.context, c, c->allocated);
@@ -7611,6 +7642,7 @@ static int read_dictionary(megabyte_codec *c, const struct plan *p) {
             encode_bytes(&by, &nowhere, bytes + done, some);
         }
     }
+    if (c->slid) megabyte_stream_feed(c->slid, bytes + (n - p->kept), (size_t)p->kept);
     if (!c->dictionary || (c->memory && seen == n)) return 1; /* it has read all */
     megabyte_stream_reset(c->dictionary);
     megabyte_stream_feed(c->dictionary, seen ? bytes + (n - seen) : NULL, (size_t)seen);
@@ -7639,9 +7671,11 @@ static status make_parts(megabyte_codec *c, struct plan *p, const megabyte_alloc
     p->stream.engine = c->engine;
     for (u32 i = 0; p->model && i < p->jobs && !r; i++)
         r = megabyte_stream_create(&c->jobs[i].stream, p->model, &p->stream, allocator, error);
-    if (p->options.dictionary_of) c->dictionary = p->options.dictionary_of->dictionary;
+    const megabyte_codec *shared = p->options.dictionary_of;
+    if (shared) c->dictionary = shared->dictionary, c->slid = shared->slid;
     else if (p->model && p->has_dictionary && !r)
         r = megabyte_stream_create(&c->dictionary, p->model, &p->stream, allocator, error);
+    if (p->kept && !r) r = megabyte_stream_create(&c->slid, p->model, &p->stream, allocator, error);
     return r;
 }
 
@@ -7713,6 +7747,8 @@ static struct predictor start(const megabyte_codec *c, megabyte_method method, m
     u32 memory = memory_log2(memory_code(c->header.mixing_memory));
     if (by.stream && c->has_dictionary) {
         megabyte_stream_copy(s, c->dictionary); /* cannot fail between streams made alike */
+        by.slid = c->slid;
+        by.free = s->patches * c->model->stage[0].bytes - ahead(c->model) - (s->position - s->base);
     } else if (by.stream) {
         u32 patches = c->model->stage[0].size.positions >> c->header.context_shift;
         megabyte_stream_reset(s);

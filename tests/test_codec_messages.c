@@ -605,7 +605,8 @@ static uint64_t window_begins(const megabyte_model *m, const uint8_t *from, size
     return base;
 }
 
-/* A codec of the network alone writes what a stream does that has read the dictionary's end. */
+/* A codec of the network alone writes what a stream does that has read the dictionary's end; also
+ * where messages slide, once and more often. */
 static void check_seen(const megabyte_model *m, const uint8_t *from, size_t dictionary_size,
                        uint32_t room, size_t seen) {
     megabyte_codec_options o = {.level = 5,
@@ -616,7 +617,7 @@ static void check_seen(const megabyte_model *m, const uint8_t *from, size_t dict
     megabyte_codec *c = new_codec(m, MEGABYTE_MODE_MESSAGES, &o);
     megabyte_stream *primed = new_stream(m, NULL, 0), *s = new_stream(m, NULL, 0);
     OK(megabyte_stream_feed(primed, from + dictionary_size - seen, seen));
-    for (size_t n = 0; n <= room + 3; n++) {
+    for (size_t n = 0; n <= (room ? room + 3 : 27); n++) {
         uint8_t coded[200], other[200], back[100];
         size_t n_coded, n_other, got;
         OK(megabyte_codec_encode(c, from + 7, n, coded, sizeof coded, &n_coded));
@@ -813,12 +814,12 @@ static void *talk_alone(void *argument) {
 
 /* Codecs of several threads, and the one whose dictionary they share: all write what that one
  * does. */
-static void check_sharing(const megabyte_model *m, int level) {
+static void check_sharing(const megabyte_model *m, int level, uint32_t room) {
     static sharer s[SHARING];
     megabyte_codec_options o = {.level = level,
                                 .dictionary = tiny->pool,
-                                .dictionary_size = 700,
-                                .room = 5,
+                                .dictionary_size = 704, /* without room: a full context */
+                                .room = room,
                                 .mixing_memory = level == 5 ? MEGABYTE_NO_CONTEXT_MIXING : 1};
     megabyte_codec *own = new_codec(m, MEGABYTE_MODE_MESSAGES, &o);
     megabyte_codec_options with = {
@@ -843,6 +844,25 @@ static void check_sharing(const megabyte_model *m, int level) {
             CHECK(same(s[i].coded[k], s[i].n_coded[k], s[0].coded[k], s[0].n_coded[k]),
                   "codec %d, message %d: other codes", i, k);
     for (int i = SHARING; i-- > 0;) megabyte_codec_free(s[i].c);
+}
+
+/* A full context is kept as it slides, too: a stream's memory; not where room is kept, or an eighth
+ * of the context is free (of 16 bytes: 2). */
+static void check_kept(void) {
+    size_t bytes[4];
+    static const struct {
+        size_t dictionary;
+        uint32_t room;
+    } cases[] = {{704, 0}, {703, 0}, {702, 0}, {704, 1}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        megabyte_codec_options o = {.level = 5,
+                                    .dictionary = tiny->pool,
+                                    .dictionary_size = cases[i].dictionary,
+                                    .room = cases[i].room};
+        OK(megabyte_codec_size(tiny->model, MEGABYTE_MODE_MESSAGES, &o, &bytes[i]));
+    }
+    CHECK(bytes[0] == bytes[1] && bytes[1] > bytes[2] && bytes[2] == bytes[3],
+          "%zu, %zu, %zu, %zu bytes", bytes[0], bytes[1], bytes[2], bytes[3]);
 }
 
 /* Files, too: each way of the file by a codec that shares. */
@@ -926,10 +946,11 @@ static void refuse_to_share(void) {
 }
 
 static void shared_dictionaries(void) {
-    check_sharing(NULL, 2);
-    check_sharing(tiny->model, 2);
-    check_sharing(tiny->model, 5);
-    check_sharing(tiny->model, 7);
+    check_sharing(NULL, 2, 5);
+    check_sharing(tiny->model, 2, 5);
+    for (int level = 5; level <= 7; level += 2)
+        for (uint32_t room = 0; room <= 5; room += 5) check_sharing(tiny->model, level, room);
+    check_kept();
     share_for_files(1);
     share_for_files(7);
     refuse_to_share();
