@@ -677,8 +677,10 @@ typedef struct megabyte_codec_options {
     /* messages with a dictionary, and a model: bytes that each message finds free in the context,
      * up to half of it. Give the length of the longest usual message, 512 say. The model begins
      * messages as if the dictionary were only its last bytes, the context less `room`, if it is
-     * longer (models/FORMAT.md has the rule). 0: the context is as the dictionary left it, at
-     * worst full: then every message slides it first, ten times as slow */
+     * longer (models/FORMAT.md has the rule). 0: the context is as the dictionary left it. Where
+     * less than an eighth of it is free, messages will slide, and the codec keeps what they slide
+     * to, with a stream's memory more: to make that for each would take ten times as long as a log
+     * line. Codes are as short either way */
     uint32_t room;
     /* compressing, without a dictionary or file type: what the bytes are; the file keeps it. Wrong
      * contents cost ratio, nothing else; level 5 makes no difference. Of PCM, levels 6 to 9 are

@@ -1,7 +1,8 @@
 /* records.c - how small single records become, each coded for itself after the same first bytes of
- * its file. Run by records.sh: records MODEL FILE BEGIN HOW_MANY DIRECTORY SAMPLE
+ * its file. Run by records.sh: records MODEL FILE BEGIN HOW_MANY DIRECTORY SAMPLE ROOM
  *   BEGIN      what every record begins with ("" for lines)
  *   SAMPLE     bytes of the dictionary; the records are from beyond MOST, whatever it is
+ *   ROOM       megabyte_codec_options.room
  * Writes the sample and the records into DIRECTORY, for other compressors, and prints on one line:
  * records, their bytes, and for each way of `ways` what they come to as messages, and the
  * milliseconds to encode one. */
@@ -51,7 +52,7 @@ int main(int argc, char **argv) {
     megabyte_model *model;
     megabyte_codec *codec[WAYS];
     megabyte_error error;
-    if (argc != 7) fail("usage", "records MODEL FILE BEGIN HOW_MANY DIRECTORY SAMPLE");
+    if (argc != 8) fail("usage", "records MODEL FILE BEGIN HOW_MANY DIRECTORY SAMPLE ROOM");
     size_t n_wanted = strtoul(argv[4], NULL, 10), sample = strtoul(argv[6], NULL, 10);
     size_t size = 1 << 24;
     uint8_t *bytes = malloc(size);
@@ -64,7 +65,8 @@ int main(int argc, char **argv) {
 
     if (megabyte_model_open(&model, argv[1], NULL, &error)) fail(argv[1], error.text);
     for (int k = 0; k < WAYS; k++) {
-        megabyte_codec_options o = {.level = ways[k].level, .room = 512};
+        megabyte_codec_options o = {.level = ways[k].level,
+                                    .room = (uint32_t)strtoul(argv[7], NULL, 10)};
         if (ways[k].dictionary) o.dictionary = bytes, o.dictionary_size = sample;
         if (megabyte_codec_create(&codec[k], ways[k].model ? model : NULL, MEGABYTE_MODE_MESSAGES,
                                   &o, NULL, &error))

@@ -4,7 +4,8 @@
 # Run from the repository's root:    sh tests/bench/records.sh FILE[=BEGIN] ...
 # BEGIN is what a record begins with; lines if it is missing. Prints a Markdown table of mean
 # sizes in bytes, and of the milliseconds to encode one.
-# MODEL (models/text.mb), RECORDS (100) and DICTIONARIES (4096 8192 65536, the most) may be set.
+# MODEL (models/text.mb), RECORDS (100), DICTIONARIES (4096 8192 65536, the most) and ROOM (512) may
+# be set.
 # zstd gets a dictionary trained on the records in the same bytes, or these themselves where that is
 # too little to train on or comes out smaller; brotli has none.
 set -eu
@@ -23,7 +24,8 @@ row() { # FILE BEGIN DICTIONARY
     file=$1 most=$3
     rm -rf "$work"/record-* "$work"/sample*
     # shellcheck disable=SC2046
-    set -- $("$work/records" "$model" "$file" "$2" "$records" "$work" "$most")
+    set -- $("$work/records" "$model" "$file" "$2" "$records" "$work" "$most" \
+        "${ROOM-512}")
     best=$(sizes zstd -19 --no-check -q -c -D "$work/sample")
     mkdir -p "$work/samples"
     rm -f "$work"/samples/*
