@@ -3,8 +3,7 @@ MEGABYTE_LIBRARY names what `make shared` has built; else an installed libmegaby
 
     stream = megabyte.Stream(megabyte.Model("models/text.mb"))
     stream.feed(b"Once upon a time")
-    print(stream.generate(200, temperature=0.7, top_p=0.95, seed=1))
-"""
+    print(stream.generate(200, temperature=0.7, top_p=0.95, seed=1))"""
 import ctypes as c, os
 _lib = c.CDLL(os.environ.get("MEGABYTE_LIBRARY", "libmegabyte.so.0"))
 _lib.megabyte_status_string.restype = c.c_char_p
@@ -16,8 +15,7 @@ class Sampling(c.Structure):  # megabyte_sampling
                 ("repetition_window", c.c_uint32), ("seed", c.c_uint64)]
 
 def _call(name, *args):
-    if any(isinstance(a, str) for a in args):  # ctypes would hand on its characters of 4 bytes
-        raise TypeError(f"{name}: bytes are wanted, not str")
+    if str in map(type, args): raise TypeError(f"{name}: bytes are wanted, not str")
     status = getattr(_lib, "megabyte_" + name)(*args)
     if status < 0: raise Error(f"{name}: {_lib.megabyte_status_string(status).decode()}")
 
