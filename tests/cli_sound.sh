@@ -70,6 +70,10 @@ make 1 -o a.wav
 says 'already exists'
 make 1 -f begin.ul -o begin.ul --force
 says 'is the input'
+"$convert" -q --audio "mu-law 999999999 Hz" -o fast.mb "$data/lucid-257tokens.safetensors" \
+    --config "$data/lucid-257tokens.json" 2>said || fail "a model of another rate"
+run 1 timeout 20 "$mbrun" generate -m fast.mb -n 3 -o x.wav
+says 'too long for one file'
 make 1 -o nowhere/x.wav # at once
 says 'nowhere/x.wav: No such file'
 if [ -c /dev/full ]; then

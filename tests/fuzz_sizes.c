@@ -4,8 +4,7 @@
  * one thread, one token at a time. By hand:
  *
  *     clang -g -O1 -fsanitize=address,undefined tests/fuzz_sizes.c -o fuzz_sizes -lm -pthread
- *     ./fuzz_sizes [COUNT [FIRST_SEED]]                    (a failure tells its seed: ./fuzz_sizes
- *     1 SEED)
+ *     ./fuzz_sizes [COUNT [FIRST_SEED]]          (a failure tells its seed: ./fuzz_sizes 1 SEED)
  *
  * The number printed in the end is made of all logits: every build must print the same. */
 #include "../megabyte.c"

@@ -113,6 +113,8 @@ int generate_recording(const session *s, const recording_options *o) {
         die(o->output, "%s", to.why);
     append(&r.samples, NULL, 0);
     if (o->given) read_given(&r, o->given);
+    if ((double)r.given + o->length * r.rate > INT32_MAX) /* as write_mulaw has it */
+        die(o->output, "too long for one file (2 GB)");
     r.expected = (size_t)(o->length * r.rate + 0.5);
     megabyte_stream *stream = new_stream(s, o->context, NULL);
     megabyte_sampling how = o->how;
