@@ -61,10 +61,10 @@ rm x.ul
 { head -c 36 begin.wav; number 16000; tail -c +41 begin.wav; } >fast.wav
 for f in two.wav fast.wav; do
     make 1 -f $f -o x.wav
-    says 'wanted is mu-law or 16-bit PCM, mono, 8000 Hz'
+    says 'mu-law or 16-bit PCM, mono, 8000 Hz is needed'
 done
 make 1 -f "$data/text.txt" -o x.wav
-says 'is no WAV or AU file (raw mu-law needs a name in .ul)'
+says 'is not a WAV or AU file (raw mu-law needs a name in .ul)'
 make 1 -f missing.wav -o x.wav
 make 1 -o a.wav
 says 'already exists'

@@ -82,7 +82,7 @@ static void wav_files(void) {
         finds(offset, 40, 59, call_text);
         made.n = offset;
         finds(offset, 0, 99, call_text);
-        for (made.n = 0; made.n < 12; made.n++) refuses("is no WAV or AU file");
+        for (made.n = 0; made.n < 12; made.n++) refuses("is not a WAV or AU file");
         for (; made.n < offset; made.n++) refuses("");
     }
     make_wav(&made, &(plan){7, 2, 16000, 8, 2, 1, 0, 98}, samples, 98);
@@ -150,12 +150,12 @@ static void au_files(void) {
     make_au(&made, 24, 98, 27, 8000, 1, samples, 98);
     finds(24, 98, 0, "another coding, mono, 8000 Hz");
     make_au(&made, 23, 99, 1, 8000, 1, samples, 99);
-    refuses("in its header");
+    refuses("inside its header");
     make_au(&made, 24, 99, 1, 8000, 1, samples, 99);
     put_number(made.data + 4, (uint32_t)made.n + 1, 1);
-    refuses("behind its end");
+    refuses("past its end");
     put_number(made.data + 4, UINT32_MAX, 1);
-    refuses("behind its end");
+    refuses("past its end");
     make_au(&made, 24, 99, 1, 0, 1, samples, 99);
     refuses("no rate");
     make_au(&made, 24, 99, 1, 8000, 0, samples, 99);

@@ -40,7 +40,7 @@ static int read_format(sound *s, const uint8_t *p, size_t n, char why[256]) {
         if (n < 40) return refuse(why, "its fmt chunk is too short");
         format = memcmp(p + 26, guid_rest, sizeof guid_rest) ? 0 : read16(p + 24);
     }
-    if (!s->channels || !s->rate) return refuse(why, "its fmt chunk says no channels or no rate");
+    if (!s->channels || !s->rate) return refuse(why, "its fmt chunk gives no channels or no rate");
     if (format == FORMAT_MULAW && s->bits == 8 && frame == s->channels) s->coding = SOUND_MULAW;
     if (format == FORMAT_PCM && s->bits && s->bits % 8 == 0 && frame == s->bits / 8 * s->channels)
         s->coding = SOUND_PCM;
@@ -100,8 +100,8 @@ static int find_au(sound *s, const uint8_t *data, size_t n, char why[256]) {
     s->rate = number_at(data + 16, 1);
     s->channels = number_at(data + 20, 1);
     if (offset < AU_HEADER || offset > n)
-        return refuse(why, "its samples begin in its header or behind its end");
-    if (!s->channels || !s->rate) return refuse(why, "its header says no channels or no rate");
+        return refuse(why, "its samples begin inside its header or past its end");
+    if (!s->channels || !s->rate) return refuse(why, "its header gives no channels or no rate");
     if (encoding == AU_MULAW) s->coding = SOUND_MULAW;
     if (encoding >= AU_PCM8 && encoding <= AU_PCM32) s->coding = SOUND_PCM;
     s->bits = s->coding == SOUND_PCM ? 8 * (encoding - 1) : 8;
@@ -147,7 +147,7 @@ int find_sound(sound *s, const uint8_t *data, size_t n, char why[256]) {
     why[0] = 0;
     if (s->format == SOUND_WAV) good = find_wav(s, data, n, why);
     else if (s->format == SOUND_AU) good = find_au(s, data, n, why);
-    else good = refuse(why, "is no WAV or AU file");
+    else good = refuse(why, "is not a WAV or AU file");
     if (good) name_kind(s);
     return good;
 }
@@ -173,7 +173,7 @@ int read_mulaw(const sound *s, const uint8_t *data, uint32_t rate, uint8_t **out
                char why[256]) {
     const int is_pcm16 = s->coding == SOUND_PCM && s->bits == 16;
     if (s->channels != 1 || s->rate != rate || (s->coding != SOUND_MULAW && !is_pcm16)) {
-        snprintf(why, 256, "is %s; wanted is mu-law or 16-bit PCM, mono, %u Hz", s->text, rate);
+        snprintf(why, 256, "is %s; mu-law or 16-bit PCM, mono, %u Hz is needed", s->text, rate);
         return 0;
     }
     const uint8_t *from = data + s->offset;
