@@ -22,7 +22,7 @@ extern const char tool_name[]; /* "mbrun": begins every message; each tool defin
 /* Length of the valid UTF-8 sequence at p (RFC 3629), of at most n bytes; 0 if there is none. */
 size_t utf8_length(const uint8_t *p, size_t n);
 
-/* Names and texts of strangers must not command the terminal: control characters and what is no
+/* Names and texts of strangers must not command the terminal: control characters and what is not
  * UTF-8 are printed as `?`. */
 void print_harmless(FILE *out, const char *text);
 

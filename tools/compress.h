@@ -101,7 +101,7 @@ typedef struct survey {
     /* what a codec must be made for: the largest, the smallest, the most */
     uint32_t block_size, context_shift, mixing_memory;
     uint32_t format_version; /* the newest */
-    int has_model, has_several_models, has_context; /* has_context: of what is no picture */
+    int has_model, has_several_models, has_context; /* has_context: not of pictures */
     uint8_t model_id[6]; /* of the first member that has a model */
 } survey;
 

@@ -109,7 +109,7 @@ void end_progress(progress *p); /* takes the bar away */
 void print_bar(FILE *out, double part, int columns); /* [####      ]: part of 1 */
 
 void json_text(FILE *out, const void *text,
-               size_t n); /* in quotes; what is no UTF-8 becomes \u00XX byte by byte */
+               size_t n); /* in quotes; what is not UTF-8 becomes \u00XX byte by byte */
 void json_real(FILE *out, double value); /* null if not finite */
 void json_field(const char *key, double value); /* , "key": value on stdout */
 

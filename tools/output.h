@@ -7,7 +7,7 @@
 #include "host.h"
 
 /* A regular file is written under a temporary name in its folder, private until it is complete,
- * and then synced and renamed. What exists and is no regular file (a device, a pipe) is written
+ * and then synced and renamed. What exists and is not a regular file (a device, a pipe) is written
  * directly. Functions return 1, or 0 with the reason in `why`. */
 typedef struct output {
     char *path; /* of the file in the end; NULL: nothing was named */

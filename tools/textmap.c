@@ -50,7 +50,7 @@ static size_t class_of(double bits) {
 typedef struct character {
     const uint8_t *text;
     size_t at, n; /* its bytes */
-    uint32_t code; /* its Unicode number; what is no UTF-8: the byte, and is_escaped */
+    uint32_t code; /* its Unicode number; what is not UTF-8: the byte, and is_escaped */
     int is_escaped;
     double bits;
     size_t class;
@@ -70,7 +70,7 @@ static int is_within(const range *ranges, size_t n, uint32_t code) {
 }
 
 /* Controls, what is not seen (Unicode's Default_Ignorable_Code_Point) or turns the text around it,
- * and what is no character. */
+ * and what is not a character. */
 static const range commanding[] = {
     {0, 0x1f},         {0x7f, 0x9f},     {0xad, 0xad},     {0x34f, 0x34f},     {0x61c, 0x61c},
     {0x115f, 0x1160},  {0x17b4, 0x17b5}, {0x180b, 0x180f}, {0x200b, 0x200f},   {0x2028, 0x202e},

@@ -26,7 +26,7 @@
 
 /* ---------------------------------------------------------------------------------------- texts */
 
-static wchar_t *to_wide(const char *text) { /* NULL: no UTF-8, errno is set */
+static wchar_t *to_wide(const char *text) { /* NULL: not UTF-8, errno is set */
     int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, text, -1, NULL, 0);
     if (n <= 0) {
         errno = EILSEQ;
