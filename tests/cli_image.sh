@@ -294,6 +294,25 @@ says 'only the pixels'
 zip 0 "image unpack" inner.mbi -o inner.ppm
 says 'only its pixels'
 [ -e inner.mbi ] || fail "image unpack --rm removes what was not unpacked"
+i=0
+: >icons.mbz
+: >icons
+while [ $i -lt 30 ]; do # little by little it claims no more than a file may
+    cat smooth.ppm.mbz >>icons.mbz
+    cat smooth.ppm >>icons
+    i=$((i + 1))
+done
+zip 0 decompress -c icons.mbz
+cmp out icons || fail "many pictures"
+printf 'It was a dark and stormy night' >few
+zip 0 compress -5 -m text-small few -o small.mbz
+zip 0 compress -5 -m text few -o large.mbz
+: >turns.mbz
+for i in 1 2 3 4 5 6; do cat small.mbz large.mbz >>turns.mbz; done
+zip 1 decompress --mmap -c turns.mbz # but each change of model takes time
+says 'changes its model too often'
+zip 0 decompress --mmap --limit 0 -c turns.mbz
+[ "$(wc -c <out)" = 360 ] || fail "members of two models in turns"
 zip 0 compress --verify -5 smooth.ppm -o five.mbz
 zip 0 decompress -c five.mbz
 cmp out smooth.ppm || fail "-5"

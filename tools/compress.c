@@ -591,8 +591,14 @@ static int compress_job(job *j) {
     return run_job(j, &o);
 }
 
-/* The members that `rest` and the input hold. Each change of model allows a megabyte, whatever
- * max_ratio (see megabyte.h): so there may not be many in few bytes. */
+/* Each change of model takes time and allows a megabyte, whatever max_ratio (see megabyte.h): so
+ * there may not be many in few bytes. */
+int may_switch(job *j) {
+    if (j->switches++ <= 8 + j->bytes_in / 1024 || j->z->limit != UNLIKELY_ONLY) return 1;
+    return complain(j->name, "changes its model too often for its size; --limit 0 allows it");
+}
+
+/* The members that `rest` and the input hold. */
 static int decompress_rest(job *j) {
     zipper *z = j->z;
     megabyte_file_header header;
@@ -604,9 +610,6 @@ static int decompress_rest(job *j) {
         const uint8_t *next = j->rest.data + j->rest_at;
         size_t n = j->rest.n - j->rest_at;
         if (!n) return 1;
-        if (j->switches++ > 8 + j->bytes_in / 1024 && z->limit == UNLIKELY_ONLY)
-            return complain(j->name,
-                            "changes its model too often for its size; --limit 0 allows it");
         if (begins_with_picture(next, n)) {
             double start = now();
             z->bar = (progress){.start = start};
@@ -614,6 +617,7 @@ static int decompress_rest(job *j) {
             j->seconds += now() - start;
             continue;
         }
+        if (!may_switch(j)) return 0;
         if (megabyte_file_header_read(next, n, &header, &error)) {
             j->has_trailing_data = error.status == MEGABYTE_ERROR_BAD_MAGIC;
             return complain(j->name, "%s",
@@ -761,8 +765,7 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
          {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", TYPE_HELP "; decoding needs it"}},
         {DECOMPRESSES | TESTS,
          {"type", 0, OPTION_TEXT, &z.file_type, 0, 0, "EXT", "the EXT given to compress --type"}},
-        {COMPRESSES,
-         {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND", "raw sound: " CONTENTS_HELP}},
+        {COMPRESSES, {"as", 0, OPTION_TEXT, &z.as, 0, 0, "KIND", "raw sound: " CONTENTS_HELP}},
         {COMPRESSES,
          {"against", 0, OPTION_FLAG, &z.against, 0, 0, NULL,
           "write no files: print a table of sizes beside other compressors"}},

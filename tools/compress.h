@@ -73,6 +73,7 @@ typedef struct job {
     size_t rest_at; /* from here on */
     int goes_on; /* the codec stopped at a member that is not its own */
     uint64_t switches, pictures; /* how often; members that are pictures */
+    uint64_t claimed, packed; /* of these: samples, and bytes in the file */
     uint64_t sounds; /* files of which an audio model packed the samples, */
     uint64_t linear; /* or contexts for linear samples */
 } job;
@@ -134,6 +135,7 @@ int close_output(job *j, int good); /* keeps it, or not */
 int remove_input(const job *j);
 /* Opens the model that a file was compressed with: id[n], the first bytes of its id. */
 int use_model_of(zipper *z, const job *j, const uint8_t *id, size_t n);
+int may_switch(job *j); /* to another model, in the middle of a file; 0 after a message */
 void close_model(zipper *z);
 megabyte_codec_options options_for_compressing(job *j, const session *s); /* by this model */
 int is_regular(const job *j);

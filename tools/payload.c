@@ -124,9 +124,10 @@ static const session *model_for_unpacking(job *j, const uint8_t *id, size_t n) {
         find_known_models(&others, &shipped);
         known = known_model_of(&others, id, n);
     }
-    if (known) found = open_model_beside(z, known->path);
+    const int is_allowed = !known || may_switch(j);
+    if (known && is_allowed) found = open_model_beside(z, known->path);
     free_known_models(&others);
-    if (found) return found;
+    if (found || !is_allowed) return found;
     char text[2 * 16 + 1];
     for (size_t i = 0; i < n && i < 16; i++) snprintf(text + 2 * i, 3, "%02x", id[i]);
     complain(j->name,
@@ -276,17 +277,19 @@ int gather(job *j, uint64_t n) {
     return 1;
 }
 
-/* The bytes that this member gives; 0 after a message. */
-static uint64_t accept_member(const job *j, const megabyte_image_header *h, const uint8_t *layout) {
+/* The bytes that this member gives; 0 after a message. All of them together are held to the ratio. */
+static uint64_t accept_member(job *j, const megabyte_image_header *h, const uint8_t *layout) {
     const zipper *z = j->z;
     uint64_t samples = (uint64_t)h->width * h->height * h->channels;
     uint64_t n = joined_size(h->width, h->height, h->channels, layout, h->layout_bytes);
     if (!h->layout_bytes || !n)
         return (uint64_t)complain(j->name, "is a packed picture, not a compressed file: use mbrun "
                                            "image unpack");
-    uint64_t most = MEGABYTE_RATIO_FREE + LIKELY_RATIO * h->file_bytes;
+    j->claimed += samples;
+    j->packed += h->file_bytes;
+    uint64_t most = MEGABYTE_RATIO_FREE + LIKELY_RATIO * j->packed;
     int by_ratio = z->limit == UNLIKELY_ONLY;
-    if (by_ratio ? samples > most : z->limit && j->bytes_out + n > z->limit)
+    if (by_ratio ? j->claimed > most : z->limit && j->bytes_out + n > z->limit)
         return (uint64_t)complain(j->name,
                                   "claims a picture of %u x %u pixels, over the limit%s; --limit "
                                   "SIZE allows more, 0 anything",
