@@ -95,6 +95,8 @@ static void wav_files(void) {
     finds(44, 99, 0, "another coding, mono, 8000 Hz");
     make_wav(&made, &(plan){7, 1, 8000, 16, 2, 0, 0, 99}, samples, 99);
     finds(44, 99, 0, "another coding, mono, 8000 Hz");
+    make_wav(&made, &(plan){7, 1, 8000, 8, 2, 0, 0, 99}, samples, 99);
+    finds(44, 99, 0, "another coding, mono, 8000 Hz");
     make_wav(&made, &(plan){7, 1, 8000, 8, 1, 1, 0, 99}, samples, 99);
     made.data[50] ^= 1; /* another GUID */
     finds(68, 99, 0, "another coding, mono, 8000 Hz");
@@ -147,6 +149,8 @@ static void au_files(void) {
     finds(24, 99, 1, call_text);
     make_au(&made, 24, 98, 3, 8000, 2, samples, 98);
     finds(24, 98, 0, "16-bit PCM, 2 channels, 8000 Hz");
+    make_au(&made, 24, 98, 6, 8000, 1, samples, 98); /* floats */
+    finds(24, 98, 0, "another coding, mono, 8000 Hz");
     make_au(&made, 24, 98, 27, 8000, 1, samples, 98);
     finds(24, 98, 0, "another coding, mono, 8000 Hz");
     make_au(&made, 23, 99, 1, 8000, 1, samples, 99);
