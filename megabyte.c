@@ -11040,32 +11040,37 @@ static struct mix_kernels NAME(mix_kernels)(void) {
 }
 #endif
 /* Half a tile for some rows: of 8 columns the products of two fit into 16 bit, 2 * 128 * 127 at
- * most, before they are added pairwise. 16 sums, 4 weights and two rows' columns. */
-#define BEGIN(i, k) int32x4_t al##i = vdupq_n_s32(0), ah##i = al##i, bl##i = al##i, bh##i = al##i;
-#define COLUMNS(i, at)       \
-    i32 four##i;             \
-    memcpy(&four##i, at, 4); \
-    int8x16_t x##i = vreinterpretq_s8_s32(vdupq_n_s32(four##i));
+ * most, before they are added pairwise. 16 sums, 4 weights, two times four columns of a row, 4
+ * products. In assembly, since gcc 12 keeps sums in memory. */
+#define BEGIN(i, k)                                                                 \
+    int32x4_t al##i = vdupq_n_s32(0), ah##i = al##i, bl##i = al##i, bh##i = al##i; \
+    const vq *x##i = x + i * ldx;
+#define EIGHT(i, k)                                                                              \
+    {                                                                                            \
+        int8x16_t u, v;                                                                          \
+        int16x8_t s, t, m, n;                                                                    \
+        __asm__("ld1r {%4.4s}, [%10], #4\n\tld1r {%5.4s}, [%10], #4\n\t"                         \
+                "smull %6.8h, %11.8b, %4.8b\n\tsmull2 %7.8h, %11.16b, %4.16b\n\t"                \
+                "smull %8.8h, %12.8b, %4.8b\n\tsmull2 %9.8h, %12.16b, %4.16b\n\t"                \
+                "smlal %6.8h, %13.8b, %5.8b\n\tsmlal2 %7.8h, %13.16b, %5.16b\n\t"                \
+                "smlal %8.8h, %14.8b, %5.8b\n\tsmlal2 %9.8h, %14.16b, %5.16b\n\t"                \
+                "sadalp %0.4s, %6.8h\n\tsadalp %1.4s, %7.8h\n\t"                                 \
+                "sadalp %2.4s, %8.8h\n\tsadalp %3.4s, %9.8h"                                     \
+                : "+w"(al##i), "+w"(ah##i), "+w"(bl##i), "+w"(bh##i), "=&w"(u), "=&w"(v),        \
+                  "=&w"(s), "=&w"(t), "=&w"(m), "=&w"(n), "+r"(x##i)                             \
+                : "w"(wa), "w"(wb), "w"(wc), "w"(wd), "m"(*(const struct { vq v[8]; } *)x##i));  \
+    }
+#define LAST_FOUR(i, k)                                                               \
+    {                                                                                 \
+        i32 four;                                                                     \
+        memcpy(&four, x##i, 4);                                                       \
+        int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(four));                        \
+        al##i = vpadalq_s16(al##i, vmull_s8(vget_low_s8(wa), vget_low_s8(v)));        \
+        bl##i = vpadalq_s16(bl##i, vmull_s8(vget_low_s8(wb), vget_low_s8(v)));        \
+        ah##i = vpadalq_s16(ah##i, vmull_high_s8(wa, v));                             \
+        bh##i = vpadalq_s16(bh##i, vmull_high_s8(wb, v));                             \
+    }
 #define WEIGHTS(v, at) int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), flip));
-#define LOW(v, x) vmull_s8(vget_low_s8(v), vget_low_s8(x))
-#define LOW_TOO(s, v, x) vmlal_s8(s, vget_low_s8(v), vget_low_s8(x))
-#define EIGHT(i, k)                                                               \
-    {                                                                             \
-        COLUMNS(0, x + i * ldx + j)                                               \
-        COLUMNS(1, x + i * ldx + j + 4)                                           \
-        al##i = vpadalq_s16(al##i, LOW_TOO(LOW(wa, x0), wc, x1));                 \
-        bl##i = vpadalq_s16(bl##i, LOW_TOO(LOW(wb, x0), wd, x1));                 \
-        ah##i = vpadalq_s16(ah##i, vmlal_high_s8(vmull_high_s8(wa, x0), wc, x1)); \
-        bh##i = vpadalq_s16(bh##i, vmlal_high_s8(vmull_high_s8(wb, x0), wd, x1)); \
-    }
-#define LAST_FOUR(i, k)                                    \
-    {                                                      \
-        COLUMNS(0, x + i * ldx + j)                        \
-        al##i = vpadalq_s16(al##i, LOW(wa, x0));           \
-        bl##i = vpadalq_s16(bl##i, LOW(wb, x0));           \
-        ah##i = vpadalq_s16(ah##i, vmull_high_s8(wa, x0)); \
-        bh##i = vpadalq_s16(bh##i, vmull_high_s8(wb, x0)); \
-    }
 #define END(i, k)                                                                            \
     half_finish(vpaddq_s32(al##i, ah##i), vpaddq_s32(bl##i, bh##i), VA_SCALE_OF(i), w_scale, \
                 y + i * ldy, bias, add);
@@ -11076,15 +11081,17 @@ static struct mix_kernels NAME(mix_kernels)(void) {
         const uint8x16_t flip = vdupq_n_u8(128);                                   \
         for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {      \
             const u8 *p = w;                                                       \
-            u32 j = 0;                                                             \
-            EACH_ROW_##rows(BEGIN, 0) for (; j + 8 <= k4; j += 8, p += 2 * step) { \
+            const vq *end = x + k4 / 8 * 8; \
+            EACH_ROW_##rows(BEGIN, 0) while (x0 < end) { \
                 WEIGHTS(wa, p)                                                     \
                 WEIGHTS(wb, p + 16)                                                \
-                WEIGHTS(wc, p + step)                                              \
-                WEIGHTS(wd, p + step + 16)                                         \
+                p += step;                                                         \
+                WEIGHTS(wc, p)                                              \
+                WEIGHTS(wd, p + 16)                                         \
+                p += step;                                                         \
                 EACH_ROW_##rows(EIGHT, 0)                                          \
             }                                                                      \
-            if (j < k4) {                                                          \
+            if (k4 % 8) {                                                          \
                 WEIGHTS(wa, p)                                                     \
                 WEIGHTS(wb, p + 16)                                                \
                 EACH_ROW_##rows(LAST_FOUR, 0)                                      \
@@ -11097,10 +11104,7 @@ HALF_TILES(3)
 HALF_TILES(4)
 /* clang-format on */
 #undef BEGIN
-#undef COLUMNS
 #undef WEIGHTS
-#undef LOW
-#undef LOW_TOO
 #undef EIGHT
 #undef LAST_FOUR
 #undef END
