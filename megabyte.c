@@ -9938,6 +9938,7 @@ megabyte_status megabyte_self_test(megabyte_isa isa) {
  *   vf_round(v): nearest integer, |v| < 2^22;  vq_store: 16 of them as vq
  *   va_dot(acc, w, x): 16 rows x 4 columns of weights times 4 activations, exact
  *   va_total: the 16 sums, corrected by the activations' sum where products took weight + 128
+ *   VA_PIN(acc): keeps accumulators in registers where gcc would copy them about
  *   TWO_TILES: 1 if gemm_f32 has registers for two tiles of four rows
  * For q4 (see tensor_data_bytes), whose group is 32 columns:
  *     vn  w4 or w4 + 8 of 16 rows x 8 columns, vg  16 dot products within a group, vm  a group's m
@@ -10006,6 +10007,7 @@ typedef struct {
 } vi;
 typedef i8 vq;
 typedef vi va;
+#define VA_PIN(s) ((void)0)
 #define LANES for (int i = 0; i < 16; i++)
 #define UNROLLED_Q4 /* its steps are long enough: 97 KB of code otherwise */
 V vf vf_load(const float *p) {
@@ -10153,8 +10155,7 @@ static struct mix_kernels NAME(mix_kernels)(void) {
 }
 #endif
 
-/* ---- AVX2: two registers of 8 lanes. vpmaddubsw is exact for |w| <= 128 times -127 to 127: two such
- * products fit 16 bit; the activation takes the weight's sign. */
+/* ---- AVX2: two registers of 8 lanes; int8 widened to int16, exact in vpmaddwd */
 #elif MEGABYTE_BACKEND == BACKEND_AVX2
 #define NAME(x) x##_avx2
 #define TARGETED TARGET("avx2")
@@ -10165,8 +10166,11 @@ typedef struct {
 typedef struct {
     __m256i a, b;
 } vi;
-typedef i8 vq;
-typedef vi va;
+typedef int16_t vq;
+typedef struct {
+    __m256i a, b, c, d;
+} va; /* rows 4i .. 4i+3, two partial sums each */
+#define VA_PIN(s) __asm__("" : "+x"(s.a), "+x"(s.b), "+x"(s.c), "+x"(s.d))
 V vf vf_load(const float *p) {
     vf r = {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
     return r;
@@ -10268,19 +10272,48 @@ V i32 vi_sum(vi a) {
 }
 V void vq_store(vq *p, vi a) {
     __m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.a, a.b), 0xd8);
-    __m128i b = _mm_packs_epi16(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    _mm_storeu_si128((__m128i *)(void *)p, b);
+    _mm256_storeu_si256((__m256i *)(void *)p, s);
 }
 V va va_zero(void) {
     __m256i z = _mm256_setzero_si256();
-    va r = {z, z};
+    va r = {z, z, z, z};
     return r;
 }
-V vi va_total(va s, i32 sum) {
-    (void)sum;
+V va va_dot(va s, const u8 *w, const vq *x) {
+    int64_t four;
+    memcpy(&four, x, 8);
+    __m256i b = _mm256_set1_epi64x(four);
+    const __m128i *p = (const __m128i *)(const void *)w;
+    s.a = _mm256_add_epi32(s.a, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p)), b));
+    s.b = _mm256_add_epi32(s.b, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 1)), b));
+    s.c = _mm256_add_epi32(s.c, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 2)), b));
+    s.d = _mm256_add_epi32(s.d, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p + 3)), b));
     return s;
 }
+V vi va_total(va s, i32 sum) {
+    __m256i c = _mm256_set1_epi32(128 * sum);
+    vi r = {_mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.a, s.b), 0xd8), c),
+            _mm256_sub_epi32(_mm256_permute4x64_epi64(_mm256_hadd_epi32(s.c, s.d), 0xd8), c)};
+    return r;
+}
 
+/* y for half a tile and one row, as va_finish makes it. */
+V void half_finish(__m256i a, __m256i b, i32 sum, const float *x_scale, const float *w_scale,
+                   float *to, const float *bias, int add) {
+    __m256i total = _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
+    total = _mm256_sub_epi32(total, _mm256_set1_epi32(128 * sum));
+    if (!x_scale) {
+        __m256i *sums = (__m256i *)(void *)to;
+        _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), total));
+        return;
+    }
+    __m256 scale = _mm256_mul_ps(_mm256_set1_ps(*x_scale), _mm256_loadu_ps(w_scale));
+    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(total), scale);
+    ROUNDED(y);
+    if (bias) y = _mm256_add_ps(y, _mm256_loadu_ps(bias));
+    if (add) y = _mm256_add_ps(_mm256_loadu_ps(to), y);
+    _mm256_storeu_ps(to, y);
+}
 /* q4: bytes of w4 + 8 times int8, 8 pairs of products summed in 16 bit: what the 8 adds is in the
  * offsets, -8 times the sums of the columns that the halves of a lane take, so that the end fits
  * again. */
@@ -10289,13 +10322,15 @@ typedef struct {
 } vn; /* rows 0 to 7, 8 to 15; columns 0 to 3, 4 to 7 */
 typedef vi vg, vm; /* each 32-bit lane two of 16 bit; an m in both */
 V void vn_pack(const vq *x, i8 *to, i32 *offset) {
-    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)x);
-    _mm256_storeu_si256((__m256i *)(void *)to, v);
-    v = _mm256_maddubs_epi16(_mm256_set1_epi8(8), v);
-    __m128i t = _mm_add_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    t = _mm_add_epi16(t, _mm_shuffle_epi32(t, 0x4e));
-    t = _mm_add_epi16(t, _mm_shuffle_epi32(t, 0xb1));
-    *offset = _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), t)); /* 16 bits of both */
+    const __m256i *p = (const __m256i *)(const void *)x;
+    __m256i a = _mm256_loadu_si256(p), b = _mm256_loadu_si256(p + 1), one = _mm256_set1_epi16(1);
+    _mm256_storeu_si256((__m256i *)(void *)to,
+                        _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8));
+    __m256i s = _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one));
+    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    t = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(t, 3));
+    *offset = _mm_cvtsi128_si32(_mm_shufflelo_epi16(t, 0x08)); /* 16 bits of both */
 }
 V vn vn_load(const u8 *w) {
     const __m256i *p = (const __m256i *)(const void *)w;
@@ -10347,74 +10382,79 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
     _mm256_storeu_si256(p + 3, NAME(unpacked)(n->b[1], m.b));
 }
 #define OWN_ROWS 1
-/* One tile for up to 4 rows: 8 sums, two constants, two registers of weights, signed and absolute, and
- * two for a row. In assembly, since gcc 12 keeps some of them in memory. */
-#define EACH_ROW_1(f) f(0, "(%[x])")
-#define EACH_ROW_2(f) EACH_ROW_1(f) f(1, "(%[x],%[ld])")
-#define EACH_ROW_3(f) EACH_ROW_2(f) f(2, "(%[x],%[ld],2)")
-#define EACH_ROW_4(f) EACH_ROW_3(f) f(3, "(%[x],%[ld3])")
-#define BEGIN(i, at) va s##i = va_zero();
-#define WEIGHTS                                                              \
-    "vpxor (%[w]), %[flip], %%ymm10\n\tvpxor 32(%[w]), %[flip], %%ymm11\n\t" \
-    "vpabsb %%ymm10, %%ymm12\n\tvpabsb %%ymm11, %%ymm13\n\t"
-#define PRODUCT(i, at)                                                                            \
-    "vpbroadcastd " at ", %%ymm14\n\t"                                                            \
-    "vpsignb %%ymm10, %%ymm14, %%ymm15\n\tvpsignb %%ymm11, %%ymm14, %%ymm14\n\t"                  \
-    "vpmaddubsw %%ymm15, %%ymm12, %%ymm15\n\tvpmaddubsw %%ymm14, %%ymm13, %%ymm14\n\t"            \
-    "vpmaddwd %[one], %%ymm15, %%ymm15\n\tvpmaddwd %[one], %%ymm14, %%ymm14\n\t"                  \
-    "vpaddd %%ymm15, %[a" #i "], %[a" #i "]\n\tvpaddd %%ymm14, %[b" #i "], %[b" #i "]\n\t"
-#define SUMS_1 [a0] "+x"(s0.a), [b0] "+x"(s0.b)
-#define SUMS_2 SUMS_1, [a1] "+x"(s1.a), [b1] "+x"(s1.b)
-#define SUMS_3 SUMS_2, [a2] "+x"(s2.a), [b2] "+x"(s2.b)
-#define SUMS_4 SUMS_3, [a3] "+x"(s3.a), [b3] "+x"(s3.b)
-#define END(i, at) va_finish(s##i, 0, VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
-#define ROWS(rows)                                                                              \
-    static TARGETED void rows_avx2_##rows(                                                      \
-        const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx,              \
-        const float *x_scale, float *y, u64 ldy, const float *bias, int add) {                  \
-        const __m256i one = _mm256_set1_epi16(1), flip = _mm256_set1_epi8((char)128);           \
-        const vq *end = x + k4;                                                                 \
-        EACH_ROW_##rows(BEGIN) for (; x < end; x += 4, w += step)                               \
-            __asm__(WEIGHTS EACH_ROW_##rows(PRODUCT)                                            \
-                    : SUMS_##rows                                                               \
-                    : [one] "x"(one), [flip] "x"(flip), [w] "r"(w), [x] "r"(x), [ld] "r"(ldx),  \
-                      [ld3] "r"(3 * ldx)                                                        \
-                    : "memory", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");          \
-        EACH_ROW_##rows(END)                                                                    \
+#define TILE_PAIRS 0 /* a row alone waits for memory: one straight stream comes faster than two */
+/* One tile for 3 to 6 rows, half by half, 16 columns at a time: 12 sums, and each widened weight serves
+ * six products; the other four registers hold two weights, an activation and a product. In assembly,
+ * since gcc 12 adds a fifth to its instructions. */
+#define EACH_ROW_3(f, k) f(0, k "(%[x])") f(1, k "(%[x],%[ld])") f(2, k "(%[x],%[ld],2)")
+#define EACH_ROW_4(f, k) EACH_ROW_3(f, k) f(3, k "(%[far])")
+#define EACH_ROW_5(f, k) EACH_ROW_4(f, k) f(4, k "(%[far],%[ld])")
+#define EACH_ROW_6(f, k) EACH_ROW_5(f, k) f(5, k "(%[far],%[ld],2)")
+#define BEGIN(i, at) __m256i a##i = _mm256_setzero_si256(), b##i = a##i;
+#define WEIGHTS(index) \
+    "vpmovzxbw (%[w]" index "), %%ymm12\n\tvpmovzxbw 16(%[w]" index "), %%ymm13\n\t"
+#define PRODUCT(i, at)                                                                      \
+    "vpbroadcastq " at ", %%ymm14\n\tvpmaddwd %%ymm14, %%ymm12, %%ymm15\n\t"                \
+    "vpmaddwd %%ymm14, %%ymm13, %%ymm14\n\tvpaddd %%ymm15, %[a" #i "], %[a" #i "]\n\t"      \
+    "vpaddd %%ymm14, %[b" #i "], %[b" #i "]\n\t"
+#define SUMS_3 \
+    [a0] "+x"(a0), [b0] "+x"(b0), [a1] "+x"(a1), [b1] "+x"(b1), [a2] "+x"(a2), [b2] "+x"(b2)
+#define SUMS_4 SUMS_3, [a3] "+x"(a3), [b3] "+x"(b3)
+#define SUMS_5 SUMS_4, [a4] "+x"(a4), [b4] "+x"(b4)
+#define SUMS_6 SUMS_5, [a5] "+x"(a5), [b5] "+x"(b5)
+#define COLUMNS(rows, text)                                                                 \
+    __asm__(text                                                                            \
+            : SUMS_##rows                                                                   \
+            : [w] "r"(p), [x] "r"(at), [far] "r"(at + 3 * ldx), [step] "r"(step),           \
+              [step3] "r"(3 * step), [ld] "r"(ldx * sizeof *x)                              \
+            : "memory", "xmm12", "xmm13", "xmm14", "xmm15");
+#define FOUR(rows, index, k) WEIGHTS(index) EACH_ROW_##rows(PRODUCT, k)
+#define END(i, at) half_finish(a##i, b##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
+#define HALF_TILES(rows)                                                                           \
+    static TARGETED void half_tiles_##rows(                                                        \
+        const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, const i32 *sum, \
+        const float *x_scale, float *y, u64 ldy, const float *bias, int add) {                     \
+        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                      \
+            const vq *at = x, *end = x + k4 / 16 * 16;                                             \
+            const u8 *p = w;                                                                       \
+            EACH_ROW_##rows(BEGIN, "") for (; at < end; at += 16, p += 4 * step)                   \
+                COLUMNS(rows, FOUR(rows, "", "") FOUR(rows, ",%[step]", "8")                       \
+                                  FOUR(rows, ",%[step],2", "16") FOUR(rows, ",%[step3]", "24"))    \
+            for (; at < x + k4; at += 4, p += step) COLUMNS(rows, FOUR(rows, "", ""))              \
+            EACH_ROW_##rows(END, "") if (bias) bias += 8;                                          \
+        }                                                                                          \
     }
-/* y for one tile and one row, from its accumulators: in section 22, for all. */
-V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
-                 const float *bias, int add);
 /* clang-format off */
-ROWS(1)
-ROWS(2)
-ROWS(3)
-ROWS(4)
+HALF_TILES(3)
+HALF_TILES(4)
+HALF_TILES(5)
+HALF_TILES(6)
 /* clang-format on */
-#undef EACH_ROW_1
-#undef EACH_ROW_2
 #undef EACH_ROW_3
 #undef EACH_ROW_4
+#undef EACH_ROW_5
+#undef EACH_ROW_6
 #undef BEGIN
 #undef WEIGHTS
 #undef PRODUCT
-#undef SUMS_1
-#undef SUMS_2
 #undef SUMS_3
 #undef SUMS_4
+#undef SUMS_5
+#undef SUMS_6
+#undef COLUMNS
+#undef FOUR
 #undef END
-#undef ROWS
+#undef HALF_TILES
 
-/* The first of m rows, spread evenly: returns how many. */
+/* The first rows of m > 2, spread evenly: returns how many. */
 V u32 some_rows(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx,
                 const i32 *sum, const float *x_scale, u32 m, float *y, u64 ldy, const float *bias,
                 int add) {
-    u32 rows = m / ((m + 3) / 4);
-    (void)sum;
-    if (rows == 4) rows_avx2_4(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
-    if (rows == 3) rows_avx2_3(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
-    if (rows == 2) rows_avx2_2(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
-    if (rows == 1) rows_avx2_1(w, step, w_scale, k4, x, ldx, x_scale, y, ldy, bias, add);
+    u32 rows = m / ((m + 5) / 6);
+    if (rows == 6) half_tiles_6(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 5) half_tiles_5(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 4) half_tiles_4(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
+    if (rows == 3) half_tiles_3(w, step, w_scale, k4, x, ldx, sum, x_scale, y, ldy, bias, add);
     return rows;
 }
 #ifndef MEGABYTE_NO_CODEC
@@ -10744,6 +10784,7 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
 #define TARGETED TARGET(TARGET_DOTPROD)
 #endif
 #define TWO_TILES 0
+#define VA_PIN(s) ((void)0)
 typedef struct {
     float32x4_t a, b, c, d;
 } vf;
@@ -10903,7 +10944,7 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
         vst1q_u8(to + 16 * i, veorq_u8(vreinterpretq_u8_s8(all), flip));
     }
 }
-#define OWN_ROWS 3
+#define OWN_ROWS 1
 /* Half a tile of one row, as va_finish and vf_finish make it. */
 V void half_finish(int32x4_t a, int32x4_t b, const float *x_scale, const float *w_scale, float *to,
                    const float *bias, int add) {
@@ -11410,6 +11451,7 @@ static struct kernels kernels_neon_i8mm(void) {
 #define NAME(x) x##_simd128
 #define TARGETED
 #define TWO_TILES 0
+#define VA_PIN(s) ((void)0)
 typedef struct {
     v128_t a, b, c, d;
 } vf;
@@ -11530,7 +11572,7 @@ V vi va_total(va s, i32 sum) {
             wasm_i32x4_sub(NAME(pairs)(s.v[6], s.v[7]), c)};
     return r;
 }
-#define OWN_ROWS 3
+#define OWN_ROWS 1
 #define TILE_PAIRS 0 /* 16 accumulators are all the registers of x86 */
 /* y for a quarter of a tile and one row, as va_finish makes it. */
 V void NAME(quarter_finish)(v128_t total, i32 sum, const float *x_scale, const float *w_scale,
@@ -11799,8 +11841,7 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
 #ifndef TILE_PAIRS
 #define TILE_PAIRS 1
 #endif
-/* One tile for OWN_ROWS or more, if there are own ways for so many; for two; or two tiles for one, as
- * many accumulators as 16 registers hold. */
+/* One tile for two rows, or two tiles for one, as many accumulators as 16 registers hold. */
 static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const float *w_scale,
                                    u32 tiles, u32 k4, const void *x_, u64 ldx, const i32 *sum,
                                    const float *x_scale, u32 m, float *y, u64 ldy,
@@ -11813,17 +11854,18 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
         u32 i = 0;
         done = 1;
 #if OWN_ROWS
-        for (u32 rows; i + OWN_ROWS <= m; i += rows, x += rows * ldx)
+        for (u32 rows; i + 2 < m; i += rows, x += rows * ldx)
             rows = some_rows(w, step, w_scale, k4, x, ldx, sum + i, VA_SCALE_OF(i), m - i,
                              y + i * ldy, ldy, b0, add);
 #endif
-#if OWN_ROWS != 1
         for (; i + 2 <= m; i += 2, x += 2 * ldx) {
             va a0 = va_zero(), a1 = a0;
             const u8 *p = w;
             for (u32 j = 0; j < k4; j += 4, p += step) {
                 a0 = va_dot(a0, p, x + j);
                 a1 = va_dot(a1, p, x + ldx + j);
+                VA_PIN(a0);
+                VA_PIN(a1);
             }
             va_finish(a0, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, b0, add);
             va_finish(a1, sum[i + 1], VA_SCALE_OF(i + 1), w_scale, y + (i + 1) * ldy, b0, add);
@@ -11834,6 +11876,8 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
             for (u32 j = 0; j < k4; j += 4, p += step) {
                 a0 = va_dot(a0, p, x + j);
                 a1 = va_dot(a1, p + stride, x + j);
+                VA_PIN(a0);
+                VA_PIN(a1);
             }
             va_finish(a0, sum[0], VA_SCALE_OF(0), w_scale, y, b0, add);
             va_finish(a1, sum[0], VA_SCALE_OF(0), w_scale + 16, y + 16, b0 ? b0 + 16 : NULL, add);
@@ -11844,7 +11888,6 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
             for (u32 j = 0; j < k4; j += 4, p += step) a0 = va_dot(a0, p, x + j);
             va_finish(a0, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, b0, add);
         }
-#endif
     }
 }
 #endif
@@ -12270,6 +12313,7 @@ static struct kernels NAME(kernels)(void) {
 #undef TARGETED
 #undef V
 #undef TWO_TILES
+#undef VA_PIN
 #undef OWN_GEMM_Q8
 #undef OWN_ROWS
 #undef TILE_PAIRS
