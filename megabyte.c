@@ -10589,16 +10589,13 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
 #define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
 /* the correction for weight + 128 comes first */
 #define BEGIN(i) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
-#define PRODUCT(i)                               \
-    {                                            \
-        i32 four;                                \
-        memcpy(&four, x + i * ldx + j, 4);       \
-        __m512i v = _mm512_set1_epi32(four);     \
-        a##i = _mm512_dpbusd_epi32(a##i, wa, v); \
-        b##i = _mm512_dpbusd_epi32(b##i, wb, v); \
-        c##i = _mm512_dpbusd_epi32(c##i, wc, v); \
-        d##i = _mm512_dpbusd_epi32(d##i, wd, v); \
-    }
+/* the activations are broadcast as they are read; rows 0 to 2 are near, 3 to 5 far */
+#define AT(i) (i < 3 ? x + i * ldx : far + (i - 3) * ldx)
+#define PRODUCT(i)                                                                            \
+    __asm__("vpdpbusd %8%{1to16%}, %4, %0\n\tvpdpbusd %8%{1to16%}, %5, %1\n\t"                \
+            "vpdpbusd %8%{1to16%}, %6, %2\n\tvpdpbusd %8%{1to16%}, %7, %3"                    \
+            : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i)                                  \
+            : "v"(wa), "v"(wb), "v"(wc), "v"(wd), "m"(*(const struct { vq v[4]; } *)AT(i)));
 #define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
 #define END(i) four_finish(a##i, b##i, c##i, d##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
 /* y for four tiles and one row, as va_finish makes it. */
@@ -10644,11 +10641,12 @@ V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale,
                                        u32 k4, const vq *x, u64 ldx, const i32 *sum,               \
                                        const float *x_scale, float *y, u64 ldy, const float *bias, \
                                        int add, const u8 *next) {                                  \
-        EACH_ROW_##rows(BEGIN) for (u32 j = 0; j < k4; j += 4, w += step) {                        \
+        const vq *far = x + 3 * ldx, *end = x + k4;                                                \
+        EACH_ROW_##rows(BEGIN) for (; x < end; x += 4, far += 4, w += step) {                      \
             __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);               \
             __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                       \
                     wd = _mm512_loadu_si512(w + 3 * stride);                                       \
-            fetch EACH_ROW_##rows(PRODUCT) EACH_ROW_##rows(PIN)                                    \
+            fetch EACH_ROW_##rows(PRODUCT)                                                         \
         }                                                                                          \
         vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),                \
                     vf_load(w_scale + 48)};                                                        \
@@ -10666,6 +10664,7 @@ FOUR_TILES(side_by_side, 5, DO_NOT_FETCH)
 FOUR_TILES(side_by_side, 6, DO_NOT_FETCH)
 /* clang-format on */
 #undef BEGIN
+#undef AT
 #undef PRODUCT
 #undef END
 #undef AHEAD
