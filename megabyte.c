@@ -247,8 +247,8 @@ static void advise_large_pages(void *memory, size_t bytes) {
 #endif
 
 /* gcc's and clang's spelling of the extensions for products of int8; gcc's vdotq_s32 and
- * vusmmlaq_s32 cannot be inlined into code for a lesser -march, so the instructions are given to the
- * assembler. */
+ * vusmmlaq_s32 cannot be inlined into code for a lesser -march, so the instructions are given to
+ * the assembler. */
 #if defined(__clang__)
 #define TARGET_DOTPROD "dotprod"
 #define TARGET_I8MM "dotprod,i8mm"
@@ -10383,9 +10383,9 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
 }
 #define OWN_ROWS 1
 #define TILE_PAIRS 0 /* a row alone waits for memory: one straight stream comes faster than two */
-/* One tile for 3 to 6 rows, half by half, 16 columns at a time: 12 sums, and each widened weight serves
- * six products; the other four registers hold two weights, an activation and a product. In assembly,
- * since gcc 12 adds a fifth to its instructions. */
+/* One tile for 3 to 6 rows, half by half, 16 columns at a time: 12 sums, and each widened weight
+ * serves six products; the other four registers hold two weights, an activation and a product. In
+ * assembly, since gcc 12 adds a fifth to its instructions. */
 #define EACH_ROW_3(f, k) f(0, k "(%[x])") f(1, k "(%[x],%[ld])") f(2, k "(%[x],%[ld],2)")
 #define EACH_ROW_4(f, k) EACH_ROW_3(f, k) f(3, k "(%[far])")
 #define EACH_ROW_5(f, k) EACH_ROW_4(f, k) f(4, k "(%[far],%[ld])")
@@ -10393,20 +10393,20 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
 #define BEGIN(i, at) __m256i a##i = _mm256_setzero_si256(), b##i = a##i;
 #define WEIGHTS(index) \
     "vpmovzxbw (%[w]" index "), %%ymm12\n\tvpmovzxbw 16(%[w]" index "), %%ymm13\n\t"
-#define PRODUCT(i, at)                                                                      \
-    "vpbroadcastq " at ", %%ymm14\n\tvpmaddwd %%ymm14, %%ymm12, %%ymm15\n\t"                \
-    "vpmaddwd %%ymm14, %%ymm13, %%ymm14\n\tvpaddd %%ymm15, %[a" #i "], %[a" #i "]\n\t"      \
+#define PRODUCT(i, at)                                                                 \
+    "vpbroadcastq " at ", %%ymm14\n\tvpmaddwd %%ymm14, %%ymm12, %%ymm15\n\t"           \
+    "vpmaddwd %%ymm14, %%ymm13, %%ymm14\n\tvpaddd %%ymm15, %[a" #i "], %[a" #i "]\n\t" \
     "vpaddd %%ymm14, %[b" #i "], %[b" #i "]\n\t"
 #define SUMS_3 \
     [a0] "+x"(a0), [b0] "+x"(b0), [a1] "+x"(a1), [b1] "+x"(b1), [a2] "+x"(a2), [b2] "+x"(b2)
 #define SUMS_4 SUMS_3, [a3] "+x"(a3), [b3] "+x"(b3)
 #define SUMS_5 SUMS_4, [a4] "+x"(a4), [b4] "+x"(b4)
 #define SUMS_6 SUMS_5, [a5] "+x"(a5), [b5] "+x"(b5)
-#define COLUMNS(rows, text)                                                                 \
-    __asm__(text                                                                            \
-            : SUMS_##rows                                                                   \
-            : [w] "r"(p), [x] "r"(at), [far] "r"(at + 3 * ldx), [step] "r"(step),           \
-              [step3] "r"(3 * step), [ld] "r"(ldx * sizeof *x)                              \
+#define COLUMNS(rows, text)                                                       \
+    __asm__(text                                                                  \
+            : SUMS_##rows                                                         \
+            : [w] "r"(p), [x] "r"(at), [far] "r"(at + 3 * ldx), [step] "r"(step), \
+              [step3] "r"(3 * step), [ld] "r"(ldx * sizeof *x)                    \
             : "memory", "xmm12", "xmm13", "xmm14", "xmm15");
 #define FOUR(rows, index, k) WEIGHTS(index) EACH_ROW_##rows(PRODUCT, k)
 #define END(i, at) half_finish(a##i, b##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
@@ -10417,10 +10417,13 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
         for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                      \
             const vq *at = x, *end = x + k4 / 16 * 16;                                             \
             const u8 *p = w;                                                                       \
-            EACH_ROW_##rows(BEGIN, "") for (; at < end; at += 16, p += 4 * step)                   \
+            EACH_ROW_##rows(BEGIN, "") for (; at < end; at += 16, p += 4 * step) {                 \
                 COLUMNS(rows, FOUR(rows, "", "") FOUR(rows, ",%[step]", "8")                       \
                                   FOUR(rows, ",%[step],2", "16") FOUR(rows, ",%[step3]", "24"))    \
-            for (; at < x + k4; at += 4, p += step) COLUMNS(rows, FOUR(rows, "", ""))              \
+            }                                                                                      \
+            for (; at < x + k4; at += 4, p += step) {                                              \
+                COLUMNS(rows, FOUR(rows, "", ""))                                                  \
+            }                                                                                      \
             EACH_ROW_##rows(END, "") if (bias) bias += 8;                                          \
         }                                                                                          \
     }
@@ -10591,10 +10594,10 @@ V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, fl
 #define BEGIN(i) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
 /* the activations are broadcast as they are read; rows 0 to 2 are near, 3 to 5 far */
 #define AT(i) (i < 3 ? x + i * ldx : far + (i - 3) * ldx)
-#define PRODUCT(i)                                                                            \
-    __asm__("vpdpbusd %8%{1to16%}, %4, %0\n\tvpdpbusd %8%{1to16%}, %5, %1\n\t"                \
-            "vpdpbusd %8%{1to16%}, %6, %2\n\tvpdpbusd %8%{1to16%}, %7, %3"                    \
-            : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i)                                  \
+#define PRODUCT(i)                                                             \
+    __asm__("vpdpbusd %8%{1to16%}, %4, %0\n\tvpdpbusd %8%{1to16%}, %5, %1\n\t" \
+            "vpdpbusd %8%{1to16%}, %6, %2\n\tvpdpbusd %8%{1to16%}, %7, %3"     \
+            : "+&v"(a##i), "+&v"(b##i), "+&v"(c##i), "+&v"(d##i)               \
             : "v"(wa), "v"(wb), "v"(wc), "v"(wd), "m"(*(const struct { vq v[4]; } *)AT(i)));
 #define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
 #define END(i) four_finish(a##i, b##i, c##i, d##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
@@ -11054,33 +11057,33 @@ static struct mix_kernels NAME(mix_kernels)(void) {
 /* Half a tile for some rows: of 8 columns the products of two fit into 16 bit, 2 * 128 * 127 at
  * most, before they are added pairwise. 16 sums, 4 weights, two times four columns of a row, 4
  * products. In assembly, since gcc 12 keeps sums in memory. */
-#define BEGIN(i, k)                                                                 \
+#define BEGIN(i, k)                                                                \
     int32x4_t al##i = vdupq_n_s32(0), ah##i = al##i, bl##i = al##i, bh##i = al##i; \
     const vq *x##i = x + i * ldx;
-#define EIGHT(i, k)                                                                              \
-    {                                                                                            \
-        int8x16_t u, v;                                                                          \
-        int16x8_t s, t, m, n;                                                                    \
-        __asm__("ld1r {%4.4s}, [%10], #4\n\tld1r {%5.4s}, [%10], #4\n\t"                         \
-                "smull %6.8h, %11.8b, %4.8b\n\tsmull2 %7.8h, %11.16b, %4.16b\n\t"                \
-                "smull %8.8h, %12.8b, %4.8b\n\tsmull2 %9.8h, %12.16b, %4.16b\n\t"                \
-                "smlal %6.8h, %13.8b, %5.8b\n\tsmlal2 %7.8h, %13.16b, %5.16b\n\t"                \
-                "smlal %8.8h, %14.8b, %5.8b\n\tsmlal2 %9.8h, %14.16b, %5.16b\n\t"                \
-                "sadalp %0.4s, %6.8h\n\tsadalp %1.4s, %7.8h\n\t"                                 \
-                "sadalp %2.4s, %8.8h\n\tsadalp %3.4s, %9.8h"                                     \
-                : "+w"(al##i), "+w"(ah##i), "+w"(bl##i), "+w"(bh##i), "=&w"(u), "=&w"(v),        \
-                  "=&w"(s), "=&w"(t), "=&w"(m), "=&w"(n), "+r"(x##i)                             \
-                : "w"(wa), "w"(wb), "w"(wc), "w"(wd), "m"(*(const struct { vq v[8]; } *)x##i));  \
+#define EIGHT(i, k)                                                                             \
+    {                                                                                           \
+        int8x16_t u, v;                                                                         \
+        int16x8_t s, t, m, n;                                                                   \
+        __asm__("ld1r {%4.4s}, [%10], #4\n\tld1r {%5.4s}, [%10], #4\n\t"                        \
+                "smull %6.8h, %11.8b, %4.8b\n\tsmull2 %7.8h, %11.16b, %4.16b\n\t"               \
+                "smull %8.8h, %12.8b, %4.8b\n\tsmull2 %9.8h, %12.16b, %4.16b\n\t"               \
+                "smlal %6.8h, %13.8b, %5.8b\n\tsmlal2 %7.8h, %13.16b, %5.16b\n\t"               \
+                "smlal %8.8h, %14.8b, %5.8b\n\tsmlal2 %9.8h, %14.16b, %5.16b\n\t"               \
+                "sadalp %0.4s, %6.8h\n\tsadalp %1.4s, %7.8h\n\t"                                \
+                "sadalp %2.4s, %8.8h\n\tsadalp %3.4s, %9.8h"                                    \
+                : "+w"(al##i), "+w"(ah##i), "+w"(bl##i), "+w"(bh##i), "=&w"(u), "=&w"(v),       \
+                  "=&w"(s), "=&w"(t), "=&w"(m), "=&w"(n), "+r"(x##i)                            \
+                : "w"(wa), "w"(wb), "w"(wc), "w"(wd), "m"(*(const struct { vq v[8]; } *)x##i)); \
     }
-#define LAST_FOUR(i, k)                                                               \
-    {                                                                                 \
-        i32 four;                                                                     \
-        memcpy(&four, x##i, 4);                                                       \
-        int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(four));                        \
-        al##i = vpadalq_s16(al##i, vmull_s8(vget_low_s8(wa), vget_low_s8(v)));        \
-        bl##i = vpadalq_s16(bl##i, vmull_s8(vget_low_s8(wb), vget_low_s8(v)));        \
-        ah##i = vpadalq_s16(ah##i, vmull_high_s8(wa, v));                             \
-        bh##i = vpadalq_s16(bh##i, vmull_high_s8(wb, v));                             \
+#define LAST_FOUR(i, k)                                                        \
+    {                                                                          \
+        i32 four;                                                              \
+        memcpy(&four, x##i, 4);                                                \
+        int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(four));                 \
+        al##i = vpadalq_s16(al##i, vmull_s8(vget_low_s8(wa), vget_low_s8(v))); \
+        bl##i = vpadalq_s16(bl##i, vmull_s8(vget_low_s8(wb), vget_low_s8(v))); \
+        ah##i = vpadalq_s16(ah##i, vmull_high_s8(wa, v));                      \
+        bh##i = vpadalq_s16(bh##i, vmull_high_s8(wb, v));                      \
     }
 #define WEIGHTS(v, at) int8x16_t v = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(at), flip));
 #define END(i, k)                                                                            \
@@ -11093,13 +11096,13 @@ static struct mix_kernels NAME(mix_kernels)(void) {
         const uint8x16_t flip = vdupq_n_u8(128);                                   \
         for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {      \
             const u8 *p = w;                                                       \
-            const vq *end = x + k4 / 8 * 8; \
-            EACH_ROW_##rows(BEGIN, 0) while (x0 < end) { \
+            const vq *end = x + k4 / 8 * 8;                                        \
+            EACH_ROW_##rows(BEGIN, 0) while (x0 < end) {                           \
                 WEIGHTS(wa, p)                                                     \
                 WEIGHTS(wb, p + 16)                                                \
                 p += step;                                                         \
-                WEIGHTS(wc, p)                                              \
-                WEIGHTS(wd, p + 16)                                         \
+                WEIGHTS(wc, p)                                                     \
+                WEIGHTS(wd, p + 16)                                                \
                 p += step;                                                         \
                 EACH_ROW_##rows(EIGHT, 0)                                          \
             }                                                                      \
@@ -11172,34 +11175,37 @@ V vi va_total(va s, i32 sum) {
 #define LAST_FOUR(i, k)                                           \
     {                                                             \
         i32 four;                                                 \
-        memcpy(&four, at + l##i, 4);                        \
+        memcpy(&four, at + l##i, 4);                              \
         int8x16_t x##i = vreinterpretq_s8_s32(vdupq_n_s32(four)); \
         PRODUCT(i, 0)                                             \
     }
 #define END(i, k) half_finish(a##i, b##i, VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
-#define COLUMNS(rows, k, part)                                                          \
-    __asm__("ld1 {v30.16b, v31.16b}, [%0], %4\n\t"                                      \
-            "eor v30.16b, v30.16b, %5.16b\n\teor v31.16b, v31.16b, %5.16b"              \
-            : "+r"(p), "=w"(wa), "=w"(wb), "+w"(b0)                                     \
+#define COLUMNS(rows, k, part)                                                            \
+    __asm__("ld1 {v30.16b, v31.16b}, [%0], %4\n\t"                                        \
+            "eor v30.16b, v30.16b, %5.16b\n\teor v31.16b, v31.16b, %5.16b"                \
+            : "+r"(p), "=&w"(wa), "=&w"(wb), "+w"(b0)                                     \
             : "r"(step), "w"(flip), "m"(*(const struct { u8 v[32]; } *)(const void *)p)); \
     EACH_ROW_##rows(part, k)
-#define FROM(i, k)            \
-    u64 l##i = (i) * ldx;     \
+#define FROM(i, k)      \
+    u64 l##i = (i)*ldx; \
     __asm__("" : "+r"(l##i));
 #define HALF_TILES(rows)                                                                         \
     static TARGETED void half_tiles_##rows(const u8 *w, u64 step, const float *w_scale, u32 k4,  \
                                            const vq *x, u64 ldx, const float *x_scale, float *y, \
                                            u64 ldy, const float *bias, int add) {                \
         const uint8x16_t flip = vdupq_n_u8(128);                                                 \
-        register uint8x16_t wa __asm__("v30"), wb __asm__("v31");\
-        EACH_ROW_##rows(FROM, 0) for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                    \
+        register uint8x16_t wa __asm__("v30"), wb __asm__("v31");                                \
+        EACH_ROW_##rows(FROM, 0) for (u32 half = 0; half < 2;                                    \
+                                      half++, w += 32, w_scale += 8, y += 8) {                   \
             const u8 *p = w;                                                                     \
-            const vq *at = x, *end = x + k4 / 16 * 16;                                                                           \
-            EACH_ROW_##rows(BEGIN, 0) for (; at < end; at += 16) {                            \
+            const vq *at = x, *end = x + k4 / 16 * 16;                                           \
+            EACH_ROW_##rows(BEGIN, 0) for (; at < end; at += 16) {                               \
                 EACH_ROW_##rows(SIXTEEN, 0) COLUMNS(rows, 0, PRODUCT) COLUMNS(rows, 1, PRODUCT)  \
                     COLUMNS(rows, 2, PRODUCT) COLUMNS(rows, 3, PRODUCT)                          \
             }                                                                                    \
-            for (; at < x + k4; at += 4) { COLUMNS(rows, 0, LAST_FOUR) }                                   \
+            for (; at < x + k4; at += 4) {                                                       \
+                COLUMNS(rows, 0, LAST_FOUR)                                                      \
+            }                                                                                    \
             EACH_ROW_##rows(END, 0) if (bias) bias += 8;                                         \
         }                                                                                        \
     }
@@ -11312,31 +11318,32 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
 #define BEGIN(i) int32x4_t a##i = vld1q_s32(start + 4 * i), b##i = a##i, c##i = a##i, d##i = a##i;
 #define MMLA(to, v, x) \
     __asm__(I8MM_ARCH "usmmla %0.4s, %1.16b, %2.16b" : "+w"(to) : "w"(v), "w"(x));
-#define PRODUCT(i, v)   \
+#define PRODUCT(i, v) \
     MMLA(a##i, wa, v) \
     MMLA(b##i, wb, v) \
     MMLA(c##i, wc, v) \
     MMLA(d##i, wd, v)
-#define LOAD(list, registers, n)                                   \
-    __asm__("ld1 {" list "}, [%0], #" #n : "+r"(x), registers      \
+#define LOAD(list, registers, n)         \
+    __asm__("ld1 {" list "}, [%0], #" #n \
+            : "+r"(x), registers         \
             : "m"(*(const struct { i8 v[n]; } *)(const void *)x));
-#define NEXT_1(i)                       \
-    {                                   \
-        LOAD("v29.16b", "=w"(xa), 16)   \
-        PRODUCT(i, xa)                  \
+#define NEXT_1(i)                     \
+    {                                 \
+        LOAD("v29.16b", "=w"(xa), 16) \
+        PRODUCT(i, xa)                \
     }
-#define NEXT_2(i, j)                                          \
-    {                                                         \
-        LOAD("v29.16b, v30.16b", "=w"(xa) COMMA "=w"(xb), 32) \
-        PRODUCT(i, xa)                                        \
-        PRODUCT(j, xb)                                        \
+#define NEXT_2(i, j)                                         \
+    {                                                        \
+        LOAD("v29.16b, v30.16b", "=w"(xa)COMMA "=w"(xb), 32) \
+        PRODUCT(i, xa)                                       \
+        PRODUCT(j, xb)                                       \
     }
-#define NEXT_3(i, j, k)                                                                 \
-    {                                                                                   \
-        LOAD("v29.16b, v30.16b, v31.16b", "=w"(xa) COMMA "=w"(xb) COMMA "=w"(xc), 48) \
-        PRODUCT(i, xa)                                                                  \
-        PRODUCT(j, xb)                                                                  \
-        PRODUCT(k, xc)                                                                  \
+#define NEXT_3(i, j, k)                                                             \
+    {                                                                               \
+        LOAD("v29.16b, v30.16b, v31.16b", "=w"(xa)COMMA "=w"(xb)COMMA "=w"(xc), 48) \
+        PRODUCT(i, xa)                                                              \
+        PRODUCT(j, xb)                                                              \
+        PRODUCT(k, xc)                                                              \
     }
 #define COMMA ,
 #define ALL_1 NEXT_1(0)
@@ -11345,35 +11352,40 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
 #define ALL_4 NEXT_2(0, 1) NEXT_2(2, 3)
 #define ALL_5 NEXT_3(0, 1, 2) NEXT_2(3, 4)
 #define ALL_6 NEXT_3(0, 1, 2) NEXT_3(3, 4, 5)
-#define ROW(i, j, uzp)                                                                     \
-    half_finish(uzp(a##i, b##i), uzp(c##i, d##i), VA_SCALE_OF(2 * i + j), w_scale,         \
+#define ROW(i, j, uzp)                                                             \
+    half_finish(uzp(a##i, b##i), uzp(c##i, d##i), VA_SCALE_OF(2 * i + j), w_scale, \
                 y + (2 * i + j) * ldy, bias, add);
 #define END(i) ROW(i, 0, vuzp1q_s32) if (2 * i + 1 < rows) ROW(i, 1, vuzp2q_s32)
-#define ZIP                                                              \
+#define ZIP                                                          \
     "zip1 v28.4s, v24.4s, v26.4s\n\tzip2 v24.4s, v24.4s, v26.4s\n\t" \
     "zip1 v26.4s, v25.4s, v27.4s\n\tzip2 v25.4s, v25.4s, v27.4s"
-#define EIGHT(pairs)                                                                    \
-    __asm__("ld1 {v24.4s, v25.4s}, [%0], %6\n\tld1 {v26.4s, v27.4s}, [%0], %6\n\t" ZIP  \
-            : "+r"(p), "=w"(wa), "=w"(wb), "=w"(wc), "=w"(wd), "+w"(a0)                          \
-            : "r"(step)                                                                 \
-            : "v27", "memory");                                                       \
+#define EIGHT(pairs)                                                                   \
+    __asm__("ld1 {v24.4s, v25.4s}, [%0], %6\n\tld1 {v26.4s, v27.4s}, [%0], %6\n\t" ZIP \
+            : "+&r"(p), "=&w"(wa), "=&w"(wb), "=&w"(wc), "=&w"(wd), "+w"(a0)           \
+            : "r"(step)                                                                \
+            : "v27", "memory");                                                        \
     ALL_##pairs
-#define HALF_TILES(pairs)                                                                       \
-    static TARGETED void half_tiles_i8mm_##pairs(                                               \
-        const u8 *w, u64 step, const float *w_scale, u32 k4, const i8 *packed,            \
-        const i32 *start, const float *x_scale, u32 rows, float *y, u64 ldy, const float *bias, \
-        int add) {                                                                              \
-        register int8x16_t wa __asm__("v28"), wb __asm__("v24"), wc __asm__("v26"), wd __asm__("v25");\
-        register int8x16_t xa __asm__("v29"), xb __asm__("v30"), xc __asm__("v31");\
-        (void)xb, (void)xc;\
-        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                   \
-            const u8 *p = w;                                        \
-            const i8 *x = packed, *end = x + (u64)(k4 / 8) * 16 * pairs;                        \
-            EACH_PAIR_##pairs(BEGIN) while (x < end) {EIGHT(pairs)}     \
-            if (k4 % 8) {    \
-            __asm__("ld1 {v24.4s, v25.4s}, [%0]\n\tmovi v26.4s, #0\n\tmovi v27.4s, #0\n\t" ZIP : "+r"(p), "=w"(wa), "=w"(wb), "=w"(wc), "=w"(wd) : : "v27", "memory"); ALL_##pairs } \
-            EACH_PAIR_##pairs(END) if (bias) bias += 8;                                         \
-        }                                                                                       \
+#define HALF_TILES(pairs)                                                                          \
+    static TARGETED void half_tiles_i8mm_##pairs(                                                  \
+        const u8 *w, u64 step, const float *w_scale, u32 k4, const i8 *packed, const i32 *start,   \
+        const float *x_scale, u32 rows, float *y, u64 ldy, const float *bias, int add) {           \
+        register int8x16_t wa __asm__("v28"), wb __asm__("v24"), wc __asm__("v26"),                \
+            wd __asm__("v25");                                                                     \
+        register int8x16_t xa __asm__("v29"), xb __asm__("v30"), xc __asm__("v31");                \
+        (void)xb, (void)xc;                                                                        \
+        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                      \
+            const u8 *p = w;                                                                       \
+            const i8 *x = packed, *end = x + (u64)(k4 / 8) * 16 * pairs;                           \
+            EACH_PAIR_##pairs(BEGIN) while (x < end) { EIGHT(pairs) }                              \
+            if (k4 % 8) {                                                                          \
+                __asm__("ld1 {v24.4s, v25.4s}, [%0]\n\tmovi v26.4s, #0\n\tmovi v27.4s, #0\n\t" ZIP \
+                        : "+&r"(p), "=&w"(wa), "=&w"(wb), "=&w"(wc), "=&w"(wd)                     \
+                        :                                                                          \
+                        : "v27", "memory");                                                        \
+                ALL_##pairs                                                                        \
+            }                                                                                      \
+            EACH_PAIR_##pairs(END) if (bias) bias += 8;                                            \
+        }                                                                                          \
     }
 /* clang-format off */
 HALF_TILES(1)
@@ -11406,7 +11418,8 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
             rows = min32(2 * pairs, m - i);
             pack_pairs((const i8 *)x + i * ldx, ldx, rows, k4, packed);
             for (u32 r = 0; r < 2 * pairs; r++)
-                start[2 * r - r % 2] = start[2 * r - r % 2 + 2] = -128 * sum[i + min32(r, rows - 1)];
+                start[2 * r - r % 2] = start[2 * r - r % 2 + 2] = -128 *
+                                                                  sum[i + min32(r, rows - 1)];
             for (u32 t = from; t < tiles && t < from + block; t++) {
                 const u8 *p = w + t * stride;
                 const float *ws = w_scale + 16 * t, *b = bias ? bias + 16 * t : NULL;

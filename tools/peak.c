@@ -153,6 +153,8 @@ X86_READ(read_avx2, "avx2", EACH4(LOAD_256, 0, 1, 2, 3) EACH4(LOAD_256, 4, 5, 6,
 /* sdot v[r].4s, v30.16b, v31.16b, as a number: assemblers know the name only where the baseline has
  * the extension */
 #define DOT_NEON(r) ".inst 0x4e9f97c0 + " #r "\n\t"
+/* usmmla v[r].4s, v30.16b, v31.16b */
+#define MATRIX_NEON(r) ".inst 0x4e9fafc0 + " #r "\n\t"
 /* Two products of int8 fit 16 bits (but for -128 * -128 twice, which the library's int8 range
  * excludes). */
 #define BYTES_NEON(r)                                                     \
@@ -160,6 +162,7 @@ X86_READ(read_avx2, "avx2", EACH4(LOAD_256, 0, 1, 2, 3) EACH4(LOAD_256, 4, 5, 6,
     "sadalp v" #r ".4s, v24.8h\n\t"
 #define FLOAT_NEON(r) "fmul v24.4s, v30.4s, v31.4s\n\tfadd v" #r ".4s, v" #r ".4s, v24.4s\n\t"
 
+ARM_BURST(int8_neon_i8mm, EACH24(MATRIX_NEON), 24 * 32)
 ARM_BURST(int8_neon_dot, EACH24(DOT_NEON), 24 * 16)
 ARM_BURST(int8_neon, EACH24(BYTES_NEON), 24 * 16)
 ARM_BURST(f32_neon, EACH24(FLOAT_NEON), 24 * 4)
@@ -188,6 +191,8 @@ peak_kernels kernels_for(megabyte_isa isa) {
     if (isa == MEGABYTE_ISA_AVX2)
         return (peak_kernels){{bytes_avx2, words_avx2}, f32_avx2, read_avx2};
 #elif defined(__GNUC__) && defined(__aarch64__)
+    if (isa == MEGABYTE_ISA_NEON_I8MM)
+        return (peak_kernels){{int8_neon_i8mm, NULL}, f32_neon, read_neon};
     if (isa == MEGABYTE_ISA_NEON_DOT)
         return (peak_kernels){{int8_neon_dot, NULL}, f32_neon, read_neon};
     if (isa == MEGABYTE_ISA_NEON) return (peak_kernels){{int8_neon, NULL}, f32_neon, read_neon};

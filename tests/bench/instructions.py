@@ -3,16 +3,17 @@
 
     python3 tests/bench/instructions.py
 
-For each instruction set a product of a 384 x 384 matrix for 1, 4, 16 and 64 rows
+For each instruction set a product of a 384 x 384 matrix for 1, 4, 8, 16 and 64 rows
 (instructions.c): on x86 counted step by step, on ARM by Debian's qemu-user and
-gcc-aarch64-linux-gnu. The least is what the set's widest exact product takes and nothing else: no
-load, no sum, no loop. From the repository's root."""
+gcc-aarch64-linux-gnu. The least is what the set's widest exact products and their sums take and
+nothing else: no load, no loop. From the repository's root."""
 import collections, os, re, subprocess, sys, tempfile
 
-SIZE, ROWS = 384, (1, 4, 16, 64)
+SIZE, ROWS = 384, (1, 4, 8, 16, 64)
 SETS = [  # name, multiply-accumulates of an instruction, what the least is made of, emulated CPU
     ('avx512-vnni', 64, '`vpdpbusd`', None),
-    ('avx2', 16, '`vpmaddwd`', None),
+    ('avx2', 8, '`vpmaddwd`, `vpaddd`', None),
+    ('neon-i8mm', 32, '`usmmla`', 'max'),
     ('neon-dot', 16, '`sdot`', 'max'),
     ('neon', 16 / 3, '3 for 16', 'cortex-a53'),
 ]
