@@ -6161,7 +6161,7 @@ struct pcm {
     struct pcm_channel of[MEGABYTE_CHANNELS_MAX]; /* as many as there are have memory */
 };
 
-static size_t pcm_bytes(u32 channels) {
+static u64 pcm_bytes(u32 channels) {
     return round_up(offsetof(struct pcm, of) + channels * sizeof(struct pcm_channel), 64);
 }
 
@@ -6462,10 +6462,9 @@ static i32 mixer_rate(const struct mixer *m) {
 
 static u64 mixer_bytes(u32 log2_memory) { return (u64)1 << log2_memory; }
 
-/* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
-static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
-                        int with_model, megabyte_contents contents, u32 channels) {
-    memset(m, 0, (size_t)mixer_bytes(log2_memory));
+/* What lies behind the mixer's state. */
+static void mixer_layout(struct mixer *m, u32 log2_memory, megabyte_contents contents,
+                         u32 channels) {
     u8 *at = (u8 *)m + MIXER_STATE, *end = (u8 *)m + mixer_bytes(log2_memory);
     m->history = at;
     m->history_mask = (1u << (log2_memory - 3)) - 1;
@@ -6484,7 +6483,13 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     }
     m->lines = at;
     m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
+}
 
+/* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
+static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
+                        int with_model, megabyte_contents contents, u32 channels) {
+    memset(m, 0, (size_t)mixer_bytes(log2_memory));
+    mixer_layout(m, log2_memory, contents, channels);
     m->tables = tables;
     for (u32 i = 0; i < N_STATES; i++)
         for (u32 k = 0; k < N_CONTEXTS; k++) m->map[i][k] = tables->first_map[i];
@@ -7145,6 +7150,17 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     return n + HEADER_CHECK;
 }
 
+/* From version 3 on. 0: they are wrong. */
+static int read_contents(struct reader *r, megabyte_file_header *h) {
+    if (h->format_version < 3) return 1;
+    h->contents = (megabyte_contents)read_byte(r);
+    if (h->has_dictionary || !h->mixing_memory) return 0;
+    if (h->format_version == 3) return h->contents == MEGABYTE_CONTENTS_MULAW;
+    h->channels = read_byte(r);
+    if (h->channels < 1 || h->channels > MEGABYTE_CHANNELS_MAX) return 0;
+    return is_pcm(h->contents) && !h->has_model;
+}
+
 megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_file_header *h,
                                           megabyte_error *error) {
     struct reader r = {.at = bytes, .n = n, .used = 4};
@@ -7175,16 +7191,7 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
     h->size = MEGABYTE_SIZE_UNKNOWN;
     int wrong = h->format_version < 1 || memory > MOST_MEMORY ||
                 (!h->has_model && h->context_shift);
-    if (h->format_version > 2) {
-        h->contents = (megabyte_contents)read_byte(&r);
-        wrong |= h->has_dictionary || !memory ||
-                 (h->format_version > 3 ? !is_pcm(h->contents) || h->has_model
-                                        : h->contents != MEGABYTE_CONTENTS_MULAW);
-    }
-    if (h->format_version > 3) {
-        h->channels = read_byte(&r);
-        wrong |= h->channels < 1 || h->channels > MEGABYTE_CHANNELS_MAX;
-    }
+    wrong |= !read_contents(&r, h);
     if (h->single) {
         h->method = (int)(flags >> METHOD_SHIFT);
         h->size = read_varint(&r, MEGABYTE_BLOCK_MAX);

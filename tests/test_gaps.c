@@ -437,6 +437,87 @@ static void products(void) {
     }
 }
 
+/* Least squares over all samples so far, slowly: what the n lags predict now. x: [samples][n] */
+static long double ref_least_squares(const double (*x)[PCM_LAGS], const double *y, size_t samples,
+                                     const double *now, size_t n, long double keep) {
+    static long double a[PCM_LAGS][PCM_LAGS + 1];
+    long double sum = 0, w = 1;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j <= n; j++) a[i][j] = i == j;
+    for (size_t t = samples; t--; w *= keep)
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j <= n; j++) a[i][j] += w * x[t][i] * (j < n ? x[t][j] : y[t]);
+    for (size_t i = 0; i < n; i++) /* positive definite: no pivots are looked for */
+        for (size_t k = 0; k < n; k++) {
+            long double f = k == i ? 0 : a[k][i] / a[i][i];
+            for (size_t j = i; f != 0 && j <= n; j++) a[k][j] -= f * a[i][j];
+        }
+    for (size_t i = 0; i < n; i++) sum += a[i][n] / a[i][i] * now[i];
+    return sum;
+}
+
+/* Of a sample's decisions, each by an expert alone: bits that the value takes. */
+static double bits_of_value(const struct pcm *from, const struct mixer_tables *t, size_t bytes,
+                            int expert, int scale, u32 value) {
+    struct pcm *p = need(1, bytes);
+    double bits = 0;
+    memcpy(p, from, bytes);
+    for (u32 k = 16; k--;) {
+        pcm_inputs(p, t);
+        const struct mixer_pair *in = &p->input[expert];
+        double x = (scale ? in->plain : in->stretched) / 128.0;
+        bits += log2(1 + exp(value >> k & 1 ? -x : x));
+        pcm_decided(p, value >> k & 1);
+    }
+    free(p);
+    return bits;
+}
+
+/* Linear samples beside a slow reference in floating point: what least squares predict, and what
+ * the decisions on the way to a value cost, by each distribution. */
+static void linear_samples(void) {
+    enum { SAMPLES = 480, CHANNELS = 2 };
+    static double x[CHANNELS][PCM_SHAPES][SAMPLES][PCM_LAGS], y[CHANNELS][SAMPLES];
+    struct mixer_tables *t = need(1, sizeof *t);
+    struct mixer *m = aligned_alloc(64, 1 << 20);
+    struct pcm_expert *e;
+    make_tables(t, find_mix_kernels(MEGABYTE_ISA_PLAIN));
+    mixer_reset(m, t, 20, 0, MEGABYTE_CONTENTS_PCM16, CHANNELS);
+    const struct pcm *p = m->pcm;
+    seed_random(5);
+    for (int i = 0, a = 8000, b = 0; i < SAMPLES * CHANNELS; i++) {
+        int c = i % CHANNELS, n = i / CHANNELS;
+        a -= b / 5, b += a / 5;
+        int sample = a / (1 + c) + (int)random_below(200) - 100;
+        for (int k = 0; k < PCM_SHAPES; k++) {
+            memcpy(x[c][k][n], p->x[k], sizeof p->x[k]);
+            if (n % 48) continue; /* all have just been solved */
+            double slow = (double)ref_least_squares((const void *)x[c][k], y[c], (size_t)n, p->x[k],
+                                                    pcm_shapes[k].lags, pcm_shapes[k].keep);
+            CHECK(fabs(p->guess[k] - slow) < 1e-6 * (1 + fabs(slow)), "%g, %g", p->guess[k], slow);
+        }
+        for (int k = 0; n % 48 == 47 && k < PCM_EXPERTS * PCM_SCALES; k++) {
+            e = &m->pcm->expert[k / 2];
+            double scale = 0.5625 * (double)p->of[c].error[k / 2][k % 2] / (1 << 20) + 0.3;
+            for (int off = -3; off <= 3; off++) {
+                int v = clamp(e->guess / 16 + (int)(off * scale), 32767);
+                double low = (v - 0.5 - e->guess / 16.0) / scale, high = low + 1 / scale;
+                double right = -log2(1 / (1 + exp(-high)) - 1 / (1 + exp(-low)));
+                double got = bits_of_value(p, t, pcm_bytes(CHANNELS), k / 2, k % 2,
+                                           (u32)(v + 32768));
+                CHECK(fabs(got - right) < 0.25, "expert %d: %d bits %g, %g", k, off, got, right);
+            }
+        }
+        y[c][n] = sample;
+        for (u32 k = 16, half; k--; mixer_update(m, (sample + 32768) >> k & 1)) {
+            half = PROBABILITY_ONE / 2;
+            mixers_predict(&m, 1, &half);
+        }
+    }
+    free(t);
+    free(m);
+}
+
 int main(void) {
     GROUP(set_up);
     GROUP(threads_that_cannot_start);
@@ -453,6 +534,7 @@ int main(void) {
     GROUP(carries);
     GROUP(single_blocks);
     GROUP(products);
+    GROUP(linear_samples);
     megabyte_model_close(model);
     return 0;
 }

@@ -185,8 +185,7 @@ static int pack_samples(job *j, const session *model, const bytes *file, const s
         *is_done = 1;
         j->bytes_in = file->n;
         j->counts = counts;
-        j->sounds = !is_linear;
-        j->linear = is_linear;
+        *(is_linear ? &j->linear : &j->sounds) = 1;
         if (z->writes && !create_output(&j->to)) good = complain(j->to.path, "%s", j->to.why);
         good = good && write_out(j, out.data, out.n);
     }
