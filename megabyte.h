@@ -729,7 +729,7 @@ MEGABYTE_API void megabyte_codec_reset(megabyte_codec *codec);
 
 /* The bytes per block that compressing with these options uses. By default: 256 KB for an unknown
  * size; one block below 512 KB, then blocks of 256 KB, from 4 MB on 16 blocks of up to 1 MB. Level
- * 9: 1 MB. */
+ * 9: 1 MB. With contents PCM, given or not, rounded down to whole samples of all channels. */
 MEGABYTE_API uint32_t megabyte_codec_block_size(const megabyte_codec_options *options);
 
 /* Consumes up to n bytes; *consumed < n when the codec is full: pull, then push the rest.
@@ -818,7 +818,7 @@ MEGABYTE_API megabyte_status megabyte_decompress(const megabyte_model *model,
 #define MEGABYTE_HEADER_MAX 64
 typedef struct megabyte_file_header {
     uint32_t format_version, numerics_version;
-    int has_model; /* 0: none is needed (format version 2: levels 1 to 4) */
+    int has_model; /* 0: none is needed (format versions 2 and 4: levels 1 to 4) */
     uint8_t model_id[6]; /* the first bytes of megabyte_info.id; zeros without a model */
     uint8_t dictionary_id[4]; /* of the dictionary's SHA-256, if there is one */
     int has_dictionary; /* or a file type */
