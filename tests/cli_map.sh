@@ -90,6 +90,11 @@ class Page(html.parser.HTMLParser):
         assert tag in "html meta title style header h1 p ul li b br main div u s pre i".split(), tag
         if tag not in ("meta", "br", "li"): self.stack.append(tag)
         self.titles += tag == "i" and "title" in dict(attributes)
+        if tag == "i": # the class that its bits ask for
+            bits = float(dict(attributes)["title"].split()[-2])
+            known = int(dict(attributes).get("class", "c0")[1])
+            assert (0, 1, 2, 3, 4, 6, 8, 12, 1e9)[known] - 0.01 < bits, (known, bits)
+            assert bits < (1, 2, 3, 4, 6, 8, 12, 1e9)[known] + 0.01, (known, bits)
         assert all(name in ("class", "title", "style", "translate", "lang", "charset", "name",
                             "content", "http-equiv", "aria-label") for name, _ in attributes)
     def handle_endtag(self, tag): assert self.stack.pop() == tag, tag
@@ -108,6 +113,10 @@ END
 fi
 run 1 "$mbrun" score --html page.html text
 says 'already exists'
+if [ -c /dev/full ]; then
+    run 1 "$mbrun" score --html /dev/full text
+    says '/dev/full: No space left'
+fi
 run 0 "$mbrun" score --map --strided -f --html page.html text
 ! grep -q "$escape\|^Below" out || fail "--html prints a map, too"
 cp page.html again.html
