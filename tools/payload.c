@@ -277,7 +277,7 @@ int gather(job *j, uint64_t n) {
     return 1;
 }
 
-/* The bytes that this member gives; 0 after a message. All of them together are held to the ratio. */
+/* The bytes that this member gives; 0 after a message. All together are held to the ratio. */
 static uint64_t accept_member(job *j, const megabyte_image_header *h, const uint8_t *layout) {
     const zipper *z = j->z;
     uint64_t samples = (uint64_t)h->width * h->height * h->channels;
