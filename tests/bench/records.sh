@@ -10,6 +10,7 @@
 # too little to train on or comes out smaller; brotli has none.
 set -eu
 model=${MODEL-models/text.mb} records=${RECORDS-100} dictionaries=${DICTIONARIES-4096 8192 65536}
+command -v zstd >/dev/null || { echo "records.sh: zstd is not installed" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ${CC-cc} -O2 -pthread tests/bench/records.c megabyte.c -o "$work/records" -lm
