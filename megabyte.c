@@ -2726,6 +2726,7 @@ struct row {
 };
 
 #define KEPT_WORDS 8
+#define MOST_ENSEMBLE 4 /* streams that predict one byte together, see section 17 */
 struct megabyte_engine {
     megabyte_allocator allocator;
     size_t allocated;
@@ -4215,6 +4216,7 @@ static void engine_layout(megabyte_engine *e, struct arena *a, const megabyte_mo
     e->pieces = carve(a, b, sizeof *e->pieces);
     e->jobs = carve(a, b, sizeof *e->jobs);
     if (HAVE_CODEC) e->kept_bytes = min64(b * model->stage[0].bytes, 4096); /* a round's, or less */
+    if (HAVE_CODEC && e->kept_bytes < MOST_ENSEMBLE) e->kept_bytes = MOST_ENSEMBLE;
     e->kept = carve(a, e->kept_bytes * KEPT_WORDS, sizeof *e->kept);
     e->x = carve_floats(a, b, e->ld_x);
     e->a = carve_floats(a, b, e->ld_a);
@@ -5646,6 +5648,8 @@ struct mixer {
     u32 *match_table;
     u32 history_mask, match_bits, n_lines;
     struct sound *sound; /* MEGABYTE_CONTENTS_MULAW; else NULL */
+    u32 streams; /* sound beside the model, since file version 5: how many; else 0 */
+    i16 by_stream[MOST_ENSEMBLE]; /* what each says, stretched */
     struct pcm *pcm; /* MEGABYTE_CONTENTS_PCM8 ...; else NULL */
     struct mixer_context context[N_CONTEXTS];
     u32 weights_used[(N_WEIGHTS + 31) / 32]; /* a bit each */
@@ -5687,6 +5691,12 @@ static i32 stretch(const struct mixer_tables *t, u32 p) {
     return ((log2_fixed(t, p) - log2_fixed(t, PROBABILITY_ONE - p)) * 1420 + 32768) >> 16;
 }
 
+/* ln(p / (1 - p)) in 1/2048. 22713 = ln 2 * 2048 / 4096 * 65536 */
+static i32 stretch_finely(const struct mixer_tables *t, u32 p) {
+    return (i32)(((i64)(log2_fixed(t, p) - log2_fixed(t, PROBABILITY_ONE - p)) * 22713 + 32768) >>
+                 16);
+}
+
 /* 1 / (1 + e^-x), x in 1/4096, |x| <= X_MAX; the result lies in 1 .. 2^22 - 1 */
 static u32 squash(const struct mixer_tables *t, i32 x) {
     u32 u = (u32)(x + X_MAX + 1), i = u >> 8, f = u & 255;
@@ -5694,6 +5704,14 @@ static u32 squash(const struct mixer_tables *t, i32 x) {
 }
 
 static i32 clamp(i32 x, i32 limit) { return x > limit ? limit : x < -limit ? -limit : x; }
+
+/* The geometric mean of n predictions of a bit, those of 0 and of 1 brought to the sum 1 again: the
+ * mean of the stretched ones. */
+static u32 geometric_mean(const struct mixer_tables *t, const u32 *p, u32 n) {
+    i32 sum = 0;
+    for (u32 i = 0; i < n; i++) sum += stretch_finely(t, p[i]);
+    return squash(t, clamp(2 * sum / (i32)n, X_MAX));
+}
 
 /* Moves an adaptive probability by 1 / (count + 1.5) of the error; the count stops at the limit. */
 static void adapt(const struct mixer *m, u32 *p, u32 bit, u32 limit) {
@@ -5929,13 +5947,30 @@ static void byte_contexts(struct mixer *m) {
  * expert's prediction, with the error it lately had as a scale, is a logistic distribution of the
  * sample, and so a probability of every decision on the way to its code, which halves the codes
  * that are left. The mixer has them in place of its last contexts. */
-enum { EXPERTS = 3, MOST_LAGS = 60, SQUARES = 16 * 16 + 32 * 32 + 60 * 60, LOUDEST = 8031 };
+enum {
+    EXPERTS = 3,
+    MORE_EXPERTS = 6, /* beside the model, since file version 5 */
+    MOST_LAGS = 60,
+    SQUARES = 16 * 16 + 32 * 32 + 60 * 60,
+    MORE_SQUARES = 8 * 8 + 12 * 12 + 16 * 16 + 20 * 20 + 24 * 24 + 32 * 32,
+    LOUDEST = 8031
+};
 static const struct {
     u32 lags, every, at; /* solved after every so many samples; the sums' place in `squares` */
     double keep; /* of the sums, a sample later */
-} expert_shapes[EXPERTS] = {
-    {16, 1, 0, 0.98}, {32, 4, 16 * 16, 0.99}, {60, 8, 16 * 16 + 32 * 32, 0.99}};
-_Static_assert(SQUARES == 16 * 16 + 32 * 32 + MOST_LAGS * MOST_LAGS, "the sums' places");
+} expert_shapes[EXPERTS + MORE_EXPERTS] = {
+    {16, 1, 0, 0.98},
+    {32, 4, 16 * 16, 0.99},
+    {60, 8, 16 * 16 + 32 * 32, 0.99},
+    {8, 1, SQUARES, 0.95},
+    {12, 1, SQUARES + 8 * 8, 0.965},
+    {16, 2, SQUARES + 8 * 8 + 12 * 12, 0.998},
+    {20, 2, SQUARES + 8 * 8 + 12 * 12 + 16 * 16, 0.9995},
+    {24, 2, SQUARES + 8 * 8 + 12 * 12 + 16 * 16 + 20 * 20, 0.975},
+    {32, 4, SQUARES + 8 * 8 + 12 * 12 + 16 * 16 + 20 * 20 + 24 * 24, 0.998}};
+_Static_assert(SQUARES == 16 * 16 + 32 * 32 + MOST_LAGS * MOST_LAGS &&
+                   MOST_ENSEMBLE + MORE_EXPERTS == C_RECORD && C_RECORD + EXPERTS == N_CONTEXTS,
+               "the sums' places, and those among the mixer's inputs");
 
 struct expert {
     double b[MOST_LAGS], weight[MOST_LAGS];
@@ -5947,11 +5982,29 @@ struct expert {
 
 struct sound {
     double sample[MOST_LAGS]; /* newest first */
-    double squares[SQUARES], weighed[MOST_LAGS], diagonal[MOST_LAGS], z[MOST_LAGS];
-    struct expert expert[EXPERTS];
+    double first_squares[SQUARES], weighed[MOST_LAGS], diagonal[MOST_LAGS], z[MOST_LAGS];
+    struct expert first_expert[EXPERTS];
     u32 loud, apart; /* classes: of the first expert's error, of how much the others differ */
-    u32 samples;
+    u32 samples, experts;
+    /* if there are more: */
+    double more_squares[MORE_SQUARES];
+    struct expert more_expert[MORE_EXPERTS];
 };
+
+static struct expert *sound_expert(struct sound *s, u32 k) {
+    return k < EXPERTS ? &s->first_expert[k] : &s->more_expert[k - EXPERTS];
+}
+static double *sound_squares(struct sound *s, u32 k) {
+    u32 at = expert_shapes[k].at;
+    return k < EXPERTS ? s->first_squares + at : s->more_squares + (at - SQUARES);
+}
+
+/* What it takes: the same as ever where there are no more experts, since the memory after it is for
+ * histories. */
+static size_t sound_bytes(u32 experts) {
+    return round_up(experts > EXPERTS ? sizeof(struct sound) : offsetof(struct sound, more_squares),
+                    64);
+}
 
 /* Of codes 255 - size (0 and above) and 127 - size (0 and below): the least |sample| that has it;
  * and the code's own. */
@@ -5979,9 +6032,9 @@ static u32 loudness_class(u32 x) {
 }
 
 static void expert_learn(struct sound *s, u32 k, i32 sample, double weight) {
-    struct expert *e = &s->expert[k];
+    struct expert *e = sound_expert(s, k);
     u32 n = expert_shapes[k].lags, off = (u32)(sample * 16 - e->guess);
-    double *a = s->squares + expert_shapes[k].at;
+    double *a = sound_squares(s, k);
     if (off >> 31) off = 0u - off;
     for (u32 i = 0; i < n; i++) s->weighed[i] = s->sample[i] * weight;
     add_sample(a, n, e->b, s->sample, s->weighed, n, sample, expert_shapes[k].keep);
@@ -5992,17 +6045,17 @@ static void expert_learn(struct sound *s, u32 k, i32 sample, double weight) {
 }
 
 static void sound_learn(struct sound *s, i32 sample) {
-    double scale = s->expert[0].error[0] / 4096.0 + 1, weight = 1 / (scale * sqrt(scale));
+    double scale = s->first_expert[0].error[0] / 4096.0 + 1, weight = 1 / (scale * sqrt(scale));
     s->samples++;
-    for (u32 k = 0; k < EXPERTS; k++) expert_learn(s, k, sample, weight);
+    for (u32 k = 0; k < s->experts; k++) expert_learn(s, k, sample, weight);
     memmove(s->sample + 1, s->sample, sizeof s->sample - sizeof *s->sample);
     s->sample[0] = sample;
 }
 
 /* Before a sample's first decision. */
 static void sound_predict(struct sound *s) {
-    for (u32 k = 0; k < EXPERTS; k++) {
-        struct expert *e = &s->expert[k];
+    for (u32 k = 0; k < s->experts; k++) {
+        struct expert *e = sound_expert(s, k);
         e->guess = to_fixed(weighted_sum(e->weight, s->sample, expert_shapes[k].lags), 16,
                             16 * (LOUDEST + 100));
         for (u32 i = 0; i < 2; i++) {
@@ -6011,22 +6064,23 @@ static void sound_predict(struct sound *s) {
             e->high[i] = PROBABILITY_ONE;
         }
     }
-    i32 d = s->expert[1].guess - s->expert[2].guess;
-    s->loud = loudness_class(s->expert[0].error[0]);
+    i32 d = s->first_expert[1].guess - s->first_expert[2].guess;
+    s->loud = loudness_class(s->first_expert[0].error[0]);
     u32 apart = loudness_class((u32)(d < 0 ? -d : d) << 8) + 16;
     apart = apart > s->loud ? apart - s->loud : 0;
     s->apart = min32(apart, 31);
 }
 
-/* The decision halves the codes that are left: P(1) by each expert, stretched. */
+/* The decision halves the codes that are left: P(1) by each expert, stretched, to
+ * x[0 .. EXPERTS - 1] and more[0 .. MORE_EXPERTS - 1]. */
 static void sound_inputs(struct sound *s, const struct mixer_tables *t, u32 partial, u32 position,
-                         struct mixer_pair *x) {
+                         struct mixer_pair *x, struct mixer_pair *more) {
     u32 code = (partial << 1 | 1) << (7 - position) & 255; /* the upper half's first */
     i32 edge = position ? mulaw_edge(128 - (code & 127)) * 16 : 0;
     int falls = position && code >= 128; /* larger codes are smaller samples */
     if (position && code < 128) edge = -edge;
-    for (u32 k = 0; k < EXPERTS; k++) {
-        struct expert *e = &s->expert[k];
+    for (u32 k = 0; k < s->experts; k++) {
+        struct expert *e = sound_expert(s, k);
         i16 in[2];
         for (u32 i = 0; i < 2; i++) {
             i64 at = (i64)(edge - e->guess) * e->inverse[i] / 65536;
@@ -6037,16 +6091,17 @@ static void sound_inputs(struct sound *s, const struct mixer_tables *t, u32 part
             e->middle[i] = m;
             in[i] = (i16)stretch(t, p ? p : 1);
         }
-        x[k] = (struct mixer_pair){in[0], in[1]};
+        if (k < EXPERTS) x[k] = (struct mixer_pair){in[0], in[1]};
+        else more[k - EXPERTS] = (struct mixer_pair){in[0], in[1]};
     }
 }
 
 static void sound_decided(struct sound *s, u32 partial, u32 position, u32 bit) {
     u32 first = partial << (8 - position) & 255;
     u32 upper = position && first >= 128 ? !bit : bit;
-    for (u32 k = 0; k < EXPERTS; k++)
+    for (u32 k = 0; k < s->experts; k++)
         for (u32 i = 0; i < 2; i++) {
-            struct expert *e = &s->expert[k];
+            struct expert *e = sound_expert(s, k);
             if (upper) e->low[i] = e->middle[i];
             else e->high[i] = e->middle[i];
         }
@@ -6058,7 +6113,7 @@ static void sound_contexts(struct mixer *m) {
     if (m->position) sound_learn(s, mulaw_sample(c1));
     sound_predict(s);
     i32 g[EXPERTS], mean = 0;
-    for (u32 k = 0; k < EXPERTS; k++) mean += (g[k] = s->expert[k].guess);
+    for (u32 k = 0; k < EXPERTS; k++) mean += (g[k] = s->first_expert[k].guess);
     u32 fast = mulaw_code(g[0]), slow = mulaw_code(g[1]), longest = mulaw_code(g[2]),
         middle = mulaw_code(mean / 3), loud = s->loud;
     u64 value[N_CONTEXTS] = {middle,
@@ -6455,6 +6510,7 @@ static void match_find(struct mixer *m) {
 /* Contexts alone learn fast at first; beside the model, which is good already, slowly. */
 static i32 mixer_rate(const struct mixer *m) {
     i32 n = (i32)(m->position < 65536 ? m->position : 65536);
+    if (m->streams) return 12 + 20 * 4096 / (4096 + n);
     if (m->with_model && m->sound) return 6; /* it has little to learn */
     if (m->pcm) return 12 + 40 * 64 / (64 + n); /* most decisions are noise */
     return 24 + (m->with_model ? -16 : 40) * 64 / (64 + n);
@@ -6474,7 +6530,8 @@ static void mixer_layout(struct mixer *m, u32 log2_memory, megabyte_contents con
     at += (size_t)4 << m->match_bits;
     if (contents == MEGABYTE_CONTENTS_MULAW) {
         m->sound = (void *)at;
-        at += round_up(sizeof *m->sound, 64);
+        m->sound->experts = EXPERTS + (m->streams ? MORE_EXPERTS : 0);
+        at += sound_bytes(m->sound->experts);
     }
     if (is_pcm(contents)) {
         m->pcm = (void *)at;
@@ -6485,10 +6542,13 @@ static void mixer_layout(struct mixer *m, u32 log2_memory, megabyte_contents con
     m->n_lines = (u32)((size_t)(end - at) / 64) & ~63u;
 }
 
-/* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28 */
+/* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28; streams: of the model, 0
+ * without; is_old: as files were before version 5 */
 static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
-                        int with_model, megabyte_contents contents, u32 channels) {
+                        u32 streams, megabyte_contents contents, u32 channels, int is_old) {
+    const int with_model = streams != 0;
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
+    m->streams = contents == MEGABYTE_CONTENTS_MULAW && !is_old ? streams : 0;
     mixer_layout(m, log2_memory, contents, channels);
     m->tables = tables;
     for (u32 i = 0; i < N_STATES; i++)
@@ -6503,7 +6563,7 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     for (u32 i = 1; i < 2 * 1024; i++)
         memcpy(m->apm[i / 1024][i % 1024], m->apm[0][0], sizeof m->apm[0][0]);
     for (u32 i = 1; i < N_STATES; i++) memcpy(m->sse[i], m->sse[0], sizeof m->sse[0]);
-    m->with_model = with_model != 0;
+    m->with_model = (u32)with_model;
     m->n_sets = with_model || m->pcm ? N_SETS : N_SETS - 1;
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to
      * the model alone in the second row, so that short messages lose nothing). Row 0 hands them
@@ -6625,8 +6685,10 @@ static void mixer_mix(struct mixer *m) {
     /* Each probability comes in twice: stretched, which counts where it is sure, and plain, where
      * it is not. */
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) x[i] = t->pair[m->map[m->state[i]][i] >> 20];
-    if (m->sound)
-        sound_inputs(m->sound, t, m->partial, m->bit_position, x + C_RECORD); /* for the last */
+    if (m->sound) /* in place of the last contexts; of others, too, if there are more experts */
+        sound_inputs(m->sound, t, m->partial, m->bit_position, x + C_RECORD, x + MOST_ENSEMBLE);
+    for (u32 k = 0; m->streams && k < MOST_ENSEMBLE; k++)
+        x[k] = (struct mixer_pair){(i16)(k < m->streams ? m->by_stream[k] - m->stretched : 0), 0};
     if (m->pcm) pcm_mix(m);
     x[I_MATCH] = (struct mixer_pair){0, 0};
     if (m->match_p) {
@@ -6770,10 +6832,12 @@ static void mixer_copy(struct mixer *to, const struct mixer *from, u32 log2_memo
 
 /* ================================================================================= 17 messages */
 
-/* What predicts the bytes of a message or block, alone or mixed: a stream of the model, and
- * context mixing. */
+/* What predicts the bytes of a message or block, alone or mixed: a stream of the model or an
+ * ensemble of them, whose predictions are averaged, and context mixing. */
 struct predictor {
-    megabyte_stream *stream; /* or NULL */
+    megabyte_stream *const *streams; /* [ensemble] of one engine */
+    u32 ensemble; /* 0, 1, 2 or 4 */
+    const struct mixer_tables *tables; /* of an ensemble */
     struct mixer *mixer; /* or NULL */
     double ideal, alone; /* encoding: -log2 of the coded, of the model's probabilities, summed up */
     /* messages of codecs: NULL, or what the stream comes to when it slides but for the message's
@@ -6785,69 +6849,101 @@ struct predictor {
 /* The most bytes to be coded at a time. */
 #define PIECE 4096
 static u64 piece_bytes(const struct predictor *by) {
-    return by->stream ? by->stream->engine->kept_bytes : PIECE;
+    return by->ensemble ? by->streams[0]->engine->kept_bytes / by->ensemble : PIECE;
 }
 
-/* Codes bytes, 1 to piece_bytes at a time; the stream's and the mixer's histories then
- * hold them, too. Many bytes' decisions by the model are computed at once. */
-static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
-    const u32 *decisions = NULL;
-    if (by->stream) {
-        megabyte_engine *e = by->stream->engine;
-        struct job job = {.stream = by->stream,
+/* Each stream's P(1) of the bytes' decisions, [ensemble][n][BYTE_BITS], to the engine's `kept`: of
+ * many bytes, and by all streams, computed at once. */
+static void score_bytes(struct predictor *by, const u8 *bytes, u64 n) {
+    megabyte_engine *e = by->streams[0]->engine;
+    struct job jobs[MOST_ENSEMBLE];
+    const u64 words = n * BYTE_BITS;
+    for (u32 k = 0; k < by->ensemble; k++) {
+        struct job job = {.stream = by->streams[k],
                           .bytes = bytes,
                           .n = n,
                           .want = WANT_ALL,
                           .scored = keep_decisions,
-                          .to = e->kept};
-        memcpy(e->a, by->stream->logits, 256 * sizeof *e->a);
+                          .to = e->kept + k * words};
+        memcpy(e->a, job.stream->logits, 256 * sizeof *e->a);
         job.bits = code_length(e, e->a, 256, bytes[0]);
-        keep_decisions(e->kept, 0, bytes[0], e->a);
-        run_jobs(e, &job, 1);
-        by->alone += job.bits;
-        decisions = e->kept;
+        keep_decisions(job.to, 0, bytes[0], e->a);
+        jobs[k] = job;
     }
+    run_jobs(e, jobs, by->ensemble);
+    if (by->ensemble == 1) by->alone += jobs[0].bits;
+}
+
+/* The model's P(1), of what each stream says. */
+static u32 join_predictions(const struct predictor *by, const u32 *each) {
+    if (by->mixer && by->mixer->streams)
+        for (u32 k = 0; k < by->ensemble; k++)
+            by->mixer->by_stream[k] = (i16)stretch(by->tables, each[k]);
+    return by->ensemble > 1    ? geometric_mean(by->tables, each, by->ensemble)
+           : by->ensemble == 1 ? each[0]
+                               : PROBABILITY_ONE / 2;
+}
+
+static double probability_of(u32 p, u32 bit) {
+    return (double)(bit ? p : PROBABILITY_ONE - p) / PROBABILITY_ONE;
+}
+
+/* Codes bytes, 1 to piece_bytes at a time; the streams' and the mixer's histories then hold them,
+ * too. */
+static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes, u64 n) {
+    if (by->ensemble) score_bytes(by, bytes, n);
     for (u64 i = 0; i < n; i++) {
-        double likely = 1; /* the product of eight probabilities of 2^-22 or more */
-        for (u32 k = 0; k < BYTE_BITS; k++) {
-            u32 bit = bytes[i] >> (7 - k) & 1,
-                p = decisions ? decisions[i * BYTE_BITS + k] : PROBABILITY_ONE / 2;
+        double likely = 1, alone = 1; /* products of eight probabilities of 2^-22 or more */
+        for (u32 j = 0; j < BYTE_BITS; j++) {
+            u32 each[MOST_ENSEMBLE] = {0}, bit = bytes[i] >> (7 - j) & 1;
+            for (u32 k = 0; k < by->ensemble; k++)
+                each[k] = by->streams[0]->engine->kept[(k * n + i) * BYTE_BITS + j];
+            u32 p = join_predictions(by, each);
+            alone *= probability_of(p, bit);
             if (by->mixer) mixers_predict(&by->mixer, 1, &p);
             encode_bit(c, p, bit);
             if (by->mixer) mixer_update(by->mixer, (int)bit);
-            likely *= (double)(bit ? p : PROBABILITY_ONE - p) / PROBABILITY_ONE;
+            likely *= probability_of(p, bit);
         }
         by->ideal -= log2_exact(likely);
+        if (by->ensemble > 1) by->alone -= log2_exact(alone);
     }
 }
 
-/* Decodes the next byte of each of 1 .. MOST_AT_ONCE predictors of one kind (with streams or
- * without, with mixers or without). The mixers learn it; the streams are not moved on. */
+/* Decodes the next byte of each of 1 or more predictors of one kind (with as many streams, with
+ * mixers or without), MOST_AT_ONCE streams at most. The mixers learn it; the streams are not moved
+ * on. */
 #define MOST_AT_ONCE 8
 static void decode_bytes(const struct predictor *const *by, struct coder *const *coders, u32 count,
                          u8 *bytes) {
-    u32 weights[MOST_AT_ONCE][256], *w[MOST_AT_ONCE], p[MOST_AT_ONCE];
+    u32 weights[MOST_AT_ONCE][256], at[MOST_AT_ONCE] = {0}, p[MOST_AT_ONCE];
     struct mixer *mixers[MOST_AT_ONCE];
-    int with_stream = by[0]->stream != NULL, with_mixer = by[0]->mixer != NULL;
+    const u32 ensemble = by[0]->ensemble;
+    int with_mixer = by[0]->mixer != NULL;
     for (u32 i = 0; i < count; i++) {
         mixers[i] = by[i]->mixer;
-        w[i] = weights[i];
         bytes[i] = 0;
-        if (!with_stream) continue;
-        float a[256];
-        memcpy(a, by[i]->stream->logits, sizeof a);
-        by[i]->stream->engine->kernels.softmax(a, 256);
-        byte_weights(a, weights[i]);
+        for (u32 k = 0; k < ensemble; k++) {
+            const megabyte_stream *s = by[i]->streams[k];
+            float a[256];
+            memcpy(a, s->logits, sizeof a);
+            s->engine->kernels.softmax(a, 256);
+            byte_weights(a, weights[i * ensemble + k]);
+        }
     }
     if (with_mixer && count > 1) mixers_begin(mixers, count);
     for (u32 n = 256; n > 1; n /= 2) {
-        for (u32 i = 0; i < count; i++)
-            p[i] = with_stream ? upper_half(w[i], n) : PROBABILITY_ONE / 2;
+        for (u32 i = 0; i < count; i++) {
+            u32 each[MOST_ENSEMBLE];
+            for (u32 k = 0; k < ensemble; k++)
+                each[k] = upper_half(weights[i * ensemble + k] + at[i], n);
+            p[i] = join_predictions(by[i], each);
+        }
         if (with_mixer) mixers_predict(mixers, count, p);
         for (u32 i = 0; i < count; i++) {
             u32 bit = decode_bit(coders[i], p[i]);
             if (with_mixer) mixer_update(mixers[i], (int)bit);
-            w[i] += bit * n / 2;
+            at[i] += bit * n / 2;
             bytes[i] = (u8)((u32)bytes[i] << 1 | bit);
         }
     }
@@ -6883,10 +6979,10 @@ static void encode_stored(struct coder *c, u8 *to, u64 capacity, const u8 *bytes
  * with the next one, without reading again what it keeps of the dictionary. */
 static void slide_at_once(const struct predictor *by, const u8 *bytes) {
     float next[256]; /* what the full context predicts: of bytes, more is not asked for */
-    memcpy(next, by->stream->logits, sizeof next);
-    megabyte_stream_copy(by->stream, by->slid);
-    megabyte_stream_feed(by->stream, bytes, (size_t)by->free);
-    memcpy(by->stream->logits, next, sizeof next);
+    memcpy(next, by->streams[0]->logits, sizeof next);
+    megabyte_stream_copy(by->streams[0], by->slid);
+    megabyte_stream_feed(by->streams[0], bytes, (size_t)by->free);
+    memcpy(by->streams[0]->logits, next, sizeof next);
 }
 
 /* The code of one message; capacity is n + 16 or more. */
@@ -6962,23 +7058,25 @@ static status check_room(const struct claim *m, u64 capacity, megabyte_error *er
                 (unsigned long long)m->length, (unsigned long long)capacity);
 }
 
+/* Messages have one stream or none. */
 static status decode_message(struct predictor *by, struct claim *m, u8 *bytes, size_t *n,
                              megabyte_error *error) {
     struct coder *c = &m->coder;
     const struct predictor *const predictor = by;
+    megabyte_stream *stream = by->ensemble ? by->streams[0] : NULL;
     u64 length = m->length;
     u32 stored = m->stored;
     for (u64 i = 0; i < length && !beyond_end(c); i++) {
         if (by->slid && i == by->free && !stored) slide_at_once(by, bytes);
         if (stored) bytes[i] = (u8)decode_plain(c, 8);
         else decode_bytes(&predictor, &c, 1, &bytes[i]);
-        if (stored || !by->stream || take_drafted(by->stream, bytes[i])) continue;
+        if (stored || !stream || take_drafted(stream, bytes[i])) continue;
         u64 more = length - i - 1;
-        step_drafting(&by->stream, &bytes[i], &more, 1);
+        step_drafting(&stream, &bytes[i], &more, 1);
     }
-    if (by->stream) end_draft(by->stream);
-    if (stored && by->stream && !by->slid && !beyond_end(c))
-        megabyte_stream_feed(by->stream, bytes, (size_t)length);
+    if (stream) end_draft(stream);
+    if (stored && stream && !by->slid && !beyond_end(c))
+        megabyte_stream_feed(stream, bytes, (size_t)length);
     if (ends_decoding(c)) return MEGABYTE_OK;
     *n = 0;
     return fail(error, MEGABYTE_ERROR_CORRUPT, 0,
@@ -6997,7 +7095,7 @@ megabyte_status megabyte_message_length(const void *coded, size_t n_coded, uint6
 
 megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, size_t n, void *coded,
                                        size_t capacity, size_t *n_coded) {
-    struct predictor by = {.stream = s};
+    struct predictor by = {.streams = &s, .ensemble = 1};
     fp_state fp;
     if (!s || (n && !bytes) || !coded || !n_coded) return MEGABYTE_ERROR_INVALID_ARGUMENT;
     if (s->engine->model->sizes.vocabulary < 256) return MEGABYTE_ERROR_UNSUPPORTED;
@@ -7011,7 +7109,7 @@ megabyte_status megabyte_stream_encode(megabyte_stream *s, const void *bytes, si
 
 megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, size_t n_coded,
                                        void *bytes, size_t capacity, size_t *n) {
-    struct predictor by = {.stream = s};
+    struct predictor by = {.streams = &s, .ensemble = 1};
     fp_state fp;
     if (n) *n = 0;
     if (!s || (n_coded && !coded) || (capacity && !bytes) || !n)
@@ -7033,8 +7131,9 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 /* ---- the file's headers; models/FORMAT.md has them byte by byte */
 
 static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
-/* 1: with a model, 2: without, 3: says so, and what the contents are, 4: linear samples */
-#define FILE_VERSION 4
+/* 1: with a model, 2: without, 3: says so, and what the contents are, 4: linear samples, 5: an
+ * ensemble */
+#define FILE_VERSION 5
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
 #define WHOLE_BYTES 8 /* of everything, in the end mark */
@@ -7127,7 +7226,7 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     to[n++] = (u8)h->format_version;
     to[n++] = (u8)((h->single ? FLAG_SINGLE | h->method << METHOD_SHIFT : 0) |
                    (h->has_dictionary ? FLAG_DICTIONARY : 0) |
-                   (h->contents && h->has_model ? FLAG_MODEL : 0) |
+                   (h->format_version > 2 && h->has_model ? FLAG_MODEL : 0) |
                    (!h->single && h->size != MEGABYTE_SIZE_UNKNOWN ? FLAG_SIZE : 0));
     to[n++] = (u8)h->numerics_version;
     if (h->has_model) {
@@ -7135,8 +7234,9 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
         n += MODEL_ID_BYTES;
     }
     to[n++] = (u8)(h->context_shift | memory_code(h->mixing_memory) << 4);
-    if (h->contents) to[n++] = (u8)h->contents;
-    if (h->format_version > 3) to[n++] = (u8)h->channels;
+    if (h->format_version > 2) to[n++] = (u8)h->contents;
+    if (h->format_version == 4) to[n++] = (u8)h->channels;
+    if (h->format_version == 5) to[n++] = (u8)h->ensemble;
     if (!h->single) n += put_varint(to + n, h->block_size);
     if (h->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, h->size);
     if (h->single && !code_is_implied(h->method, (u32)h->size, &coded))
@@ -7154,8 +7254,13 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
 static int read_contents(struct reader *r, megabyte_file_header *h) {
     if (h->format_version < 3) return 1;
     h->contents = (megabyte_contents)read_byte(r);
-    if (h->has_dictionary || !h->mixing_memory) return 0;
+    if (h->has_dictionary || (h->contents && !h->mixing_memory)) return 0;
     if (h->format_version == 3) return h->contents == MEGABYTE_CONTENTS_MULAW;
+    if (h->format_version == 5) {
+        u32 n = h->ensemble = read_byte(r);
+        return h->has_model && h->contents <= MEGABYTE_CONTENTS_MULAW &&
+               (n == 2 || n == 4 || (n == 1 && h->contents));
+    }
     h->channels = read_byte(r);
     if (h->channels < 1 || h->channels > MEGABYTE_CHANNELS_MAX) return 0;
     return is_pcm(h->contents) && !h->has_model;
@@ -7191,6 +7296,7 @@ megabyte_status megabyte_file_header_read(const void *bytes, size_t n, megabyte_
     h->size = MEGABYTE_SIZE_UNKNOWN;
     int wrong = h->format_version < 1 || memory > MOST_MEMORY ||
                 (!h->has_model && h->context_shift);
+    h->ensemble = h->has_model != 0;
     wrong |= !read_contents(&r, h);
     if (h->single) {
         h->method = (int)(flags >> METHOD_SHIFT);
@@ -7251,14 +7357,14 @@ megabyte_status megabyte_block_header_read(const void *bytes, size_t n,
 
 /* A block in flight. Compressing, only the first has a stream unless blocks are verified. */
 struct block_job {
-    megabyte_stream *stream; /* NULL without a model */
+    megabyte_stream **streams; /* [ensemble] of the codec, if it has a model */
     u8 *bytes, *code; /* [codec->block] each: original and coded */
     u32 n, n_code; /* how many there are; decompressing: how many there will be */
     u32 done; /* decompressing: bytes of code gathered, then bytes decoded */
     struct mixer *mixer; /* memory for context mixing, or NULL */
     struct predictor by;
     megabyte_method method;
-    int stepped; /* decoding: its stream has the last byte already */
+    u32 waiting; /* decoding: the streams that do not have the last byte yet, a bit each */
     int bad;
     u8 check[CHECK_BYTES];
     u8 head[24];
@@ -7284,12 +7390,12 @@ struct megabyte_codec {
     megabyte_mode mode;
     int owns_engine;
     megabyte_codec_options options;
-    u32 block_size, n_jobs;
+    u32 block_size, n_jobs, ensemble; /* streams a job: 0 without a model */
     struct block_job *jobs;
     struct block_job **active; /* [n_jobs] that are being decoded */
     u32 n_active;
     int verifying;
-    megabyte_stream **stepped; /* [n_jobs], for step_drafting ... */
+    megabyte_stream **stepped; /* [n_jobs * ensemble], for step_drafting ... */
     u8 *step; /* ... the bytes ... */
     u64 *follow; /* ... and how many follow */
     u32 memory; /* code of the memory that a mixer has; 0: there is none */
@@ -7361,7 +7467,7 @@ struct plan {
     megabyte_stream_options stream; /* of the model */
     u64 seen; /* messages: bytes of the dictionary, its last, that are in view as one begins */
     u64 kept; /* messages: of these, those that are after a slide, if most messages slide; else 0 */
-    u32 jobs, block_size, memory;
+    u32 jobs, block_size, memory, ensemble;
     int has_dictionary;
 };
 
@@ -7381,6 +7487,13 @@ static status check_codec_options(const struct plan *p, megabyte_error *error) {
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "no such contents (%d), or more than %d channels (%u)", o->contents,
                     MEGABYTE_CHANNELS_MAX, o->channels);
+    if (o->ensemble > MOST_ENSEMBLE || o->ensemble == 3)
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "an ensemble is of 1, 2 or 4, not %u", o->ensemble);
+    if (o->ensemble > 1 && (p->mode == MEGABYTE_MODE_MESSAGES || o->dictionary_size ||
+                            o->file_type || o->dictionary_of))
+        return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
+                    "an ensemble goes without messages, a dictionary and a file type");
     if (o->contents && p->mode != MEGABYTE_MODE_DECOMPRESS &&
         (p->mode == MEGABYTE_MODE_MESSAGES || o->dictionary_size || o->file_type ||
          o->dictionary_of))
@@ -7421,6 +7534,7 @@ static status plan_streams(struct plan *p, const megabyte_model *model, megabyte
     if (!p->model && o->file_type)
         return fail(error, MEGABYTE_ERROR_INVALID_ARGUMENT, 0,
                     "a file type is for models: levels 1 to 4 use none");
+    p->ensemble = !p->model ? 0 : o->ensemble ? o->ensemble : 1;
     if (!p->model) return MEGABYTE_OK;
     if (model->sizes.vocabulary < 256)
         return fail(error, MEGABYTE_ERROR_UNSUPPORTED, 0,
@@ -7528,17 +7642,22 @@ static void codec_layout(megabyte_codec *c, struct arena *a, const struct plan *
     c->memory = p->memory;
     c->jobs = carve(a, p->jobs, sizeof *c->jobs);
     c->active = carve(a, p->jobs, sizeof *c->active);
-    c->stepped = carve(a, p->jobs, sizeof *c->stepped);
-    c->step = carve(a, p->jobs, 1);
-    c->follow = carve(a, p->jobs, sizeof *c->follow);
+    c->ensemble = p->ensemble;
+    u64 streams = (u64)p->jobs * p->ensemble;
+    c->stepped = carve(a, streams, sizeof *c->stepped);
+    c->step = carve(a, streams, 1);
+    c->follow = carve(a, streams, sizeof *c->follow);
     c->out = carve(a, 2 * (u64)p->jobs + 2, sizeof *c->out);
-    c->tables = carve(a, p->memory != 0, sizeof *c->tables);
+    c->tables = carve(a, p->memory || p->ensemble > 1, sizeof *c->tables);
     pool_layout(&c->own_pool, a, p->model || p->options.engine ? 1 : p->options.threads, 1);
     for (u32 i = 0; i < p->jobs; i++) {
         u8 *bytes = carve(a, p->block_size, 1), *code = carve(a, p->block_size, 1);
         struct mixer *mixer = carve_mixer(a, p->memory);
+        megabyte_stream **its = carve(a, p->ensemble, sizeof *its);
         if (!a->base) continue;
         memset(&c->jobs[i], 0, sizeof c->jobs[i]);
+        if (p->ensemble) memset(its, 0, p->ensemble * sizeof *its);
+        c->jobs[i].streams = its;
         c->jobs[i].bytes = bytes;
         c->jobs[i].code = code;
         c->jobs[i].mixer = mixer;
@@ -7575,9 +7694,11 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode m
     if (!r) r = parts_bytes(&p, &engine, &stream);
     if (r) return r;
     codec_layout(&c, &a, &p);
-    u64 streams = (u64)p.jobs + (p.has_dictionary && !p.options.dictionary_of) + (p.kept > 0),
+    u64 streams = (u64)p.jobs * p.ensemble +
+                  (p.model && p.has_dictionary && !p.options.dictionary_of) + (p.kept > 0),
         sum = a.used + engine;
-    if (!arena_fits(&a) || sum > SIZE_MAX / 2 || stream > (SIZE_MAX / 2 - sum) / streams)
+    if (!arena_fits(&a) || sum > SIZE_MAX / 2 ||
+        (streams && stream > (SIZE_MAX / 2 - sum) / streams))
         return MEGABYTE_ERROR_OUT_OF_MEMORY;
     *bytes = (size_t)(sum + streams * stream);
     return MEGABYTE_OK;
@@ -7586,7 +7707,8 @@ megabyte_status megabyte_codec_size(const megabyte_model *model, megabyte_mode m
 void megabyte_codec_free(megabyte_codec *c) {
     if (!c) return;
     megabyte_allocator a = c->allocator;
-    for (u32 i = 0; i < c->n_jobs; i++) megabyte_stream_free(c->jobs[i].stream);
+    for (u32 i = 0; i < c->n_jobs; i++)
+        for (u32 k = 0; k < c->ensemble; k++) megabyte_stream_free(c->jobs[i].streams[k]);
     if (!c->options.dictionary_of) megabyte_stream_free(c->dictionary);
     if (!c->options.dictionary_of) megabyte_stream_free(c->slid);
     pool_stop(&c->own_pool);
@@ -7609,6 +7731,7 @@ void megabyte_codec_reset(megabyte_codec *c) {
     c->header.mixing_memory = memory_megabytes(c->memory);
     c->header.contents = c->options.contents;
     c->header.channels = c->options.channels;
+    c->header.ensemble = c->ensemble;
     clear_error(&c->error);
     sha256_begin(&c->whole);
 }
@@ -7638,10 +7761,10 @@ static int read_dictionary(megabyte_codec *c, const struct plan *p) {
     memcpy(c->dictionary_id, digest, sizeof c->dictionary_id);
     for (int mixed = 0; mixed < 2; mixed++) {
         if (!c->dictionary_mixer[mixed]) continue;
-        struct predictor by = {.stream = mixed ? c->dictionary : NULL,
-                               .mixer = c->dictionary_mixer[mixed]};
-        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), mixed, MEGABYTE_CONTENTS_GENERAL,
-                    0);
+        struct predictor by = {
+            .streams = &c->dictionary, .ensemble = mixed != 0, .mixer = c->dictionary_mixer[mixed]};
+        mixer_reset(by.mixer, c->tables, memory_log2(c->memory), (u32)mixed,
+                    MEGABYTE_CONTENTS_GENERAL, 0, 0);
         begin_encoding(&nowhere, NULL, 0);
         for (u64 done = 0, some; done < n; done += some) {
             some = min64(n - done, piece_bytes(&by));
@@ -7673,11 +7796,13 @@ static status make_parts(megabyte_codec *c, struct plan *p, const megabyte_alloc
     }
     if (r) return r;
     c->pool = c->engine ? &c->engine->pool : &c->own_pool;
-    if (c->memory)
+    if (c->memory || c->ensemble > 1)
         make_tables(c->tables, find_mix_kernels((c->engine ? &c->engine->kernels : &kernels)->isa));
     p->stream.engine = c->engine;
-    for (u32 i = 0; p->model && i < p->jobs && !r; i++)
-        r = megabyte_stream_create(&c->jobs[i].stream, p->model, &p->stream, allocator, error);
+    for (u32 i = 0; i < p->jobs; i++)
+        for (u32 k = 0; k < c->ensemble && !r; k++)
+            r = megabyte_stream_create(&c->jobs[i].streams[k], p->model, &p->stream, allocator,
+                                       error);
     const megabyte_codec *shared = p->options.dictionary_of;
     if (shared) c->dictionary = shared->dictionary, c->slid = shared->slid;
     else if (p->model && p->has_dictionary && !r)
@@ -7746,27 +7871,45 @@ void megabyte_codec_statistics(const megabyte_codec *c, megabyte_statistics *cou
 
 /* ---- blocks */
 
+/* The streams of an ensemble stand at different places of a patch: before the block, each reads so
+ * many more bytes that are no part of it. */
+static void begin_stream(const megabyte_codec *c, megabyte_stream *s, u32 k) {
+    u8 filler[16];
+    u32 patches = c->model->stage[0].size.positions >> c->header.context_shift,
+        n = k * c->model->stage[0].bytes / c->header.ensemble;
+    megabyte_stream_reset(s);
+    s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
+    int silence = c->header.contents && c->header.mixing_memory; /* else contents are not kept */
+    memset(filler, silence ? 0xff : '\n', sizeof filler);
+    for (u32 some; n; n -= some) {
+        some = min32(n, sizeof filler);
+        megabyte_stream_feed(s, filler, some);
+    }
+}
+
 /* A block's or message's predictor at its beginning. */
-static struct predictor start(const megabyte_codec *c, megabyte_method method, megabyte_stream *s,
-                              struct mixer *m) {
-    struct predictor by = {.stream = uses_model(method) ? s : NULL,
-                           .mixer = uses_mixing(method) ? m : NULL};
+static struct predictor start(const megabyte_codec *c, megabyte_method method,
+                              const struct block_job *l) {
+    struct predictor by = {.streams = l->streams,
+                           .ensemble = uses_model(method) ? c->header.ensemble : 0,
+                           .tables = c->tables,
+                           .mixer = uses_mixing(method) ? l->mixer : NULL};
     u32 memory = memory_log2(memory_code(c->header.mixing_memory));
-    if (by.stream && c->has_dictionary) {
+    if (by.ensemble && c->has_dictionary) {
+        megabyte_stream *s = l->streams[0];
         megabyte_stream_copy(s, c->dictionary); /* cannot fail between streams made alike */
         by.slid = c->slid;
         by.free = s->patches * c->model->stage[0].bytes - ahead(c->model) - (s->position - s->base);
-    } else if (by.stream) {
-        u32 patches = c->model->stage[0].size.positions >> c->header.context_shift;
-        megabyte_stream_reset(s);
-        s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
+    } else {
+        for (u32 k = 0; k < by.ensemble; k++) begin_stream(c, l->streams[k], k);
     }
     if (by.mixer && c->has_dictionary) {
-        mixer_copy(m, c->dictionary_mixer[by.stream != NULL], memory);
-        m->tables = c->tables; /* not those of a codec that shares the dictionary */
+        mixer_copy(by.mixer, c->dictionary_mixer[by.ensemble != 0], memory);
+        by.mixer->tables = c->tables; /* not those of a codec that shares the dictionary */
     } else if (by.mixer) {
-        mixer_reset(m, c->tables, memory, by.stream != NULL, c->header.contents,
-                    c->header.channels);
+        int is_old = c->mode == MEGABYTE_MODE_DECOMPRESS && c->header.format_version < 5;
+        mixer_reset(by.mixer, c->tables, memory, by.ensemble, c->header.contents,
+                    c->header.channels, is_old);
     }
     return by;
 }
@@ -7797,7 +7940,7 @@ static int encode_block(megabyte_codec *c, struct block_job *l, megabyte_method 
                         u64 before, double *late, double most) {
     u32 half = min32(n, TRIAL) / 2, trial = 2 * half;
     l->method = method;
-    l->by = start(c, method, c->jobs[0].stream, c->jobs[0].mixer);
+    l->by = start(c, method, c->jobs);
     const struct pcm_format format = order_of(l);
     u8 samples[PIECE];
     begin_encoding(&l->coder, l->code, l->n - 1);
@@ -7894,8 +8037,9 @@ static void decode_at_once(megabyte_codec *c, struct block_job **jobs, u32 n) {
         if (!c->verifying) *to = bytes[i];
         l->bad = *to != bytes[i] || beyond_end(&l->coder);
         l->done += !l->bad;
-        l->stepped = l->bad || l->done == l->n || !l->by.stream ||
-                     take_drafted(l->by.stream, bytes[i]);
+        l->waiting = 0;
+        for (u32 k = 0; k < l->by.ensemble && !l->bad && l->done < l->n; k++)
+            l->waiting |= (u32)!take_drafted(l->by.streams[k], bytes[i]) << k;
     }
 }
 
@@ -7910,14 +8054,14 @@ static void decode_step(void *context, int leads) {
     for (struct phase p = next_phase(c->pool, &at, c->n_active); claim(&p);)
         for (u32 i = p.from, n; i < p.to; i += n) {
             struct block_job **jobs = c->active + i;
-            n = min32(p.to - i, jobs[0]->by.stream ? MOST_AT_ONCE : 1);
+            u32 ensemble = jobs[0]->by.ensemble;
+            n = min32(p.to - i, ensemble ? MOST_AT_ONCE / ensemble : 1);
             for (u32 k = 1; k < n; k++)
                 if (jobs[k]->method != jobs[0]->method) n = k;
-            u32 length = jobs[0]->by.stream ? 1 : min32(jobs[0]->n - jobs[0]->done, most);
+            u32 length = ensemble ? 1 : min32(jobs[0]->n - jobs[0]->done, most);
             while (length-- && !jobs[0]->bad) decode_at_once(c, jobs, n);
             for (u32 k = 0; k < n; k++) /* drafts that prove right go on alone */
-                while (jobs[k]->by.stream && jobs[k]->stepped && !jobs[k]->bad &&
-                       jobs[k]->done < jobs[k]->n)
+                while (ensemble && !jobs[k]->waiting && !jobs[k]->bad && jobs[k]->done < jobs[k]->n)
                     decode_at_once(c, &jobs[k], 1);
         }
 }
@@ -7944,8 +8088,9 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
             l->done = l->n;
         } else {
             begin_decoding(&l->coder, l->code, l->n_code);
-            l->by = start(c, l->method, l->stream, l->mixer);
-            if (l->stream) l->stream->draft.steps = l->stream->draft.passes = 0;
+            l->by = start(c, l->method, l);
+            for (u32 k = 0; k < l->by.ensemble; k++)
+                l->streams[k]->draft.steps = l->streams[k]->draft.passes = 0;
             c->active[c->n_active++] = l;
         }
     }
@@ -7963,16 +8108,20 @@ static int decode_jobs(megabyte_codec *c, u32 count, int verify) {
             struct block_job *l = c->active[i];
             if (l->bad || l->done == l->n) {
                 l->bad |= !ends_decoding(&l->coder);
-                if (!l->stream || verify) continue;
-                c->counts.steps += l->stream->draft.steps;
-                c->counts.passes += l->stream->draft.passes;
+                for (u32 k = 0; k < l->by.ensemble && !verify; k++) {
+                    c->counts.steps += l->streams[k]->draft.steps;
+                    c->counts.passes += l->streams[k]->draft.passes;
+                }
                 continue;
             }
             c->active[active++] = l;
-            if (!l->by.stream) continue;
-            c->step[streams] = l->bytes[l->done - 1];
-            c->follow[streams] = c->n_active > MOST_DRAFTING ? 0 : l->n - l->done;
-            c->stepped[streams++] = l->by.stream;
+            for (u32 k = 0; k < l->by.ensemble; k++) {
+                if (!(l->waiting >> k & 1)) continue;
+                c->step[streams] = l->bytes[l->done - 1];
+                c->follow[streams] = c->n_active * l->by.ensemble > MOST_DRAFTING ? 0
+                                                                                  : l->n - l->done;
+                c->stepped[streams++] = l->by.streams[k];
+            }
         }
         c->n_active = active;
         if (streams) step_drafting(c->stepped, c->step, c->follow, streams);
@@ -7999,7 +8148,7 @@ megabyte_status megabyte_codec_encode(megabyte_codec *c, const void *bytes, size
     if (!r) r = check_message(n, capacity, message_limit(c->options.limit), &c->error);
     if (r) return r;
     fp_enter(&fp);
-    by = start(c, best_method(c), c->jobs[0].stream, c->jobs[0].mixer);
+    by = start(c, best_method(c), c->jobs);
     *n_coded = (size_t)encode_message(&by, bytes, n, coded);
     fp_leave(&fp);
     return MEGABYTE_OK;
@@ -8017,7 +8166,7 @@ megabyte_status megabyte_codec_decode(megabyte_codec *c, const void *coded, size
     *n = (size_t)m.length;
     if ((r = check_room(&m, capacity, &c->error))) return r;
     fp_enter(&fp);
-    by = start(c, best_method(c), c->jobs[0].stream, c->jobs[0].mixer);
+    by = start(c, best_method(c), c->jobs);
     r = decode_message(&by, &m, bytes, n, &c->error);
     fp_leave(&fp);
     return r;
@@ -8043,13 +8192,15 @@ static void begin_file(megabyte_codec *c, const struct block_job *single) {
     if (single) {
         h->single = 1;
         h->method = single->method;
-        if (!uses_mixing(h->method))
-            h->mixing_memory = 0; /* nothing that a small codec could not decode */
+        /* nothing that a small codec could not decode */
+        if (!uses_mixing(h->method)) h->mixing_memory = 0;
+        if (!uses_model(h->method)) h->ensemble = min32(h->ensemble, 1);
         h->coded = single->n_code;
     }
     if (!h->mixing_memory) h->contents = MEGABYTE_CONTENTS_GENERAL; /* no difference */
     if (!h->contents) h->channels = 0;
-    h->format_version = h->channels ? 4 : h->contents ? 3 : h->has_model ? 1 : 2;
+    int fresh = h->ensemble > 1 || (h->contents == MEGABYTE_CONTENTS_MULAW && h->has_model);
+    h->format_version = fresh ? 5 : h->channels ? 4 : h->contents ? 3 : h->has_model ? 1 : 2;
     c->n_head = write_file_header(h, c->head);
     emit(c, c->head, c->n_head);
     c->begun = 1;
@@ -8174,7 +8325,8 @@ static void begin_job(megabyte_codec *c, megabyte_method method, u32 n, u32 n_co
         return;
     }
     /* Headers are cheap to forge: 30 bytes can claim hours of work. */
-    c->work += uses_model(method) ? n : n / (c->header.contents ? 8 : 128);
+    c->work += uses_model(method) ? (u64)n * c->header.ensemble
+                                  : n / (c->header.contents ? 8 : 128);
     if (c->options.max_ratio && c->work > MEGABYTE_RATIO_FREE && /* a product could wrap */
         (c->work - MEGABYTE_RATIO_FREE - 1) / c->options.max_ratio >= c->pushed + n_code) {
         fail(&c->error, MEGABYTE_ERROR_LIMIT, c->pushed,
@@ -8229,6 +8381,10 @@ static void accept_file(megabyte_codec *c) {
         fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
              "a context shifted by %u needs a codec made for it (option context_shift), not for %u",
              h->context_shift, c->options.context_shift);
+    else if (h->ensemble > c->ensemble)
+        fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
+             "an ensemble of %u needs a codec made for it (option ensemble), not for %u",
+             h->ensemble, c->ensemble);
     else if (memory_code(h->mixing_memory) > c->memory ||
              (h->has_dictionary && h->mixing_memory && memory_code(h->mixing_memory) != c->memory))
         fail(&c->error, MEGABYTE_ERROR_CAPACITY, at,
@@ -8650,12 +8806,6 @@ struct record {
     u16 spread;
     i16 mean, decision[MOST_DECISIONS];
 };
-
-/* ln(p / (1 - p)) in 1/2048. 22713 = ln 2 * 2048 / 4096 * 65536 */
-static i32 stretch_finely(const struct mixer_tables *t, u32 p) {
-    return (i32)(((i64)(log2_fixed(t, p) - log2_fixed(t, PROBABILITY_ONE - p)) * 22713 + 32768) >>
-                 16);
-}
 
 struct recorder {
     const struct mixer_tables *tables;

@@ -299,6 +299,7 @@ enum { REF_STORED, REF_CONSTANT, REF_CODED, REF_CONTEXTS, REF_MIXED, REF_METHODS
 typedef struct ref_header {
     int single, known, has_dictionary, method;
     int no_model; /* format version 2, 3 without flag 8, 4: no id of a model, no blocks of it */
+    int ensemble;
     int contents, channels;
     int numerics, context_shift, mixing_memory; /* mixing_memory: 0 to 4, the file's code of it */
     uint8_t model[6], dictionary[4];
@@ -334,13 +335,14 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     uint8_t digest[32];
     memset(h, 0, sizeof *h);
     if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
-    if (p[4] < 1 || p[4] > 4) return "format version";
-    h->no_model = p[4] == 3 ? !(p[5] & 8) : p[4] != 1;
+    if (p[4] < 1 || p[4] > 5) return "format version";
+    h->no_model = p[4] == 3 ? !(p[5] & 8) : p[4] == 2 || p[4] == 4;
     h->single = p[5] & 1;
     h->known = p[5] >> 1 & 1;
     h->has_dictionary = p[5] >> 2 & 1;
     h->method = p[5] >> 4 & 7;
-    if (p[5] & (p[4] == 3 ? 0x80 : 0x88) || h->method >= REF_METHODS) return "flags";
+    if (p[4] == 5 && !(p[5] & 8)) return "flags";
+    if (p[5] & (p[4] == 3 || p[4] == 5 ? 0x80 : 0x88) || h->method >= REF_METHODS) return "flags";
     if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
     h->numerics = p[6];
     size_t at = 7;
@@ -349,8 +351,13 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     h->mixing_memory = p[at++] >> 4;
     if (h->mixing_memory > 4 || (h->no_model && h->context_shift)) return "shape";
     if (p[4] > 2) h->contents = p[at++];
-    if (p[4] > 3) h->channels = p[at++];
-    if (p[4] > 2 && (h->has_dictionary || !h->mixing_memory)) return "what contents exclude";
+    if (p[4] == 4) h->channels = p[at++];
+    if (p[4] == 5) h->ensemble = p[at++];
+    if (p[4] > 2 && (h->has_dictionary || (h->contents && !h->mixing_memory)))
+        return "what contents exclude";
+    if (p[4] == 5 && (h->contents > 1 || !h->ensemble || h->ensemble > 4 || h->ensemble == 3 ||
+                      (h->ensemble == 1 && !h->contents)))
+        return "ensemble";
     if (p[4] == 3 ? h->contents != 1 : p[4] == 4 && (h->contents < 2 || h->contents > 6))
         return "contents";
     if (p[4] == 4 && (h->channels < 1 || h->channels > 8)) return "channels";

@@ -35,6 +35,7 @@ static void set_up(void) {
     for (int i = 0; i < DECODERS; i++) {
         o.mixing_memory = i == PRIMED_NETWORK ? MEGABYTE_NO_CONTEXT_MIXING : 1;
         o.dictionary_size = i == PRIMED || i == PRIMED_NETWORK ? PRIME : 0;
+        o.ensemble = i == PLAIN ? 2 : 1;
         o.dictionary = o.dictionary_size ? priming : NULL;
         MUST(megabyte_codec_create(&decoder[i], i == NO_NETWORK ? NULL : model,
                                    MEGABYTE_MODE_DECOMPRESS, &o, NULL, &error) == MEGABYTE_OK);
@@ -175,6 +176,7 @@ static void round_trip(const u8 *in, size_t n) {
     else if (how[4] & 64)
         o.contents = (megabyte_contents)(how[2] / 5 % MEGABYTE_CONTENTS_COUNT),
         o.channels = how[1] % (MEGABYTE_CHANNELS_MAX + 1);
+    if (!o.dictionary_size) o.ensemble = how[5] % 3;
     if (how[4] % 4 == 3) n_out = in_pieces(&o, in, n, how[4], packed, sizeof packed);
     else MUST(!megabyte_compress(model, &o, in, n, packed, sizeof packed, &n_out, NULL, &error));
     MUST(!decompress(!o.dictionary_size ? PLAIN
@@ -230,6 +232,7 @@ static void make_files(void) {
         else if (i % 2)
             o.contents = (megabyte_contents)(1 + i / 2 % (MEGABYTE_CONTENTS_COUNT - 1)),
             o.channels = (u32)k % (MEGABYTE_CHANNELS_MAX + 1);
+        if (!o.dictionary_size && i % 3 == 1) o.ensemble = 2;
         file[k].by = o.dictionary_size ? (level == 5 ? PRIMED_NETWORK : PRIMED)
                      : level < 5       ? NO_NETWORK
                                        : PLAIN;

@@ -465,7 +465,7 @@ static const struct wrong_header {
     {.place = 1, .flip = 32, .status = BAD_MAGIC},
     {.place = 2, .flip = 32, .status = BAD_MAGIC},
     {.place = 3, .flip = 32, .status = BAD_MAGIC},
-    {.place = 4, .flip = 4, .sign = 1, .status = BAD_VERSION}, /* of the format */
+    {.place = 4, .flip = 8, .sign = 1, .status = BAD_VERSION}, /* of the format */
     {.place = 4, .flip = 1, .sign = 1, .status = CORRUPT},
     {.place = 6, .flip = 64, .sign = 1, .status = BAD_VERSION}, /* of the numerics */
     {.place = -1, .flip = 1, .status = CORRUPT},

@@ -163,7 +163,7 @@ static void files_of_the_reference(void) {
 static const struct golden {
     const char *name;
     int tiny; /* by the model tiny, and its pool is the text; else text-small */
-    int old; /* level 1 names a model, as it did before format version 2: decoded only */
+    int old; /* as files were written before format version 2 or 5: decoded only */
     size_t from, text, zeros, noise, dictionary_size;
     megabyte_codec_options options;
 } goldens[] = {
@@ -226,6 +226,28 @@ static const struct golden {
      .text = 2000,
      .noise = 100,
      .options = {.level = 4, .contents = MEGABYTE_CONTENTS_PCM24_BIG, .channels = 3}},
+    {.name = "mulaw-mixed-3",
+     .old = 1,
+     .from = 3000,
+     .text = 3000,
+     .options =
+         {.block_size = 2000, .level = 7, .mixing_memory = 1, .contents = MEGABYTE_CONTENTS_MULAW}},
+    {.name = "ensemble",
+     .from = 7000,
+     .text = 3000,
+     .zeros = 500,
+     .noise = 400,
+     .options = {.block_size = 2500, .level = 7, .mixing_memory = 1, .ensemble = 2}},
+    {.name = "ensemble-mulaw",
+     .from = 3000,
+     .text = 2500,
+     .options =
+         {.level = 7, .mixing_memory = 1, .contents = MEGABYTE_CONTENTS_MULAW, .ensemble = 4}},
+    {.name = "mulaw-mixed",
+     .from = 3000,
+     .text = 3000,
+     .options =
+         {.block_size = 2000, .level = 7, .mixing_memory = 1, .contents = MEGABYTE_CONTENTS_MULAW}},
 };
 
 static uint8_t *golden_bytes(const struct golden *g, size_t n) {

@@ -240,6 +240,7 @@ megabyte_codec_options options_for_compressing(job *j, const session *s) {
     o.streams = (uint32_t)z->streams;
     o.block_size = (uint32_t)z->block_size;
     o.level = (int)z->level;
+    o.ensemble = (uint32_t)z->ensemble;
     o.size = j->size == MEGABYTE_SIZE_UNKNOWN ? 0 : j->size;
     o.verify = z->verify;
     o.contents = z->contents;
@@ -274,7 +275,7 @@ static void describe_claim(job *j, const survey *v) {
     int n = snprintf(j->claim, sizeof j->claim, "its headers claim %llu bytes",
                      (unsigned long long)v->original);
     if (rate > 0) {
-        double s = (double)v->predicted / rate;
+        double s = (double)v->predicted * v->ensemble / rate;
         const char *unit = s < 120 ? "s" : s < 7200 ? "min" : "h";
         snprintf(j->claim + n, sizeof j->claim - (size_t)n,
                  ", up to %.0f %s at %.1f KB/s (less with several blocks)",
@@ -297,6 +298,7 @@ static megabyte_codec_options options_for_decompressing(job *j,
     o.block_size = header->block_size;
     o.context_shift = header->context_shift;
     o.mixing_memory = header->mixing_memory;
+    o.ensemble = header->ensemble;
     if (z->limit == UNLIKELY_ONLY) o.max_ratio = LIKELY_RATIO;
     else o.limit = z->limit;
     if (header->size != MEGABYTE_SIZE_UNKNOWN) {
@@ -315,6 +317,7 @@ static megabyte_codec_options options_for_decompressing(job *j,
             if (v.block_size > o.block_size) o.block_size = v.block_size;
             if (v.members && v.context_shift < o.context_shift) o.context_shift = v.context_shift;
             if (v.mixing_memory > o.mixing_memory) o.mixing_memory = v.mixing_memory;
+            if (v.ensemble > o.ensemble) o.ensemble = v.ensemble;
             if (!status && v.compressed == j->size) j->expected = v.original;
             if (v.original > SMALL_CLAIM) describe_claim(j, &v);
         }
@@ -748,6 +751,9 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
          {"block", 'B', OPTION_SIZE, &z.block_size, 1, MEGABYTE_BLOCK_MAX, "SIZE",
           "bytes per block (default: by -S and size), up to 64M"}},
         {COMPRESSES,
+         {"ensemble", 0, OPTION_NUMBER, &z.ensemble, 1, 4, "N",
+          "average N = 2 or 4 streams of the model: smaller, N times as long"}},
+        {COMPRESSES,
          {"verify", 0, OPTION_FLAG, &z.verify, 0, 0, NULL,
           "decode each block before it is written"}},
         {DECOMPRESSES | TESTS, {"draft", 0, OPTION_TEXT, &draft, 0, 0, DRAFT_ARGUMENT, DRAFT_HELP}},
@@ -817,6 +823,10 @@ static int run_zipper(const command *self, int argc, char **argv, int who) {
     if (z.as && !contents_named(z.as, &z.contents, &z.channels))
         usage_error(self, "--as", "knows only " CONTENTS_HELP);
     if (z.channels && z.level != 5) z.needs_model = 0; /* a model knows nothing of these */
+    if (z.ensemble == 3) usage_error(self, "--ensemble", "1, 2 or 4");
+    if (z.ensemble > 1 && (!z.needs_model || z.dictionary_file || z.file_type))
+        usage_error(self, "--ensemble",
+                    "not at levels 1 to 4, which use no model, nor with --dictionary or --type");
     if (z.as && (z.dictionary_file || z.file_type))
         usage_error(self, "--as", "not together with --dictionary or --type");
     if (z.remove_input) z.verify = 1;

@@ -29,7 +29,7 @@ typedef struct zipper {
     const char *as; /* what the files are: "mulaw" ...; NULL: as they say */
     megabyte_contents contents; /* the same, and how many channels */
     uint32_t channels;
-    uint64_t streams, block_size, limit, level;
+    uint64_t streams, block_size, limit, level, ensemble;
     drafts drafts;
     int to_stdout, keep, force, remove_input, verify, verbose, quiet, against;
     int recursive, decompresses; /* -r; -d */
@@ -100,7 +100,7 @@ typedef struct survey {
     uint64_t pictures; /* members that are packed pictures */
     uint64_t predicted; /* of `original`, what the model must read byte by byte */
     /* what a codec must be made for: the largest, the smallest, the most */
-    uint32_t block_size, context_shift, mixing_memory;
+    uint32_t block_size, context_shift, mixing_memory, ensemble;
     uint32_t format_version; /* the newest */
     int has_model, has_several_models, has_context; /* has_context: not of pictures */
     uint8_t model_id[6]; /* of the first member that has a model */

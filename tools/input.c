@@ -159,6 +159,7 @@ static void count_member(survey *v, const megabyte_file_header *c) {
         v->context_shift = c->context_shift;
     v->has_context |= c->has_model;
     if (c->mixing_memory > v->mixing_memory) v->mixing_memory = c->mixing_memory;
+    if (c->ensemble > v->ensemble) v->ensemble = c->ensemble;
     if (c->format_version > v->format_version) v->format_version = c->format_version;
     if (c->has_model) count_model(v, c->model_id);
 }

@@ -76,6 +76,7 @@ static void list_as_json(zipper *z, const survey *v, const char *name) {
     print_line_json(v);
     json_field("block_bytes", v->block_size);
     json_field("context_shift", v->context_shift);
+    json_field("ensemble", v->ensemble);
     json_field("format_version", v->format_version);
     const char *contents = name_contents(&v->first, contents_text);
     if (contents) printf(", \"contents\": \"%s\"", contents);
