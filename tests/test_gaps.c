@@ -20,7 +20,6 @@ static float wrong_sqrtf(float x) { return sqrtf(x) + (roots_are_wrong ? 1e-6f :
 #define mmap failing_mmap
 #define sqrtf wrong_sqrtf
 
-#define MEGABYTE_ALL_THREADS 1 /* also on machines with few cores */
 #define MEGABYTE_API static __attribute__((unused))
 #include "../megabyte.c"
 
@@ -483,7 +482,7 @@ static void linear_samples(void) {
     struct mixer *m = aligned_alloc(64, 1 << 20);
     struct pcm_expert *e;
     make_tables(t, find_mix_kernels(MEGABYTE_ISA_PLAIN));
-    mixer_reset(m, t, 20, 0, MEGABYTE_CONTENTS_PCM16, CHANNELS, 0);
+    mixer_reset(m, t, 20, 0, MEGABYTE_CONTENTS_PCM16, CHANNELS);
     const struct pcm *p = m->pcm;
     seed_random(5);
     for (int i = 0, a = 8000, b = 0; i < SAMPLES * CHANNELS; i++) {
