@@ -6568,7 +6568,7 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
     /* Starting weights, averages of what was learned on some thirty files (7/10 of the way back to
      * the model alone in the second row, so that short messages lose nothing). Row 0 hands them
      * on to new rows. */
-    static const i16 start[5][N_INPUTS] = {
+    static const i16 start[6][N_INPUTS] = {
         {/* contexts alone */
          3336, -492, 2816, -1012, 3040, -297, 2703, -263, 2841, -157, 2982,
          -124, 3330, -327, 2649,  -622, 2901, -705, 2457, -621, 2766, -580,
@@ -6584,8 +6584,16 @@ static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 
          0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14800, 0, 1584, 0},
         {/* linear samples */
          300, 0, 300,  0,    300,  0,    300,  0,    300,  0,    300, 0, 300,  0,    300, 0,
-         300, 0, 1600, 1600, 1600, 1600, 1600, 1600, 1600, 1600, 300, 0, 1600, 1600, 0,   0}};
-    memcpy(m->weights[0], start[m->pcm ? 4 : m->with_model + (m->sound ? 2 : 0)], sizeof start[0]);
+         300, 0, 1600, 1600, 1600, 1600, 1600, 1600, 1600, 1600, 300, 0, 1600, 1600, 0,   0},
+        {/* sound, with the model, since file version 5 */
+         0,    0,    0,    0,    0,   0,    0,     0,    150,  100,  -50,
+         -15,  -350, -350, 0,    -50, -800, -650,  1000, 400,  -180, -200,
+         -350, -700, 3700, 1200, 0,   100,  14200, -600, 1240, -180}};
+    memcpy(m->weights[0],
+           start[m->streams ? 5
+                 : m->pcm   ? 4
+                            : m->with_model + (m->sound ? 2 : 0)],
+           sizeof start[0]);
     m->weights_used[0] = 1; /* row 0 */
     for (u32 i = 0; i < 256; i++)
         for (u32 k = 0; k < m->n_sets; k++) m->final_weights[i][k] = (1 << 28) / (i32)m->n_sets;
