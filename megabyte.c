@@ -7884,7 +7884,7 @@ void megabyte_codec_statistics(const megabyte_codec *c, megabyte_statistics *cou
 static void begin_stream(const megabyte_codec *c, megabyte_stream *s, u32 k) {
     u8 filler[16];
     u32 patches = c->model->stage[0].size.positions >> c->header.context_shift,
-        n = k * c->model->stage[0].bytes / c->header.ensemble;
+        n = k * (u32)c->model->stage[0].bytes / c->header.ensemble;
     megabyte_stream_reset(s);
     s->patches = patches > least_patches(c->model) ? patches : least_patches(c->model);
     int silence = c->header.contents && c->header.mixing_memory; /* else contents are not kept */
@@ -10556,12 +10556,16 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
 #define EACH_ROW_5(f, k) EACH_ROW_4(f, k) f(4, k "(%[far],%[ld])")
 #define EACH_ROW_6(f, k) EACH_ROW_5(f, k) f(5, k "(%[far],%[ld],2)")
 #define BEGIN(i, at) __m256i a##i = _mm256_setzero_si256(), b##i = a##i;
-#define WEIGHTS(index) \
-    "vpmovzxbw (%[w]" index "), %%ymm12\n\tvpmovzxbw 16(%[w]" index "), %%ymm13\n\t"
-#define PRODUCT(i, at)                                                                 \
-    "vpbroadcastq " at ", %%ymm14\n\tvpmaddwd %%ymm14, %%ymm12, %%ymm15\n\t"           \
-    "vpmaddwd %%ymm14, %%ymm13, %%ymm14\n\tvpaddd %%ymm15, %[a" #i "], %[a" #i "]\n\t" \
-    "vpaddd %%ymm14, %[b" #i "], %[b" #i "]\n\t"
+#define WEIGHTS(index)                    \
+    "vpmovzxbw (%[w]" index "),%%ymm12\n" \
+    "vpmovzxbw 16(%[w]" index "),%%ymm13\n"
+/* Compilers need not take more than 4095 characters. */
+#define PRODUCT(i, at)                       \
+    "vpbroadcastq " at ",%%ymm14\n"          \
+    "vpmaddwd %%ymm14,%%ymm12,%%ymm15\n"     \
+    "vpmaddwd %%ymm14,%%ymm13,%%ymm14\n"     \
+    "vpaddd %%ymm15,%[a" #i "],%[a" #i "]\n" \
+    "vpaddd %%ymm14,%[b" #i "],%[b" #i "]\n"
 #define SUMS_3 \
     [a0] "+x"(a0), [b0] "+x"(b0), [a1] "+x"(a1), [b1] "+x"(b1), [a2] "+x"(a2), [b2] "+x"(b2)
 #define SUMS_4 SUMS_3, [a3] "+x"(a3), [b3] "+x"(b3)

@@ -1,5 +1,5 @@
-/* test_codec_ensemble.c - the option `ensemble`: several streams of the model read each block, parts
- * of a patch apart, and their predictions are averaged. */
+/* test_codec_ensemble.c - the option `ensemble`: several streams of the model read each block,
+ * parts of a patch apart, and their predictions are averaged. */
 #include "codec_fixtures.h"
 
 /* Bits of `bytes` by the geometric mean of what the streams give, decision by decision, in double.

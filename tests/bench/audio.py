@@ -11,7 +11,8 @@ for them; "any -3", "any -9" are the same file as mbrun compresses any data: its
 names the format, is another then. flac knows no mu-law. It gets the same samples decoded
 to 16-bit PCM (16), and the codes in the order of what they mean, as samples of 8 bits (8); the
 others get the file. One program at a time, with N threads (1) where it can be
-told. All files must be of one kind. --unpack also decompresses and compares. From the repository's root, with the tools built.
+told. All files must be of one kind. --unpack also decompresses and compares. From the repository's
+root, with the tools built.
 Bits are per sample (a byte); seconds are of CPU time and memory is the most, of the whole
 command."""
 import argparse, os, shutil, struct, subprocess, sys, tempfile
