@@ -19,8 +19,8 @@ int main(void) {
     megabyte_model *model;
     megabyte_error error;
     megabyte_status bad;
-    if (megabyte_model_open_memory(&model, at, (size_t)(_binary_models_text_small_mb_end - at), NULL,
-                                   &error))
+    size_t size = (size_t)(_binary_models_text_small_mb_end - at);
+    if (megabyte_model_open_memory(&model, at, size, NULL, &error))
         return puts(error.text), error.status == MEGABYTE_ERROR_INVALID_ARGUMENT ? 3 : 4;
     bad = megabyte_model_verify(model, NULL);
     megabyte_model_close(model);
