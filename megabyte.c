@@ -6002,8 +6002,8 @@ static double *sound_squares(struct sound *s, u32 k) {
 /* What it takes: the same as ever where there are no more experts, since the memory after it is for
  * histories. */
 static size_t sound_bytes(u32 experts) {
-    return round_up(experts > EXPERTS ? sizeof(struct sound) : offsetof(struct sound, more_squares),
-                    64);
+    size_t n = experts > EXPERTS ? sizeof(struct sound) : offsetof(struct sound, more_squares);
+    return (n + 63) / 64 * 64;
 }
 
 /* Of codes 255 - size (0 and above) and 127 - size (0 and below): the least |sample| that has it;

@@ -483,7 +483,7 @@ static void linear_samples(void) {
     struct mixer *m = aligned_alloc(64, 1 << 20);
     struct pcm_expert *e;
     make_tables(t, find_mix_kernels(MEGABYTE_ISA_PLAIN));
-    mixer_reset(m, t, 20, 0, MEGABYTE_CONTENTS_PCM16, CHANNELS);
+    mixer_reset(m, t, 20, 0, MEGABYTE_CONTENTS_PCM16, CHANNELS, 0);
     const struct pcm *p = m->pcm;
     seed_random(5);
     for (int i = 0, a = 8000, b = 0; i < SAMPLES * CHANNELS; i++) {
