@@ -749,10 +749,10 @@ MEGABYTE_API megabyte_status megabyte_codec_push(megabyte_codec *codec, const vo
  * push, flush or finish. After finish: OK with *produced == 0 means that everything is done.
  *   Returns:  OK; CANCELLED; compressing: CORRUPT (verification failed: please report it),
  *             INVALID_ARGUMENT (options->size was wrong); decompressing: BAD_MAGIC, BAD_VERSION,
- *             WRONG_MODEL, WRONG_DICTIONARY, TRUNCATED, CORRUPT, CAPACITY (blocks, a context or
- *             mixing memory larger than this codec accepts), LIMIT, TRAILING_DATA (everything
- *             before it has been produced). What was decoded before a failure is produced first, so
- *             a failing call writes nothing. */
+ *             WRONG_MODEL, WRONG_DICTIONARY, TRUNCATED, CORRUPT, CAPACITY (blocks, a context,
+ *             mixing memory or an ensemble larger than this codec accepts), LIMIT, TRAILING_DATA
+ *             (everything before it has been produced). What was decoded before a failure is
+ *             produced first, so a failing call writes nothing. */
 MEGABYTE_API megabyte_status megabyte_codec_pull(megabyte_codec *codec, void *bytes,
                                                  size_t capacity, size_t *produced);
 

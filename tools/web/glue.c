@@ -103,6 +103,7 @@ int EXPORT(web_decode)(const void *file, size_t n, double limit) {
     if (megabyte_file_header_read(file, n, &h, &error)) return error.status;
     if (h.mixing_memory > 16) options.mixing_memory = h.mixing_memory;
     if (h.block_size > MEGABYTE_BLOCK_DEFAULT) options.block_size = h.block_size;
+    options.ensemble = h.ensemble;
     return begin(MEGABYTE_MODE_DECOMPRESS, options);
 }
 static int codec_status(megabyte_status status) {
