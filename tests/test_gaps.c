@@ -460,7 +460,7 @@ static long double ref_least_squares(const double (*x)[PCM_LAGS], const double *
 /* Of a sample's decisions, each by an expert alone: bits that the value takes. */
 static double bits_of_value(const struct pcm *from, const struct mixer_tables *t, size_t bytes,
                             int expert, int scale, u32 value) {
-    struct pcm *p = need(1, bytes);
+    struct pcm *p = need(1, sizeof *p);
     double bits = 0;
     memcpy(p, from, bytes);
     for (u32 k = 16; k--;) {
