@@ -6001,9 +6001,9 @@ static double *sound_squares(struct sound *s, u32 k) {
 
 /* What it takes: the same as ever where there are no more experts, since the memory after it is for
  * histories. */
-static size_t sound_bytes(u32 experts) {
-    size_t n = experts > EXPERTS ? sizeof(struct sound) : offsetof(struct sound, more_squares);
-    return (n + 63) / 64 * 64;
+static u64 sound_bytes(u32 experts) {
+    return round_up(experts > EXPERTS ? sizeof(struct sound) : offsetof(struct sound, more_squares),
+                    64);
 }
 
 /* Of codes 255 - size (0 and above) and 127 - size (0 and below): the least |sample| that has it;
@@ -6907,7 +6907,7 @@ static void encode_bytes(struct predictor *by, struct coder *c, const u8 *bytes,
             for (u32 k = 0; k < by->ensemble; k++)
                 each[k] = by->streams[0]->engine->kept[(k * n + i) * BYTE_BITS + j];
             u32 p = join_predictions(by, each);
-            alone *= probability_of(p, bit);
+            if (by->ensemble > 1) alone *= probability_of(p, bit);
             if (by->mixer) mixers_predict(&by->mixer, 1, &p);
             encode_bit(c, p, bit);
             if (by->mixer) mixer_update(by->mixer, (int)bit);

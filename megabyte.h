@@ -691,7 +691,7 @@ typedef struct megabyte_codec_options {
      * sample: flush only behind the last one's */
     uint32_t channels;
     /* 1, 2 or 4 streams of the model read each block, a half or quarter patch apart, and their
-     * predictions are averaged: files 1% to 3% smaller, for as many times the streams' memory and
+     * predictions are averaged: files 0.5% to 3% smaller, for as many times the streams' memory and
      * scoring's time. Default 1. Compressing: not with a dictionary or file type; no difference
      * without a model. Decompressing: the most that a file may need */
     uint32_t ensemble;

@@ -150,6 +150,15 @@ typedef struct buffer {
     size_t n, room;
 } buffer;
 
+/* The first 64 bits of its SHA-256, to pin it. */
+static UNUSED_OK uint64_t digest_of(const buffer *b) {
+    uint8_t digest[32];
+    uint64_t v = 0;
+    ref_sha256(b->bytes, b->n, digest);
+    for (int i = 0; i < 8; i++) v = v << 8 | digest[i];
+    return v;
+}
+
 static UNUSED_OK int same(const uint8_t *a, size_t n, const uint8_t *b, size_t m) {
     return n == m && (!n || !memcmp(a, b, n));
 }

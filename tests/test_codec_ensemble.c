@@ -49,14 +49,6 @@ static void averages(void) {
     free(packed.bytes);
 }
 
-static uint64_t digest_of(const buffer *b) {
-    uint8_t digest[32];
-    uint64_t v = 0;
-    ref_sha256(b->bytes, b->n, digest);
-    for (int i = 0; i < 8; i++) v = v << 8 | digest[i];
-    return v;
-}
-
 /* There and back by every kind of decoder; the same bytes on every machine. */
 static void every_decoder(void) {
     static const struct {

@@ -27,14 +27,6 @@ static uint8_t *make_sound(void) {
     return bytes;
 }
 
-static uint64_t digest_of(const buffer *b) {
-    uint8_t digest[32];
-    uint64_t v = 0;
-    ref_sha256(b->bytes, b->n, digest);
-    for (int i = 0; i < 8; i++) v = v << 8 | digest[i];
-    return v;
-}
-
 /* At every level; the same bytes on every machine. */
 static void levels(void) {
     static const struct {

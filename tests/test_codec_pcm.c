@@ -48,14 +48,6 @@ static void make_samples(uint8_t *to, size_t n, size_t form, uint32_t channels) 
     }
 }
 
-static uint64_t digest_of(const buffer *b) {
-    uint8_t digest[32];
-    uint64_t v = 0;
-    ref_sha256(b->bytes, b->n, digest);
-    for (int i = 0; i < 8; i++) v = v << 8 | digest[i];
-    return v;
-}
-
 /* At every level, with a model and without; the same bytes on every machine. */
 static void levels(void) {
     static const uint64_t pinned[10] = {[1] = 0xfce9207a34c886f6, [4] = 0xacc10d618a3c58e9};

@@ -140,8 +140,9 @@ static void on_signal(int number) {
 
 void hold_signals(void) { is_held = 1; }
 void release_signals(void) {
+    is_held = 0; /* first: what comes from here on is not held back, and not lost */
     int number = held_back;
-    is_held = held_back = 0;
+    held_back = 0;
     if (number) handle(number);
 }
 

@@ -654,7 +654,7 @@ static void print_report(const bench *b) {
            "%s\n",
            1e-6 * (double)info->parameters, info->quantization, 1e-6 * info->macs_per_byte,
            1e-6 * info->weight_bytes_per_byte, megabyte_isa_name(b->s.isa));
-    printf("Mapped in %.2f ms.\n", 1e3 * b->open_seconds);
+    printf("Opened in %.2f ms.\n", 1e3 * b->open_seconds);
     printf("First column: 90th percentile, second: median; bandwidth: of a buffer of the file's "
            "%.1f MB.\n"
            "Many bytes computed together share one reading of the weights: then more than 100%% of "
