@@ -5,9 +5,9 @@
  *               TEXT MODEL.mb...
  *
  * --chunk: bytes per call; --beside: other streams stepped in the same batch; --ftz, --round: the
- * caller's floating-point environment. Prints "HASH MODEL" for each, and "HASH MODEL compressed" of
- * what messages and files compress to, by the network, by contexts and mixed, which must decode
- * again. Linear samples, which need no model, are compared with their own number. Exits with 3 if
+ * caller's floating-point environment. Prints "HASH MODEL" for each, "HASH MODEL compressed" of what
+ * messages and files compress to, by the network, by contexts and mixed, which must decode again,
+ * and "HASH MODEL ensembles" of what they do by ensembles of two and four streams. Linear samples, which need no model, are compared with their own number. Exits with 3 if
  * this build or CPU lacks the instruction set. */
 #include "test.h"
 
@@ -102,21 +102,26 @@ static void draw(const megabyte_stream *s, megabyte_sampling *how, uint8_t *byte
     if (status == MEGABYTE_END) *byte = 0;
 }
 
-/* Messages and files of blocks of every method; `beside`: streams decoded side by side. The text is
- * the model's own, cool enough to become smaller. */
+/* The model's own text, cool enough to become smaller. */
+static void write_text(const megabyte_model *model, megabyte_engine *engine, uint8_t *text,
+                       size_t n) {
+    megabyte_sampling how = {.temperature = 0.3f, .seed = 3};
+    megabyte_stream *author = new_stream(model, engine, 0);
+    for (size_t i = 0; i < n; i++) {
+        draw(author, &how, &text[i]);
+        OK(megabyte_stream_step(author, text[i]));
+    }
+    megabyte_stream_free(author);
+}
+
+/* Messages and files of blocks of every method; `beside`: streams decoded side by side. */
 static void compress(const megabyte_model *model, megabyte_engine *engine, size_t chunk,
                      size_t beside) {
     enum { BLOCK = 110, SIZE = 360, REPEATED = 1000 };
     uint8_t text[290], bytes[SIZE], repeated[REPEATED], packed[SIZE + 200], back[SIZE];
     size_t n, got, lengths[] = {0, 1, 40, 90};
     uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0};
-    megabyte_sampling how = {.temperature = 0.3f, .seed = 3};
-    megabyte_stream *author = new_stream(model, engine, 0);
-    for (size_t i = 0; i < sizeof text; i++) {
-        draw(author, &how, &text[i]);
-        OK(megabyte_stream_step(author, text[i]));
-    }
-    megabyte_stream_free(author);
+    write_text(model, engine, text, sizeof text);
     megabyte_stream *from = new_stream(model, engine, 0), *to = new_stream(model, engine, 0);
     hash = 0xcbf29ce484222325u;
     for (size_t i = 0; i < COUNT_OF(lengths); i++) {
@@ -167,6 +172,22 @@ static void compress(const megabyte_model *model, megabyte_engine *engine, size_
     }
     megabyte_codec_free(sender);
     megabyte_codec_free(receiver);
+}
+
+static void compress_by_ensembles(const megabyte_model *model, megabyte_engine *engine,
+                                  size_t chunk) {
+    uint8_t text[70];
+    uint64_t blocks[MEGABYTE_METHOD_COUNT] = {0};
+    megabyte_codec_options o = {
+        .engine = engine, .level = 7, .mixing_memory = 1, .block_size = 50, .ensemble = 2};
+    write_text(model, engine, text, sizeof text);
+    hash = 0xcbf29ce484222325u;
+    compress_file(model, &o, text, sizeof text, chunk, blocks);
+    CHECK(blocks[MEGABYTE_METHOD_MIXED], "no block is mixed");
+    blocks[MEGABYTE_METHOD_MIXED] = 0;
+    o.ensemble = 4, o.contents = MEGABYTE_CONTENTS_MULAW;
+    compress_file(model, &o, text, 50, chunk, blocks);
+    CHECK(blocks[MEGABYTE_METHOD_MIXED], "sound is not mixed");
 }
 
 /* Linear samples, for which no model is needed: two voices that ring, silence, full scale. */
@@ -267,6 +288,8 @@ int main(int argc, char **argv) {
         printf("%016llx %s\n", (unsigned long long)hash, argv[at]);
         compress(model, engine, chunk, beside);
         printf("%016llx %s compressed\n", (unsigned long long)hash, argv[at]);
+        compress_by_ensembles(model, engine, chunk);
+        printf("%016llx %s ensembles\n", (unsigned long long)hash, argv[at]);
         megabyte_engine_free(engine);
         megabyte_model_close(model);
     }

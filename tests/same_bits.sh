@@ -6,31 +6,42 @@
 #   RUNNER     what runs the programs, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
 #   THREADS    the option for them, -pthread by default
 #   ISAS       to be forced in turn (those that are missing are skipped)
-#   MODELS     further models, with their numbers: "HASH FILE" and "HASH FILE compressed" lines
+#   MODELS     further models, with their numbers: "HASH FILE", "HASH FILE compressed" and "HASH
+#              FILE ensembles" lines
 # With --pin: writes the numbers of the first build anew into this file, and checks nothing.
 # The numbers change only together with MEGABYTE_NUMERICS_VERSION; those of compressed bytes with
 # the format, too.
 set -u
 expected='8084ec20ddb57686 tests/tmp/bits-rope-q8.mb
 b50fa0ba64a74299 tests/tmp/bits-rope-q8.mb compressed
+9f550a41ba48ff23 tests/tmp/bits-rope-q8.mb ensembles
 1468a2f6a9283c76 tests/tmp/bits-rope-f32.mb
 7e820e156db836c2 tests/tmp/bits-rope-f32.mb compressed
+52bb4994bd50b2e7 tests/tmp/bits-rope-f32.mb ensembles
 56e67ebd5bc61310 tests/tmp/bits-three-q8.mb
 864193a3a923d644 tests/tmp/bits-three-q8.mb compressed
+24e315c5da74dda9 tests/tmp/bits-three-q8.mb ensembles
 fb1073c0a1516960 tests/tmp/bits-three-f32.mb
 0f77c766eac249f8 tests/tmp/bits-three-f32.mb compressed
+7c18e3651566b8bd tests/tmp/bits-three-f32.mb ensembles
 9f851c5a96349a30 tests/tmp/bits-mblm-q8.mb
 a6697292bb9b03e1 tests/tmp/bits-mblm-q8.mb compressed
+64541c0366951537 tests/tmp/bits-mblm-q8.mb ensembles
 54e4a6126069ab05 tests/tmp/bits-spacebyte-q8.mb
 c92215c42c7a51e4 tests/tmp/bits-spacebyte-q8.mb compressed
+330df29086046d29 tests/tmp/bits-spacebyte-q8.mb ensembles
 77221e9f20bf5755 tests/tmp/bits-bgpt-q8.mb
 02375a7211e527d2 tests/tmp/bits-bgpt-q8.mb compressed
+b28178a68df9750c tests/tmp/bits-bgpt-q8.mb ensembles
 917e6aac26569107 tests/tmp/bits-paper-q8.mb
 36f44bd98a9e69af tests/tmp/bits-paper-q8.mb compressed
+221146d4810cd41f tests/tmp/bits-paper-q8.mb ensembles
 bf087d4f703259a6 tests/tmp/bits-three-q4.mb
 9c3df9fe050f2a51 tests/tmp/bits-three-q4.mb compressed
+b654f5d4944ff214 tests/tmp/bits-three-q4.mb ensembles
 fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
-1f22c17b616fbbf1 tests/tmp/bits-paper-q4.mb compressed'
+1f22c17b616fbbf1 tests/tmp/bits-paper-q4.mb compressed
+64af181415da581e tests/tmp/bits-paper-q4.mb ensembles'
 [ -z "${MODELS-}" ] || expected="$expected
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}
@@ -54,7 +65,7 @@ convert paper small-paper q4
 # The other families' models take part where a build or an instruction set is new; ways of calling
 # are tried with the first family's (and with all in test_api).
 first=$(echo "$expected" | grep -v -e -mblm- -e -spacebyte- -e -bgpt- -e -paper-)
-models() { echo "$1" | sed '/ compressed$/d' | cut -d' ' -f2-; }
+models() { echo "$1" | sed '/ compressed$/d; / ensembles$/d' | cut -d' ' -f2-; }
 
 check() { # what, program, options ...
     what=$1 program=$2 right=$first

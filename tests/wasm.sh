@@ -35,8 +35,8 @@ for ways in '' '--chunk 50 --batch 7 --beside 5'; do
     # shellcheck disable=SC2086
     $node $dir/same_bits-2 $ways tests/data/text.txt $dir/bits-three-q[48].mb
 done >$dir/wasm-bits
-# logits' and compressed bytes' number, of two models
-[ "$(sort -u $dir/wasm-bits | wc -l)" = 4 ] || fail "other bits: $(cat $dir/wasm-bits)"
+# logits', compressed bytes' and ensembles' number, of two models
+[ "$(sort -u $dir/wasm-bits | wc -l)" = 6 ] || fail "other bits: $(cat $dir/wasm-bits)"
 
 [ -f $dir/codec-format-tiny-q8.mb ] || fail "make run-test_codec_format first: it makes the models"
 clang $target -std=c11 -msimd128 -O2 tests/test_codec_format.c megabyte.c -o $dir/format.wasm -lm
