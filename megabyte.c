@@ -5649,6 +5649,7 @@ struct mixer {
     u32 history_mask, match_bits, n_lines;
     struct sound *sound; /* MEGABYTE_CONTENTS_MULAW; else NULL */
     u32 streams; /* sound beside the model, since file version 5: how many; else 0 */
+    int is_sparing; /* ... since 6: what says nothing of such sound selects nothing */
     i16 by_stream[MOST_ENSEMBLE]; /* what each says, stretched */
     struct pcm *pcm; /* MEGABYTE_CONTENTS_PCM8 ...; else NULL */
     struct mixer_context context[N_CONTEXTS];
@@ -6543,12 +6544,13 @@ static void mixer_layout(struct mixer *m, u32 log2_memory, megabyte_contents con
 }
 
 /* m: mixer_bytes(log2_memory) bytes, aligned to 64; log2_memory 20 .. 28; streams: of the model, 0
- * without; is_old: as files were before version 5 */
+ * without; version: of the file */
 static void mixer_reset(struct mixer *m, const struct mixer_tables *tables, u32 log2_memory,
-                        u32 streams, megabyte_contents contents, u32 channels, int is_old) {
+                        u32 streams, megabyte_contents contents, u32 channels, u32 version) {
     const int with_model = streams != 0;
     memset(m, 0, (size_t)mixer_bytes(log2_memory));
-    m->streams = contents == MEGABYTE_CONTENTS_MULAW && !is_old ? streams : 0;
+    m->streams = contents == MEGABYTE_CONTENTS_MULAW && version >= 5 ? streams : 0;
+    m->is_sparing = m->streams && version >= 6;
     mixer_layout(m, log2_memory, contents, channels);
     m->tables = tables;
     for (u32 i = 0; i < N_STATES; i++)
@@ -6659,6 +6661,10 @@ static void mixer_select(struct mixer *m, u32 from_model) {
         m->match_p = &m->match_map[length * 4 + (m->match_misses < 3 ? m->match_misses : 3)];
         matching = length < 16 ? 1 : length < 24 ? 2 : 3;
     }
+    if (m->is_sparing) { /* what histories and matches say of such sound is noise */
+        hits = matching = 0;
+        m->match_p = NULL;
+    }
     m->from_model = (i32)from_model;
     m->stretched = m->with_model ? stretch(m->tables, from_model) : 0;
     u32 confidence = (u32)(m->stretched < 0 ? -m->stretched : m->stretched) / 128;
@@ -6714,7 +6720,7 @@ static void mixer_mix(struct mixer *m) {
     }
     x[I_SSE].plain = 64; /* the bias */
 
-    m->final_row = m->pcm ? m->pcm->bits : m->partial;
+    m->final_row = m->pcm ? m->pcm->bits : m->is_sparing ? 0 : m->partial;
     i32 sum = 0, *final = m->final_weights[m->final_row];
     for (u32 k = 0; k < m->n_sets; k++) {
         u32 row = m->chosen[k], *used = &m->weights_used[row / 32];
@@ -6779,8 +6785,8 @@ static void mixer_update(struct mixer *m, int bit) {
     UNROLLED for (u32 i = 0; i < N_CONTEXTS; i++) adapt(m, &m->map[m->state[i]][i], b, 255);
     UNROLLED for (u32 i = 0; i < 16; i++)
         m->map[0][i] = NOTHING; /* a context never seen keeps silent */
-    i32 target = bit << PROBABILITY_BITS, error = (target - (i32)m->p_final) >> 10,
-        *final = m->final_weights[m->final_row];
+    i32 target = bit << PROBABILITY_BITS, *final = m->final_weights[m->final_row],
+        error = (target - (i32)m->p_final) >> (m->is_sparing ? 12 : 10);
     for (u32 k = 0; k < m->n_sets; k++) {
         i32 e = clamp((target - (i32)m->p_set[k]) * m->rate >> 12, 32767);
         t->kernels.train((const void *)m->input, m->weights[m->chosen[k]], (i16)e);
@@ -7141,7 +7147,7 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
 /* 1: with a model, 2: without, 3: says so, and what the contents are, 4: linear samples, 5: an
  * ensemble */
-#define FILE_VERSION 5
+#define FILE_VERSION 6
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
 #define WHOLE_BYTES 8 /* of everything, in the end mark */
@@ -7244,7 +7250,7 @@ static u32 write_file_header(const megabyte_file_header *h, u8 *to) {
     to[n++] = (u8)(h->context_shift | memory_code(h->mixing_memory) << 4);
     if (h->format_version > 2) to[n++] = (u8)h->contents;
     if (h->format_version == 4) to[n++] = (u8)h->channels;
-    if (h->format_version == 5) to[n++] = (u8)h->ensemble;
+    if (h->format_version > 4) to[n++] = (u8)h->ensemble;
     if (!h->single) n += put_varint(to + n, h->block_size);
     if (h->size != MEGABYTE_SIZE_UNKNOWN) n += put_varint(to + n, h->size);
     if (h->single && !code_is_implied(h->method, (u32)h->size, &coded))
@@ -7264,10 +7270,10 @@ static int read_contents(struct reader *r, megabyte_file_header *h) {
     h->contents = (megabyte_contents)read_byte(r);
     if (h->has_dictionary || (h->contents && !h->mixing_memory)) return 0;
     if (h->format_version == 3) return h->contents == MEGABYTE_CONTENTS_MULAW;
-    if (h->format_version == 5) {
+    if (h->format_version > 4) {
         u32 n = h->ensemble = read_byte(r);
-        return h->has_model && h->contents <= MEGABYTE_CONTENTS_MULAW &&
-               (n == 2 || n == 4 || (n == 1 && h->contents));
+        return h->has_model && (n == 2 || n == 4 || (n == 1 && h->contents)) &&
+               (h->contents == MEGABYTE_CONTENTS_MULAW || (h->format_version == 5 && !h->contents));
     }
     h->channels = read_byte(r);
     if (h->channels < 1 || h->channels > MEGABYTE_CHANNELS_MAX) return 0;
@@ -7915,9 +7921,9 @@ static struct predictor start(const megabyte_codec *c, megabyte_method method,
         mixer_copy(by.mixer, c->dictionary_mixer[by.ensemble != 0], memory);
         by.mixer->tables = c->tables; /* not those of a codec that shares the dictionary */
     } else if (by.mixer) {
-        int is_old = c->mode == MEGABYTE_MODE_DECOMPRESS && c->header.format_version < 5;
+        u32 version = c->mode == MEGABYTE_MODE_DECOMPRESS ? c->header.format_version : FILE_VERSION;
         mixer_reset(by.mixer, c->tables, memory, by.ensemble, c->header.contents,
-                    c->header.channels, is_old);
+                    c->header.channels, version);
     }
     return by;
 }
@@ -8207,8 +8213,12 @@ static void begin_file(megabyte_codec *c, const struct block_job *single) {
     }
     if (!h->mixing_memory) h->contents = MEGABYTE_CONTENTS_GENERAL; /* no difference */
     if (!h->contents) h->channels = 0;
-    int fresh = h->ensemble > 1 || (h->contents == MEGABYTE_CONTENTS_MULAW && h->has_model);
-    h->format_version = fresh ? 5 : h->channels ? 4 : h->contents ? 3 : h->has_model ? 1 : 2;
+    h->format_version = h->contents == MEGABYTE_CONTENTS_MULAW && h->has_model ? 6
+                        : h->ensemble > 1                                      ? 5
+                        : h->channels                                          ? 4
+                        : h->contents                                          ? 3
+                        : h->has_model                                         ? 1
+                                                                               : 2;
     c->n_head = write_file_header(h, c->head);
     emit(c, c->head, c->n_head);
     c->begun = 1;

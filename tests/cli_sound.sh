@@ -116,7 +116,9 @@ wav 99999 >short.wav
 for f in call.ul call.wav call.au long.wav short.wav; do
     zip 0 compress -v $f
     says 'by the model of sound'
-    for level in 4 7; do
+    levels='4 7'
+    case $f in long.wav | short.wav) levels=7 ;; esac # their text passes for samples
+    for level in $levels; do
         zip 0 compress -m "$MEGABYTE_MODEL" -$level -c $f
         [ "$(wc -c <$f.mbz)" -lt "$(wc -c <out)" ] || fail "$f: larger than without, at -$level"
     done

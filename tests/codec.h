@@ -335,14 +335,14 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     uint8_t digest[32];
     memset(h, 0, sizeof *h);
     if (n < 14 || memcmp(p, "\xb5mbz", 4)) return "magic";
-    if (p[4] < 1 || p[4] > 5) return "format version";
+    if (p[4] < 1 || p[4] > 6) return "format version";
     h->no_model = p[4] == 3 ? !(p[5] & 8) : p[4] == 2 || p[4] == 4;
     h->single = p[5] & 1;
     h->known = p[5] >> 1 & 1;
     h->has_dictionary = p[5] >> 2 & 1;
     h->method = p[5] >> 4 & 7;
-    if (p[4] == 5 && !(p[5] & 8)) return "flags";
-    if (p[5] & (p[4] == 3 || p[4] == 5 ? 0x80 : 0x88) || h->method >= REF_METHODS) return "flags";
+    if (p[4] > 4 && !(p[5] & 8)) return "flags";
+    if (p[5] & (p[4] == 3 || p[4] > 4 ? 0x80 : 0x88) || h->method >= REF_METHODS) return "flags";
     if (h->single ? h->known : h->method != 0) return "flags that exclude each other";
     h->numerics = p[6];
     size_t at = 7;
@@ -352,11 +352,11 @@ static const char *ref_read_header(const uint8_t *p, size_t n, ref_header *h) {
     if (h->mixing_memory > 4 || (h->no_model && h->context_shift)) return "shape";
     if (p[4] > 2) h->contents = p[at++];
     if (p[4] == 4) h->channels = p[at++];
-    if (p[4] == 5) h->ensemble = p[at++];
+    if (p[4] > 4) h->ensemble = p[at++];
     if (p[4] > 2 && (h->has_dictionary || (h->contents && !h->mixing_memory)))
         return "what contents exclude";
-    if (p[4] == 5 && (h->contents > 1 || !h->ensemble || h->ensemble > 4 || h->ensemble == 3 ||
-                      (h->ensemble == 1 && !h->contents)))
+    if (p[4] > 4 && (h->contents > 1 || !h->ensemble || h->ensemble > 4 || h->ensemble == 3 ||
+                     (!h->contents && (h->ensemble == 1 || p[4] == 6))))
         return "ensemble";
     if (p[4] == 3 ? h->contents != 1 : p[4] == 4 && (h->contents < 2 || h->contents > 6))
         return "contents";

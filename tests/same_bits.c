@@ -5,10 +5,11 @@
  *               TEXT MODEL.mb...
  *
  * --chunk: bytes per call; --beside: other streams stepped in the same batch; --ftz, --round: the
- * caller's floating-point environment. Prints "HASH MODEL" for each, "HASH MODEL compressed" of what
- * messages and files compress to, by the network, by contexts and mixed, which must decode again,
- * and "HASH MODEL ensembles" of what they do by ensembles of two and four streams. Linear samples, which need no model, are compared with their own number. Exits with 3 if
- * this build or CPU lacks the instruction set. */
+ * caller's floating-point environment. Prints "HASH MODEL" for each, "HASH MODEL compressed" of
+ * what messages and files compress to, by the network, by contexts and mixed, which must decode
+ * again, and "HASH MODEL ensembles" of what files do by ensembles of two and four streams. Linear
+ * samples, which need no model, are compared with their own number. Exits with 3 if this build or
+ * CPU lacks the instruction set. */
 #include "test.h"
 
 #include <fenv.h>

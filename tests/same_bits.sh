@@ -14,34 +14,34 @@
 set -u
 expected='8084ec20ddb57686 tests/tmp/bits-rope-q8.mb
 b50fa0ba64a74299 tests/tmp/bits-rope-q8.mb compressed
-9f550a41ba48ff23 tests/tmp/bits-rope-q8.mb ensembles
+8bcbbb3397f2895f tests/tmp/bits-rope-q8.mb ensembles
 1468a2f6a9283c76 tests/tmp/bits-rope-f32.mb
 7e820e156db836c2 tests/tmp/bits-rope-f32.mb compressed
-52bb4994bd50b2e7 tests/tmp/bits-rope-f32.mb ensembles
+3d2722432370d501 tests/tmp/bits-rope-f32.mb ensembles
 56e67ebd5bc61310 tests/tmp/bits-three-q8.mb
 864193a3a923d644 tests/tmp/bits-three-q8.mb compressed
-24e315c5da74dda9 tests/tmp/bits-three-q8.mb ensembles
+b15870c58e1db3af tests/tmp/bits-three-q8.mb ensembles
 fb1073c0a1516960 tests/tmp/bits-three-f32.mb
 0f77c766eac249f8 tests/tmp/bits-three-f32.mb compressed
-7c18e3651566b8bd tests/tmp/bits-three-f32.mb ensembles
+ec008c45549e1fd7 tests/tmp/bits-three-f32.mb ensembles
 9f851c5a96349a30 tests/tmp/bits-mblm-q8.mb
 a6697292bb9b03e1 tests/tmp/bits-mblm-q8.mb compressed
-64541c0366951537 tests/tmp/bits-mblm-q8.mb ensembles
+f4481d7662473143 tests/tmp/bits-mblm-q8.mb ensembles
 54e4a6126069ab05 tests/tmp/bits-spacebyte-q8.mb
 c92215c42c7a51e4 tests/tmp/bits-spacebyte-q8.mb compressed
-330df29086046d29 tests/tmp/bits-spacebyte-q8.mb ensembles
+723d2734ed9e2f7e tests/tmp/bits-spacebyte-q8.mb ensembles
 77221e9f20bf5755 tests/tmp/bits-bgpt-q8.mb
 02375a7211e527d2 tests/tmp/bits-bgpt-q8.mb compressed
-b28178a68df9750c tests/tmp/bits-bgpt-q8.mb ensembles
+b075c3bd017bac4a tests/tmp/bits-bgpt-q8.mb ensembles
 917e6aac26569107 tests/tmp/bits-paper-q8.mb
 36f44bd98a9e69af tests/tmp/bits-paper-q8.mb compressed
-221146d4810cd41f tests/tmp/bits-paper-q8.mb ensembles
+3b66edacb90e5afb tests/tmp/bits-paper-q8.mb ensembles
 bf087d4f703259a6 tests/tmp/bits-three-q4.mb
 9c3df9fe050f2a51 tests/tmp/bits-three-q4.mb compressed
-b654f5d4944ff214 tests/tmp/bits-three-q4.mb ensembles
+d2ca129c27f41484 tests/tmp/bits-three-q4.mb ensembles
 fea6c996cb2e0942 tests/tmp/bits-paper-q4.mb
 1f22c17b616fbbf1 tests/tmp/bits-paper-q4.mb compressed
-64af181415da581e tests/tmp/bits-paper-q4.mb ensembles'
+cf4891197c3d6554 tests/tmp/bits-paper-q4.mb ensembles'
 [ -z "${MODELS-}" ] || expected="$expected
 $MODELS"
 compilers=${COMPILERS-${CC-cc}}

@@ -49,12 +49,20 @@ static void pinned(void) {
         for (int k = 0; k < 32; k += 8) hash = fnv(hash, &(uint8_t){(uint8_t)(u >> k)}, 1);
     }
     CHECK(hash == 0xcc69e28794fc8519u, "logits: %016llx", (unsigned long long)hash);
-    const megabyte_codec_options o = {.level = 5};
-    OK(megabyte_compress(model, &o, samples, N, coded, sizeof coded, &n, NULL, NULL));
-    CHECK((double)n < bits / 8 + 30 && fnv(FNV_BASIS, coded, n) == 0x611eab67edda8d69u,
-          "%zu bytes: %016llx", n, (unsigned long long)fnv(FNV_BASIS, coded, n));
-    OK(megabyte_decompress(model, NULL, coded, n, back, N, &n_back, NULL, NULL));
-    CHECK(n_back == N && !memcmp(back, samples, N));
+    static const struct {
+        megabyte_codec_options options;
+        uint64_t hash;
+    } row[] = {{{.level = 5}, 0x611eab67edda8d69u},
+               {{.level = 7, .mixing_memory = 1, .contents = MEGABYTE_CONTENTS_MULAW},
+                0x28b351aae1e32c6fu}};
+    for (size_t i = 0; i < COUNT_OF(row); i++) {
+        OK(megabyte_compress(model, &row[i].options, samples, N, coded, sizeof coded, &n, NULL,
+                             NULL));
+        CHECK((double)n < bits / 8 + 30 && fnv(FNV_BASIS, coded, n) == row[i].hash,
+              "%zu bytes: %016llx", n, (unsigned long long)fnv(FNV_BASIS, coded, n));
+        OK(megabyte_decompress(model, NULL, coded, n, back, N, &n_back, NULL, NULL));
+        CHECK(n_back == N && !memcmp(back, samples, N));
+    }
 }
 
 /* Mixed with contexts: the same file from every instruction set, and not larger. */

@@ -58,7 +58,7 @@ static void every_decoder(void) {
     } row[] = {{5, MEGABYTE_CONTENTS_GENERAL, {0xe7d588f2b280af73, 0xb9cd4a21c5368e13}},
                {7, MEGABYTE_CONTENTS_GENERAL, {0x7bb7df08e273b1e1, 0xd8350d1b4b726177}},
                {5, MEGABYTE_CONTENTS_MULAW, {0xe7d588f2b280af73, 0xb9cd4a21c5368e13}},
-               {7, MEGABYTE_CONTENTS_MULAW, {0x050cc8bc9ce972d7, 0xcf06903fffbdf8d5}}};
+               {7, MEGABYTE_CONTENTS_MULAW, {0x4c5a948116f6ca85, 0x1756d5d531c1cbd0}}};
     const megabyte_codec_options decoders[] = {
         {.ensemble = 4, .mixing_memory = 4},
         {.ensemble = 4, .mixing_memory = 4, .threads = 2, .streams = 3},
@@ -81,7 +81,8 @@ static void every_decoder(void) {
                       row[i].contents, ensemble);
             compress_once(f->model, &o, f->pool, SOME, &packed);
             OK(megabyte_file_header_read(packed.bytes, packed.n, &h, NULL));
-            CHECK(h.format_version == 5 && h.ensemble == ensemble && h.has_model &&
+            CHECK(h.format_version == (h.contents ? 6 : 5) && h.ensemble == ensemble &&
+                  h.has_model &&
                   h.contents == (row[i].level == 5 ? MEGABYTE_CONTENTS_GENERAL : row[i].contents));
             for (size_t d = 0; d < COUNT_OF(decoders); d++) {
                 OK(decompress_once(f->model, &decoders[d], packed.bytes, packed.n, SOME, &back,
@@ -184,7 +185,7 @@ static void refused(void) {
     free(back.bytes);
 }
 
-/* Headers of version 5: after the shape come the contents and how many streams. */
+/* Headers of versions 5 and 6: after the shape come the contents and how many streams. */
 static void headers(void) {
     static const struct {
         uint8_t version, flags, shape, contents, ensemble;
@@ -202,7 +203,11 @@ static void headers(void) {
                {5, 8, 0x10, 255, 2, MEGABYTE_ERROR_CORRUPT},
                {5, 0, 0x10, 0, 2, MEGABYTE_ERROR_CORRUPT}, /* no model */
                {5, 12, 0x10, 0, 2, MEGABYTE_ERROR_CORRUPT}, /* a dictionary */
-               {6, 8, 0x10, 0, 2, MEGABYTE_ERROR_BAD_VERSION}};
+               {6, 8, 0x10, 1, 1, MEGABYTE_OK},
+               {6, 8, 0x10, 1, 4, MEGABYTE_OK},
+               {6, 8, 0x10, 0, 2, MEGABYTE_ERROR_CORRUPT}, /* is version 5 */
+               {6, 0, 0x10, 1, 2, MEGABYTE_ERROR_CORRUPT},
+               {7, 8, 0x10, 0, 2, MEGABYTE_ERROR_BAD_VERSION}};
     for (size_t i = 0; i < COUNT_OF(row); i++) {
         uint8_t h[32] = {0xb5, 'm', 'b', 'z', row[i].version, row[i].flags, 2};
         size_t n = 7;
@@ -217,9 +222,9 @@ static void headers(void) {
         name_case("row %zu", i);
         CHECK_STATUS(megabyte_file_header_read(h, n, &got, NULL), (megabyte_status)row[i].status);
         if (!row[i].status)
-            CHECK(got.format_version == 5 && got.ensemble == row[i].ensemble && got.has_model &&
-                  got.contents == (megabyte_contents)row[i].contents && got.header_bytes == n &&
-                  got.block_size == 100);
+            CHECK(got.format_version == row[i].version && got.ensemble == row[i].ensemble &&
+                  got.has_model && got.contents == (megabyte_contents)row[i].contents &&
+                  got.header_bytes == n && got.block_size == 100);
         for (size_t cut = 0; cut < n; cut++)
             CHECK(megabyte_file_header_read(h, cut, &got, NULL) != MEGABYTE_OK);
     }

@@ -200,7 +200,7 @@ static void headers(void) {
                {4, 0, 0x12, 3, 1, MEGABYTE_ERROR_CORRUPT},
                {4, 0, 0x00, 3, 1, MEGABYTE_ERROR_CORRUPT},
                {3, 0, 0x10, 3, 1, MEGABYTE_ERROR_CORRUPT},
-               {6, 0, 0x10, 3, 1, MEGABYTE_ERROR_BAD_VERSION}};
+               {7, 0, 0x10, 3, 1, MEGABYTE_ERROR_BAD_VERSION}};
     for (size_t i = 0; i < COUNT_OF(row); i++) {
         uint8_t h[32] = {0xb5, 'm', 'b', 'z', row[i].version, row[i].flags, 2};
         size_t n = 7;

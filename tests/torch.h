@@ -167,10 +167,16 @@ static void lay_out(struct checkpoint *in, const struct source *t, int layout, b
     memset(to, 0xee, (size_t)span * size);
     for (uint64_t i = 0; i < rows * cols; i++) {
         uint8_t *p = to + (i / cols * stride[0] + i % cols * stride[1]) * size;
-        float f;
-        double d;
-        if (wide) read_line(in, t, i, 0, 1, &f), d = f, memcpy(p, &d, 8);
-        else memcpy(p, from + i * size, size);
+        if (wide) {
+            float f;
+            read_line(in, t, i, 0, 1, &f);
+            double d = f;
+            uint64_t bits;
+            memcpy(&bits, &d, 8);
+            put64(p, bits);
+        } else {
+            memcpy(p, from + i * size, size);
+        }
     }
     append(data, to, (size_t)span * size);
     free(to);
