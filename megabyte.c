@@ -2020,9 +2020,9 @@ struct kernels {
     u32 q_bytes; /* of a quantized element */
 };
 
-/* So few rows wait for memory rather than for products: they take tiles one by one, q4 as nibbles.
- * For more, q4's tiles are unpacked, UNPACKED at a time. That takes more room than gemm_q4, which
- * keeps rows' inputs as int8 and 4 bytes for each group. */
+/* So few rows wait for memory rather than for products: they take q4 as nibbles. For more, q4's
+ * tiles are unpacked, UNPACKED at a time. That takes more room than gemm_q4, which keeps rows'
+ * inputs as int8 and 4 bytes for each group. */
 #define FEW_ROWS 8
 #define UNPACKED 4
 #define Q4_ROOM(cols) (UNPACKED * 16 * round_up(cols, Q4_GROUP))
@@ -10759,135 +10759,189 @@ V void vn_unpack(const vn *n, vm m, u8 *to) {
 V void va_finish(va acc, i32 sum, const float *x_scale, const float *w_scale, float *to,
                  const float *bias, int add);
 #define OWN_GEMM_Q8 1
-/* AVX-512: 4 tiles x up to 6 rows are 24 accumulators, which must stay in registers. gcc 12 copies
- * them about unless each is a variable of its own and pinned once per iteration (measured: 260
- * against
- * 470 GMAC/s), hence the macros. */
-#define EACH_ROW_1(f) f(0)
-#define EACH_ROW_2(f) f(0) f(1)
-#define EACH_ROW_3(f) f(0) f(1) f(2)
-#define EACH_ROW_4(f) f(0) f(1) f(2) f(3)
-#define EACH_ROW_5(f) f(0) f(1) f(2) f(3) f(4)
-#define EACH_ROW_6(f) f(0) f(1) f(2) f(3) f(4) f(5)
-/* the correction for weight + 128 comes first */
-#define BEGIN(i) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
-/* the activations are broadcast as they are read; rows 0 to 2 are near, 3 to 5 far */
-#define AT(i) (i < 3 ? x + i * ldx : far + (i - 3) * ldx)
-#define PRODUCT(i)                                                             \
-    __asm__("vpdpbusd %8%{1to16%}, %4, %0\n\tvpdpbusd %8%{1to16%}, %5, %1\n\t" \
-            "vpdpbusd %8%{1to16%}, %6, %2\n\tvpdpbusd %8%{1to16%}, %7, %3"     \
-            : "+&v"(a##i), "+&v"(b##i), "+&v"(c##i), "+&v"(d##i)               \
-            : "v"(wa), "v"(wb), "v"(wc), "v"(wd), "m"(*(const struct { vq v[4]; } *)AT(i)));
-#define PIN(i) __asm__("" : "+v"(a##i), "+v"(b##i), "+v"(c##i), "+v"(d##i));
-#define END(i) four_finish(a##i, b##i, c##i, d##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
-/* y for four tiles and one row, as va_finish makes it. */
+/* AVX-512: 16 accumulators and more, which must stay in registers. gcc 12 copies them about unless
+ * each is a variable of its own (measured: 260 against 470 GMAC/s), hence the macros. Activations
+ * are broadcast as they are read; a row's columns, k on, are found from the first row's: l1 is ldx,
+ * l3 3 ldx ... */
+#define EACH_ROW_1(f, k) f(0, k "(%[x])", l1)
+#define EACH_ROW_2(f, k) EACH_ROW_1(f, k) f(1, k "(%[x],%[row])", l1)
+#define EACH_ROW_3(f, k) EACH_ROW_2(f, k) f(2, k "(%[x],%[row],2)", l1)
+#define EACH_ROW_4(f, k) EACH_ROW_3(f, k) f(3, k "(%[x],%[row])", l3)
+#define EACH_ROW_5(f, k) EACH_ROW_4(f, k) f(4, k "(%[x],%[row],4)", l1)
+#define EACH_ROW_6(f, k) EACH_ROW_5(f, k) f(5, k "(%[x],%[row])", l5)
+#define EACH_ROW_7(f, k) EACH_ROW_6(f, k) f(6, k "(%[x],%[row],2)", l3)
+#define EACH_ROW_8(f, k) EACH_ROW_7(f, k) f(7, k "(%[x],%[row])", l7)
+#define FROM(n)         \
+    u64 l##n = n * ldx; \
+    __asm__("" : "+r"(l##n));
+#define DOT(at, w, a) "vpdpbusd " at "%{1to16%}, %[" #w "], %[" #a "]\n\t"
+#define SUMS(i) [a] "+&v"(a##i), [b] "+&v"(b##i)
+#define MORE_SUMS(i) [c] "+&v"(c##i), [d] "+&v"(d##i)
+#define READS(l) [u] "v"(wa), [v] "v"(wb), [x] "r"(x), [row] "r"(l)
+V void add_sums(va a, float *to) {
+    _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), a));
+}
+/* y for two tiles and one row, as va_finish makes it, `by` being their scales; the sums begin with
+ * the correction for weight + 128. */
 V void vf_finish(vf y, float *to, const float *bias, int add);
-V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale, float *to,
-                   const float *bias, int add) {
+V void two_finish(va a, va b, const vf by[2], const float *x_scale, float *to, const float *bias,
+                  int add) {
     if (!x_scale) {
-        __m512i *sums = (__m512i *)(void *)to;
-        _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), a));
-        _mm512_storeu_si512(sums + 1, _mm512_add_epi32(_mm512_loadu_si512(sums + 1), b));
-        _mm512_storeu_si512(sums + 2, _mm512_add_epi32(_mm512_loadu_si512(sums + 2), c));
-        _mm512_storeu_si512(sums + 3, _mm512_add_epi32(_mm512_loadu_si512(sums + 3), d));
+        add_sums(a, to);
+        add_sums(b, to + 16);
         return;
     }
     vf x = vf_set(*x_scale), ya = vf_mul(vf_from_i(a), vf_mul(x, by[0]));
-    vf yb = vf_mul(vf_from_i(b), vf_mul(x, by[1])), yc = vf_mul(vf_from_i(c), vf_mul(x, by[2]));
-    vf yd = vf_mul(vf_from_i(d), vf_mul(x, by[3]));
+    vf yb = vf_mul(vf_from_i(b), vf_mul(x, by[1]));
     if (bias) {
         ya = vf_add(ya, vf_load(bias));
         yb = vf_add(yb, vf_load(bias + 16));
-        yc = vf_add(yc, vf_load(bias + 32));
-        yd = vf_add(yd, vf_load(bias + 48));
     }
     vf_finish(ya, to, NULL, add);
     vf_finish(yb, to + 16, NULL, add);
-    vf_finish(yc, to + 32, NULL, add);
-    vf_finish(yd, to + 48, NULL, add);
 }
-/* Weights come from the second-level cache, 512 bytes ahead of their use, but for a matrix's first
- * rows: the next four tiles are fetched into it meanwhile, from `next` on, 64 bytes for 4 columns.
- * Neither faults. Tiles that stand side by side are one straight stream, and nothing is fetched. */
-#define AHEAD(p) _mm_prefetch((const char *)(p) + 512, _MM_HINT_T0);
-#define FETCH                                      \
-    AHEAD(w)                                       \
-    AHEAD(w + stride)                              \
-    AHEAD(w + 2 * stride)                          \
-    AHEAD(w + 3 * stride)                          \
-    _mm_prefetch((const char *)next, _MM_HINT_T1); \
-    next += 64;
-#define DO_NOT_FETCH (void)next;
-#define FOUR_TILES(name, rows, fetch)                                                              \
-    static TARGETED void name##_##rows(const u8 *w, u64 stride, u64 step, const float *w_scale,    \
-                                       u32 k4, const vq *x, u64 ldx, const i32 *sum,               \
-                                       const float *x_scale, float *y, u64 ldy, const float *bias, \
-                                       int add, const u8 *next) {                                  \
-        const vq *far = x + 3 * ldx, *end = x + k4;                                                \
-        EACH_ROW_##rows(BEGIN) for (; x < end; x += 4, far += 4, w += step) {                      \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);               \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                       \
-                    wd = _mm512_loadu_si512(w + 3 * stride);                                       \
-            fetch EACH_ROW_##rows(PRODUCT)                                                         \
-        }                                                                                          \
-        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),                \
-                    vf_load(w_scale + 48)};                                                        \
-        EACH_ROW_##rows(END)                                                                       \
+
+/* Two tiles, each one straight stream, for 4 to 8 rows, 16 columns at a time. A matrix's first rows
+ * would wait for memory: meanwhile the next two tiles are fetched into the second-level cache,
+ * which does not fault. */
+#define BEGIN(i, at, l) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i;
+#define PRODUCT(i, at, l) __asm__(DOT(at, u, a) DOT(at, v, b) : SUMS(i) : READS(l) : "memory");
+#define END(i, at, l) two_finish(a##i, b##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
+#define FETCH(k)                                                                    \
+    __asm__ volatile("prefetcht1 16*" #k "(%0,%1,2)\n\tprefetcht1 16*" #k "(%0,%2)" \
+                     :                                                              \
+                     : "r"(w), "r"(stride), "r"(third));
+#define DO_NOT_FETCH(k) (void)third;
+#define FOUR(rows, k, fetch)                                  \
+    {                                                         \
+        __m512i wa = _mm512_loadu_si512(w + 16 * k);          \
+        __m512i wb = _mm512_loadu_si512(w + stride + 16 * k); \
+        fetch(k) EACH_ROW_##rows(PRODUCT, #k)                 \
+    }
+#define TILES_FOR(name, rows, fetch)                                                           \
+    static TARGETED void name##_##rows(                                                        \
+        const u8 *w, u64 stride, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, \
+        const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
+        const vq *end = x + k4 / 16 * 16, *last = x + k4;                                      \
+        u64 third = 3 * stride;                                                                \
+        FROM(1)                                                                                \
+        FROM(3)                                                                                \
+        FROM(5)                                                                                \
+        FROM(7)                                                                                \
+        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 16, w += 256) {                        \
+            FOUR(rows, 0, fetch)                                                               \
+            FOUR(rows, 4, fetch)                                                               \
+            FOUR(rows, 8, fetch)                                                               \
+            FOUR(rows, 12, fetch)                                                              \
+        }                                                                                      \
+        for (; x < last; x += 4, w += step) FOUR(rows, 0, fetch)                               \
+        vf by[2] = {vf_load(w_scale), vf_load(w_scale + 16)};                                  \
+        EACH_ROW_##rows(END, "")                                                               \
     }
 /* clang-format off */
-FOUR_TILES(four_tiles, 4, FETCH)
-FOUR_TILES(four_tiles, 5, FETCH)
-FOUR_TILES(four_tiles, 6, FETCH)
-FOUR_TILES(side_by_side, 1, DO_NOT_FETCH)
-FOUR_TILES(side_by_side, 2, DO_NOT_FETCH)
-FOUR_TILES(side_by_side, 3, DO_NOT_FETCH)
-FOUR_TILES(side_by_side, 4, DO_NOT_FETCH)
-FOUR_TILES(side_by_side, 5, DO_NOT_FETCH)
-FOUR_TILES(side_by_side, 6, DO_NOT_FETCH)
+TILES_FOR(first_rows, 4, FETCH)
+TILES_FOR(first_rows, 5, FETCH)
+TILES_FOR(first_rows, 6, FETCH)
+TILES_FOR(first_rows, 7, FETCH)
+TILES_FOR(first_rows, 8, FETCH)
+TILES_FOR(two_tiles, 5, DO_NOT_FETCH)
+TILES_FOR(two_tiles, 6, DO_NOT_FETCH)
+TILES_FOR(two_tiles, 7, DO_NOT_FETCH)
+TILES_FOR(two_tiles, 8, DO_NOT_FETCH)
 /* clang-format on */
-#undef BEGIN
-#undef AT
-#undef PRODUCT
-#undef END
-#undef AHEAD
 #undef FETCH
 #undef DO_NOT_FETCH
-#undef FOUR_TILES
+#undef BEGIN
+#undef PRODUCT
+#undef END
+#undef FOUR
+#undef TILES_FOR
 
-/* Few rows, or what is left of a matrix's tiles modulo 4: tile by tile, in the order of the file.
- * They wait for memory, and one straight stream comes fastest; four chains along k keep up with it.
- * Nothing is asked for ahead: the processor sees a straight stream coming, and prefetches of every
- * line, near or far, took bandwidth away. */
-V __m512i four_of(const vq *x) {
-    i32 four;
-    memcpy(&four, x, 4);
-    return _mm512_set1_epi32(four);
+/* Four tiles that stand side by side are one straight stream, and nothing is fetched. */
+#define BEGIN(i, at, l) \
+    va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
+#define PRODUCT(i, at, l)                                           \
+    __asm__(DOT(at, u, a) DOT(at, v, b) DOT(at, s, c) DOT(at, t, d) \
+            : SUMS(i), MORE_SUMS(i)                                 \
+            : READS(l), [s] "v"(wc), [t] "v"(wd)                    \
+            : "memory");
+#define END(i, at, l) \
+    four_finish(a##i, b##i, c##i, d##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
+V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale, float *to,
+                   const float *bias, int add) {
+    if (x_scale) {
+        two_finish(a, b, by, x_scale, to, bias, add);
+        two_finish(c, d, by + 2, x_scale, to + 32, bias ? bias + 32 : NULL, add);
+        return;
+    }
+    add_sums(a, to);
+    add_sums(b, to + 16);
+    add_sums(c, to + 32);
+    add_sums(d, to + 48);
 }
-#define BEGIN(i) va a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
-#define SIXTEEN(i)                                                      \
-    a##i = _mm512_dpbusd_epi32(a##i, wa, four_of(x + i * ldx + j));     \
-    b##i = _mm512_dpbusd_epi32(b##i, wb, four_of(x + i * ldx + j + 4)); \
-    c##i = _mm512_dpbusd_epi32(c##i, wc, four_of(x + i * ldx + j + 8)); \
-    d##i = _mm512_dpbusd_epi32(d##i, wd, four_of(x + i * ldx + j + 12));
-#define LAST_FOUR(i) a##i = _mm512_dpbusd_epi32(a##i, wa, four_of(x + i * ldx + j));
-#define END(i)                                                                           \
+#define TILES_FOR(rows)                                                                        \
+    static TARGETED void side_by_side_##rows(                                                  \
+        const u8 *w, u64 stride, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, \
+        const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
+        const vq *end = x + k4;                                                                \
+        FROM(1)                                                                                \
+        FROM(3)                                                                                \
+        FROM(5)                                                                                \
+        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 4, w += step) {                        \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);           \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                   \
+                    wd = _mm512_loadu_si512(w + 3 * stride);                                   \
+            EACH_ROW_##rows(PRODUCT, "")                                                       \
+        }                                                                                      \
+        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),            \
+                    vf_load(w_scale + 48)};                                                    \
+        EACH_ROW_##rows(END, "")                                                               \
+    }
+/* clang-format off */
+TILES_FOR(1)
+TILES_FOR(2)
+TILES_FOR(3)
+TILES_FOR(4)
+TILES_FOR(5)
+TILES_FOR(6)
+/* clang-format on */
+#undef BEGIN
+#undef PRODUCT
+#undef END
+#undef TILES_FOR
+
+/* Up to 4 rows, or a matrix's last tile: tile by tile, in the order of the file. They wait
+ * for memory, and one straight stream comes fastest; four chains along k keep up with it. Nothing
+ * is asked for ahead: the processor sees a straight stream coming, and prefetches of every line,
+ * near or far, took bandwidth away. */
+#define BEGIN(i, at, l) va a##i = _mm512_setzero_si512(), b##i = a##i, c##i = a##i, d##i = a##i;
+#define SIXTEEN(i, at, l)                                                        \
+    __asm__(DOT(at, u, a) DOT("4" at, v, b) DOT("8" at, s, c) DOT("12" at, t, d) \
+            : SUMS(i), MORE_SUMS(i)                                              \
+            : READS(l), [s] "v"(wc), [t] "v"(wd)                                 \
+            : "memory");
+#define LAST_FOUR(i, at, l) \
+    __asm__(DOT(at, u, a) : [a] "+v"(a##i) : [u] "v"(wa), [x] "r"(x), [row] "r"(l) : "memory");
+#define END(i, at, l)                                                                    \
     a##i = _mm512_add_epi32(_mm512_add_epi32(a##i, b##i), _mm512_add_epi32(c##i, d##i)); \
     va_finish(a##i, sum[i], VA_SCALE_OF(i), w_scale, y + i * ldy, bias, add);
 #define ONE_TILE(rows)                                                                             \
     static TARGETED void one_tile_##rows(                                                          \
         const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, const i32 *sum, \
         const float *x_scale, float *y, u64 ldy, const float *bias, int add) {                     \
-        u32 j = 0;                                                                                 \
-        EACH_ROW_##rows(BEGIN) for (; j + 16 <= k4; j += 16, w += 4 * step) {                      \
+        const vq *end = x + k4 / 16 * 16, *last = x + k4;                                          \
+        FROM(1)                                                                                    \
+        FROM(3)                                                                                    \
+        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 16, w += 4 * step) {                       \
             __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + step);                 \
             __m512i wc = _mm512_loadu_si512(w + 2 * step), wd = _mm512_loadu_si512(w + 3 * step);  \
-            EACH_ROW_##rows(SIXTEEN) EACH_ROW_##rows(PIN)                                          \
+            EACH_ROW_##rows(SIXTEEN, "")                                                           \
         }                                                                                          \
-        for (; j < k4; j += 4, w += step) {                                                        \
+        for (; x < last; x += 4, w += step) {                                                      \
             __m512i wa = _mm512_loadu_si512(w);                                                    \
-            EACH_ROW_##rows(LAST_FOUR)                                                             \
+            EACH_ROW_##rows(LAST_FOUR, "")                                                         \
         }                                                                                          \
-        EACH_ROW_##rows(END)                                                                       \
+        EACH_ROW_##rows(END, "")                                                                   \
     }
 /* clang-format off */
 ONE_TILE(1)
@@ -10898,9 +10952,13 @@ ONE_TILE(4)
 #undef BEGIN
 #undef SIXTEEN
 #undef LAST_FOUR
-#undef PIN
 #undef END
 #undef ONE_TILE
+#undef FROM
+#undef DOT
+#undef SUMS
+#undef MORE_SUMS
+#undef READS
 
 static TARGETED void one_tile(const u8 *w, u64 step, const float *w_scale, u32 k4, const vq *x,
                               u64 ldx, const i32 *sum, const float *x_scale, u32 m, float *y,
@@ -10916,30 +10974,37 @@ static TARGETED void one_tile(const u8 *w, u64 step, const float *w_scale, u32 k
 
 #define ROWS(name, n) \
     if (rows == n)    \
-        name##_##n(p, stride, step, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add, next);
+        name##_##n(p, stride, step, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
 static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const float *w_scale,
                                    u32 tiles, u32 k4, const void *x_, u64 ldx, const i32 *sum,
                                    const float *x_scale, u32 m, float *y, u64 ldy,
                                    const float *bias, int add) {
-    u32 t = 0;
-    for (; (m > FEW_ROWS || step > 64) && t + 4 <= tiles; t += 4) {
+    u32 t = 0, side = step > 64, done = side ? 4 : 2, most = side ? 6 : 8;
+    for (; (side || m > 4) && t + done <= tiles; t += done) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
-        const u8 *p = w + t * stride, *next = p + 4 * stride;
-        for (u32 i = 0, rows; i < m; i += rows, next += (u64)k4 * 16) {
+        const u8 *p = w + t * stride;
+        for (u32 i = 0, rows; i < m; i += rows) {
             const vq *x = (const vq *)x_ + i * ldx;
             float *yi = y + 16 * t + i * ldy;
-            rows = (m - i) / ((m - i + 5) / 6); /* 6, or some of 5, or all that are left */
-            if (step > 64) {
+            rows = (m - i) / ((m - i + most - 1) / most); /* the most, or some less, or all left */
+            if (side) {
                 ROWS(side_by_side, 1)
                 ROWS(side_by_side, 2)
                 ROWS(side_by_side, 3)
                 ROWS(side_by_side, 4)
                 ROWS(side_by_side, 5)
                 ROWS(side_by_side, 6)
+            } else if (i == 0) {
+                ROWS(first_rows, 4)
+                ROWS(first_rows, 5)
+                ROWS(first_rows, 6)
+                ROWS(first_rows, 7)
+                ROWS(first_rows, 8)
             } else {
-                ROWS(four_tiles, 4)
-                ROWS(four_tiles, 5)
-                ROWS(four_tiles, 6)
+                ROWS(two_tiles, 5)
+                ROWS(two_tiles, 6)
+                ROWS(two_tiles, 7)
+                ROWS(two_tiles, 8)
             }
         }
     }
@@ -10954,6 +11019,8 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
 #undef EACH_ROW_4
 #undef EACH_ROW_5
 #undef EACH_ROW_6
+#undef EACH_ROW_7
+#undef EACH_ROW_8
 
 /* ---- NEON: four registers of 4 lanes */
 #elif MEGABYTE_BACKEND == BACKEND_NEON || MEGABYTE_BACKEND == BACKEND_NEON_DOT

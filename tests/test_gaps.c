@@ -402,8 +402,10 @@ static void single_blocks(void) {
 /* gemm_q8 of every instruction set against plain C, bit for bit: all numbers of rows and tiles that
  * take ways of their own, rows and tiles apart, tiles side by side, floats and sums. */
 static void products(void) {
-    enum { ROWS = 14, TILES = 6, MOST_K = 8196, LD = MOST_K + 12, LDY = 16 * TILES + 16 };
+    enum { ROWS = 35, TILES = 6, MOST_K = 8196, LD = MOST_K + 12, LDY = 16 * TILES + 16 };
     static const uint32_t inner[] = {4, 12, 16, 20, 64, 132, 2052, MOST_K};
+    static const uint32_t rows[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,   10,
+                                    11, 12, 13, 14, 16, 17, 21, 24, ROWS};
     static uint8_t w[TILES * 16 * MOST_K + 64];
     static float x[ROWS][LD], scale[16 * TILES], bias[16 * TILES], y[2][ROWS * LDY];
     static uint64_t q[2][ROWS * LD / 4];
@@ -417,10 +419,11 @@ static void products(void) {
         struct kernels k[2];
         if (!find_kernels(MEGABYTE_ISA_PLAIN, &k[0]) || !find_kernels((megabyte_isa)isa, &k[1]))
             continue;
-        for (uint32_t c = 0; c < COUNT_OF(inner) * ROWS * TILES * 8; c++) {
+        for (uint32_t c = 0; c < COUNT_OF(inner) * COUNT_OF(rows) * TILES * 8; c++) {
             uint32_t n = inner[c % COUNT_OF(inner)], rest = c / COUNT_OF(inner);
-            uint32_t m = rest % ROWS + 1, tiles = rest / ROWS % TILES + 1,
-                     how = rest / ROWS / TILES % 4, apart = rest / ROWS / TILES < 4;
+            uint32_t m = rows[rest % COUNT_OF(rows)];
+            rest /= COUNT_OF(rows);
+            uint32_t tiles = rest % TILES + 1, how = rest / TILES % 4, apart = rest / TILES < 4;
             if (n > 132 && (tiles != 2 || how || !apart)) continue; /* they take long */
             name_case("%s: %u rows, %u tiles, %u deep, %u, %u",
                       megabyte_isa_name((megabyte_isa)isa), m, tiles, n, how, apart);
