@@ -10802,62 +10802,69 @@ V void two_finish(va a, va b, const vf by[2], const float *x_scale, float *to, c
 }
 
 /* Two tiles, each one straight stream, for 4 to 8 rows, 16 columns at a time. A matrix's first rows
- * would wait for memory: meanwhile the next two tiles are fetched into the second-level cache,
- * which does not fault. */
-#define BEGIN(i, at, l) va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i;
+ * would wait for memory: meanwhile what comes next is fetched into the second-level cache, which
+ * does not fault: both next tiles by rows that are alone; else a tile by some rows in turn, from
+ * `next` bytes on. */
+#define BEGIN(i, at, l)                                      \
+    va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i; \
+    __asm__("" : "+v"(a##i), "+v"(b##i)); /* gcc 12 copies b later, and often */
 #define PRODUCT(i, at, l) __asm__(DOT(at, u, a) DOT(at, v, b) : SUMS(i) : READS(l) : "memory");
 #define END(i, at, l) two_finish(a##i, b##i, by, VA_SCALE_OF(i), y + i * ldy, bias, add);
-#define FETCH(k)                                                                    \
-    __asm__ volatile("prefetcht1 16*" #k "(%0,%1,2)\n\tprefetcht1 16*" #k "(%0,%2)" \
-                     :                                                              \
-                     : "r"(w), "r"(stride), "r"(third));
-#define DO_NOT_FETCH(k) (void)third;
+#define FETCH(k) __asm__ volatile("prefetcht1 16*" #k "(%0,%1)" : : "r"(w), "r"(next));
+#define FETCH_BOTH(k) \
+    FETCH(k)          \
+    __asm__ volatile("prefetcht1 16*" #k "(%0,%1)" : : "r"(w), "r"(third));
 #define FOUR(rows, k, fetch)                                  \
     {                                                         \
         __m512i wa = _mm512_loadu_si512(w + 16 * k);          \
         __m512i wb = _mm512_loadu_si512(w + stride + 16 * k); \
         fetch(k) EACH_ROW_##rows(PRODUCT, #k)                 \
     }
-#define TILES_FOR(name, rows, fetch)                                                           \
-    static TARGETED void name##_##rows(                                                        \
-        const u8 *w, u64 stride, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, \
-        const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
-        const vq *end = x + k4 / 16 * 16, *last = x + k4;                                      \
-        u64 third = 3 * stride;                                                                \
-        FROM(1)                                                                                \
-        FROM(3)                                                                                \
-        FROM(5)                                                                                \
-        FROM(7)                                                                                \
-        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 16, w += 256) {                        \
-            FOUR(rows, 0, fetch)                                                               \
-            FOUR(rows, 4, fetch)                                                               \
-            FOUR(rows, 8, fetch)                                                               \
-            FOUR(rows, 12, fetch)                                                              \
-        }                                                                                      \
-        for (; x < last; x += 4, w += step) FOUR(rows, 0, fetch)                               \
-        vf by[2] = {vf_load(w_scale), vf_load(w_scale + 16)};                                  \
-        EACH_ROW_##rows(END, "")                                                               \
+#define TILES_FOR(name, rows, fetch)                                                               \
+    static TARGETED void name##_##rows(const u8 *w, u64 stride, u64 step, const float *w_scale,    \
+                                       u32 k4, const vq *x, u64 ldx, const i32 *sum,               \
+                                       const float *x_scale, float *y, u64 ldy, const float *bias, \
+                                       int add, u64 next) {                                        \
+        const vq *end = x + k4 / 16 * 16, *last = x + k4;                                          \
+        u64 third = 3 * stride;                                                                    \
+        (void)third, (void)step;                                                                   \
+        FROM(1)                                                                                    \
+        FROM(3)                                                                                    \
+        FROM(5)                                                                                    \
+        FROM(7)                                                                                    \
+        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 16, w += 256) {                            \
+            FOUR(rows, 0, fetch)                                                                   \
+            FOUR(rows, 4, fetch)                                                                   \
+            FOUR(rows, 8, fetch)                                                                   \
+            FOUR(rows, 12, fetch)                                                                  \
+        }                                                                                          \
+        for (; x < last; x += 4, w += 64) FOUR(rows, 0, fetch)                                     \
+        vf by[2] = {vf_load(w_scale), vf_load(w_scale + 16)};                                      \
+        EACH_ROW_##rows(END, "")                                                                   \
     }
 /* clang-format off */
-TILES_FOR(first_rows, 4, FETCH)
-TILES_FOR(first_rows, 5, FETCH)
-TILES_FOR(first_rows, 6, FETCH)
-TILES_FOR(first_rows, 7, FETCH)
-TILES_FOR(first_rows, 8, FETCH)
-TILES_FOR(two_tiles, 5, DO_NOT_FETCH)
-TILES_FOR(two_tiles, 6, DO_NOT_FETCH)
-TILES_FOR(two_tiles, 7, DO_NOT_FETCH)
-TILES_FOR(two_tiles, 8, DO_NOT_FETCH)
+TILES_FOR(lone_rows, 5, FETCH_BOTH)
+TILES_FOR(lone_rows, 6, FETCH_BOTH)
+TILES_FOR(lone_rows, 7, FETCH_BOTH)
+TILES_FOR(lone_rows, 8, FETCH_BOTH)
+TILES_FOR(two_tiles, 4, FETCH)
+TILES_FOR(two_tiles, 5, FETCH)
+TILES_FOR(two_tiles, 6, FETCH)
+TILES_FOR(two_tiles, 7, FETCH)
+TILES_FOR(two_tiles, 8, FETCH)
 /* clang-format on */
 #undef FETCH
-#undef DO_NOT_FETCH
+#undef FETCH_BOTH
 #undef BEGIN
 #undef PRODUCT
 #undef END
 #undef FOUR
 #undef TILES_FOR
 
-/* Four tiles that stand side by side are one straight stream, and nothing is fetched. */
+/* Four tiles: for many rows, of which a tile costs as much in calls as it saves in loads, or of tiles
+ * that stand side by side, one straight stream, so that nothing is fetched. */
+#define FETCH __asm__ volatile("prefetcht1 (%0,%1)" : : "r"(w), "r"(next));
+#define DO_NOT_FETCH (void)next;
 #define BEGIN(i, at, l) \
     va a##i = _mm512_set1_epi32(-128 * sum[i]), b##i = a##i, c##i = a##i, d##i = a##i;
 #define PRODUCT(i, at, l)                                           \
@@ -10879,32 +10886,37 @@ V void four_finish(va a, va b, va c, va d, const vf by[4], const float *x_scale,
     add_sums(c, to + 32);
     add_sums(d, to + 48);
 }
-#define TILES_FOR(rows)                                                                        \
-    static TARGETED void side_by_side_##rows(                                                  \
-        const u8 *w, u64 stride, u64 step, const float *w_scale, u32 k4, const vq *x, u64 ldx, \
-        const i32 *sum, const float *x_scale, float *y, u64 ldy, const float *bias, int add) { \
-        const vq *end = x + k4;                                                                \
-        FROM(1)                                                                                \
-        FROM(3)                                                                                \
-        FROM(5)                                                                                \
-        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 4, w += step) {                        \
-            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);           \
-            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                   \
-                    wd = _mm512_loadu_si512(w + 3 * stride);                                   \
-            EACH_ROW_##rows(PRODUCT, "")                                                       \
-        }                                                                                      \
-        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),            \
-                    vf_load(w_scale + 48)};                                                    \
-        EACH_ROW_##rows(END, "")                                                               \
+#define TILES_FOR(name, rows, fetch)                                                               \
+    static TARGETED void name##_##rows(const u8 *w, u64 stride, u64 step, const float *w_scale,    \
+                                       u32 k4, const vq *x, u64 ldx, const i32 *sum,               \
+                                       const float *x_scale, float *y, u64 ldy, const float *bias, \
+                                       int add, u64 next) {                                        \
+        const vq *end = x + k4;                                                                    \
+        FROM(1)                                                                                    \
+        FROM(3)                                                                                    \
+        FROM(5)                                                                                    \
+        EACH_ROW_##rows(BEGIN, "") for (; x < end; x += 4, w += step) {                            \
+            __m512i wa = _mm512_loadu_si512(w), wb = _mm512_loadu_si512(w + stride);               \
+            __m512i wc = _mm512_loadu_si512(w + 2 * stride),                                       \
+                    wd = _mm512_loadu_si512(w + 3 * stride);                                       \
+            fetch EACH_ROW_##rows(PRODUCT, "")                                                     \
+        }                                                                                          \
+        vf by[4] = {vf_load(w_scale), vf_load(w_scale + 16), vf_load(w_scale + 32),                \
+                    vf_load(w_scale + 48)};                                                        \
+        EACH_ROW_##rows(END, "")                                                                   \
     }
 /* clang-format off */
-TILES_FOR(1)
-TILES_FOR(2)
-TILES_FOR(3)
-TILES_FOR(4)
-TILES_FOR(5)
-TILES_FOR(6)
+TILES_FOR(many_rows, 5, FETCH)
+TILES_FOR(many_rows, 6, FETCH)
+TILES_FOR(side_by_side, 1, DO_NOT_FETCH)
+TILES_FOR(side_by_side, 2, DO_NOT_FETCH)
+TILES_FOR(side_by_side, 3, DO_NOT_FETCH)
+TILES_FOR(side_by_side, 4, DO_NOT_FETCH)
+TILES_FOR(side_by_side, 5, DO_NOT_FETCH)
+TILES_FOR(side_by_side, 6, DO_NOT_FETCH)
 /* clang-format on */
+#undef FETCH
+#undef DO_NOT_FETCH
 #undef BEGIN
 #undef PRODUCT
 #undef END
@@ -10974,16 +10986,17 @@ static TARGETED void one_tile(const u8 *w, u64 step, const float *w_scale, u32 k
 
 #define ROWS(name, n) \
     if (rows == n)    \
-        name##_##n(p, stride, step, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add);
+        name##_##n(p, stride, step, ws, k4, x, ldx, sum + i, VA_SCALE_OF(i), yi, ldy, b, add, next);
 static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const float *w_scale,
                                    u32 tiles, u32 k4, const void *x_, u64 ldx, const i32 *sum,
                                    const float *x_scale, u32 m, float *y, u64 ldy,
                                    const float *bias, int add) {
-    u32 t = 0, side = step > 64, done = side ? 4 : 2, most = side ? 6 : 8;
+    u32 t = 0, side = step > 64, four = side || m > 24, done = four ? 4 : 2, most = four ? 6 : 8;
     for (; (side || m > 4) && t + done <= tiles; t += done) {
         const float *b = bias ? bias + 16 * t : NULL, *ws = w_scale + 16 * t;
         const u8 *p = w + t * stride;
-        for (u32 i = 0, rows; i < m; i += rows) {
+        u64 next = done * stride;
+        for (u32 i = 0, rows; i < m; i += rows, next += 16 * (u64)k4) {
             const vq *x = (const vq *)x_ + i * ldx;
             float *yi = y + 16 * t + i * ldy;
             rows = (m - i) / ((m - i + most - 1) / most); /* the most, or some less, or all left */
@@ -10994,13 +11007,16 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
                 ROWS(side_by_side, 4)
                 ROWS(side_by_side, 5)
                 ROWS(side_by_side, 6)
-            } else if (i == 0) {
-                ROWS(first_rows, 4)
-                ROWS(first_rows, 5)
-                ROWS(first_rows, 6)
-                ROWS(first_rows, 7)
-                ROWS(first_rows, 8)
+            } else if (four) {
+                ROWS(many_rows, 5)
+                ROWS(many_rows, 6)
+            } else if (rows == m) {
+                ROWS(lone_rows, 5)
+                ROWS(lone_rows, 6)
+                ROWS(lone_rows, 7)
+                ROWS(lone_rows, 8)
             } else {
+                ROWS(two_tiles, 4)
                 ROWS(two_tiles, 5)
                 ROWS(two_tiles, 6)
                 ROWS(two_tiles, 7)
@@ -11528,7 +11544,9 @@ V vi vg_end(vi acc, vg g, vm m) {
 #define NAME(x) x##_neon_dot
 #define TARGETED TARGET(TARGET_I8MM)
 #define PAIRS 6 /* of rows of activations: 24 sums, 4 weights and what they are made of */
+#define PACKED_PAIRS 32 /* of rows, at a time */
 #define PACKED_BYTES 16384u
+#define PACKED_WEIGHTS 8192u
 
 /* Rows of x two by two, [k4 / 8][pairs][2][8], zeros beyond k4. The last one may be alone: then it
  * is its own partner, whose products go nowhere. */
@@ -11553,8 +11571,29 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
     }
 }
 
-/* Half a tile for some pairs, 8 columns at a time. Rows of weights lie in fours of 4 columns each,
- * and are zipped into twos of 8. The correction for weight + 128 comes first. */
+/* Half a tile, of which rows lie in fours of 4 columns each, in twos of 8, [k4 / 8][4][2][8], zeros
+ * beyond k4. */
+static TARGETED void pack_weights(const u8 *w, u32 k4, u8 *to) {
+    u32 j = 0;
+    for (; j + 16 <= k4; j += 16, w += 256)
+        __asm__("ldp q24, q26, [%1]\n\tldp q25, q27, [%1, #64]\n\t"
+                "ldp q28, q30, [%1, #128]\n\tldp q29, q31, [%1, #192]\n\t"
+                "st2 {v24.4s, v25.4s}, [%0], #32\n\tst2 {v26.4s, v27.4s}, [%0], #32\n\t"
+                "st2 {v28.4s, v29.4s}, [%0], #32\n\tst2 {v30.4s, v31.4s}, [%0], #32"
+                : "+r"(to)
+                : "r"(w)
+                : "memory", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
+    for (; j < k4; j += 8, w += 128, to += 64) {
+        memset(to, 0, 64);
+        for (u32 r = 0; r < 8; r++) memcpy(to + 8 * r, w + 4 * r, 4);
+        for (u32 r = 0; r < 8 && j + 4 < k4; r++) memcpy(to + 8 * r + 4, w + 64 + 4 * r, 4);
+    }
+}
+
+/* Half a tile for some pairs, 8 columns at a time: of weights as they lie in the file, which are
+ * zipped each time, or of packed ones. The correction for weight + 128 comes first. */
+/* So many of `left` at a time, evenly. */
+static u32 block_of_pairs(u32 left) { return left / ((left + PAIRS - 1) / PAIRS); }
 #define EACH_PAIR_1(f) f(0)
 #define EACH_PAIR_2(f) EACH_PAIR_1(f) f(1)
 #define EACH_PAIR_3(f) EACH_PAIR_2(f) f(2)
@@ -11573,6 +11612,15 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
     __asm__("ld1 {" list "}, [%0], #" #n \
             : "+r"(x), registers         \
             : "m"(*(const struct { i8 v[n]; } *)(const void *)x));
+#define NEXT_4(i, j, k, l)                                           \
+    {                                                                \
+        LOAD("v28.16b, v29.16b, v30.16b, v31.16b",                   \
+             "=w"(xz)COMMA "=w"(xa)COMMA "=w"(xb)COMMA "=w"(xc), 64) \
+        PRODUCT(i, xz)                                               \
+        PRODUCT(j, xa)                                               \
+        PRODUCT(k, xb)                                               \
+        PRODUCT(l, xc)                                               \
+    }
 #define NEXT_1(i)                     \
     {                                 \
         LOAD("v29.16b", "=w"(xa), 16) \
@@ -11601,55 +11649,118 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
 #define ROW(i, j, uzp)                                                             \
     half_finish(uzp(a##i, b##i), uzp(c##i, d##i), VA_SCALE_OF(2 * i + j), w_scale, \
                 y + (2 * i + j) * ldy, bias, add);
-#define END(i) ROW(i, 0, vuzp1q_s32) if (2 * i + 1 < rows) ROW(i, 1, vuzp2q_s32)
+#define END(i) ROW(i, 0, vuzp1q_s32) if (i < last || 2 * i + 1 < rows) ROW(i, 1, vuzp2q_s32)
+#define PLAIN_ROW(i, j, uzp) \
+    plain_finish(uzp(a##i, b##i), uzp(c##i, d##i), x_scale[2 * i + j], by, y + (2 * i + j) * ldy);
+#define PLAIN_END(i)            \
+    PLAIN_ROW(i, 0, vuzp1q_s32) \
+    if (i < last || 2 * i + 1 < rows) PLAIN_ROW(i, 1, vuzp2q_s32)
+/* What half_finish does where there is nothing to be added. */
+V void plain_finish(int32x4_t a, int32x4_t b, float x_scale, const float32x4_t by[2], float *to) {
+    vst1q_f32(to, vmulq_f32(vcvtq_f32_s32(a), vmulq_n_f32(by[0], x_scale)));
+    vst1q_f32(to + 4, vmulq_f32(vcvtq_f32_s32(b), vmulq_n_f32(by[1], x_scale)));
+}
 #define ZIP                                                          \
     "zip1 v28.4s, v24.4s, v26.4s\n\tzip2 v24.4s, v24.4s, v26.4s\n\t" \
     "zip1 v26.4s, v25.4s, v27.4s\n\tzip2 v25.4s, v25.4s, v27.4s"
-#define EIGHT(pairs)                                                                   \
+#define IN_FILE(all)                                                                   \
     __asm__("ld1 {v24.4s, v25.4s}, [%0], %6\n\tld1 {v26.4s, v27.4s}, [%0], %6\n\t" ZIP \
-            : "+&r"(p), "=&w"(wa), "=&w"(wb), "=&w"(wc), "=&w"(wd), "+w"(a0)           \
+            : "+&r"(w), "=&w"(wa), "=&w"(wb), "=&w"(wc), "=&w"(wd), "+w"(a0)           \
             : "r"(step)                                                                \
             : "v27", "memory");                                                        \
-    ALL_##pairs
-#define HALF_TILES(pairs)                                                                          \
-    static TARGETED void half_tiles_i8mm_##pairs(                                                  \
-        const u8 *w, u64 step, const float *w_scale, u32 k4, const i8 *packed, const i32 *start,   \
-        const float *x_scale, u32 rows, float *y, u64 ldy, const float *bias, int add) {           \
-        register int8x16_t wa __asm__("v28"), wb __asm__("v24"), wc __asm__("v26"),                \
-            wd __asm__("v25");                                                                     \
-        register int8x16_t xa __asm__("v29"), xb __asm__("v30"), xc __asm__("v31");                \
-        (void)xb, (void)xc;                                                                        \
-        for (u32 half = 0; half < 2; half++, w += 32, w_scale += 8, y += 8) {                      \
-            const u8 *p = w;                                                                       \
-            const i8 *x = packed, *end = x + (u64)(k4 / 8) * 16 * pairs;                           \
-            EACH_PAIR_##pairs(BEGIN) while (x < end) { EIGHT(pairs) }                              \
-            if (k4 % 8) {                                                                          \
-                __asm__("ld1 {v24.4s, v25.4s}, [%0]\n\tmovi v26.4s, #0\n\tmovi v27.4s, #0\n\t" ZIP \
-                        : "+&r"(p), "=&w"(wa), "=&w"(wb), "=&w"(wc), "=&w"(wd)                     \
-                        :                                                                          \
-                        : "v27", "memory");                                                        \
-                ALL_##pairs                                                                        \
-            }                                                                                      \
-            EACH_PAIR_##pairs(END) if (bias) bias += 8;                                            \
+    all
+#define LAST_IN_FILE(all)                                                                  \
+    if (k4 % 8) {                                                                          \
+        __asm__("ld1 {v24.4s, v25.4s}, [%0]\n\tmovi v26.4s, #0\n\tmovi v27.4s, #0\n\t" ZIP \
+                : "+&r"(w), "=&w"(wa), "=&w"(wb), "=&w"(wc), "=&w"(wd)                     \
+                :                                                                          \
+                : "v27", "memory");                                                        \
+        all                                                                                \
+    }
+#define PACKED(all)                                                     \
+    __asm__("ld1 {v24.16b, v25.16b, v26.16b, v27.16b}, [%0], #64"       \
+            : "+r"(w), "=w"(wa), "=w"(wb), "=w"(wc), "=w"(wd), "+w"(a0) \
+            :                                                           \
+            : "memory");                                                \
+    all
+#define LAST_PACKED(all) \
+    if (k4 % 8) {        \
+        PACKED(all)      \
+    }
+#define ALONE(pairs) HALF_TILES(in_file, pairs, IN_FILE, ALL_##pairs, "v28", "v24", "v26", "v25")
+#define SHARED(pairs, all) HALF_TILES(packed, pairs, PACKED, all, "v24", "v25", "v26", "v27")
+#define HALF_TILES(name, pairs, eight, all, ra, rb, rc, rd)                                        \
+    static TARGETED void name##_##pairs(const u8 *w, u64 step, const float *w_scale, u32 k4,       \
+                                        const i8 *x, const i32 *start, const float *x_scale,       \
+                                        u32 rows, float *y, u64 ldy, const float *bias, int add) { \
+        register int8x16_t wa __asm__(ra), wb __asm__(rb), wc __asm__(rc), wd __asm__(rd);         \
+        register int8x16_t xz __asm__("v28"), xa __asm__("v29"), xb __asm__("v30"),                \
+            xc __asm__("v31");                                                                     \
+        const u32 last = pairs - 1;                                                                \
+        const i8 *end = x + (u64)(k4 / 8) * 16 * pairs, *four = x + (u64)(k4 / 32) * 64 * pairs;   \
+        (void)xz, (void)xb, (void)xc, (void)step;                                                  \
+        EACH_PAIR_##pairs(BEGIN) while (x < four) { eight(all) eight(all) eight(all) eight(all) }  \
+        while (x < end) {                                                                          \
+            eight(all)                                                                             \
+        }                                                                                          \
+        LAST_##eight(all) if (x_scale && !bias && !add) {                                          \
+            float32x4_t by[2] = {vld1q_f32(w_scale), vld1q_f32(w_scale + 4)};                      \
+            EACH_PAIR_##pairs(PLAIN_END)                                                           \
+        }                                                                                          \
+        else {                                                                                     \
+            EACH_PAIR_##pairs(END)                                                                 \
         }                                                                                          \
     }
 /* clang-format off */
-HALF_TILES(1)
-HALF_TILES(2)
-HALF_TILES(3)
-HALF_TILES(4)
-HALF_TILES(5)
-HALF_TILES(6)
+ALONE(1)
+ALONE(2)
+ALONE(3)
+ALONE(4)
+ALONE(5)
+ALONE(6)
+SHARED(3, ALL_3)
+SHARED(4, NEXT_4(0, 1, 2, 3))
+SHARED(5, ALL_5)
+SHARED(6, ALL_6)
 /* clang-format on */
-#define TILES(n)    \
-    if (pairs == n) \
-        half_tiles_i8mm_##n(p, step, ws, k4, packed, start, VA_SCALE_OF(i), rows, yi, ldy, b, add);
+#define PAIRS_OF(name, n) \
+    if (pairs == n) name##_##n(p, step, ws, k4, xi, start + 4 * i, xs, rows, yi, ldy, b, add);
+/* Half a tile for packed rows: a block of pairs alone, or some that share its packed weights. */
+static TARGETED void rows_i8mm(const u8 *w, u64 step, const float *ws, u32 k4, const i8 *x,
+                               const i32 *start, const float *x_scale, u32 m, float *y, u64 ldy,
+                               const float *b, int add) {
+    u8 packed[PACKED_WEIGHTS];
+    u32 k8 = (u32)round_up(k4, 8), all = (m + 1) / 2;
+    int share = all > PAIRS && step == 64 && 8 * k8 <= PACKED_WEIGHTS;
+    const u8 *p = share ? packed : w;
+    if (share) pack_weights(w, k4, packed);
+    for (u32 i = 0, pairs; i < all; i += pairs) {
+        const i8 *xi = x + (u64)i * 2 * k8;
+        const float *xs = VA_SCALE_OF(2 * i);
+        float *yi = y + 2 * i * ldy;
+        pairs = block_of_pairs(all - i);
+        u32 rows = min32(2 * pairs, m - 2 * i);
+        if (share) {
+            PAIRS_OF(packed, 3)
+            PAIRS_OF(packed, 4)
+            PAIRS_OF(packed, 5)
+            PAIRS_OF(packed, 6)
+        } else {
+            PAIRS_OF(in_file, 1)
+            PAIRS_OF(in_file, 2)
+            PAIRS_OF(in_file, 3)
+            PAIRS_OF(in_file, 4)
+            PAIRS_OF(in_file, 5)
+            PAIRS_OF(in_file, 6)
+        }
+    }
+}
 /* Blocks of tiles, which stay in the second-level cache, for some rows at a time. */
 static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const float *w_scale,
                                        u32 tiles, u32 k4, const void *x, u64 ldx, const i32 *sum,
                                        const float *x_scale, u32 m, float *y, u64 ldy,
                                        const float *bias, int add) {
-    u32 k8 = (u32)round_up(k4, 8), most = min32(PAIRS, PACKED_BYTES / 2 / k8);
+    u32 k8 = (u32)round_up(k4, 8), most = min32(PACKED_PAIRS, PACKED_BYTES / 2 / k8);
     u32 block = (1u << 18) / (16 * k8) + 1;
     if (m == 1 || !most) {
         gemm_q8_neon_dot(w, stride, step, w_scale, tiles, k4, x, ldx, sum, x_scale, m, y, ldy, bias,
@@ -11659,24 +11770,21 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
     for (u32 from = 0; from < tiles; from += block)
         for (u32 i = 0, rows; i < m; i += rows) {
             i8 packed[PACKED_BYTES];
-            i32 start[4 * PAIRS];
-            u32 left = (m - i + 1) / 2, pairs = left / ((left + most - 1) / most);
-            rows = min32(2 * pairs, m - i);
-            pack_pairs((const i8 *)x + i * ldx, ldx, rows, k4, packed);
-            for (u32 r = 0; r < 2 * pairs; r++)
+            i32 start[4 * PACKED_PAIRS];
+            u32 left = (m - i + 1) / 2, all = left / ((left + most - 1) / most);
+            rows = min32(2 * all, m - i);
+            for (u32 j = 0, pairs; j < all; j += pairs) {
+                pairs = block_of_pairs(all - j);
+                pack_pairs((const i8 *)x + (i + 2 * j) * ldx, ldx, min32(2 * pairs, rows - 2 * j),
+                           k4, packed + (u64)j * 2 * k8);
+            }
+            for (u32 r = 0; r < 2 * all; r++)
                 start[2 * r - r % 2] = start[2 * r - r % 2 + 2] = -128 *
                                                                   sum[i + min32(r, rows - 1)];
-            for (u32 t = from; t < tiles && t < from + block; t++) {
-                const u8 *p = w + t * stride;
-                const float *ws = w_scale + 16 * t, *b = bias ? bias + 16 * t : NULL;
-                float *yi = y + 16 * t + i * ldy;
-                TILES(1)
-                TILES(2)
-                TILES(3)
-                TILES(4)
-                TILES(5)
-                TILES(6)
-            }
+            for (u32 h = 2 * from; h < 2 * tiles && h < 2 * (from + block); h++)
+                rows_i8mm(w + h / 2 * stride + h % 2 * 32, step, w_scale + 8 * h, k4, packed, start,
+                          VA_SCALE_OF(i), rows, y + 8 * h + i * ldy, ldy,
+                          bias ? bias + 8 * h : NULL, add);
         }
 }
 #undef EACH_PAIR_1
@@ -11692,7 +11800,7 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
 #undef END
 #undef EIGHT
 #undef HALF_TILES
-#undef TILES
+#undef PAIRS_OF
 #undef PAIRS
 #undef PACKED_BYTES
 
