@@ -11574,15 +11574,21 @@ static TARGETED void pack_pairs(const i8 *x, u64 ldx, u32 rows, u32 k4, i8 *to) 
 /* Half a tile, of which rows lie in fours of 4 columns each, in twos of 8, [k4 / 8][4][2][8], zeros
  * beyond k4. */
 static TARGETED void pack_weights(const u8 *w, u32 k4, u8 *to) {
-    u32 j = 0;
-    for (; j + 16 <= k4; j += 16, w += 256)
-        __asm__("ldp q24, q26, [%1]\n\tldp q25, q27, [%1, #64]\n\t"
-                "ldp q28, q30, [%1, #128]\n\tldp q29, q31, [%1, #192]\n\t"
+    const u8 *end = to + k4 / 32 * 256;
+    while (to < end)
+        __asm__("ldp q16, q18, [%1]\n\tldp q17, q19, [%1, #64]\n\t"
+                "ldp q20, q22, [%1, #128]\n\tldp q21, q23, [%1, #192]\n\t"
+                "ldp q24, q26, [%1, #256]\n\tldp q25, q27, [%1, #320]\n\t"
+                "ldp q28, q30, [%1, #384]\n\tldp q29, q31, [%1, #448]\n\tadd %1, %1, #512\n\t"
+                "st2 {v16.4s, v17.4s}, [%0], #32\n\tst2 {v18.4s, v19.4s}, [%0], #32\n\t"
+                "st2 {v20.4s, v21.4s}, [%0], #32\n\tst2 {v22.4s, v23.4s}, [%0], #32\n\t"
                 "st2 {v24.4s, v25.4s}, [%0], #32\n\tst2 {v26.4s, v27.4s}, [%0], #32\n\t"
                 "st2 {v28.4s, v29.4s}, [%0], #32\n\tst2 {v30.4s, v31.4s}, [%0], #32"
-                : "+r"(to)
-                : "r"(w)
-                : "memory", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
+                : "+r"(to), "+r"(w)
+                :
+                : "memory", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25",
+                  "v26", "v27", "v28", "v29", "v30", "v31");
+    u32 j = k4 / 32 * 32;
     for (; j < k4; j += 8, w += 128, to += 64) {
         memset(to, 0, 64);
         for (u32 r = 0; r < 8; r++) memcpy(to + 8 * r, w + 4 * r, 4);
@@ -11650,15 +11656,21 @@ static u32 block_of_pairs(u32 left) { return left / ((left + PAIRS - 1) / PAIRS)
     half_finish(uzp(a##i, b##i), uzp(c##i, d##i), VA_SCALE_OF(2 * i + j), w_scale, \
                 y + (2 * i + j) * ldy, bias, add);
 #define END(i) ROW(i, 0, vuzp1q_s32) if (i < last || 2 * i + 1 < rows) ROW(i, 1, vuzp2q_s32)
-#define PLAIN_ROW(i, j, uzp) \
-    plain_finish(uzp(a##i, b##i), uzp(c##i, d##i), x_scale[2 * i + j], by, y + (2 * i + j) * ldy);
-#define PLAIN_END(i)            \
-    PLAIN_ROW(i, 0, vuzp1q_s32) \
-    if (i < last || 2 * i + 1 < rows) PLAIN_ROW(i, 1, vuzp2q_s32)
+#define PLAIN_ROW(i, j, uzp)                                                       \
+    plain_finish(uzp(a##i, b##i), uzp(c##i, d##i), x_scale[2 * i + j], wl, wh, y); \
+    y += ldy;                                                                      \
+    __asm__("" : "+r"(y));
+#define PLAIN_END(i)                    \
+    PLAIN_ROW(i, 0, vuzp1q_s32)         \
+    if (i < last || 2 * i + 1 < rows) { \
+        PLAIN_ROW(i, 1, vuzp2q_s32)     \
+    }
 /* What half_finish does where there is nothing to be added. */
-V void plain_finish(int32x4_t a, int32x4_t b, float x_scale, const float32x4_t by[2], float *to) {
-    vst1q_f32(to, vmulq_f32(vcvtq_f32_s32(a), vmulq_n_f32(by[0], x_scale)));
-    vst1q_f32(to + 4, vmulq_f32(vcvtq_f32_s32(b), vmulq_n_f32(by[1], x_scale)));
+V void plain_finish(int32x4_t a, int32x4_t b, float x_scale, float32x4_t wl, float32x4_t wh,
+                    float *to) {
+    float32x4_t ya = vmulq_f32(vcvtq_f32_s32(a), vmulq_n_f32(wl, x_scale));
+    float32x4_t yb = vmulq_f32(vcvtq_f32_s32(b), vmulq_n_f32(wh, x_scale));
+    __asm__("stp %q1, %q2, [%0]" : : "r"(to), "w"(ya), "w"(yb) : "memory");
 }
 #define ZIP                                                          \
     "zip1 v28.4s, v24.4s, v26.4s\n\tzip2 v24.4s, v24.4s, v26.4s\n\t" \
@@ -11704,7 +11716,7 @@ V void plain_finish(int32x4_t a, int32x4_t b, float x_scale, const float32x4_t b
             eight(all)                                                                             \
         }                                                                                          \
         LAST_##eight(all) if (x_scale && !bias && !add) {                                          \
-            float32x4_t by[2] = {vld1q_f32(w_scale), vld1q_f32(w_scale + 4)};                      \
+            float32x4_t wl = vld1q_f32(w_scale), wh = vld1q_f32(w_scale + 4);                      \
             EACH_PAIR_##pairs(PLAIN_END)                                                           \
         }                                                                                          \
         else {                                                                                     \
