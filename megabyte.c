@@ -11000,7 +11000,7 @@ static TARGETED void NAME(gemm_q8)(const u8 *w, u64 stride, u64 step, const floa
             const vq *x = (const vq *)x_ + i * ldx;
             float *yi = y + 16 * t + i * ldy;
             rows = (m - i) / ((m - i + most - 1) / most); /* the most, or some less, or all left */
-            if (side || (four && next >= 8 * stride)) {
+            if (side) {
                 ROWS(four_tiles, 1)
                 ROWS(four_tiles, 2)
                 ROWS(four_tiles, 3)
