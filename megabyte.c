@@ -11545,8 +11545,7 @@ V vi vg_end(vi acc, vg g, vm m) {
 #define TARGETED TARGET(TARGET_I8MM)
 #define PAIRS 6 /* of rows of activations: 24 sums, 4 weights and what they are made of */
 #define PACKED_PAIRS 32 /* of rows, at a time */
-#define PACKED_BYTES 16384u
-#define PACKED_WEIGHTS 8192u
+#define PACKED_BYTES 18432u /* of the stack: activations, and weights where they are shared */
 
 /* Rows of x two by two, [k4 / 8][pairs][2][8], zeros beyond k4. The last one may be alone: then it
  * is its own partner, whose products go nowhere. */
@@ -11737,15 +11736,15 @@ SHARED(6, ALL_6)
 /* clang-format on */
 #define PAIRS_OF(name, n) \
     if (pairs == n) name##_##n(p, step, ws, k4, xi, start + 4 * i, xs, rows, yi, ldy, b, add);
-/* Half a tile for packed rows: a block of pairs alone, or some that share its packed weights. */
+/* Half a tile for packed rows. Where there is room for it, blocks of pairs share its packed weights.
+ */
 static TARGETED void rows_i8mm(const u8 *w, u64 step, const float *ws, u32 k4, const i8 *x,
                                const i32 *start, const float *x_scale, u32 m, float *y, u64 ldy,
-                               const float *b, int add) {
-    u8 packed[PACKED_WEIGHTS];
+                               const float *b, int add, u8 *room) {
     u32 k8 = (u32)round_up(k4, 8), all = (m + 1) / 2;
-    int share = all > PAIRS && step == 64 && 8 * k8 <= PACKED_WEIGHTS;
-    const u8 *p = share ? packed : w;
-    if (share) pack_weights(w, k4, packed);
+    int share = all > PAIRS && room;
+    const u8 *p = share ? room : w;
+    if (share) pack_weights(w, k4, room);
     for (u32 i = 0, pairs; i < all; i += pairs) {
         const i8 *xi = x + (u64)i * 2 * k8;
         const float *xs = VA_SCALE_OF(2 * i);
@@ -11772,8 +11771,9 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
                                        u32 tiles, u32 k4, const void *x, u64 ldx, const i32 *sum,
                                        const float *x_scale, u32 m, float *y, u64 ldy,
                                        const float *bias, int add) {
-    u32 k8 = (u32)round_up(k4, 8), most = min32(PACKED_PAIRS, PACKED_BYTES / 2 / k8);
-    u32 block = (1u << 18) / (16 * k8) + 1;
+    u32 k8 = (u32)round_up(k4, 8), block = (1u << 18) / (16 * k8) + 1;
+    int share = step == 64 && PACKED_BYTES >= (8 + 2 * (PAIRS + 1)) * k8;
+    u32 most = min32(PACKED_PAIRS, (PACKED_BYTES - (share ? 8 * k8 : 0)) / 2 / k8);
     if (m == 1 || !most) {
         gemm_q8_neon_dot(w, stride, step, w_scale, tiles, k4, x, ldx, sum, x_scale, m, y, ldy, bias,
                          add);
@@ -11796,7 +11796,8 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
             for (u32 h = 2 * from; h < 2 * tiles && h < 2 * (from + block); h++)
                 rows_i8mm(w + h / 2 * stride + h % 2 * 32, step, w_scale + 8 * h, k4, packed, start,
                           VA_SCALE_OF(i), rows, y + 8 * h + i * ldy, ldy,
-                          bias ? bias + 8 * h : NULL, add);
+                          bias ? bias + 8 * h : NULL, add,
+                          share ? (u8 *)packed + PACKED_BYTES - 8 * k8 : NULL);
         }
 }
 #undef EACH_PAIR_1
