@@ -11736,8 +11736,7 @@ SHARED(6, ALL_6)
 /* clang-format on */
 #define PAIRS_OF(name, n) \
     if (pairs == n) name##_##n(p, step, ws, k4, xi, start + 4 * i, xs, rows, yi, ldy, b, add);
-/* Half a tile for packed rows. Where there is room for it, blocks of pairs share its packed weights.
- */
+/* Half a tile for packed rows. With room for packed weights, blocks of pairs share them. */
 static TARGETED void rows_i8mm(const u8 *w, u64 step, const float *ws, u32 k4, const i8 *x,
                                const i32 *start, const float *x_scale, u32 m, float *y, u64 ldy,
                                const float *b, int add, u8 *room) {
