@@ -7146,7 +7146,7 @@ megabyte_status megabyte_stream_decode(megabyte_stream *s, const void *coded, si
 
 static const u8 file_magic[4] = {0xb5, 'm', 'b', 'z'};
 /* 1: with a model, 2: without, 3: says so, and what the contents are, 4: linear samples, 5: an
- * ensemble */
+ * ensemble, 6: mu-law beside a model */
 #define FILE_VERSION 6
 #define MODEL_ID_BYTES 6
 #define CHECK_BYTES 4 /* of a block */
@@ -11595,10 +11595,11 @@ static TARGETED void pack_weights(const u8 *w, u32 k4, u8 *to) {
     }
 }
 
-/* Half a tile for some pairs, 8 columns at a time: of weights as they lie in the file, which are
- * zipped each time, or of packed ones. The correction for weight + 128 comes first. */
 /* So many of `left` at a time, evenly. */
 static u32 block_of_pairs(u32 left) { return left / ((left + PAIRS - 1) / PAIRS); }
+
+/* Half a tile for some pairs, 8 columns at a time: of weights as they lie in the file, which are
+ * zipped each time, or of packed ones. The correction for weight + 128 comes first. */
 #define EACH_PAIR_1(f) f(0)
 #define EACH_PAIR_2(f) EACH_PAIR_1(f) f(1)
 #define EACH_PAIR_3(f) EACH_PAIR_2(f) f(2)
@@ -11810,10 +11811,31 @@ static TARGETED void gemm_q8_neon_i8mm(const u8 *w, u64 stride, u64 step, const 
 #undef PRODUCT
 #undef ROW
 #undef END
-#undef EIGHT
+#undef LOAD
+#undef NEXT_1
+#undef NEXT_2
+#undef NEXT_3
+#undef NEXT_4
+#undef COMMA
+#undef ALL_1
+#undef ALL_2
+#undef ALL_3
+#undef ALL_4
+#undef ALL_5
+#undef ALL_6
+#undef PLAIN_ROW
+#undef PLAIN_END
+#undef ZIP
+#undef IN_FILE
+#undef LAST_IN_FILE
+#undef PACKED
+#undef LAST_PACKED
+#undef ALONE
+#undef SHARED
 #undef HALF_TILES
 #undef PAIRS_OF
 #undef PAIRS
+#undef PACKED_PAIRS
 #undef PACKED_BYTES
 
 static struct kernels kernels_neon_i8mm(void) {
